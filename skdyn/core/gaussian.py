@@ -1,0 +1,297 @@
+"""Log-density of a Gaussian whose mean and covariance are mixtures, and how covariances are stored.
+
+The observation model of every soft mixture of network modes is
+
+    x_t ~ N(m_t, C_t),    m_t = sum_j alpha_tj mu_j,    C_t = sum_j alpha_tj D_j.
+
+With r = x - m, P = C^-1 and z = P r, the log-density and its derivatives are
+
+    log p    = -(c log 2 pi + log|C| + r' z) / 2
+    dlogp/dC = (z z' - P) / 2           dlogp/dm = z,
+
+so that one Cholesky factor, one inverse and a few matrix products give the value and every
+gradient. Rows are taken in blocks: nothing of size rows x modes x channels^2 is ever formed.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+# The largest block of matrices that is held at once, in numbers: 4 MB in single precision.
+BLOCK_SIZE = 2**20
+
+# What is added to the diagonal of a Cholesky factor, as in TensorFlow Probability's FillScaleTriL.
+DIAGONAL_SHIFT = 1e-5
+
+
+def mixture_log_prob(x: Tensor, alpha: Tensor, means: Tensor | None, covariances: Tensor) -> Tensor:
+    """Log-density of each row under its own mixture; not differentiable.
+
+    Parameters
+    ----------
+    x : Tensor of shape (n_rows, n_channels)
+        Observations.
+    alpha : Tensor of shape (n_rows, n_modes)
+        Non-negative mixing coefficients.
+    means : Tensor of shape (n_modes, n_channels) or None
+        Mode means; None stands for zero.
+    covariances : Tensor of shape (n_modes, n_channels, n_channels) or (n_modes, n_channels)
+        Mode covariances, or their diagonals.
+
+    Returns
+    -------
+    Tensor of shape (n_rows,)
+        log N(x_t; m_t, C_t) in nats.
+    """
+    with torch.no_grad():
+        if covariances.ndim == 2:
+            return _diagonal_log_prob(x, alpha, means, covariances)
+        residual = _residual(x, alpha, means)
+        blocks = []
+        for rows in _blocks(len(x), covariances.shape[-1]):
+            factor = _mixed_cholesky(alpha[rows], covariances)
+            scaled = torch.linalg.solve_triangular(
+                factor, residual[rows].unsqueeze(-1), upper=False
+            )
+            blocks.append(_log_prob(factor, scaled.square().sum((-2, -1))))
+        return torch.cat(blocks)
+
+
+def mixture_log_likelihood(
+    x: Tensor,
+    alpha: Tensor,
+    means: Tensor | None,
+    covariances: Tensor,
+    weights: Tensor | None = None,
+) -> Tensor:
+    """Weighted sum of the log-densities of all rows, differentiable once.
+
+    Parameters
+    ----------
+    x : Tensor of shape (n_rows, n_channels)
+        Observations; no gradient flows to them.
+    alpha, means, covariances : Tensor
+        As in `mixture_log_prob`; gradients flow to all three.
+    weights : Tensor of shape (n_rows,), default=None
+        Weight of each row; None stands for ones.
+
+    Returns
+    -------
+    Tensor of shape ()
+        sum_t w_t log N(x_t; m_t, C_t) in nats.
+    """
+    if covariances.ndim == 2:
+        log_prob = _diagonal_log_prob(x, alpha, means, covariances)
+        return log_prob.sum() if weights is None else (weights * log_prob).sum()
+    return _MixtureLogLikelihood.apply(x, alpha, means, covariances, weights)
+
+
+class _MixtureLogLikelihood(torch.autograd.Function):
+    """Value and closed-form gradients in one pass over the rows."""
+
+    @staticmethod
+    def forward(ctx, x, alpha, means, covariances, weights):
+        n_modes, n_channels, _ = covariances.shape
+        flat = covariances.reshape(n_modes, -1)
+        residual = _residual(x, alpha, means)
+        value = x.new_zeros(())
+        d_alpha = torch.empty_like(alpha)
+        d_flat = torch.zeros_like(flat)
+        d_means = torch.zeros(len(flat), n_channels, dtype=flat.dtype, device=flat.device)
+        for rows in _blocks(len(x), n_channels):
+            factor = _mixed_cholesky(alpha[rows], covariances)
+            precision = torch.cholesky_inverse(factor)
+            z = torch.bmm(precision, residual[rows].unsqueeze(-1)).squeeze(-1)
+            log_prob = _log_prob(factor, (residual[rows] * z).sum(-1))
+            d_covariance = torch.baddbmm(
+                precision, z.unsqueeze(-1), z.unsqueeze(-2), beta=-0.5, alpha=0.5
+            ).flatten(1)
+            if weights is not None:
+                log_prob = log_prob * weights[rows]
+                d_covariance = d_covariance * weights[rows].unsqueeze(-1)
+                z = z * weights[rows].unsqueeze(-1)
+            value += log_prob.sum()
+            d_alpha[rows] = d_covariance @ flat.T
+            d_flat.addmm_(alpha[rows].T, d_covariance)
+            if means is not None:
+                d_alpha[rows] += z @ means.T
+                d_means.addmm_(alpha[rows].T, z)
+        ctx.has_means = means is not None
+        ctx.gradients = d_alpha, d_means, d_flat.reshape(covariances.shape)
+        return value
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, gradient):
+        d_alpha, d_means, d_covariances = ctx.gradients
+        return (
+            None,
+            gradient * d_alpha,
+            gradient * d_means if ctx.has_means else None,
+            gradient * d_covariances,
+            None,
+        )
+
+
+def _blocks(n_rows: int, n_channels: int):
+    size = max(1, BLOCK_SIZE // n_channels**2)
+    return [slice(start, start + size) for start in range(0, n_rows, size)]
+
+
+def _residual(x: Tensor, alpha: Tensor, means: Tensor | None) -> Tensor:
+    return x if means is None else x - alpha @ means
+
+
+def _log_prob(factor: Tensor, mahalanobis: Tensor) -> Tensor:
+    log_diagonal = factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+    return -0.5 * (factor.shape[-1] * math.log(2 * math.pi) + mahalanobis) - log_diagonal
+
+
+def _diagonal_log_prob(x, alpha, means, variances):
+    variance = alpha @ variances
+    squares = _residual(x, alpha, means).square() / variance
+    return -0.5 * (math.log(2 * math.pi) + variance.log() + squares).sum(-1)
+
+
+def _mixed_cholesky(alpha: Tensor, covariances: Tensor) -> Tensor:
+    n_modes, n_channels, _ = covariances.shape
+    mixed = (alpha @ covariances.reshape(n_modes, -1)).reshape(-1, n_channels, n_channels)
+    return safe_cholesky(mixed)
+
+
+def safe_cholesky(matrices: Tensor) -> Tensor:
+    """Cholesky factors; a matrix that is not positive definite is loaded until it is.
+
+    This is the one policy for matrices that rounding has made indefinite: the diagonal of such a
+    matrix, and of no other, is raised by 10 eps, 100 eps, ... of its mean, up to a hundredth.
+    One that still has no factor (non-finite, or truly indefinite) gives NaN, which the training
+    loop sees as a diverged step.
+
+    Parameters
+    ----------
+    matrices : Tensor of shape (n_matrices, n_channels, n_channels)
+        Symmetric matrices.
+
+    Returns
+    -------
+    Tensor of shape (n_matrices, n_channels, n_channels)
+        Lower triangular factors.
+    """
+    factors, info = torch.linalg.cholesky_ex(matrices)
+    failed = info != 0
+    jitter = 10 * torch.finfo(matrices.dtype).eps
+    while jitter <= 1e-2 and bool(failed.any()):
+        bad = matrices[failed]
+        load = jitter * bad.diagonal(dim1=-2, dim2=-1).mean(-1)
+        eye = torch.eye(bad.shape[-1], dtype=bad.dtype, device=bad.device)
+        factors[failed], info[failed] = torch.linalg.cholesky_ex(bad + load[:, None, None] * eye)
+        failed = info != 0
+        jitter *= 10
+    if bool(failed.any()):
+        factors[failed] = math.nan
+    return factors
+
+
+def covariances_from_vectors(
+    vectors: Tensor, n_channels: int, epsilon: float, *, diagonal: bool = False
+) -> Tensor:
+    """Positive definite matrices from unconstrained numbers: D = L L' + epsilon I.
+
+    L is lower triangular with the diagonal softplus(v) + 1e-5. Diagonal matrices are
+    D = diag(softplus(v) + epsilon), and only their diagonals are returned.
+
+    Parameters
+    ----------
+    vectors : Tensor of shape (n_modes, n_channels * (n_channels + 1) / 2) or (n_modes, n_channels)
+        Unconstrained numbers; row-wise lower triangles, or diagonals.
+    n_channels : int
+        Size of the matrices.
+    epsilon : float
+        What is added to the diagonal.
+    diagonal : bool, default=False
+        Whether the vectors hold diagonals.
+
+    Returns
+    -------
+    Tensor of shape (n_modes, n_channels, n_channels) or (n_modes, n_channels)
+        The covariances, or their diagonals.
+    """
+    if diagonal:
+        return functional.softplus(vectors) + epsilon
+    rows, columns = torch.tril_indices(n_channels, n_channels, device=vectors.device)
+    raw = vectors.new_zeros(len(vectors), n_channels, n_channels)
+    raw[:, rows, columns] = vectors
+    positive = functional.softplus(raw.diagonal(dim1=-2, dim2=-1)) + DIAGONAL_SHIFT
+    factors = raw.tril(-1) + torch.diag_embed(positive)
+    eye = torch.eye(n_channels, dtype=vectors.dtype, device=vectors.device)
+    return factors @ factors.mT + epsilon * eye
+
+
+def vectors_from_covariances(covariances: Tensor, epsilon: float) -> Tensor:
+    """The inverse of `covariances_from_vectors`.
+
+    Parameters
+    ----------
+    covariances : Tensor of shape (n_modes, n_channels, n_channels) or (n_modes, n_channels)
+        Positive definite matrices, or positive diagonals. A matrix whose smallest eigenvalue is
+        not above epsilon cannot be reached exactly; its nearest reachable neighbour is taken.
+    epsilon : float
+        What `covariances_from_vectors` adds to the diagonal.
+
+    Returns
+    -------
+    Tensor of shape (n_modes, n_channels * (n_channels + 1) / 2) or (n_modes, n_channels)
+        Unconstrained numbers.
+    """
+    if covariances.ndim == 2:
+        return _inverse_softplus(covariances - epsilon)
+    n_channels = covariances.shape[-1]
+    eye = torch.eye(n_channels, dtype=covariances.dtype, device=covariances.device)
+    factors = safe_cholesky(covariances - epsilon * eye)
+    unreachable = factors.isnan().flatten(1).any(-1)
+    if bool(unreachable.any()):
+        factors[unreachable] = safe_cholesky(covariances[unreachable])
+    diagonal = _inverse_softplus(factors.diagonal(dim1=-2, dim2=-1) - DIAGONAL_SHIFT)
+    raw = factors.tril(-1) + torch.diag_embed(diagonal)
+    rows, columns = torch.tril_indices(n_channels, n_channels, device=covariances.device)
+    return raw[:, rows, columns]
+
+
+def _inverse_softplus(values: Tensor) -> Tensor:
+    values = values.clamp_min(1e-12)
+    return values + torch.log(-torch.expm1(-values))
+
+
+@torch.no_grad()
+def sample_mixture(
+    alpha: Tensor, means: Tensor | None, covariances: Tensor, generator: torch.Generator
+) -> Tensor:
+    """Draw one observation per row of mixing coefficients.
+
+    Parameters
+    ----------
+    alpha, means, covariances : Tensor
+        As in `mixture_log_prob`.
+    generator : torch.Generator
+        Where the randomness comes from.
+
+    Returns
+    -------
+    Tensor of shape (n_rows, n_channels)
+        x_t ~ N(m_t, C_t).
+    """
+    n_channels = covariances.shape[1]
+    noise = torch.randn(len(alpha), n_channels, generator=generator, dtype=alpha.dtype)
+    if covariances.ndim == 2:
+        x = noise * (alpha @ covariances).sqrt()
+    else:
+        blocks = [
+            (_mixed_cholesky(alpha[rows], covariances) @ noise[rows].unsqueeze(-1)).squeeze(-1)
+            for rows in _blocks(len(alpha), n_channels)
+        ]
+        x = torch.cat(blocks)
+    return x if means is None else x + alpha @ means

@@ -1,0 +1,180 @@
+"""Stacks of recurrent layers, initialised and regularised as Keras does it.
+
+Each layer is RNN -> normalisation -> activation -> dropout. Weights are drawn from an explicit
+generator: glorot-uniform kernels, orthogonal recurrent kernels, zero biases but for a forget-gate
+bias of one. An LSTM has one bias per gate; torch's second one stays at zero and is not trained.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "elu": functional.elu,
+    "gelu": functional.gelu,
+    "relu": functional.relu,
+    "selu": functional.selu,
+    "sigmoid": torch.sigmoid,
+    "softplus": functional.softplus,
+    "swish": functional.silu,
+    "tanh": torch.tanh,
+}
+CELLS = {"lstm": nn.LSTM, "gru": nn.GRU}
+NORMALIZATIONS = ("layer", "batch")
+
+
+@dataclass(frozen=True)
+class RecurrentSettings:
+    """What a stack of recurrent layers is made of."""
+
+    rnn: str = "lstm"
+    n_layers: int = 1
+    n_units: int = 64
+    normalization: str | None = "layer"
+    activation: str | None = None
+    dropout: float = 0.0
+
+
+class RecurrentStack(nn.Module):
+    """Recurrent layers on (batch, time, features), each normalised, activated and dropped out.
+
+    Parameters
+    ----------
+    n_inputs : int
+        Features that come in.
+    settings : RecurrentSettings
+        What the layers are.
+    bidirectional : bool, default=False
+        Whether each layer also runs backwards, its output then joined to the forward one.
+    """
+
+    def __init__(self, n_inputs: int, settings: RecurrentSettings, *, bidirectional: bool = False):
+        super().__init__()
+        self.settings = settings
+        self.n_outputs = settings.n_units * (2 if bidirectional else 1)
+        widths = [n_inputs] + [self.n_outputs] * (settings.n_layers - 1)
+        self.cells = nn.ModuleList(
+            CELLS[settings.rnn](
+                width, settings.n_units, batch_first=True, bidirectional=bidirectional
+            )
+            for width in widths
+        )
+        self.norms = nn.ModuleList(
+            _normalization(settings.normalization, self.n_outputs) for _ in widths
+        )
+        if settings.rnn == "lstm":
+            for name, weight in self.cells.named_parameters():
+                if "bias_hh" in name:
+                    weight.requires_grad_(False)
+
+    def initialise(self, generator: torch.Generator) -> None:
+        """Draw all weights anew.
+
+        Parameters
+        ----------
+        generator : torch.Generator
+            Where the randomness comes from.
+        """
+        for name, weight in self.cells.named_parameters():
+            if "weight_ih" in name:
+                # Keras draws one kernel for all gates, so the bound comes from its whole width.
+                nn.init.xavier_uniform_(weight, generator=generator)
+            elif "weight_hh" in name:
+                nn.init.orthogonal_(weight, generator=generator)
+            else:
+                nn.init.zeros_(weight)
+                if self.settings.rnn == "lstm" and "bias_ih" in name:
+                    units = self.settings.n_units
+                    weight.data[units : 2 * units] = 1.0
+        for norm in self.norms:
+            if isinstance(norm, nn.LayerNorm | nn.BatchNorm1d):
+                norm.reset_parameters()
+
+    def forward(
+        self, inputs: Tensor, generator: torch.Generator | None = None, state: list | None = None
+    ) -> Tensor:
+        """Run the stack over whole windows.
+
+        Parameters
+        ----------
+        inputs : Tensor of shape (batch, time, n_inputs)
+            The windows.
+        generator : torch.Generator, default=None
+            Where dropout draws from; without one nothing is dropped.
+        state : list, default=None
+            One state per layer to start from; replaced in place by the states at the end.
+
+        Returns
+        -------
+        Tensor of shape (batch, time, n_outputs)
+            Output of the last layer.
+        """
+        activation = ACTIVATIONS.get(self.settings.activation or "", _identity)
+        outputs = inputs
+        for layer, (cell, norm) in enumerate(zip(self.cells, self.norms, strict=True)):
+            outputs, last = cell(outputs, None if state is None else state[layer])
+            if state is not None:
+                state[layer] = last
+            outputs = dropout(activation(norm(outputs)), self.settings.dropout, generator)
+        return outputs
+
+
+def dropout(values: Tensor, probability: float, generator: torch.Generator | None) -> Tensor:
+    """Set a random part of the values to zero and scale up the rest.
+
+    Parameters
+    ----------
+    values : Tensor
+        Values of any shape.
+    probability : float in [0, 1)
+        Share that is dropped.
+    generator : torch.Generator or None
+        Where the randomness comes from; without one nothing is dropped.
+
+    Returns
+    -------
+    Tensor
+        Values of the same shape and the same expectation.
+    """
+    if generator is None or probability == 0:
+        return values
+    draw = torch.rand(values.shape, generator=generator, device=values.device)
+    return values * (draw >= probability) / (1 - probability)
+
+
+def initialise_linear(layer: nn.Linear, generator: torch.Generator) -> None:
+    """Draw a linear layer's weights: glorot-uniform, zero bias.
+
+    Parameters
+    ----------
+    layer : torch.nn.Linear
+        The layer.
+    generator : torch.Generator
+        Where the randomness comes from.
+    """
+    nn.init.xavier_uniform_(layer.weight, generator=generator)
+    nn.init.zeros_(layer.bias)
+
+
+def _identity(values: Tensor) -> Tensor:
+    return values
+
+
+def _normalization(kind: str | None, n_features: int) -> nn.Module:
+    if kind == "layer":
+        return nn.LayerNorm(n_features, eps=1e-3)
+    if kind == "batch":
+        return _BatchNorm(n_features, eps=1e-3, momentum=0.01)
+    return nn.Identity()
+
+
+class _BatchNorm(nn.BatchNorm1d):
+    """Batch normalisation of the last axis, over batch and time."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return super().forward(inputs.flatten(0, 1)).reshape(inputs.shape)

@@ -1,0 +1,256 @@
+"""One epoch loop for every model that is trained by gradient steps."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+# How often in a row an epoch may be undone, its learning rate halved each time.
+MAX_HALVINGS = 10
+
+
+class FitDivergedError(ArithmeticError):
+    """Training gave non-finite numbers again and again, at ever smaller learning rates."""
+
+
+class Objective(Protocol):
+    """What is minimised."""
+
+    def training_terms(self, batch: Tensor, epoch: int) -> dict[str, Tensor]:
+        """Terms of the loss of one batch, with "loss" among them, to be differentiated."""
+
+    def held_out_loss(self) -> float:
+        """What early stopping watches; called after each epoch."""
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """How an objective is minimised.
+
+    Attributes
+    ----------
+    n_epochs : int
+        Most epochs.
+    learning_rate : callable
+        Learning rate of an epoch, counted from zero.
+    gradient_clip : float or None
+        Largest norm of the gradient of each weight tensor.
+    n_iter_no_change : int or None
+        Epochs without progress after which training stops; None trains for all epochs and looks
+        at nothing.
+    tol : float
+        Smallest decrease of the held-out loss that counts as progress.
+    first_watched_epoch : int
+        Epoch from which on the held-out loss counts.
+    verbose : int
+        Whether a progress bar is shown.
+    label : str
+        What the progress bar is called.
+    """
+
+    n_epochs: int
+    learning_rate: Callable[[int], float]
+    gradient_clip: float | None = None
+    n_iter_no_change: int | None = None
+    tol: float = 0.0
+    first_watched_epoch: int = 0
+    verbose: int = 0
+    label: str = "fit"
+
+
+@dataclass
+class Training:
+    """What came of a training run.
+
+    Attributes
+    ----------
+    history : dict of list
+        One number per epoch and term, with "learning_rate" and "seconds".
+    converged : bool
+        Whether the held-out loss stopped moving within the budget.
+    """
+
+    history: dict[str, list[float]] = field(default_factory=dict)
+    converged: bool = False
+
+    def append(self, **numbers: float) -> None:
+        """Add one epoch.
+
+        Parameters
+        ----------
+        **numbers : float
+            One number per term.
+        """
+        for name, number in numbers.items():
+            self.history.setdefault(name, []).append(float(number))
+
+
+def exponential_decay(
+    epoch: int, learning_rate: float, lr_decay: float, n_constant_epochs: int = 0
+) -> float:
+    """Learning rate that is held and then decays.
+
+    Parameters
+    ----------
+    epoch : int
+        Epoch, from zero.
+    learning_rate : float
+        Rate at the start.
+    lr_decay : float
+        Decay per epoch.
+    n_constant_epochs : int, default=0
+        Epochs before the decay begins.
+
+    Returns
+    -------
+    float
+        learning_rate exp(-lr_decay (epoch - n_constant_epochs + 1)), or learning_rate before.
+    """
+    if epoch < n_constant_epochs:
+        return learning_rate
+    return learning_rate * math.exp(-lr_decay * (epoch - n_constant_epochs + 1))
+
+
+def train(
+    module: nn.Module,
+    objective: Objective,
+    epoch_batches: Callable[[], Iterable[Tensor]],
+    settings: TrainingSettings,
+) -> Training:
+    """Minimise an objective with Adam.
+
+    An epoch that meets a non-finite loss or gradient is undone, weights and optimiser alike, and
+    repeated at half the learning rate. With `n_iter_no_change`, the weights of the best held-out
+    loss are the ones that remain.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        Holds the weights; trained in place and left in evaluation mode.
+    objective : Objective
+        Gives the loss of a batch and the held-out loss.
+    epoch_batches : callable
+        Gives the batches of one epoch.
+    settings : TrainingSettings
+        How to train.
+
+    Returns
+    -------
+    Training
+        The history, and whether training stopped by itself.
+
+    Raises
+    ------
+    FitDivergedError
+        If an epoch stays non-finite after 10 halvings of the learning rate.
+    """
+    optimizer = _adam(module)
+    training = Training()
+    halvings = 0
+    best_loss, best_weights, n_stale = math.inf, None, 0
+    epochs = tqdm(total=settings.n_epochs, desc=settings.label, disable=not settings.verbose)
+    with epochs:
+        for epoch in range(settings.n_epochs):
+            start = time.perf_counter()
+            terms, rate, halvings = _sure_epoch(
+                module, optimizer, objective, epoch_batches, settings, epoch, halvings, training
+            )
+            patience = settings.n_iter_no_change
+            if patience is not None:
+                module.eval()
+                terms["validation_loss"] = objective.held_out_loss()
+            training.append(**terms, learning_rate=rate, seconds=time.perf_counter() - start)
+            epochs.set_postfix({name: f"{value:.4g}" for name, value in terms.items()})
+            epochs.update()
+            if patience is None or epoch < settings.first_watched_epoch:
+                continue
+            n_stale = 0 if terms["validation_loss"] < best_loss - settings.tol else n_stale + 1
+            if terms["validation_loss"] < best_loss:
+                best_loss, best_weights = terms["validation_loss"], _snapshot(module)
+            if n_stale >= patience:
+                training.converged = True
+                break
+    if best_weights is not None:
+        module.load_state_dict(best_weights)
+    module.eval()
+    return training
+
+
+def _adam(module: nn.Module) -> torch.optim.Adam:
+    weights = [weight for weight in module.parameters() if weight.requires_grad]
+    # Keras' epsilon, not torch's 1e-8.
+    return torch.optim.Adam(weights, eps=1e-7, fused=True)
+
+
+def _snapshot(module: nn.Module) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in module.state_dict().items()}
+
+
+def _sure_epoch(
+    module, optimizer, objective, epoch_batches, settings, epoch, halvings, training
+) -> tuple[dict[str, float], float, int]:
+    """One epoch, undone and repeated at half the rate as long as it is not finite."""
+    weights, moments = _snapshot(module), copy.deepcopy(optimizer.state_dict())
+    for attempt in range(MAX_HALVINGS + 1):
+        rate = settings.learning_rate(epoch) / 2 ** (halvings + attempt)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        module.train()
+        terms = _run_epoch(module, optimizer, objective, epoch_batches(), settings, epoch)
+        if terms is not None:
+            return terms, rate, halvings + attempt
+        module.load_state_dict(weights)
+        optimizer.load_state_dict(copy.deepcopy(moments))
+    losses = training.history.get("loss", [])
+    last = f"The last finite loss was {losses[-1]:.6g}" if losses else "No epoch was finite"
+    raise FitDivergedError(
+        f"Training diverged in epoch {epoch}: the loss or its gradient is not finite even at a "
+        f"learning rate of {rate:.3g}. {last}. Try a smaller learning_rate, a gradient_clip of "
+        "1, a larger covariances_epsilon, or look for duplicated channels."
+    )
+
+
+def _run_epoch(
+    module, optimizer, objective, epoch_batches: Iterable[Tensor], settings, epoch
+) -> dict[str, float] | None:
+    """Mean of each term over the windows of an epoch, or None if anything was not finite."""
+    sums: dict[str, Tensor] = {}
+    n_windows, finite = 0, None
+    for batch in epoch_batches:
+        terms = objective.training_terms(batch, epoch)
+        optimizer.zero_grad()
+        terms["loss"].backward()
+        norms = torch.stack([gradient.norm() for gradient in _gradients(optimizer)])
+        ok = torch.isfinite(terms["loss"].detach()) & torch.isfinite(norms).all()
+        # On the CPU the answer is at hand at once; elsewhere asking would hold up the device.
+        if ok.device.type == "cpu" and not bool(ok):
+            return None
+        finite = ok if finite is None else finite & ok
+        if settings.gradient_clip is not None:
+            _clip(optimizer, norms, settings.gradient_clip)
+        optimizer.step()
+        n_windows += len(batch)
+        for name, term in terms.items():
+            sums[name] = sums.get(name, 0) + term.detach() * len(batch)
+    if finite is not None and not bool(finite):
+        return None
+    return {name: float(value) / n_windows for name, value in sums.items()}
+
+
+def _gradients(optimizer: torch.optim.Optimizer) -> Iterator[Tensor]:
+    weights = (weight for group in optimizer.param_groups for weight in group["params"])
+    return (weight.grad for weight in weights if weight.grad is not None)
+
+
+def _clip(optimizer: torch.optim.Optimizer, norms: Tensor, largest: float) -> None:
+    """Scale each weight tensor's own gradient, as Keras' clipnorm does."""
+    for gradient, norm in zip(_gradients(optimizer), norms, strict=True):
+        gradient.mul_(largest / norm.clamp_min(largest))

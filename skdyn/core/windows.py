@@ -1,0 +1,212 @@
+"""Sessions cut into windows, windows gathered into batches, results stitched back to sessions.
+
+A window never crosses from one session into the next. No row is dropped: the last window of a
+session is shifted back until it ends with the session, and a session shorter than the window is a
+window of its own length.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Where windows lie, one entry per window in each array.
+
+    Attributes
+    ----------
+    session : ndarray of int
+        Number of the session.
+    start : ndarray of int
+        First row within the session.
+    length : ndarray of int
+        Number of rows.
+    """
+
+    session: np.ndarray
+    start: np.ndarray
+    length: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.start)
+
+    def __getitem__(self, index: np.ndarray) -> Windows:
+        return Windows(self.session[index], self.start[index], self.length[index])
+
+
+def cut_windows(n_rows: Sequence[int], length: int, stride: int) -> Windows:
+    """Cover every session with windows.
+
+    Parameters
+    ----------
+    n_rows : sequence of int
+        Rows of each session.
+    length : int
+        Rows of a window.
+    stride : int
+        Rows from the start of one window to the start of the next, at most `length`.
+
+    Returns
+    -------
+    Windows
+        Windows in the order of the sessions and of time.
+    """
+    session, start, rows = [], [], []
+    for number, n in enumerate(n_rows):
+        last = max(0, n - length)
+        starts = [*range(0, last, stride), last]
+        session += [number] * len(starts)
+        start += starts
+        rows += [min(length, n)] * len(starts)
+    return Windows(np.array(session), np.array(start), np.array(rows))
+
+
+def disjoint(windows: Windows) -> np.ndarray:
+    """Which windows share no row with another window.
+
+    Parameters
+    ----------
+    windows : Windows
+        Windows in the order of the sessions and of time.
+
+    Returns
+    -------
+    ndarray of bool of shape (n_windows,)
+        True where a window stands alone.
+    """
+    same = windows.session[1:] == windows.session[:-1]
+    shares = same & (windows.start[1:] < windows.start[:-1] + windows.length[:-1])
+    return ~(np.append(shares, False) | np.insert(shares, 0, False))
+
+
+def kept_rows(windows: Windows) -> list[slice]:
+    """The rows that each window answers for, so that every row belongs to exactly one window.
+
+    Where two windows overlap, the seam lies in the middle of the overlap: no row is taken from
+    the edge of a window while another window sees more on both of its sides.
+
+    Parameters
+    ----------
+    windows : Windows
+        Windows in the order of the sessions and of time, which cover their sessions.
+
+    Returns
+    -------
+    list of slice
+        Rows within each window.
+    """
+    end = windows.start + windows.length
+    same = windows.session[1:] == windows.session[:-1]
+    seam = (windows.start[1:] + end[:-1] + 1) // 2
+    first = np.insert(np.where(same, seam, 0), 0, 0)
+    last = np.append(np.where(same, seam, end[:-1]), end[-1])
+    return [
+        slice(int(a), int(b))
+        for a, b in zip(first - windows.start, last - windows.start, strict=True)
+    ]
+
+
+def batches(
+    windows: Windows, batch_size: int, generator: torch.Generator | None = None
+) -> Iterator[np.ndarray]:
+    """Indices of the windows of each batch; windows of one batch have one length.
+
+    Parameters
+    ----------
+    windows : Windows
+        The windows.
+    batch_size : int
+        Most windows in a batch.
+    generator : torch.Generator, default=None
+        Shuffles windows and batches; without one they keep their order.
+
+    Yields
+    ------
+    ndarray of int
+        Indices into `windows`.
+    """
+    order = _permutation(len(windows), generator)
+    chunks = []
+    for length in np.unique(windows.length):
+        group = order[windows.length[order] == length]
+        chunks += [group[i : i + batch_size] for i in range(0, len(group), batch_size)]
+    for number in _permutation(len(chunks), generator):
+        yield chunks[number]
+
+
+def _permutation(n: int, generator: torch.Generator | None) -> np.ndarray:
+    if generator is None:
+        return np.arange(n)
+    return torch.randperm(n, generator=generator, device=generator.device).cpu().numpy()
+
+
+@dataclass(frozen=True)
+class WindowLoader:
+    """Reads windows out of sessions, as needed, so that sessions may be memory maps.
+
+    Attributes
+    ----------
+    sessions : list of ndarray of shape (n_rows, n_channels)
+        The recordings, of any number type.
+    scale : ndarray of shape (n_channels,)
+        What each channel is divided by.
+    device : torch.device
+        Where the windows are sent.
+    """
+
+    sessions: list[np.ndarray]
+    scale: np.ndarray
+    device: torch.device
+
+    def __call__(self, windows: Windows) -> Tensor:
+        """Gather windows of one length.
+
+        Parameters
+        ----------
+        windows : Windows
+            Windows of one length.
+
+        Returns
+        -------
+        Tensor of shape (n_windows, length, n_channels)
+            Scaled rows, in single precision.
+        """
+        rows = [
+            self.sessions[session][start : start + length]
+            for session, start, length in zip(
+                windows.session, windows.start, windows.length, strict=True
+            )
+        ]
+        scaled = np.stack(rows) / self.scale
+        return torch.from_numpy(scaled.astype(np.float32)).to(self.device)
+
+
+def stitch(
+    windows: Windows, results: Sequence[np.ndarray], n_rows: Sequence[int]
+) -> list[np.ndarray]:
+    """Put what was computed on windows back together, a row of result for each row of data.
+
+    Parameters
+    ----------
+    windows : Windows
+        Windows that cover their sessions.
+    results : sequence of ndarray of shape (length, ...)
+        What came out for each window.
+    n_rows : sequence of int
+        Rows of each session.
+
+    Returns
+    -------
+    list of ndarray of shape (n_rows, ...)
+        One array per session.
+    """
+    pieces: list[list[np.ndarray]] = [[] for _ in n_rows]
+    for session, kept, result in zip(windows.session, kept_rows(windows), results, strict=True):
+        pieces[session].append(result[kept])
+    return [np.concatenate(piece) for piece in pieces]

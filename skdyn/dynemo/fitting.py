@@ -1,0 +1,320 @@
+"""From the parameters of a `DyNeMoEstimator` and a recording to a trained network."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from sklearn.utils import check_array
+
+from skdyn.core.recurrent import RecurrentSettings
+from skdyn.core.runtime import check_device, make_generator
+from skdyn.core.training import Training, TrainingSettings, exponential_decay, train
+from skdyn.core.windows import WindowLoader, Windows, batches, cut_windows, disjoint
+from skdyn.dynemo.initialisation import METHODS, Start
+from skdyn.dynemo.network import DyNeMoNetwork, NetworkSettings, empty_network
+from skdyn.dynemo.objective import Annealing, FreeEnergy
+
+
+def fit_network(
+    estimator, loader: WindowLoader, random_state: np.random.RandomState
+) -> tuple[DyNeMoNetwork, Training]:
+    """Train a network on a recording.
+
+    Parameters
+    ----------
+    estimator : DyNeMoEstimator
+        Whose parameters say how; with warm_start, whose network is trained on.
+    loader : WindowLoader
+        The recording.
+    random_state : numpy.random.RandomState
+        Where all randomness comes from.
+
+    Returns
+    -------
+    network : DyNeMoNetwork
+        On the CPU, in evaluation mode.
+    training : Training
+        What came of it.
+    """
+    settings = network_settings(estimator, len(loader.scale))
+    modes = starting_modes(estimator, loader.scale)
+    generator = make_generator(random_state, loader.device)
+    n_rows = [len(session) for session in loader.sessions]
+    windows = cut_windows(n_rows, estimator.sequence_length, estimator.sequence_length)
+    trained, held_out = _hold_out(windows, estimator, random_state)
+    network = empty_network(settings, loader.device)
+    objective = FreeEnergy(
+        network, estimator.loss_calc, annealing(estimator), generator, loader, held_out
+    )
+
+    def epoch_batches(some: Windows = trained):
+        return (loader(some[i]) for i in batches(some, estimator.batch_size, generator))
+
+    def short_training() -> float:
+        n_taken = max(1, round(estimator.init_take * len(trained)))
+        taken = trained[np.sort(random_state.permutation(len(trained))[:n_taken])]
+        short = _training_settings(estimator, n_epochs=estimator.n_init_epochs, label="start")
+        run = train(network, objective, lambda: epoch_batches(taken), short)
+        return run.history["loss"][-1]
+
+    if _continues(estimator):
+        _take_over(network, estimator.network_, settings)
+    else:
+        start = Start(network, *modes, random_state, generator, short_training, estimator.n_init)
+        METHODS[estimator.init_method](start)
+    training = train(network, objective, epoch_batches, _training_settings(estimator))
+    return network.cpu(), training
+
+
+def network_settings(estimator, n_channels: int) -> NetworkSettings:
+    """What the network is made of.
+
+    Parameters
+    ----------
+    estimator : DyNeMoEstimator
+        Whose parameters say it.
+    n_channels : int
+        Channels of the recording.
+
+    Returns
+    -------
+    NetworkSettings
+        The same facts for the network.
+    """
+
+    def recurrent(role: str) -> RecurrentSettings:
+        names = ("rnn", "n_layers", "n_units", "normalization", "activation", "dropout")
+        return RecurrentSettings(*(getattr(estimator, f"{role}_{name}") for name in names))
+
+    return NetworkSettings(
+        n_modes=estimator.n_modes,
+        n_channels=n_channels,
+        inference=recurrent("inference"),
+        model=recurrent("model"),
+        learn_alpha_temperature=estimator.learn_alpha_temperature,
+        initial_alpha_temperature=estimator.initial_alpha_temperature,
+        learn_means=estimator.learn_means,
+        zero_means=not estimator.learn_means and estimator.initial_means is None,
+        learn_covariances=estimator.learn_covariances,
+        diagonal_covariances=estimator.diagonal_covariances,
+        covariances_epsilon=estimator.covariances_epsilon,
+    )
+
+
+def annealing(estimator) -> Annealing:
+    """How the weight of the KL term rises.
+
+    Parameters
+    ----------
+    estimator : DyNeMoEstimator
+        Whose parameters say it. A warm start does not anneal again.
+
+    Returns
+    -------
+    Annealing
+        The schedule.
+
+    Raises
+    ------
+    ValueError
+        If the rise would be longer than the training.
+    """
+    if not estimator.do_kl_annealing or _continues(estimator):
+        return Annealing()
+    n_epochs = estimator.n_kl_annealing_epochs
+    if n_epochs is None:
+        n_epochs = estimator.n_epochs // 2
+    if n_epochs > estimator.n_epochs:
+        raise ValueError(
+            f"Got n_kl_annealing_epochs={n_epochs} and n_epochs={estimator.n_epochs}, expected at "
+            "most as many; raise n_epochs, or leave n_kl_annealing_epochs out for half of them."
+        )
+    return Annealing(estimator.kl_annealing_curve, estimator.kl_annealing_sharpness, n_epochs)
+
+
+def starting_modes(estimator, scale: np.ndarray) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """The means and covariances that the caller has set, checked and scaled.
+
+    Parameters
+    ----------
+    estimator : DyNeMoEstimator
+        Whose initial_means and initial_covariances are taken.
+    scale : ndarray of shape (n_channels,)
+        What each channel is divided by.
+
+    Returns
+    -------
+    means : ndarray of shape (n_modes, n_channels) or None
+        None where the caller left them open.
+    covariances : ndarray of shape (n_modes, n_channels, n_channels) or (n_modes, n_channels), \
+            or None
+        Diagonals with diagonal_covariances.
+
+    Raises
+    ------
+    ValueError
+        If shapes are wrong, a covariance is not symmetric positive definite, or nothing is left
+        that could tell the modes apart.
+    """
+    means, covariances = estimator.initial_means, estimator.initial_covariances
+    learns = estimator.learn_means or estimator.learn_covariances
+    if not learns and means is None and covariances is None:
+        raise ValueError(
+            "Got learn_means=False and learn_covariances=False without initial_means or "
+            "initial_covariances: all modes would stay equal. Learn one of them, or give values."
+        )
+    shape = (estimator.n_modes, len(scale))
+    if means is not None:
+        means = _check_shape(check_array(means), (shape,), "initial_means") / scale
+    if covariances is not None:
+        diagonal = estimator.diagonal_covariances
+        covariances = _check_covariances(covariances, shape, diagonal=diagonal)
+        squared = scale**2 if covariances.ndim == 2 else np.outer(scale, scale)
+        covariances = covariances / squared
+    return means, covariances
+
+
+def _check_shape(array: np.ndarray, shapes: tuple, name: str) -> np.ndarray:
+    if array.shape not in shapes:
+        wanted = " or ".join(map(str, shapes))
+        raise ValueError(f"Got {name} of shape {array.shape}, expected {wanted}.")
+    return array
+
+
+def _check_covariances(given, shape: tuple[int, int], *, diagonal: bool) -> np.ndarray:
+    """Positive definite matrices, or their diagonals where the model has only those."""
+    name = "initial_covariances"
+    array = check_array(given, allow_nd=True, dtype=np.float64)
+    full = (*shape, shape[1])
+    _check_shape(array, (full, shape) if diagonal else (full,), name)
+    if array.ndim == 2:
+        if array.min() <= 0:
+            raise ValueError(f"Got {name} with {array.min()} in them, expected variances above 0.")
+        return array
+    if not np.allclose(array, array.swapaxes(1, 2), rtol=1e-5, atol=1e-8 * np.abs(array).max()):
+        raise ValueError(f"Got {name} that are not symmetric, expected (D + D.T) / 2.")
+    smallest = np.linalg.eigvalsh(array).min()
+    if smallest <= 0:
+        raise ValueError(
+            f"Got {name} with an eigenvalue of {smallest:.3g}, expected positive definite "
+            "matrices; add a small multiple of the identity."
+        )
+    if not diagonal:
+        return array
+    variances = np.diagonal(array, axis1=1, axis2=2)
+    if np.any(array != variances[:, :, None] * np.eye(shape[1])):
+        raise ValueError(
+            f"Got diagonal_covariances=True and {name} with entries off the diagonal, expected "
+            "diagonal matrices; set diagonal_covariances=False or give the diagonals."
+        )
+    return variances
+
+
+def _training_settings(estimator, n_epochs: int | None = None, label="DyNeMo") -> TrainingSettings:
+    """For the training itself or, with `n_epochs`, for the short one of a candidate start."""
+    n_constant = annealing(estimator).n_epochs
+
+    def learning_rate(epoch: int) -> float:
+        return exponential_decay(epoch, estimator.learning_rate, estimator.lr_decay, n_constant)
+
+    return TrainingSettings(
+        n_epochs=n_epochs or estimator.n_epochs,
+        learning_rate=learning_rate,
+        gradient_clip=estimator.gradient_clip,
+        n_iter_no_change=None if n_epochs else estimator.n_iter_no_change,
+        tol=estimator.tol,
+        first_watched_epoch=n_constant,
+        verbose=estimator.verbose if n_epochs is None else max(0, estimator.verbose - 1),
+        label=label,
+    )
+
+
+def _hold_out(
+    windows: Windows, estimator, random_state: np.random.RandomState
+) -> tuple[Windows, Windows]:
+    """Windows to train on, and windows for early stopping to watch.
+
+    Only windows that share no row with another one are held out. Where there are none to spare,
+    or none are asked for, the training windows themselves are watched.
+    """
+    fraction = estimator.validation_fraction
+    candidates = np.flatnonzero(disjoint(windows))
+    n_held_out = 0
+    if estimator.n_iter_no_change is not None and fraction is not None:
+        n_held_out = min(round(fraction * len(windows)), len(candidates), len(windows) - 1)
+    if n_held_out == 0:
+        return windows, windows
+    chosen = np.zeros(len(windows), dtype=bool)
+    chosen[random_state.choice(candidates, n_held_out, replace=False)] = True
+    return windows[~chosen], windows[chosen]
+
+
+def _continues(estimator) -> bool:
+    return bool(estimator.warm_start and hasattr(estimator, "network_"))
+
+
+def _take_over(network: DyNeMoNetwork, fitted: DyNeMoNetwork, settings: NetworkSettings) -> None:
+    if fitted.settings != settings:
+        raise ValueError(
+            "Got warm_start=True with a network that differs from the fitted one: expected "
+            f"{fitted.settings}, got {settings}. Set warm_start=False or use a new estimator."
+        )
+    with torch.no_grad():
+        network.load_state_dict(fitted.state_dict())
+
+
+def check_scale(sessions: list[np.ndarray]) -> np.ndarray:
+    """Root mean square of each channel, over all sessions.
+
+    Parameters
+    ----------
+    sessions : list of ndarray of shape (n_samples, n_channels)
+        The recording.
+
+    Returns
+    -------
+    ndarray of shape (n_channels,)
+        What each channel is divided by before it enters the network.
+
+    Raises
+    ------
+    ValueError
+        If a channel does not vary.
+    """
+    low = np.min([session.min(axis=0) for session in sessions], axis=0)
+    high = np.max([session.max(axis=0) for session in sessions], axis=0)
+    constant = np.flatnonzero(low == high)
+    if len(constant):
+        raise ValueError(
+            f"Got X whose channels {constant.tolist()} do not vary, expected channels with some "
+            "variance; remove them, for example with sklearn.feature_selection.VarianceThreshold."
+        )
+    largest = np.maximum(np.abs(low.astype(np.float64)), np.abs(high.astype(np.float64)))
+    # Dividing by the largest value first keeps squares within the range of the number type.
+    squares = sum(_sum_of_squares(session, largest) for session in sessions)
+    return largest * np.sqrt(squares / sum(map(len, sessions)))
+
+
+def _sum_of_squares(session: np.ndarray, largest: np.ndarray, n_rows: int = 2**16) -> np.ndarray:
+    blocks = (session[i : i + n_rows] / largest for i in range(0, len(session), n_rows))
+    return sum(np.einsum("tc,tc->c", block, block, dtype=np.float64) for block in blocks)
+
+
+def make_loader(estimator, sessions: list[np.ndarray], scale: np.ndarray) -> WindowLoader:
+    """What reads windows of these sessions onto the estimator's device.
+
+    Parameters
+    ----------
+    estimator : DyNeMoEstimator
+        Whose device is used.
+    sessions : list of ndarray of shape (n_samples, n_channels)
+        The recording.
+    scale : ndarray of shape (n_channels,)
+        What each channel is divided by.
+
+    Returns
+    -------
+    WindowLoader
+        The loader.
+    """
+    return WindowLoader(sessions, scale, check_device(estimator.device))

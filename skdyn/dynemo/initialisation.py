@@ -1,0 +1,125 @@
+"""Where training starts: the weights of the networks, and the modes.
+
+A method is a function of a `Start` that leaves `start.network` ready for training. New methods
+are added to `METHODS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.stats import truncnorm
+from torch import Tensor
+
+from skdyn.core.training import FitDivergedError
+from skdyn.dynemo.network import DyNeMoNetwork, NetworkSettings
+
+# Spread of the starting values, from osl-dynamics: normal, cut off at two standard deviations.
+VARIANCE_SPREAD = 0.1
+DIAGONAL_VARIANCE_SPREAD = 0.05
+MEAN_SPREAD = 0.02
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a method has to work with.
+
+    Attributes
+    ----------
+    network : DyNeMoNetwork
+        To be given its starting weights.
+    means, covariances : ndarray or None
+        Modes that the caller has set, scaled as the data are; None where they are open.
+    random_state : numpy.random.RandomState
+        Where the modes are drawn from.
+    generator : torch.Generator
+        Where the weights of the networks are drawn from.
+    short_training : callable
+        Trains the network for a few epochs on a random part of the windows, and gives the last
+        training loss.
+    n_init : int
+        How many starts are compared.
+    """
+
+    network: DyNeMoNetwork
+    means: np.ndarray | None
+    covariances: np.ndarray | None
+    random_state: np.random.RandomState
+    generator: torch.Generator
+    short_training: Callable[[], float]
+    n_init: int
+
+
+def random(start: Start) -> None:
+    """One random draw of all weights.
+
+    Parameters
+    ----------
+    start : Start
+        What there is to work with.
+    """
+    settings = start.network.settings
+    means, covariances = _random_modes(settings, start.random_state)
+    start.network.initialise(
+        start.generator,
+        _tensor(means if start.means is None else start.means, start.network),
+        _tensor(covariances if start.covariances is None else start.covariances, start.network),
+    )
+
+
+def random_subset(start: Start) -> None:
+    """The best of several random draws, each trained briefly on a random part of the data.
+
+    The draw with the lowest last training loss is kept, with what it has learned.
+
+    Parameters
+    ----------
+    start : Start
+        What there is to work with.
+    """
+    best_loss, best_weights, divergence = np.inf, None, None
+    for _ in range(start.n_init):
+        random(start)
+        try:
+            loss = start.short_training()
+        except FitDivergedError as error:
+            divergence = error
+            continue
+        if best_weights is None or loss < best_loss:
+            best_loss = loss
+            best_weights = {k: v.clone() for k, v in start.network.state_dict().items()}
+    if best_weights is None:
+        assert divergence is not None
+        raise divergence
+    start.network.load_state_dict(best_weights)
+
+
+METHODS: dict[str, Callable[[Start], None]] = {"random": random, "random_subset": random_subset}
+
+
+def _random_modes(
+    settings: NetworkSettings, random_state: np.random.RandomState
+) -> tuple[np.ndarray, np.ndarray]:
+    """Means near zero and diagonal covariances near one where they are learned, else 0 and I."""
+    shape = (settings.n_modes, settings.n_channels)
+    means, variances = np.zeros(shape), np.ones(shape)
+    if settings.learn_means:
+        means = _truncated_normal(0.0, MEAN_SPREAD, shape, random_state)
+    if settings.learn_covariances:
+        diagonal = settings.diagonal_covariances
+        spread = DIAGONAL_VARIANCE_SPREAD if diagonal else VARIANCE_SPREAD
+        variances = _truncated_normal(1.0, spread, shape, random_state)
+    if settings.diagonal_covariances:
+        return means, variances
+    return means, variances[:, :, None] * np.eye(settings.n_channels)
+
+
+def _truncated_normal(mean, spread, shape, random_state) -> np.ndarray:
+    return truncnorm.rvs(-2, 2, loc=mean, scale=spread, size=shape, random_state=random_state)
+
+
+def _tensor(values: np.ndarray, network: DyNeMoNetwork) -> Tensor:
+    return torch.as_tensor(values, dtype=torch.float64, device=network.means.device)

@@ -1,0 +1,262 @@
+"""The network of DyNeMo: encoder, prior, mixing, modes.
+
+    x -> bidirectional RNN -> m_t, s_t        q(theta_t | x)          = N(m_t, s_t^2)
+    theta_<t -> RNN -> m'_t, s'_t             p(theta_t | theta_<t)   = N(m'_t, s'_t^2)
+    alpha_t = softmax(theta_t / temperature)
+    x_t ~ N(sum_j alpha_tj mu_j, sum_j alpha_tj D_j)
+
+Reference: Gohil et al. (2022), "Mixtures of large-scale dynamic functional brain network modes",
+NeuroImage 263, 119595.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from skdyn.core.gaussian import covariances_from_vectors, vectors_from_covariances
+from skdyn.core.recurrent import RecurrentSettings, RecurrentStack, dropout, initialise_linear
+
+# Added to every standard deviation of theta.
+STD_EPSILON = 1e-6
+
+
+@dataclass(frozen=True)
+class NetworkSettings:
+    """What a DyNeMo network is made of, in the words of `DyNeMoEstimator`."""
+
+    n_modes: int
+    n_channels: int
+    inference: RecurrentSettings
+    model: RecurrentSettings
+    learn_alpha_temperature: bool = True
+    initial_alpha_temperature: float = 1.0
+    learn_means: bool = False
+    zero_means: bool = True
+    learn_covariances: bool = True
+    diagonal_covariances: bool = False
+    covariances_epsilon: float = 1e-6
+
+
+class DyNeMoNetwork(nn.Module):
+    """Everything of DyNeMo that has weights.
+
+    Parameters
+    ----------
+    settings : NetworkSettings
+        What it is made of.
+    """
+
+    def __init__(self, settings: NetworkSettings):
+        super().__init__()
+        self.settings = settings
+        n_modes, n_channels = settings.n_modes, settings.n_channels
+        self.inference_rnn = RecurrentStack(n_channels, settings.inference, bidirectional=True)
+        self.posterior_mean = nn.Linear(self.inference_rnn.n_outputs, n_modes)
+        self.posterior_std = nn.Linear(self.inference_rnn.n_outputs, n_modes)
+        self.model_rnn = RecurrentStack(n_modes, settings.model)
+        self.prior_mean = nn.Linear(self.model_rnn.n_outputs, n_modes)
+        self.prior_std = nn.Linear(self.model_rnn.n_outputs, n_modes)
+        # The logarithm is trained, so that a temperature cannot reach zero.
+        self.log_temperature = nn.Parameter(
+            torch.empty(()), requires_grad=settings.learn_alpha_temperature
+        )
+        self.means = nn.Parameter(
+            torch.empty(n_modes, n_channels), requires_grad=settings.learn_means
+        )
+        n_numbers = (
+            n_channels if settings.diagonal_covariances else n_channels * (n_channels + 1) // 2
+        )
+        if settings.learn_covariances:
+            self.covariance_vectors = nn.Parameter(torch.empty(n_modes, n_numbers))
+        else:
+            shape = (n_modes,) + (n_channels,) * (1 if settings.diagonal_covariances else 2)
+            self.fixed_covariances = nn.Buffer(torch.empty(shape))
+
+    def initialise(self, generator: torch.Generator, means: Tensor, covariances: Tensor) -> None:
+        """Draw the weights of the networks anew and set the modes.
+
+        Parameters
+        ----------
+        generator : torch.Generator
+            Where the randomness comes from.
+        means : Tensor of shape (n_modes, n_channels)
+            Mode means.
+        covariances : Tensor of shape (n_modes, n_channels, n_channels) or (n_modes, n_channels)
+            Mode covariances, or their diagonals.
+        """
+        self.inference_rnn.initialise(generator)
+        self.model_rnn.initialise(generator)
+        for layer in (self.posterior_mean, self.posterior_std, self.prior_mean, self.prior_std):
+            initialise_linear(layer, generator)
+        with torch.no_grad():
+            self.log_temperature.fill_(math.log(self.settings.initial_alpha_temperature))
+            self.means.copy_(means)
+            if self.settings.learn_covariances:
+                epsilon = self.settings.covariances_epsilon
+                self.covariance_vectors.copy_(vectors_from_covariances(covariances, epsilon))
+            else:
+                self.fixed_covariances.copy_(covariances)
+
+    def posterior(
+        self, x: Tensor, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of q(theta | x).
+
+        Parameters
+        ----------
+        x : Tensor of shape (batch, time, n_channels)
+            Windows of data.
+        generator : torch.Generator, default=None
+            Where dropout draws from; without one nothing is dropped.
+
+        Returns
+        -------
+        mean, std : Tensor of shape (batch, time, n_modes)
+            Of each logit.
+        """
+        inputs = dropout(x, self.settings.inference.dropout, generator)
+        hidden = self.inference_rnn(inputs, generator)
+        return self.posterior_mean(hidden), _std(self.posterior_std(hidden))
+
+    def prior(
+        self,
+        theta: Tensor,
+        generator: torch.Generator | None = None,
+        state: list | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of p(theta_t+1 | theta_1..t) at every t.
+
+        Parameters
+        ----------
+        theta : Tensor of shape (batch, time, n_modes)
+            Logits.
+        generator : torch.Generator, default=None
+            Where dropout draws from; without one nothing is dropped.
+        state : list, default=None
+            State of each recurrent layer, replaced in place; for going on step by step.
+
+        Returns
+        -------
+        mean, std : Tensor of shape (batch, time, n_modes)
+            Of each logit one step later.
+        """
+        inputs = dropout(theta, self.settings.model.dropout, generator)
+        hidden = self.model_rnn(inputs, generator, state)
+        return self.prior_mean(hidden), _std(self.prior_std(hidden))
+
+    def temperature(self) -> Tensor:
+        """The temperature of the softmax.
+
+        Returns
+        -------
+        Tensor of shape ()
+            A positive number.
+        """
+        return self.log_temperature.exp()
+
+    def mixing(self, theta: Tensor) -> Tensor:
+        """Mixing coefficients from logits.
+
+        Parameters
+        ----------
+        theta : Tensor of shape (..., n_modes)
+            Logits.
+
+        Returns
+        -------
+        Tensor of shape (..., n_modes)
+            alpha = softmax(theta / temperature).
+        """
+        return torch.softmax(theta / self.temperature(), dim=-1)
+
+    def mode_means(self) -> Tensor | None:
+        """Means of the modes.
+
+        Returns
+        -------
+        Tensor of shape (n_modes, n_channels) or None
+            None where they are zero for good.
+        """
+        return None if self.settings.zero_means else self.means
+
+    def mode_covariances(self) -> Tensor:
+        """Covariances of the modes.
+
+        Returns
+        -------
+        Tensor of shape (n_modes, n_channels, n_channels) or (n_modes, n_channels)
+            Matrices, or their diagonals with diagonal_covariances.
+        """
+        settings = self.settings
+        if not settings.learn_covariances:
+            return self.fixed_covariances
+        return covariances_from_vectors(
+            self.covariance_vectors,
+            settings.n_channels,
+            settings.covariances_epsilon,
+            diagonal=settings.diagonal_covariances,
+        )
+
+
+def _std(raw: Tensor) -> Tensor:
+    return functional.softplus(raw) + STD_EPSILON
+
+
+def empty_network(settings: NetworkSettings, device: torch.device) -> DyNeMoNetwork:
+    """A network whose weights are yet to be set.
+
+    torch's layers draw from the global generator when they are made. Made without storage, they
+    draw nothing.
+
+    Parameters
+    ----------
+    settings : NetworkSettings
+        What it is made of.
+    device : torch.device
+        Where it lives.
+
+    Returns
+    -------
+    DyNeMoNetwork
+        To be given weights by `initialise` or `load_state_dict`.
+    """
+    with torch.device("meta"):
+        network = DyNeMoNetwork(settings)
+    return network.to_empty(device=device)
+
+
+@torch.no_grad()
+def sample_logits(
+    network: DyNeMoNetwork, n_samples: int, n_discarded: int, generator: torch.Generator
+) -> Tensor:
+    """Draw theta from the prior, one step after the other.
+
+    Parameters
+    ----------
+    network : DyNeMoNetwork
+        A network in evaluation mode.
+    n_samples : int
+        Rows that are wanted.
+    n_discarded : int
+        Rows drawn before them, so that the start, theta ~ N(0, I), is forgotten.
+    generator : torch.Generator
+        Where the randomness comes from.
+
+    Returns
+    -------
+    Tensor of shape (n_samples, n_modes)
+        theta_t ~ p(theta_t | theta_<t).
+    """
+    n_steps = n_discarded + n_samples
+    noise = torch.randn(n_steps, network.settings.n_modes, generator=generator)
+    state: list = [None] * network.settings.model.n_layers
+    theta, mean, std = [], torch.zeros(1, 1, 1), torch.ones(1, 1, 1)
+    for step in noise:
+        theta.append(mean + std * step)
+        mean, std = network.prior(theta[-1], state=state)
+    return torch.cat(theta, dim=1)[0, n_discarded:]

@@ -1,0 +1,134 @@
+"""What a recording may look like, and how results go back in the same shape.
+
+Rows are time. Several sessions come as labels per row, as a list of 2-D arrays or as one 3-D array.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from sklearn.utils import check_array, check_consistent_length, column_or_1d
+from sklearn.utils.validation import validate_data
+
+
+@dataclass(frozen=True)
+class Sessions:
+    """A checked recording, one array per session.
+
+    Attributes
+    ----------
+    arrays : list of ndarray of shape (n_samples, n_channels)
+        The sessions; views of what the caller gave wherever that is possible.
+    container : {"array", "list", "stack"}
+        How they came: as one 2-D array, as a list, as one 3-D array.
+    """
+
+    arrays: list[np.ndarray]
+    container: Literal["array", "list", "stack"]
+
+    @property
+    def n_samples(self) -> int:
+        """Rows of all sessions together."""
+        return sum(len(array) for array in self.arrays)
+
+    def like_input(self, results: list[np.ndarray]):
+        """Put results, one array per session, into the container that the sessions came in.
+
+        Parameters
+        ----------
+        results : list of ndarray of shape (n_samples, ...)
+            One array per session.
+
+        Returns
+        -------
+        ndarray or list of ndarray
+            Rows of all sessions one below the other, a list, or an array with an axis of sessions.
+        """
+        if self.container == "list":
+            return results
+        return np.stack(results) if self.container == "stack" else np.concatenate(results)
+
+
+def check_sessions(estimator, X, sessions=None, *, reset: bool, min_samples: int = 1) -> Sessions:
+    """Check a recording as scikit-learn checks X, and split it into sessions.
+
+    Parameters
+    ----------
+    estimator : estimator
+        Whose `n_features_in_` and `feature_names_in_` are set or compared.
+    X : array-like of shape (n_samples, n_channels), list of such, or array of shape \
+            (n_sessions, n_samples, n_channels)
+        The recording.
+    sessions : array-like of shape (n_samples,), default=None
+        Label of each row, for a 2-D X: a contiguous run of one label is one session.
+    reset : bool
+        Whether the estimator is being fitted.
+    min_samples : int, default=1
+        Fewest rows of all sessions together.
+
+    Returns
+    -------
+    Sessions
+        The sessions.
+
+    Raises
+    ------
+    ValueError
+        If the values are not finite numbers, the width differs, there are too few rows, or labels
+        and rows do not agree.
+    """
+    container = _container(X)
+    if container == "array":
+        array = _validate(estimator, X, reset=reset, min_samples=min_samples)
+        return Sessions(_split(array, sessions), container)
+    if sessions is not None:
+        raise ValueError(
+            f"Got sessions= together with X as a {'list' if container == 'list' else '3-D array'} "
+            "of sessions, expected one of the two; leave sessions out, or give a 2-D X."
+        )
+    checked = Sessions(_validate_each(estimator, X, reset=reset), container)
+    if checked.n_samples < min_samples:
+        raise ValueError(
+            f"Got sessions with n_samples = {checked.n_samples} in all, while a minimum of "
+            f"{min_samples} is required by {type(estimator).__name__}; give more data."
+        )
+    return checked
+
+
+def _container(X) -> Literal["array", "list", "stack"]:
+    if isinstance(X, list | tuple) and len(X) and all(np.ndim(one) == 2 for one in X):
+        return "list"
+    if getattr(X, "ndim", None) == 3:
+        return "stack"
+    return "array"
+
+
+def _validate(estimator, X, *, reset: bool, min_samples: int = 1) -> np.ndarray:
+    # Number types are kept, so that a memory map of integers stays one.
+    return validate_data(estimator, X, reset=reset, ensure_min_samples=min_samples)
+
+
+def _validate_each(estimator, X, *, reset: bool) -> list[np.ndarray]:
+    arrays = []
+    for number, one in enumerate(X):
+        try:
+            arrays.append(_validate(estimator, one, reset=reset and number == 0))
+        except ValueError as error:
+            raise ValueError(f"Session {number} of {len(X)}: {error}") from error
+    return arrays
+
+
+def _split(array: np.ndarray, sessions) -> list[np.ndarray]:
+    if sessions is None:
+        return [array]
+    labels = column_or_1d(check_array(sessions, ensure_2d=False, dtype=None))
+    if len(labels) != len(array):
+        raise ValueError(
+            f"Got sessions with {len(labels)} labels for X with {len(array)} rows, expected one "
+            "label per row."
+        )
+    check_consistent_length(array, labels)
+    borders = np.flatnonzero(labels[1:] != labels[:-1]) + 1
+    return np.split(array, borders)
