@@ -79,7 +79,7 @@ def check_sessions(estimator, X, sessions=None, *, reset: bool, min_samples: int
         If the values are not finite numbers, the width differs, there are too few rows, or labels
         and rows do not agree.
     """
-    container = _container(X)
+    container = container_of(X)
     if container == "array":
         array = _validate(estimator, X, reset=reset, min_samples=min_samples)
         return Sessions(_split(array, sessions), container)
@@ -97,7 +97,19 @@ def check_sessions(estimator, X, sessions=None, *, reset: bool, min_samples: int
     return checked
 
 
-def _container(X) -> Literal["array", "list", "stack"]:
+def container_of(X) -> Literal["array", "list", "stack"]:
+    """Tell in which form sessions come.
+
+    Parameters
+    ----------
+    X : array-like or list of array-like
+        A recording.
+
+    Returns
+    -------
+    {"array", "list", "stack"}
+        One 2-D array, a list of 2-D arrays, or one 3-D array.
+    """
     if isinstance(X, list | tuple) and len(X) and all(np.ndim(one) == 2 for one in X):
         return "list"
     if getattr(X, "ndim", None) == 3:

@@ -9,13 +9,13 @@ import numpy as np
 import torch
 
 
-def check_device(device: str | None) -> torch.device:
+def check_device(device: str) -> torch.device:
     """The torch device of that name, if it can be used.
 
     Parameters
     ----------
-    device : str or None
-        "cpu", "cuda", "cuda:1", ...; None stands for the CPU.
+    device : str
+        "cpu", "cuda", "cuda:1", ...
 
     Returns
     -------
@@ -28,7 +28,7 @@ def check_device(device: str | None) -> torch.device:
         If there is no such device.
     """
     try:
-        found = torch.device(device or "cpu")
+        found = torch.device(device)
         torch.empty(0, device=found)
     except (RuntimeError, AssertionError) as error:
         raise ValueError(

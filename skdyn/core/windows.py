@@ -67,6 +67,32 @@ def cut_windows(n_rows: Sequence[int], length: int, stride: int) -> Windows:
     return Windows(np.array(session), np.array(start), np.array(rows))
 
 
+def jitter(windows: Windows, n_rows: Sequence[int], generator: torch.Generator) -> Windows:
+    """Shift each window by up to half its length, within its session.
+
+    A network that sees a recording cut at the same places in every epoch learns the pieces by
+    heart, and infers badly from windows that begin elsewhere.
+
+    Parameters
+    ----------
+    windows : Windows
+        The windows.
+    n_rows : sequence of int
+        Rows of each session.
+    generator : torch.Generator
+        Where the shifts are drawn from.
+
+    Returns
+    -------
+    Windows
+        As many windows, of the same lengths.
+    """
+    draw = torch.rand(len(windows), generator=generator, device=generator.device).cpu().numpy()
+    start = windows.start + np.floor((draw - 0.5) * windows.length).astype(int)
+    last = np.asarray(n_rows)[windows.session] - windows.length
+    return Windows(windows.session, np.clip(start, 0, last), windows.length)
+
+
 def disjoint(windows: Windows) -> np.ndarray:
     """Which windows share no row with another window.
 
@@ -83,6 +109,30 @@ def disjoint(windows: Windows) -> np.ndarray:
     same = windows.session[1:] == windows.session[:-1]
     shares = same & (windows.start[1:] < windows.start[:-1] + windows.length[:-1])
     return ~(np.append(shares, False) | np.insert(shares, 0, False))
+
+
+def gaps(windows: Windows, n_rows: Sequence[int]) -> Windows:
+    """Find the stretches of the sessions that lie between windows.
+
+    Parameters
+    ----------
+    windows : Windows
+        Windows in the order of the sessions and of time, none overlapping another.
+    n_rows : sequence of int
+        Rows of each session.
+
+    Returns
+    -------
+    Windows
+        Every row that is in no window, in stretches as long as possible.
+    """
+    stretches = []
+    for number, n in enumerate(n_rows):
+        inside = windows.session == number
+        begins = [0, *(windows.start[inside] + windows.length[inside])]
+        ends = [*windows.start[inside], n]
+        stretches += [(number, a, b - a) for a, b in zip(begins, ends, strict=True) if a < b]
+    return Windows(*np.array(stretches, dtype=int).reshape(-1, 3).T)
 
 
 def kept_rows(windows: Windows) -> list[slice]:

@@ -183,10 +183,6 @@ class DyNeMoEstimator(FittedDyNeMo):
     (2, 5, 5)
     """
 
-    # What scikit-learn's representation of an estimator links to.
-    _doc_link_module = "skdyn"
-    _doc_link_template = ""
-
     __metadata_request__fit = {"sessions": True}  # noqa: RUF012
 
     _parameter_constraints: dict = {  # noqa: RUF012

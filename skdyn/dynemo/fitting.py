@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from sklearn.utils import check_array
@@ -9,7 +11,15 @@ from sklearn.utils import check_array
 from skdyn.core.recurrent import RecurrentSettings
 from skdyn.core.runtime import check_device, make_generator
 from skdyn.core.training import Training, TrainingSettings, exponential_decay, train
-from skdyn.core.windows import WindowLoader, Windows, batches, cut_windows, disjoint
+from skdyn.core.windows import (
+    WindowLoader,
+    Windows,
+    batches,
+    cut_windows,
+    disjoint,
+    gaps,
+    jitter,
+)
 from skdyn.dynemo.initialisation import METHODS, Start
 from skdyn.dynemo.network import DyNeMoNetwork, NetworkSettings, empty_network
 from skdyn.dynemo.objective import Annealing, FreeEnergy
@@ -39,20 +49,21 @@ def fit_network(
     settings = network_settings(estimator, len(loader.scale))
     modes = starting_modes(estimator, loader.scale)
     generator = make_generator(random_state, loader.device)
-    n_rows = [len(session) for session in loader.sessions]
+    training_loader, held_out = _hold_out(loader, estimator, random_state)
+    n_rows = [len(session) for session in training_loader.sessions]
     windows = cut_windows(n_rows, estimator.sequence_length, estimator.sequence_length)
-    trained, held_out = _hold_out(windows, estimator, random_state)
     network = empty_network(settings, loader.device)
     objective = FreeEnergy(
         network, estimator.loss_calc, annealing(estimator), generator, loader, held_out
     )
 
-    def epoch_batches(some: Windows = trained):
-        return (loader(some[i]) for i in batches(some, estimator.batch_size, generator))
+    def epoch_batches(some: Windows):
+        moved = jitter(some, n_rows, generator)
+        return (training_loader(moved[i]) for i in batches(moved, estimator.batch_size, generator))
 
     def short_training() -> float:
-        n_taken = max(1, round(estimator.init_take * len(trained)))
-        taken = trained[np.sort(random_state.permutation(len(trained))[:n_taken])]
+        n_taken = max(1, round(estimator.init_take * len(windows)))
+        taken = windows[np.sort(random_state.permutation(len(windows))[:n_taken])]
         short = _training_settings(estimator, n_epochs=estimator.n_init_epochs, label="start")
         run = train(network, objective, lambda: epoch_batches(taken), short)
         return run.history["loss"][-1]
@@ -62,7 +73,8 @@ def fit_network(
     else:
         start = Start(network, *modes, random_state, generator, short_training, estimator.n_init)
         METHODS[estimator.init_method](start)
-    training = train(network, objective, epoch_batches, _training_settings(estimator))
+    long = _training_settings(estimator)
+    training = train(network, objective, lambda: epoch_batches(windows), long)
     return network.cpu(), training
 
 
@@ -230,23 +242,28 @@ def _training_settings(estimator, n_epochs: int | None = None, label="DyNeMo") -
 
 
 def _hold_out(
-    windows: Windows, estimator, random_state: np.random.RandomState
-) -> tuple[Windows, Windows]:
-    """Windows to train on, and windows for early stopping to watch.
+    loader: WindowLoader, estimator, random_state: np.random.RandomState
+) -> tuple[WindowLoader, Windows]:
+    """What to train on, and the windows for early stopping to watch.
 
-    Only windows that share no row with another one are held out. Where there are none to spare,
-    or none are asked for, the training windows themselves are watched.
+    Where there are no windows to spare, or none are asked for, those of training are watched.
     """
-    fraction = estimator.validation_fraction
+    n_rows = [len(session) for session in loader.sessions]
+    windows = cut_windows(n_rows, estimator.sequence_length, estimator.sequence_length)
+    fraction, n_held_out = estimator.validation_fraction, 0
+    # A window that overlaps another one would leave a scrap of a session behind.
     candidates = np.flatnonzero(disjoint(windows))
-    n_held_out = 0
     if estimator.n_iter_no_change is not None and fraction is not None:
         n_held_out = min(round(fraction * len(windows)), len(candidates), len(windows) - 1)
     if n_held_out == 0:
-        return windows, windows
-    chosen = np.zeros(len(windows), dtype=bool)
-    chosen[random_state.choice(candidates, n_held_out, replace=False)] = True
-    return windows[~chosen], windows[chosen]
+        return loader, windows
+    held_out = windows[np.sort(random_state.choice(candidates, n_held_out, replace=False))]
+    rest = gaps(held_out, n_rows)
+    sessions = [
+        loader.sessions[session][start : start + length]
+        for session, start, length in zip(rest.session, rest.start, rest.length, strict=True)
+    ]
+    return replace(loader, sessions=sessions), held_out
 
 
 def _continues(estimator) -> bool:

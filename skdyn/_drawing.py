@@ -1,0 +1,284 @@
+"""What the pictures of plotting are put together from: colours, axes, scales, keys, checks.
+
+matplotlib is imported inside functions only.
+"""
+
+from __future__ import annotations
+
+from numbers import Integral
+
+import numpy as np
+
+# Colours of Okabe & Ito and of Paul Tol's bright, muted, light and dark schemes, in an order in
+# which each is far (CIELAB) from those before it, also as deuteranopes and protanopes see them.
+PALETTE = (
+    *("#0072B2", "#E69F00", "#44BB99", "#225555", "#66CCEE", "#117733", "#EEDD88", "#332288"),
+    *("#EE6677", "#D55E00", "#EE8866", "#FFAABB", "#AA3377", "#CC79A7", "#56B4E9", "#009E73"),
+)
+INK = "0.25"
+FAINT = "0.55"
+BLANK = "0.90"
+LABEL_SIZE = 9
+TICK_SIZE = 8
+
+
+def mode_palette(n_modes):
+    """
+    Give colours for modes that colour-blind readers can tell apart too.
+
+    Parameters
+    ----------
+    n_modes : int
+        How many colours, at least 1. The first 16 are hues; later ones are lighter and
+        darker tones of those.
+
+    Returns
+    -------
+    ndarray of shape (n_modes, 3)
+        Red, green and blue, each in [0, 1].
+
+    Examples
+    --------
+    >>> from skdyn.plotting import mode_palette
+    >>> mode_palette(12).shape
+    (12, 3)
+    """
+    check_count(n_modes, "n_modes")
+    base = np.array([[int(hue[i : i + 2], 16) / 255 for i in (1, 3, 5)] for hue in PALETTE])
+    cycle, position = np.divmod(np.arange(n_modes), len(base))
+    # Odd cycles go towards white, even ones towards black, each further than the last.
+    towards = (cycle % 2)[:, None].astype(float)
+    step = (cycle + 1) // 2
+    share = (0.5 * step / (step + 0.25))[:, None]
+    return (1 - share) * base[position] + share * towards
+
+
+def check_count(value, name):
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
+        raise ValueError(f"got {name}={value!r}, expected a whole number from 1; do pass one")
+
+
+def check_names(names, n_expected, what):
+    if names is not None and len(names) != n_expected:
+        raise ValueError(f"got {len(names)} {what}, expected {n_expected}; do pass one for each")
+    return names
+
+
+def as_arrays(arrays, function, columns, *, finite):
+    """Check what a function of time series was called with; 2-D float arrays come back."""
+    if not arrays:
+        raise ValueError(f"got no array, expected (n_samples, {columns}); do pass at least one")
+    checked = []
+    for values in arrays:
+        sessions = isinstance(values, (list, tuple)) and len(values) and np.ndim(values[0]) == 2
+        if sessions or np.ndim(values) == 3:
+            raise ValueError(
+                f"got {len(values)} sessions in one argument, expected an array (n_samples, "
+                f"{columns}); do {function}(*sessions), or numpy.concatenate(sessions) first"
+            )
+        array = np.asarray(values, dtype=float)
+        if array.ndim != 2 or 0 in array.shape:
+            raise ValueError(
+                f"got an array of shape {array.shape}, expected (n_samples, {columns}); "
+                "do reshape a single course with .reshape(-1, 1)"
+            )
+        if finite and not np.isfinite(array).all():
+            n_wrong = np.count_nonzero(~np.isfinite(array))
+            raise ValueError(f"got {n_wrong} NaN or inf, expected finite numbers; do remove them")
+        checked.append(array)
+    return checked
+
+
+def as_stack(matrices):
+    parts = [np.asarray(part, dtype=float) for part in matrices]
+    shapes = sorted({part.shape for part in parts})
+    if len(shapes) == 1 and len(shapes[0]) == 1:
+        return as_stack([parts])
+    if len(shapes) != 1 or len(shapes[0]) != 2 or 0 in shapes[0]:
+        raise ValueError(
+            f"got matrices of shapes {shapes}, expected one shape (n_rows, n_columns); "
+            "do plot matrices of different shapes apart"
+        )
+    return np.stack(parts)
+
+
+def color_limits(values, vmin, vmax):
+    finite = np.abs(values[np.isfinite(values)])
+    if vmin is None and vmax is None:
+        # An all-zero stack still needs a scale of some width.
+        vmax = (finite.max() if finite.size else 0.0) or 1.0
+    vmin = -vmax if vmin is None else vmin
+    vmax = -vmin if vmax is None else vmax
+    if not vmin < vmax:
+        raise ValueError(
+            f"got a colour scale from {vmin} to {vmax}, expected vmin < vmax; do pass both"
+        )
+    return vmin, vmax
+
+
+def correlation_matrices(covariances):
+    """Correlations with a blank diagonal; blank too where a channel has no variance."""
+    deviations = np.sqrt(np.diagonal(covariances, axis1=1, axis2=2))
+    scale = deviations[:, :, None] * deviations[:, None, :]
+    blank = np.full_like(covariances, np.nan)
+    result = np.divide(covariances, scale, out=blank, where=scale > 0)
+    result[:, np.eye(result.shape[1], dtype=bool)] = np.nan
+    return result
+
+
+def panels(n_panels, ax, fig, figsize, *, n_columns=1, height_ratios=None, **sharing):
+    """Give the axes to draw into: the caller's, or new ones in the caller's or a new figure."""
+    if ax is not None:
+        axes = np.atleast_1d(np.asarray(ax, dtype=object)).ravel()
+        if fig is not None:
+            raise ValueError("got both ax and fig, expected one of them; do pass ax alone")
+        if len(axes) != n_panels:
+            raise ValueError(
+                f"got {len(axes)} axes, expected {n_panels}; do pass one for each panel, or fig"
+            )
+        return axes[0].figure, axes
+    if fig is None:
+        import matplotlib.pyplot as plt
+
+        fig = plt.figure(figsize=figsize, layout="constrained")
+    n_rows = -(-n_panels // n_columns)
+    axes = fig.subplots(n_rows, n_columns, squeeze=False, height_ratios=height_ratios, **sharing)
+    for spare in axes.ravel()[n_panels:]:
+        spare.remove()
+    return fig, axes.ravel()[:n_panels]
+
+
+def matrix_panels(n_panels, n_columns, ax, fig):
+    n_columns = int(np.ceil(np.sqrt(n_panels))) if n_columns is None else n_columns
+    check_count(n_columns, "n_columns")
+    n_columns = min(n_columns, n_panels)
+    n_rows = -(-n_panels // n_columns)
+    figsize = (1.85 * n_columns + 1.3, 1.95 * n_rows + 0.2)
+    return panels(n_panels, ax, fig, figsize, n_columns=n_columns)
+
+
+def tidy(panel):
+    """Light axes: two thin spines, small quiet ticks."""
+    for side, spine in panel.spines.items():
+        spine.set(visible=side in ("left", "bottom"), linewidth=0.6, color=FAINT)
+    panel.tick_params(labelsize=TICK_SIZE, labelcolor=INK, color=FAINT, width=0.6, length=3)
+
+
+def draw_rows(axes, arrays, n_samples, sampling_frequency, labels):
+    """Set up rows on one time axis; returns the times of each array."""
+    check_names(labels, len(axes), "labels")
+    if n_samples is not None:
+        check_count(n_samples, "n_samples")
+    if sampling_frequency is not None and not sampling_frequency > 0:
+        raise ValueError(
+            f"got sampling_frequency={sampling_frequency!r}, expected Hz above 0; do pass None "
+            "for a time axis in samples"
+        )
+    step = 1 if sampling_frequency is None else 1 / sampling_frequency
+    times = [np.arange(len(values[:n_samples])) * step for values in arrays]
+    for row, panel in enumerate(axes):
+        tidy(panel)
+        panel.set_xlim(0, max(max(time[-1] for time in times), step))
+        if labels is not None:
+            panel.set_title(labels[row], loc="left", size=LABEL_SIZE, color=INK)
+    unit = "samples" if sampling_frequency is None else "s"
+    axes[-1].set_xlabel(f"Time ({unit})", size=LABEL_SIZE, color=INK)
+    return times
+
+
+def draw_stack(panel, time, course, colors):
+    # Edges in the colour of the face close the hairlines that antialiasing leaves.
+    areas = panel.stackplot(time, course.T, colors=colors[: course.shape[1]], linewidth=0.2)
+    for area in areas:
+        area.set_edgecolor("face")
+    panel.set_ylim(0, course.sum(axis=1).max() or 1.0)
+    panel.set_ylabel("Mixing coefficient", size=LABEL_SIZE, color=INK)
+    panel.yaxis.get_major_locator().set_params(nbins=2)
+    panel.spines["bottom"].set_visible(False)
+
+
+def draw_overlay(row, times, courses, labels):
+    """One channel of every array: later arrays thinner and dashed, so that both are seen."""
+    colors = [PALETTE[0], PALETTE[9], *PALETTE[1:9], *PALETTE[10:]]
+    styles = ["-", (0, (4, 1.5)), "-.", ":"]
+    for k, (time, course) in enumerate(zip(times, courses, strict=True)):
+        label = None if labels is None else labels[k]
+        style = {"color": colors[k % len(colors)], "ls": styles[k % len(styles)], "label": label}
+        row.plot(time, course[: len(time)], lw=1.2 if k == 0 else 1.0, **style)
+    row.yaxis.get_major_locator().set_params(nbins=2)
+    last = row.get_subplotspec() is None or row.get_subplotspec().is_last_row()
+    row.spines["bottom"].set_visible(last)
+    if not last:
+        row.tick_params(axis="x", length=0)
+
+
+def draw_legend(panel, n_columns):
+    panel.legend(
+        loc="lower right",
+        bbox_to_anchor=(1, 1.02),
+        ncols=n_columns,
+        frameon=False,
+        fontsize=TICK_SIZE,
+        labelcolor=INK,
+        borderaxespad=0,
+    )
+
+
+def draw_mode_key(fig, axes, colors, mode_labels):
+    """Draw a column of colours in the order of the stack, mode 0 at the bottom."""
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import BoundaryNorm, ListedColormap
+
+    names = check_names(mode_labels, len(colors), "mode_labels")
+    edges = np.arange(len(colors) + 1) - 0.5
+    mappable = ScalarMappable(BoundaryNorm(edges, len(colors)), ListedColormap(colors))
+    key = fig.colorbar(mappable, ax=list(axes), drawedges=True, aspect=25, pad=0.02)
+    key.set_ticks(np.arange(len(colors)), labels=range(len(colors)) if names is None else names)
+    key.minorticks_off()
+    key.ax.tick_params(length=0, labelsize=TICK_SIZE, labelcolor=INK)
+    key.outline.set_visible(False)
+    key.dividers.set(color="white", linewidth=1.5)
+    key.set_label("Mode", size=LABEL_SIZE, color=INK)
+
+
+def draw_images(axes, stack, cmap, vmin, vmax):
+    from matplotlib import colormaps
+
+    colors = colormaps.get_cmap(cmap).with_extremes(bad=BLANK)
+    n_rows, n_columns = stack.shape[1:]
+    aspect = "equal" if 0.25 <= n_rows / n_columns <= 4 else "auto"
+    images = []
+    for panel, matrix in zip(axes, stack, strict=True):
+        scale = {"vmin": vmin, "vmax": vmax, "cmap": colors}
+        images.append(panel.imshow(matrix, aspect=aspect, interpolation="nearest", **scale))
+        tidy(panel)
+        panel.tick_params(length=2)
+        # Channel numbers at the edges of the grid only; axes off a grid all have them.
+        place = panel.get_subplotspec()
+        panel.set_xticks(sorted({0, n_columns - 1}))
+        panel.set_yticks(sorted({0, n_rows - 1}))
+        panel.tick_params(labelbottom=place is None or place.is_last_row())
+        panel.tick_params(labelleft=place is None or place.is_first_col())
+        for spine in panel.spines.values():
+            spine.set_visible(False)
+    return images
+
+
+def draw_bar(panel, color):
+    """Draw the colour that plot_alpha gives a mode above its panel."""
+    from matplotlib.patches import Rectangle
+
+    bar = Rectangle((0, 1.02), 1, 0.035, transform=panel.transAxes, color=color, lw=0)
+    panel.add_patch(bar).set_clip_on(False)
+
+
+def draw_colorbar(fig, axes, image, values, label):
+    finite = values[np.isfinite(values)]
+    below, above = (finite < image.norm.vmin).any(), (finite > image.norm.vmax).any()
+    extend = {(0, 0): "neither", (1, 0): "min", (0, 1): "max", (1, 1): "both"}[below, above]
+    bar = fig.colorbar(image, ax=list(axes), extend=extend, aspect=30, shrink=0.8, pad=0.02)
+    bar.outline.set_visible(False)
+    bar.ax.tick_params(labelsize=TICK_SIZE, labelcolor=INK, color=FAINT, width=0.6, length=3)
+    if label:
+        bar.set_label(label, size=LABEL_SIZE, color=INK)
+    return bar

@@ -1,0 +1,178 @@
+import numpy as np
+import pytest
+import scipy.linalg
+import scipy.stats
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import accuracy_score
+
+from skdyn.metrics import (
+    alpha_correlation,
+    correlation_matrix,
+    dice_coefficient,
+    riemannian_distance,
+    rv_coefficient,
+)
+
+seeds = st.integers(0, 2**32 - 1)
+
+
+def covariance(rng, n_channels=4):
+    factor = rng.standard_normal((n_channels, n_channels + 2))
+    return factor @ factor.T + 0.1 * np.eye(n_channels)
+
+
+@settings(deadline=None)
+@given(seed=seeds, n_samples=st.integers(2, 30), scale=st.sampled_from([1e-200, 1.0, 1e100]))
+def test_correlation_is_that_of_numpy_and_scipy(seed, n_samples, scale):
+    rng = np.random.default_rng(seed)
+    alpha = rng.dirichlet(np.ones(3), n_samples)
+    other = rng.dirichlet(np.ones(4), n_samples)
+    found = correlation_matrix(scale * alpha, other)
+    assert found.shape == (3, 4)
+    expected = np.corrcoef(alpha.T, other.T)[:3, 3:]
+    np.testing.assert_allclose(found, expected, atol=1e-9)
+    assert abs(found).max() <= 1
+    matched = alpha_correlation(alpha, other[:, :3] / scale)
+    for j, value in enumerate(matched):
+        assert value == pytest.approx(scipy.stats.pearsonr(alpha[:, j], other[:, j])[0], abs=1e-9)
+
+
+def test_a_constant_column_has_no_correlation():
+    rng = np.random.default_rng(0)
+    alpha = rng.standard_normal((50, 3))
+    alpha[:, 1] = 0.1  # its mean is not exactly 0.1
+    other = rng.standard_normal((50, 3))
+    other[:, 2] = 0.0
+    found = correlation_matrix(alpha, other)
+    np.testing.assert_array_equal(
+        np.isnan(found), [[False, False, True], [True, True, True], [False, False, True]]
+    )
+    np.testing.assert_array_equal(np.isnan(alpha_correlation(alpha, other)), [False, True, True])
+
+
+# Its accuracy of 1e-12 is enough here.
+@pytest.mark.filterwarnings("ignore:logm result may be inaccurate:RuntimeWarning")
+@settings(deadline=None)
+@given(seed=seeds)
+def test_riemannian_distance_is_the_norm_of_the_matrix_logarithm(seed):
+    rng = np.random.default_rng(seed)
+    first, second = covariance(rng), covariance(rng)
+    # The other definition: || log(A^-1/2 B A^-1/2) ||, Frobenius.
+    values, vectors = np.linalg.eigh(first)
+    root = vectors / np.sqrt(values) @ vectors.T
+    logarithm = scipy.linalg.logm(root @ second @ root)
+    expected = np.linalg.norm(logarithm)
+    assert riemannian_distance(first, second) == pytest.approx(expected, rel=1e-6)
+    assert riemannian_distance(second, first) == pytest.approx(expected, rel=1e-6)
+    mixing = rng.standard_normal((4, 4)) + 6 * np.eye(4)
+    moved = [mixing @ matrix @ mixing.T for matrix in (first, second)]
+    assert riemannian_distance(*moved) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("scale", [1e-12, 1.0, 1e12])
+def test_riemannian_distance_to_a_multiple(scale):
+    matrix = scale * covariance(np.random.default_rng(1))
+    assert riemannian_distance(matrix, matrix) == pytest.approx(0, abs=1e-10)
+    expected = np.sqrt(4) * np.log(7)
+    assert riemannian_distance(matrix, 7 * matrix) == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("place", [0, 1])
+@pytest.mark.parametrize(
+    ("matrix", "message"),
+    [
+        (np.diag([1.0, -0.5]), "got a matrix with eigenvalues"),
+        (np.diag([1.0, 0.0]), "got a matrix with eigenvalues"),
+        (np.outer([1, 0.1], [1, 0.1]), "got a matrix with eigenvalues"),
+        (np.zeros((2, 2)), "got a matrix with eigenvalues"),
+        (np.array([[1.0, 0.5], [0.0, 1.0]]), "not symmetric"),
+        (np.ones((2, 3)), "square"),
+        (np.eye(3), "channels"),
+        (np.full((2, 2), np.nan), "NaN"),
+        (np.ones(2), "2 dimensions"),
+    ],
+)
+def test_riemannian_distance_tells_wrong_matrices(place, matrix, message):
+    pair = [np.eye(2), np.eye(2)]
+    pair[place] = matrix
+    with pytest.raises(ValueError, match=message):
+        riemannian_distance(*pair)
+
+
+@settings(deadline=None)
+@given(seed=seeds, scale=st.sampled_from([1e-100, 1.0, 1e100]))
+def test_rv_coefficient_is_the_ratio_of_traces(seed, scale):
+    rng = np.random.default_rng(seed)
+    first, second = rng.standard_normal((5, 3)), rng.standard_normal((5, 4))
+    product, other = first @ first.T, second @ second.T
+    expected = np.trace(product @ other) / np.sqrt(
+        np.trace(product @ product) * np.trace(other @ other)
+    )
+    rotation = scipy.stats.ortho_group.rvs(3, random_state=rng)
+    assert rv_coefficient(scale * first @ rotation, second) == pytest.approx(expected, rel=1e-9)
+    assert rv_coefficient(second, first) == pytest.approx(expected, rel=1e-9)
+    assert rv_coefficient(first, first) == pytest.approx(1)
+
+
+def test_rv_coefficient_of_single_columns_is_the_squared_correlation():
+    rng = np.random.default_rng(3)
+    first, second = rng.standard_normal((2, 40))
+    expected = scipy.stats.pearsonr(first, second)[0] ** 2
+    columns = [(values - values.mean())[:, np.newaxis] for values in (first, second)]
+    assert rv_coefficient(*columns) == pytest.approx(expected)
+
+
+def test_rv_coefficient_of_a_zero_matrix_is_nan():
+    assert np.isnan(rv_coefficient(np.zeros((2, 2)), np.eye(2)))
+
+
+@settings(deadline=None)
+@given(seed=seeds, n_samples=st.integers(1, 40))
+def test_dice_coefficient_is_the_accuracy(seed, n_samples):
+    rng = np.random.default_rng(seed)
+    labels, other = rng.integers(0, 3, (2, n_samples))
+    expected = accuracy_score(labels, other)
+    assert dice_coefficient(labels, other) == pytest.approx(expected)
+    weights = 0.2 * rng.random((n_samples, 3)) + np.eye(3)[labels]
+    assert dice_coefficient(weights, other) == pytest.approx(expected)
+    assert dice_coefficient(other, weights) == pytest.approx(expected)
+
+
+def test_nothing_of_the_callers_is_modified():
+    rng = np.random.default_rng(0)
+    courses = rng.standard_normal((2, 20, 3))
+    matrices = np.stack([covariance(rng), covariance(rng)])
+    labels = rng.integers(0, 3, (2, 20))
+    for array in (courses, matrices, labels):
+        array.setflags(write=False)
+    alpha_correlation(*courses)
+    correlation_matrix(*courses)
+    riemannian_distance(*matrices)
+    rv_coefficient(*matrices)
+    dice_coefficient(*labels)
+
+
+@pytest.mark.parametrize(
+    ("function", "first", "second", "message"),
+    [
+        (alpha_correlation, np.eye(3), np.eye(3)[:, :2], "3 and 2 modes"),
+        (alpha_correlation, np.eye(3), np.eye(3)[:2], "3 and 2 samples"),
+        (correlation_matrix, np.eye(3), np.eye(3)[:2], "3 and 2 samples"),
+        (correlation_matrix, np.ones((1, 2)), np.ones((1, 2)), "1 sample"),
+        (correlation_matrix, np.ones(3), np.eye(3), "2 dimensions"),
+        (correlation_matrix, np.eye(3), np.full((3, 3), np.inf), "infinite"),
+        (correlation_matrix, np.ones((3, 0)), np.eye(3), "none empty"),
+        (rv_coefficient, np.eye(3), np.eye(2), "3 and 2 channels"),
+        (rv_coefficient, np.eye(3), np.ones(3), "2 dimensions"),
+        (dice_coefficient, [0, 1], [0, 1, 2], "2 and 3 samples"),
+        (dice_coefficient, [0.5, 1.0], [0, 1], "float64"),
+        (dice_coefficient, [], [], r"\(0,\)"),
+        (dice_coefficient, np.full((2, 2), np.nan), [0, 1], "NaN"),
+    ],
+)
+def test_wrong_arguments_are_told(function, first, second, message):
+    with pytest.raises(ValueError, match=message) as error:
+        function(first, second)
+    assert "expected" in str(error.value)
+    assert " do " in str(error.value)
