@@ -1,0 +1,232 @@
+import numpy as np
+import pytest
+import torch
+from scipy.stats import multivariate_normal
+from sklearn import config_context
+from sklearn.model_selection import GridSearchCV, KFold
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+
+@pytest.fixture(scope="module")
+def trained(recording):
+    """A model with modes that differ, trained well enough to have something to say."""
+    from skdyn import DyNeMoEstimator
+
+    return DyNeMoEstimator(
+        n_modes=2,
+        sequence_length=50,
+        inference_n_units=8,
+        model_n_units=8,
+        n_epochs=40,
+        batch_size=4,
+        n_init=2,
+        n_iter_no_change=None,
+        random_state=0,
+    ).fit(recording)
+
+
+def theta_and_prior(model, X):
+    """Posterior and prior of one window, straight from the network."""
+    x = torch.from_numpy((X / model.channel_scale_).astype(np.float32))[None]
+    with torch.no_grad():
+        mean, std = model.network_.posterior(x)
+        prior_mean, prior_std = model.network_.prior(mean)
+    return [one[0].double().numpy() for one in (mean, std, prior_mean, prior_std)]
+
+
+def softmax(theta, temperature):
+    weights = np.exp((theta - theta.max(axis=1, keepdims=True)) / temperature)
+    return weights / weights.sum(axis=1, keepdims=True)
+
+
+def test_alpha_is_the_softmax_of_the_posterior_mean(trained, recording):
+    X = recording[:50]
+    theta = theta_and_prior(trained, X)[0]
+    alpha = trained.transform(X)
+    np.testing.assert_allclose(alpha, softmax(theta, trained.alpha_temperature_), rtol=1e-5)
+    np.testing.assert_array_equal(trained.predict(X), alpha.argmax(axis=1))
+
+
+def test_score_samples_against_scipy_row_by_row(trained, recording):
+    X = recording[:50]
+    mean, std, prior_mean, prior_std = theta_and_prior(trained, X)
+    alpha = trained.transform(X)
+    bounds = []
+    for t in range(50):
+        covariance = np.einsum("j,jab->ab", alpha[t], trained.covariances_)
+        bound = multivariate_normal.logpdf(X[t], np.zeros(5), covariance)
+        if t > 0:
+            for j in range(2):
+                m, s, pm, ps = mean[t, j], std[t, j], prior_mean[t - 1, j], prior_std[t - 1, j]
+                bound -= np.log(ps / s) + (s**2 + (m - pm) ** 2) / (2 * ps**2) - 0.5
+        bounds.append(bound)
+    np.testing.assert_allclose(trained.score_samples(X), bounds, rtol=1e-4, atol=1e-4)
+    assert trained.score(X) == pytest.approx(np.mean(bounds), abs=1e-4)
+    assert trained.free_energy(X) == -trained.score(X)
+
+
+def test_score_is_higher_for_data_of_the_model(trained, recording):
+    shuffled = np.random.default_rng(0).permutation(recording.ravel()).reshape(recording.shape)
+    assert trained.score(recording) > trained.score(shuffled) + 0.5
+
+
+def test_weights_of_samples(trained, recording):
+    bounds = trained.score_samples(recording)
+    weight = np.random.default_rng(0).uniform(size=600)
+    expected = np.sum(weight * bounds) / np.sum(weight)
+    assert trained.score(recording, sample_weight=weight) == pytest.approx(expected)
+    half = np.arange(600) < 300
+    assert trained.score(recording, sample_weight=half) == pytest.approx(bounds[:300].mean())
+    assert trained.score(recording, sample_weight=None) == pytest.approx(bounds.mean())
+    for bad in (weight[:-1], np.zeros(600)):
+        with pytest.raises(ValueError, match="one per row, with a positive sum"):
+            trained.score(recording, sample_weight=bad)
+
+
+@pytest.mark.parametrize("method", ["transform", "predict", "score_samples"])
+def test_what_goes_in_as_sessions_comes_out_so(trained, recording, method):
+    call = getattr(trained, method)
+    stack = recording.reshape(3, 200, 5)
+    labels = np.repeat([1, 2, 3], 200)
+    flat, listed, stacked = call(recording, sessions=labels), call(list(stack)), call(stack)
+    assert isinstance(listed, list)
+    assert len(flat) == 600
+    np.testing.assert_array_equal(np.concatenate(listed), flat)
+    np.testing.assert_array_equal(np.stack(listed), stacked)
+    for one, expected in zip(stack, listed, strict=True):
+        # Batches of another size round differently.
+        np.testing.assert_allclose(call(one), expected, rtol=1e-6)
+
+
+def test_score_with_sessions_counts_every_row_once(trained, recording):
+    parts = [recording[:37], recording[37:400], recording[400:]]
+    bounds = [trained.score_samples(part) for part in parts]
+    assert trained.score(parts) == pytest.approx(np.concatenate(bounds).mean())
+
+
+@pytest.mark.parametrize("n_samples", [1, 2, 49, 50, 51, 99, 100, 101, 137, 600])
+def test_every_row_has_its_row(trained, recording, n_samples):
+    X = recording[:n_samples]
+    alpha = trained.transform(X)
+    assert alpha.shape == (n_samples, 2)
+    assert np.isfinite(trained.score_samples(X)).all()
+    np.testing.assert_allclose(alpha.sum(axis=1), 1, rtol=1e-5)
+
+
+def test_dtype_is_kept(trained, recording):
+    assert trained.transform(recording).dtype == np.float64
+    assert trained.transform(recording.astype(np.float32)).dtype == np.float32
+
+
+def test_rows_are_inferred_with_context_on_both_sides(trained, recording):
+    """An interior row hardly depends on where the windows happen to lie."""
+
+    def seams(alpha_of):
+        whole, shifted = alpha_of(recording), alpha_of(recording[13:])
+        return np.abs(whole[13:] - shifted)[60:-60].max()
+
+    def in_pieces(X):
+        pieces = [X[i : i + 50] for i in range(0, len(X), 50)]
+        return np.concatenate([trained.transform(piece) for piece in pieces])
+
+    assert seams(trained.transform) < 0.5 * seams(in_pieces)
+
+
+def test_each_row_has_a_quarter_of_a_window_on_both_sides(trained, recording):
+    """A change of one row is felt, if at all, at most a window away."""
+    changed = recording.copy()
+    changed[300] = 5
+    moved = np.flatnonzero(
+        np.abs(trained.transform(changed) - trained.transform(recording)).max(axis=1) > 1e-12
+    )
+    assert 300 in moved
+    assert moved.min() > 300 - 50
+    assert moved.max() < 300 + 50
+    assert set(range(300 - 12, 300 + 12)) <= set(moved)
+
+
+def test_no_history_crosses_a_session(trained, recording):
+    labels = np.arange(600) >= 300
+    changed = recording.copy()
+    changed[300:] = 3
+    before = trained.transform(recording, sessions=labels)
+    np.testing.assert_array_equal(trained.transform(changed, sessions=labels)[:300], before[:300])
+    assert np.abs(trained.transform(changed)[:300] - trained.transform(recording)[:300]).max() > 0
+
+
+def test_a_sample_has_the_covariance_that_its_weights_say(trained):
+    X, alpha = trained.sample(20_000, random_state=1)
+    assert X.shape == (20_000, 5)
+    np.testing.assert_allclose(alpha.sum(axis=1), 1)
+    mixed = np.einsum("tj,jab->tab", alpha, trained.covariances_)
+    white = np.linalg.solve(np.linalg.cholesky(mixed), X[:, :, None])[:, :, 0]
+    np.testing.assert_allclose(np.cov(white.T), np.eye(5), atol=0.05)
+    np.testing.assert_allclose(white.mean(axis=0), 0, atol=0.03)
+
+
+def test_a_sample_moves_like_what_the_model_was_fitted_to(trained, recording):
+    def lag_one(alpha):
+        return np.corrcoef(alpha[1:, 0], alpha[:-1, 0])[0, 1]
+
+    fitted = trained.transform(recording)
+    sampled = trained.sample(5000, random_state=0)[1]
+    assert lag_one(sampled) == pytest.approx(lag_one(fitted), abs=0.2)
+    assert np.ptp(sampled[:, 0]) > 0.3
+
+
+def test_samples_are_reproducible(trained):
+    X, alpha = trained.sample(7)
+    again, alpha_again = trained.sample(7)
+    np.testing.assert_array_equal(X, again)
+    np.testing.assert_array_equal(alpha, alpha_again)
+    assert not np.array_equal(X, trained.sample(7, random_state=5)[0])
+    for bad in (0, 2.5, "many"):
+        with pytest.raises(ValueError, match="expected an integer of at least 1"):
+            trained.sample(bad)
+
+
+def test_learned_means_are_sampled(small_dynemo, recording):
+    model = small_dynemo(
+        learn_covariances=False,
+        initial_covariances=np.stack([1e-6 * np.eye(5)] * 2),
+        initial_means=np.stack([np.full(5, 2.0), np.full(5, -1.0)]),
+    ).fit(recording)
+    X, alpha = model.sample(100)
+    np.testing.assert_allclose(X, alpha @ model.means_, atol=0.01)
+
+
+def test_summary_tells_what_was_fitted(trained):
+    text = trained.summary()
+    for fact in ("2 modes of 5 channels", "40 of 40 epochs", "lstm", "temperature"):
+        assert fact in text
+
+
+def test_feature_names_out(trained):
+    names = trained.get_feature_names_out()
+    assert list(names) == ["dynemoestimator0", "dynemoestimator1"]
+
+
+@pytest.mark.parametrize("routing", [True, False])
+def test_sessions_reach_a_search_with_and_without_routing(small_dynemo, recording, routing):
+    labels = np.repeat(np.arange(6), 100)
+    with config_context(enable_metadata_routing=routing):
+        search = GridSearchCV(small_dynemo(), {"n_modes": [2]}, cv=KFold(3))
+        search.fit(recording, sessions=labels)
+        for fold, (train, test) in enumerate(KFold(3).split(recording)):
+            model = small_dynemo().fit(recording[train], sessions=labels[train])
+            told = {"sessions": labels[test]} if routing else {}
+            score = model.score(recording[test], **told)
+            assert search.cv_results_[f"split{fold}_test_score"][0] == score
+
+
+def test_routing_through_a_pipeline(small_dynemo, recording):
+    labels = np.repeat(np.arange(6), 100)
+    with config_context(enable_metadata_routing=True):
+        pipeline = make_pipeline(StandardScaler(), small_dynemo())
+        alpha = pipeline.fit(recording, sessions=labels).transform(recording, sessions=labels)
+        score = pipeline.score(recording, sessions=labels)
+    scaled = StandardScaler().fit_transform(recording)
+    model = small_dynemo().fit(scaled, sessions=labels)
+    np.testing.assert_array_equal(alpha, model.transform(scaled, sessions=labels))
+    assert score == model.score(scaled, sessions=labels)
