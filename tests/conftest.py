@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import torch
 
 from skdyn import DyNeMoEstimator
 from skdyn.simulation import MixedSineMVN
@@ -49,3 +50,19 @@ def small_dynemo():
         return DyNeMoEstimator(**(settings | parameters))
 
     return make
+
+
+@pytest.fixture
+def same_fit():
+    """A test of whether two fitted estimators are equal to the last bit."""
+
+    def compare(first, second):
+        ours, theirs = first.network_.state_dict(), second.network_.state_dict()
+        return (
+            np.array_equal(first.covariances_, second.covariances_)
+            and np.array_equal(first.means_, second.means_)
+            and first.history_["loss"] == second.history_["loss"]
+            and all(torch.equal(ours[name], theirs[name]) for name in ours)
+        )
+
+    return compare

@@ -40,7 +40,8 @@ MORE_CHECKS = [
 
 pytestmark = pytest.mark.filterwarnings(
     f"ignore::{ConvergenceWarning.__module__}.{ConvergenceWarning.__qualname__}",
-    "ignore:Can't check dok sparse matrix:UserWarning",
+    # scikit-learn's checks of pandas output fit to a DataFrame and then give an array, or reverse.
+    "ignore:X (does not have valid|has) feature names:UserWarning",
 )
 
 

@@ -28,12 +28,14 @@ BLOCK_SIZE = 2**20
 DIAGONAL_SHIFT = 1e-5
 
 
-def mixture_log_prob(x: Tensor, alpha: Tensor, means: Tensor | None, covariances: Tensor) -> Tensor:
+def mixture_log_prob(
+    data: Tensor, alpha: Tensor, means: Tensor | None, covariances: Tensor
+) -> Tensor:
     """Log-density of each row under its own mixture; not differentiable.
 
     Parameters
     ----------
-    x : Tensor of shape (n_rows, n_channels)
+    data : Tensor of shape (n_rows, n_channels)
         Observations.
     alpha : Tensor of shape (n_rows, n_modes)
         Non-negative mixing coefficients.
@@ -49,10 +51,10 @@ def mixture_log_prob(x: Tensor, alpha: Tensor, means: Tensor | None, covariances
     """
     with torch.no_grad():
         if covariances.ndim == 2:
-            return _diagonal_log_prob(x, alpha, means, covariances)
-        residual = _residual(x, alpha, means)
+            return _diagonal_log_prob(data, alpha, means, covariances)
+        residual = _residual(data, alpha, means)
         blocks = []
-        for rows in _blocks(len(x), covariances.shape[-1]):
+        for rows in _blocks(len(data), covariances.shape[-1]):
             factor = _mixed_cholesky(alpha[rows], covariances)
             scaled = torch.linalg.solve_triangular(
                 factor, residual[rows].unsqueeze(-1), upper=False
@@ -62,7 +64,7 @@ def mixture_log_prob(x: Tensor, alpha: Tensor, means: Tensor | None, covariances
 
 
 def mixture_log_likelihood(
-    x: Tensor,
+    data: Tensor,
     alpha: Tensor,
     means: Tensor | None,
     covariances: Tensor,
@@ -72,7 +74,7 @@ def mixture_log_likelihood(
 
     Parameters
     ----------
-    x : Tensor of shape (n_rows, n_channels)
+    data : Tensor of shape (n_rows, n_channels)
         Observations; no gradient flows to them.
     alpha, means, covariances : Tensor
         As in `mixture_log_prob`; gradients flow to all three.
@@ -85,24 +87,24 @@ def mixture_log_likelihood(
         sum_t w_t log N(x_t; m_t, C_t) in nats.
     """
     if covariances.ndim == 2:
-        log_prob = _diagonal_log_prob(x, alpha, means, covariances)
+        log_prob = _diagonal_log_prob(data, alpha, means, covariances)
         return log_prob.sum() if weights is None else (weights * log_prob).sum()
-    return _MixtureLogLikelihood.apply(x, alpha, means, covariances, weights)
+    return _MixtureLogLikelihood.apply(data, alpha, means, covariances, weights)
 
 
 class _MixtureLogLikelihood(torch.autograd.Function):
     """Value and closed-form gradients in one pass over the rows."""
 
     @staticmethod
-    def forward(ctx, x, alpha, means, covariances, weights):
+    def forward(ctx, data, alpha, means, covariances, weights):
         n_modes, n_channels, _ = covariances.shape
         flat = covariances.reshape(n_modes, -1)
-        residual = _residual(x, alpha, means)
-        value = x.new_zeros(())
+        residual = _residual(data, alpha, means)
+        value = data.new_zeros(())
         d_alpha = torch.empty_like(alpha)
         d_flat = torch.zeros_like(flat)
         d_means = torch.zeros(len(flat), n_channels, dtype=flat.dtype, device=flat.device)
-        for rows in _blocks(len(x), n_channels):
+        for rows in _blocks(len(data), n_channels):
             factor = _mixed_cholesky(alpha[rows], covariances)
             precision = torch.cholesky_inverse(factor)
             z = torch.bmm(precision, residual[rows].unsqueeze(-1)).squeeze(-1)
@@ -142,8 +144,8 @@ def _blocks(n_rows: int, n_channels: int):
     return [slice(start, start + size) for start in range(0, n_rows, size)]
 
 
-def _residual(x: Tensor, alpha: Tensor, means: Tensor | None) -> Tensor:
-    return x if means is None else x - alpha @ means
+def _residual(data: Tensor, alpha: Tensor, means: Tensor | None) -> Tensor:
+    return data if means is None else data - alpha @ means
 
 
 def _log_prob(factor: Tensor, mahalanobis: Tensor) -> Tensor:
@@ -151,9 +153,9 @@ def _log_prob(factor: Tensor, mahalanobis: Tensor) -> Tensor:
     return -0.5 * (factor.shape[-1] * math.log(2 * math.pi) + mahalanobis) - log_diagonal
 
 
-def _diagonal_log_prob(x, alpha, means, variances):
+def _diagonal_log_prob(data, alpha, means, variances):
     variance = alpha @ variances
-    squares = _residual(x, alpha, means).square() / variance
+    squares = _residual(data, alpha, means).square() / variance
     return -0.5 * (math.log(2 * math.pi) + variance.log() + squares).sum(-1)
 
 
@@ -167,7 +169,7 @@ def safe_cholesky(matrices: Tensor) -> Tensor:
     """Cholesky factors; a matrix that is not positive definite is loaded until it is.
 
     This is the one policy for matrices that rounding has made indefinite: the diagonal of such a
-    matrix, and of no other, is raised by 10 eps, 100 eps, ... of its mean, up to a hundredth.
+    matrix, and of no other, is raised by 10 eps, 100 eps, ... of its mean, to a few thousandths.
     One that still has no factor (non-finite, or truly indefinite) gives NaN, which the training
     loop sees as a diverged step.
 
@@ -237,8 +239,8 @@ def vectors_from_covariances(covariances: Tensor, epsilon: float) -> Tensor:
     Parameters
     ----------
     covariances : Tensor of shape (n_modes, n_channels, n_channels) or (n_modes, n_channels)
-        Positive definite matrices, or positive diagonals. A matrix whose smallest eigenvalue is
-        not above epsilon cannot be reached exactly; its nearest reachable neighbour is taken.
+        Positive definite matrices, or positive diagonals. A matrix D whose smallest eigenvalue
+        is not above epsilon cannot be reached; D + epsilon I is taken in its place.
     epsilon : float
         What `covariances_from_vectors` adds to the diagonal.
 

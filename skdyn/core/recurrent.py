@@ -143,7 +143,7 @@ def dropout(values: Tensor, probability: float, generator: torch.Generator | Non
     """
     if generator is None or probability == 0:
         return values
-    draw = torch.rand(values.shape, generator=generator, device=values.device)
+    draw = torch.rand(values.shape, generator=generator, device=values.device, dtype=values.dtype)
     return values * (draw >= probability) / (1 - probability)
 
 

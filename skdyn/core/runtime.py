@@ -29,7 +29,7 @@ def check_device(device: str) -> torch.device:
     """
     try:
         found = torch.device(device)
-        torch.empty(0, device=found)
+        torch.empty(1, device=found).item()
     except (RuntimeError, AssertionError) as error:
         raise ValueError(
             f"Got device={device!r}, which this installation of torch cannot use "

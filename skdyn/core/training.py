@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -152,24 +152,22 @@ def train(
     FitDivergedError
         If an epoch stays non-finite after 10 halvings of the learning rate.
     """
-    optimizer = _adam(module)
+    run = _Run(module, objective, epoch_batches, settings)
     training = Training()
-    halvings = 0
-    best_loss, best_weights, n_stale = math.inf, None, 0
-    epochs = tqdm(total=settings.n_epochs, desc=settings.label, disable=not settings.verbose)
-    with epochs:
+    patience, n_stale = settings.n_iter_no_change, 0
+    best_loss, best_weights = math.inf, None
+    with tqdm(
+        total=settings.n_epochs, desc=settings.label, disable=not settings.verbose
+    ) as progress:
         for epoch in range(settings.n_epochs):
             start = time.perf_counter()
-            terms, rate, halvings = _sure_epoch(
-                module, optimizer, objective, epoch_batches, settings, epoch, halvings, training
-            )
-            patience = settings.n_iter_no_change
+            terms = run.epoch(epoch)
             if patience is not None:
-                module.eval()
-                terms["validation_loss"] = objective.held_out_loss()
-            training.append(**terms, learning_rate=rate, seconds=time.perf_counter() - start)
-            epochs.set_postfix({name: f"{value:.4g}" for name, value in terms.items()})
-            epochs.update()
+                terms["validation_loss"] = run.held_out_loss()
+            seconds = time.perf_counter() - start
+            training.append(**terms, learning_rate=run.learning_rate, seconds=seconds)
+            progress.set_postfix({name: f"{value:.4g}" for name, value in terms.items()})
+            progress.update()
             if patience is None or epoch < settings.first_watched_epoch:
                 continue
             n_stale = 0 if terms["validation_loss"] < best_loss - settings.tol else n_stale + 1
@@ -180,77 +178,112 @@ def train(
                 break
     if best_weights is not None:
         module.load_state_dict(best_weights)
+    elif not run.stands():
+        run.restore(run.good)
     module.eval()
     return training
-
-
-def _adam(module: nn.Module) -> torch.optim.Adam:
-    weights = [weight for weight in module.parameters() if weight.requires_grad]
-    # Keras' epsilon, not torch's 1e-8.
-    return torch.optim.Adam(weights, eps=1e-7, fused=True)
 
 
 def _snapshot(module: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().clone() for name, value in module.state_dict().items()}
 
 
-def _sure_epoch(
-    module, optimizer, objective, epoch_batches, settings, epoch, halvings, training
-) -> tuple[dict[str, float], float, int]:
-    """One epoch, undone and repeated at half the rate as long as it is not finite."""
-    weights, moments = _snapshot(module), copy.deepcopy(optimizer.state_dict())
-    for attempt in range(MAX_HALVINGS + 1):
-        rate = settings.learning_rate(epoch) / 2 ** (halvings + attempt)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        module.train()
-        terms = _run_epoch(module, optimizer, objective, epoch_batches(), settings, epoch)
-        if terms is not None:
-            return terms, rate, halvings + attempt
-        module.load_state_dict(weights)
-        optimizer.load_state_dict(copy.deepcopy(moments))
-    losses = training.history.get("loss", [])
-    last = f"The last finite loss was {losses[-1]:.6g}" if losses else "No epoch was finite"
-    raise FitDivergedError(
-        f"Training diverged in epoch {epoch}: the loss or its gradient is not finite even at a "
-        f"learning rate of {rate:.3g}. {last}. Try a smaller learning_rate, a gradient_clip of "
-        "1, a larger covariances_epsilon, or look for duplicated channels."
-    )
+class _Run:
+    """A training under way, which can go back to weights that are known to be good.
 
+    Weights are known to be good once an epoch that started from them was finite throughout; those
+    that the last step of an epoch leaves behind are not, yet.
+    """
 
-def _run_epoch(
-    module, optimizer, objective, epoch_batches: Iterable[Tensor], settings, epoch
-) -> dict[str, float] | None:
-    """Mean of each term over the windows of an epoch, or None if anything was not finite."""
-    sums: dict[str, Tensor] = {}
-    n_windows, finite = 0, None
-    for batch in epoch_batches:
-        terms = objective.training_terms(batch, epoch)
-        optimizer.zero_grad()
-        terms["loss"].backward()
-        norms = torch.stack([gradient.norm() for gradient in _gradients(optimizer)])
-        ok = torch.isfinite(terms["loss"].detach()) & torch.isfinite(norms).all()
-        # On the CPU the answer is at hand at once; elsewhere asking would hold up the device.
-        if ok.device.type == "cpu" and not bool(ok):
+    def __init__(self, module, objective, epoch_batches, settings):
+        self.module = module
+        self.objective = objective
+        self.epoch_batches = epoch_batches
+        self.settings = settings
+        self.weights = [weight for weight in module.parameters() if weight.requires_grad]
+        # Keras' epsilon, not torch's 1e-8.
+        self.optimizer = torch.optim.Adam(self.weights, eps=1e-7, fused=True)
+        self.n_halvings = 0
+        self.learning_rate = settings.learning_rate(0)
+        self.last_loss = math.nan
+        self.good = self._state()
+
+    def _state(self):
+        return _snapshot(self.module), copy.deepcopy(self.optimizer.state_dict())
+
+    def restore(self, state) -> None:
+        """Go back to earlier weights and moments."""
+        weights, moments = state
+        self.module.load_state_dict(weights)
+        self.optimizer.load_state_dict(copy.deepcopy(moments))
+
+    def held_out_loss(self) -> float:
+        """Give the loss that early stopping watches."""
+        self.module.eval()
+        return self.objective.held_out_loss()
+
+    def stands(self) -> bool:
+        """Tell whether the weights as they are give a finite loss."""
+        return math.isfinite(self.held_out_loss())
+
+    def epoch(self, epoch: int) -> dict[str, float]:
+        """Train for one epoch; if it is not finite, undo it and repeat it at half the rate."""
+        start = self._state()
+        for _ in range(MAX_HALVINGS + 1):
+            self.learning_rate = self.settings.learning_rate(epoch) / 2**self.n_halvings
+            terms = self._attempt(epoch)
+            if terms is not None:
+                self.good, self.last_loss = start, terms["loss"]
+                return terms
+            self.restore(start)
+            if not self.stands():
+                # The last step of the epoch before had gone too far already.
+                start = self.good
+                self.restore(start)
+            self.n_halvings += 1
+        losses = "No epoch was finite"
+        if math.isfinite(self.last_loss):
+            losses = f"The last finite loss was {self.last_loss:.6g}"
+        raise FitDivergedError(
+            f"Training diverged in epoch {epoch}: the loss or its gradient is not finite even at "
+            f"a learning rate of {self.learning_rate:.3g}. {losses}. Try a smaller "
+            "learning_rate, a gradient_clip of 1, a larger covariances_epsilon, or look for duplicated channels."
+        )
+
+    def _attempt(self, epoch: int) -> dict[str, float] | None:
+        """Mean of each term over the windows of an epoch, or None if anything was not finite."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate
+        self.module.train()
+        sums: dict[str, Tensor] = {}
+        n_windows, finite = 0, None
+        for batch in self.epoch_batches():
+            terms = self.objective.training_terms(batch, epoch)
+            ok = self._step(terms["loss"])
+            # On the CPU the answer is at hand at once; elsewhere asking would hold up the device.
+            if ok.device.type == "cpu" and not bool(ok):
+                return None
+            finite = ok if finite is None else finite & ok
+            n_windows += len(batch)
+            for name, term in terms.items():
+                sums[name] = sums.get(name, 0) + term.detach() * len(batch)
+        if finite is not None and not bool(finite):
             return None
-        finite = ok if finite is None else finite & ok
-        if settings.gradient_clip is not None:
-            _clip(optimizer, norms, settings.gradient_clip)
-        optimizer.step()
-        n_windows += len(batch)
-        for name, term in terms.items():
-            sums[name] = sums.get(name, 0) + term.detach() * len(batch)
-    if finite is not None and not bool(finite):
-        return None
-    return {name: float(value) / n_windows for name, value in sums.items()}
+        return {name: float(value) / n_windows for name, value in sums.items()}
+
+    def _step(self, loss: Tensor) -> Tensor:
+        """Take one step and tell whether the loss and its gradients were finite."""
+        self.optimizer.zero_grad()
+        loss.backward()
+        gradients = [weight.grad for weight in self.weights if weight.grad is not None]
+        norms = torch.stack([gradient.norm() for gradient in gradients])
+        if self.settings.gradient_clip is not None:
+            _clip(gradients, norms, self.settings.gradient_clip)
+        self.optimizer.step()
+        return torch.isfinite(loss.detach()) & torch.isfinite(norms).all()
 
 
-def _gradients(optimizer: torch.optim.Optimizer) -> Iterator[Tensor]:
-    weights = (weight for group in optimizer.param_groups for weight in group["params"])
-    return (weight.grad for weight in weights if weight.grad is not None)
-
-
-def _clip(optimizer: torch.optim.Optimizer, norms: Tensor, largest: float) -> None:
+def _clip(gradients: list[Tensor], norms: Tensor, largest: float) -> None:
     """Scale each weight tensor's own gradient, as Keras' clipnorm does."""
-    for gradient, norm in zip(_gradients(optimizer), norms, strict=True):
+    for gradient, norm in zip(gradients, norms, strict=True):
         gradient.mul_(largest / norm.clamp_min(largest))

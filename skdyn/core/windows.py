@@ -87,8 +87,10 @@ def jitter(windows: Windows, n_rows: Sequence[int], generator: torch.Generator) 
     Windows
         As many windows, of the same lengths.
     """
-    draw = torch.rand(len(windows), generator=generator, device=generator.device).cpu().numpy()
-    start = windows.start + np.floor((draw - 0.5) * windows.length).astype(int)
+    draw = torch.rand(
+        len(windows), generator=generator, device=generator.device, dtype=torch.float32
+    )
+    start = windows.start + np.floor((draw.cpu().numpy() - 0.5) * windows.length).astype(int)
     last = np.asarray(n_rows)[windows.session] - windows.length
     return Windows(windows.session, np.clip(start, 0, last), windows.length)
 

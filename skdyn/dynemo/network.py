@@ -103,14 +103,14 @@ class DyNeMoNetwork(nn.Module):
                 self.fixed_covariances.copy_(covariances)
 
     def posterior(
-        self, x: Tensor, generator: torch.Generator | None = None
+        self, data: Tensor, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of q(theta | x).
 
         Parameters
         ----------
-        x : Tensor of shape (batch, time, n_channels)
-            Windows of data.
+        data : Tensor of shape (batch, time, n_channels)
+            Windows.
         generator : torch.Generator, default=None
             Where dropout draws from; without one nothing is dropped.
 
@@ -119,7 +119,7 @@ class DyNeMoNetwork(nn.Module):
         mean, std : Tensor of shape (batch, time, n_modes)
             Of each logit.
         """
-        inputs = dropout(x, self.settings.inference.dropout, generator)
+        inputs = dropout(data, self.settings.inference.dropout, generator)
         hidden = self.inference_rnn(inputs, generator)
         return self.posterior_mean(hidden), _std(self.posterior_std(hidden))
 
@@ -227,7 +227,8 @@ def empty_network(settings: NetworkSettings, device: torch.device) -> DyNeMoNetw
     """
     with torch.device("meta"):
         network = DyNeMoNetwork(settings)
-    return network.to_empty(device=device)
+    # Single precision, whatever torch's default number type is set to.
+    return network.float().to_empty(device=device)
 
 
 @torch.no_grad()
@@ -253,9 +254,10 @@ def sample_logits(
         theta_t ~ p(theta_t | theta_<t).
     """
     n_steps = n_discarded + n_samples
-    noise = torch.randn(n_steps, network.settings.n_modes, generator=generator)
+    weight = network.prior_mean.weight
+    noise = torch.randn(n_steps, network.settings.n_modes, generator=generator, dtype=weight.dtype)
     state: list = [None] * network.settings.model.n_layers
-    theta, mean, std = [], torch.zeros(1, 1, 1), torch.ones(1, 1, 1)
+    theta, mean, std = [], weight.new_zeros(1, 1, 1), weight.new_ones(1, 1, 1)
     for step in noise:
         theta.append(mean + std * step)
         mean, std = network.prior(theta[-1], state=state)

@@ -56,7 +56,7 @@ def kl_annealing_factor(epoch: int, curve: str, sharpness: float, n_epochs: int)
 
 
 def kl_divergence(posterior: tuple[Tensor, Tensor], prior: tuple[Tensor, Tensor]) -> Tensor:
-    """KL divergence from the prior to the posterior, row by row.
+    """KL divergence of the posterior from the prior, KL[q || p], row by row.
 
     Parameters
     ----------
@@ -145,7 +145,9 @@ class FreeEnergy:
         """
         network = self.network
         mean, std = network.posterior(batch, self.generator)
-        noise = torch.randn(mean.shape, generator=self.generator, device=mean.device)
+        noise = torch.randn(
+            mean.shape, generator=self.generator, device=mean.device, dtype=mean.dtype
+        )
         theta = mean + std * noise
         log_likelihood = mixture_log_likelihood(
             batch.flatten(0, 1),
@@ -163,7 +165,7 @@ class FreeEnergy:
             "loss": ll_loss + factor * kl_loss,
             "ll_loss": ll_loss,
             "kl_loss": kl_loss,
-            "kl_factor": torch.tensor(factor),
+            "kl_factor": torch.tensor(factor, dtype=torch.float64),
         }
 
     def held_out_loss(self) -> float:
@@ -176,22 +178,21 @@ class FreeEnergy:
         """
         total, n_rows = 0.0, 0
         for index in _large_batches(self.held_out):
-            x = self.loader(self.held_out[index])
-            _, bound = infer(self.network, x, bound=True)
+            _, bound = infer(self.network, self.loader(self.held_out[index]), bound=True)
             total -= float(bound.sum())
-            n_rows += x.shape[0] * x.shape[1]
+            n_rows += bound.numel()
         return total / n_rows
 
 
 @torch.no_grad()
-def infer(network: DyNeMoNetwork, x: Tensor, *, bound: bool) -> tuple[Tensor, Tensor]:
+def infer(network: DyNeMoNetwork, data: Tensor, *, bound: bool) -> tuple[Tensor, Tensor]:
     """Mixing coefficients of windows of data, and the evidence lower bound of each row.
 
     Parameters
     ----------
     network : DyNeMoNetwork
         A network in evaluation mode.
-    x : Tensor of shape (batch, time, n_channels)
+    data : Tensor of shape (batch, time, n_channels)
         Windows of one length.
     bound : bool
         Whether the bound is computed.
@@ -204,17 +205,17 @@ def infer(network: DyNeMoNetwork, x: Tensor, *, bound: bool) -> tuple[Tensor, Te
         log p(x_t | theta_t) in double precision, less the KL divergence, which the first row of a
         window lacks; zeros if it is not computed.
     """
-    theta, std = network.posterior(x)
+    theta, std = network.posterior(data)
     alpha = network.mixing(theta)
     if not bound:
         return alpha, alpha.new_zeros(alpha.shape[:2])
     means = network.mode_means()
     bounds = mixture_log_prob(
-        x.flatten(0, 1).double(),
+        data.flatten(0, 1).double(),
         alpha.flatten(0, 1).double(),
         None if means is None else means.double(),
         network.mode_covariances().double(),
-    ).reshape(x.shape[:2])
+    ).reshape(data.shape[:2])
     bounds[:, 1:] -= kl_divergence((theta, std), network.prior(theta))
     return alpha, bounds
 

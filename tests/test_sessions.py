@@ -1,0 +1,261 @@
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.base import BaseEstimator
+
+from skdyn.sessions import Sessions, check_sessions
+
+
+class Recorder(BaseEstimator):
+    """Anything whose widths and names are checked."""
+
+
+def check(X, sessions=None, estimator=None, *, reset=True, **settings):
+    return check_sessions(estimator or Recorder(), X, sessions, reset=reset, **settings)
+
+
+def values(n=12, width=3, seed=0):
+    return np.random.default_rng(seed).standard_normal((n, width))
+
+
+# Containers.
+
+
+def test_one_recording_is_one_session():
+    X = values()
+    found = check(X)
+    assert found.container == "array"
+    assert found.n_samples == 12
+    assert len(found.arrays) == 1
+    np.testing.assert_array_equal(found.arrays[0], X)
+    assert found.like_input([X]) is not None
+    np.testing.assert_array_equal(found.like_input(found.arrays), X)
+
+
+@pytest.mark.parametrize("kind", [list, tuple])
+def test_a_list_comes_back_as_a_list(kind):
+    X = [values(5), values(7, seed=1), values(1, seed=2)]
+    found = check(kind(X))
+    assert found.container == "list"
+    assert found.n_samples == 13
+    back = found.like_input(found.arrays)
+    assert isinstance(back, list)
+    for one, other in zip(back, X, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_list_of_one_session_stays_a_list():
+    back = check([values()]).like_input([np.zeros(12)])
+    assert isinstance(back, list)
+    assert len(back) == 1
+
+
+def test_a_stack_comes_back_as_a_stack():
+    X = values(12).reshape(3, 4, 3)
+    found = check(X)
+    assert found.container == "stack"
+    assert found.n_samples == 12
+    np.testing.assert_array_equal(found.like_input(found.arrays), X)
+    assert found.like_input([np.zeros(4)] * 3).shape == (3, 4)
+
+
+def test_labels_come_back_as_one_array():
+    X = values()
+    found = check(X, [0] * 5 + [1] * 7)
+    assert found.container == "array"
+    assert [len(one) for one in found.arrays] == [5, 7]
+    np.testing.assert_array_equal(found.like_input(found.arrays), X)
+
+
+def test_nested_lists_of_numbers():
+    assert check(values().tolist()).container == "array"
+    assert check([values(4).tolist(), values(5).tolist()]).container == "list"
+
+
+# Labels.
+
+LABELS = {
+    "int": [3, 3, 1, 1, 1, 2],
+    "str": ["b", "b", "a", "a", "a", "c"],
+    "float": np.array([0.5, 0.5, 0.25, 0.25, 0.25, 7.0]),
+    "bool": [True, True, False, False, False, True],
+    "object": np.array(["b", "b", "a", "a", "a", "long name"], dtype=object),
+    "series of int": pd.Series([3, 3, 1, 1, 1, 2], index=[9, 9, 9, 8, 8, 8]),
+    "series of str": pd.Series(["b", "b", "a", "a", "a", "c"]),
+    "categorical": pd.Series(["b", "b", "a", "a", "a", "c"], dtype="category"),
+    "column of ints": np.array([3, 3, 1, 1, 1, 2], dtype=np.int8),
+}
+
+
+@pytest.mark.parametrize("kind", LABELS)
+def test_a_run_of_one_label_is_a_session(kind):
+    X = values(6)
+    found = check(X, LABELS[kind])
+    expected = [X[:2], X[2:5], X[5:]]
+    assert len(found.arrays) == 3
+    for one, other in zip(found.arrays, expected, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_label_that_comes_again_begins_a_new_session():
+    found = check(values(6), ["a", "a", "b", "a", "a", "a"])
+    assert [len(one) for one in found.arrays] == [2, 1, 3]
+
+
+def test_one_label_is_one_session_and_the_sessions_are_views():
+    X = values(6)
+    assert len(check(X, ["a"] * 6).arrays) == 1
+    assert all(np.shares_memory(one, X) for one in check(X, [0, 0, 1, 1, 2, 2]).arrays)
+
+
+@pytest.mark.parametrize("n", [0, 5, 7])
+def test_labels_of_another_length(n):
+    with pytest.raises(ValueError, match=r"labels|minimum of 1") as caught:
+        check(values(6), [0] * n)
+    if n:
+        assert f"{n} labels" in str(caught.value)
+        assert "6 rows" in str(caught.value)
+        assert "one label per row" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "labels", [np.zeros((6, 2)), np.zeros((6, 1, 1)), 3, [0, 0, 1, 1, np.nan, 2]]
+)
+def test_labels_that_make_no_sense(labels):
+    with pytest.raises((ValueError, TypeError)):
+        check(values(6), labels)
+
+
+@pytest.mark.parametrize("X", [[values(3), values(3)], values(6).reshape(2, 3, 3)])
+def test_labels_contradict_sessions_that_are_there_already(X):
+    name = "a list" if isinstance(X, list) else "a 3-D array"
+    with pytest.raises(ValueError, match=rf"Got sessions= together with X as {name} of sessions"):
+        check(X, [0, 0, 0, 1, 1, 1])
+
+
+# Values.
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_the_session_of_a_bad_value_is_named(bad):
+    X = [values(4, seed=s) for s in range(5)]
+    X[3][2, 1] = bad
+    with pytest.raises(ValueError, match=r"^Session 3 of 5: Input X contains"):
+        check(X)
+    with pytest.raises(ValueError, match=r"^Session 3 of 5: Input X contains"):
+        check(np.stack(X))
+
+
+def test_a_bad_value_in_one_recording():
+    X = values()
+    X[2, 1] = np.nan
+    with pytest.raises(ValueError, match="contains NaN"):
+        check(X, [0] * 6 + [1] * 6)
+
+
+def test_widths_that_differ_between_sessions():
+    with pytest.raises(ValueError, match=r"^Session 2 of 3: X has 4 features.*expecting 3"):
+        check([values(4), values(4), values(4, width=4)])
+
+
+def test_width_is_set_by_fitting_and_compared_afterwards():
+    estimator = Recorder()
+    check([values(4), values(5)], estimator=estimator)
+    assert estimator.n_features_in_ == 3
+    check(values(), estimator=estimator, reset=False)
+    for X in (values(width=2), [values(width=2)], values(8, 2).reshape(2, 4, 2)):
+        with pytest.raises(ValueError, match="X has 2 features"):
+            check(X, estimator=estimator, reset=False)
+    check(values(width=2), estimator=estimator)
+    assert estimator.n_features_in_ == 2
+
+
+def test_names_of_channels_are_kept_and_compared():
+    estimator = Recorder()
+    frame = pd.DataFrame(values(), columns=["C3", "Cz", "C4"])
+    found = check([frame, frame[:4]], estimator=estimator)
+    assert found.container == "list"
+    assert estimator.feature_names_in_.tolist() == ["C3", "Cz", "C4"]
+    with pytest.raises(ValueError, match=r"Session 1 of 2: The feature names should match"):
+        check([frame, frame[["Cz", "C3", "C4"]]], estimator=estimator)
+    found = check(frame, pd.Series(list("aaaaaabbbbbb")), estimator=estimator)
+    np.testing.assert_array_equal(found.arrays[1], frame.to_numpy()[6:])
+
+
+REJECTED = {
+    "text": np.array([["a", "b"], ["c", "d"]]),
+    "numbers as text": np.array([["1", "2"], ["3", "4"]]),
+    "objects": np.array([[object(), 1], [2, 3]], dtype=object),
+    "words as objects": np.array([["a", 1], [2, 3]], dtype=object),
+    "complex": np.ones((3, 2)) * 1j,
+    "one dimension": np.ones(5),
+    "no dimension": np.array(1.0),
+    "four dimensions": np.ones((2, 2, 2, 2)),
+    "no rows": np.ones((0, 3)),
+    "no channels": np.ones((3, 0)),
+    "no sessions": [],
+    "no sessions in a stack": np.ones((0, 4, 3)),
+    "None": None,
+    "one and two dimensions": [np.ones((3, 2)), np.ones(3)],
+    "two and three dimensions": [np.ones((3, 2)), np.ones((3, 2, 2))],
+    "an empty session": [np.ones((3, 2)), np.ones((0, 2))],
+}
+
+
+@pytest.mark.parametrize("kind", REJECTED)
+def test_what_is_no_recording_is_rejected(kind):
+    with pytest.raises((ValueError, TypeError)):
+        check(REJECTED[kind])
+
+
+def test_objects_that_are_numbers_become_numbers():
+    X = values().astype(object)
+    found = check(X).arrays[0]
+    assert found.dtype == np.float64
+    np.testing.assert_array_equal(found, values())
+
+
+def test_too_few_rows_are_counted_over_all_sessions():
+    assert check([values(1), values(2)], min_samples=3).n_samples == 3
+    for X in ([values(1), values(1)], values(2), values(2)[:, None, :]):
+        with pytest.raises(ValueError, match="minimum of 3 is required"):
+            check(X, min_samples=3)
+
+
+# Memory.
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int16", "float16", ">f4"])
+def test_number_types_are_kept_and_nothing_is_copied(dtype):
+    X = (10 * values()).astype(dtype)
+    X.flags.writeable = False
+    for given, labels in ((X, None), (X, [0] * 6 + [1] * 6), ([X[:5], X[5:]], None)):
+        for one in check(given, labels).arrays:
+            assert one.dtype == np.dtype(dtype)
+            assert np.shares_memory(one, X)
+            assert not one.flags.writeable
+
+
+@pytest.mark.parametrize("dtype", ["int16", "float32"])
+def test_a_memory_map_stays_one(tmp_path, dtype):
+    np.save(tmp_path / "x.npy", (100 * values()).astype(dtype))
+    X = np.load(tmp_path / "x.npy", mmap_mode="r")
+    for given, labels in (
+        (X, None),
+        (X, np.repeat([0, 1], 6)),
+        ([X, X], None),
+        (X.reshape(2, 6, 3), None),
+    ):
+        for one in check(given, labels).arrays:
+            assert np.shares_memory(one, X)
+            assert one.dtype == np.dtype(dtype)
+
+
+def test_fortran_order_and_strides_are_not_copied():
+    for X in (np.asfortranarray(values()), values(24)[::2], values(width=6)[:, ::2]):
+        assert np.shares_memory(check(X).arrays[0], X)
+
+
+def test_sessions_hold_what_they_are_given():
+    arrays = [values(2), values(3)]
+    assert Sessions(arrays, "list").arrays is arrays
