@@ -153,7 +153,7 @@ def matrix_panels(n_panels, n_columns, ax, fig):
     check_count(n_columns, "n_columns")
     n_columns = min(n_columns, n_panels)
     n_rows = -(-n_panels // n_columns)
-    figsize = (1.85 * n_columns + 1.3, 1.95 * n_rows + 0.2)
+    figsize = (1.85 * n_columns + 1.3, 2.15 * n_rows + 0.3)
     return panels(n_panels, ax, fig, figsize, n_columns=n_columns)
 
 
@@ -282,3 +282,18 @@ def draw_colorbar(fig, axes, image, values, label):
     if label:
         bar.set_label(label, size=LABEL_SIZE, color=INK)
     return bar
+
+
+def limit_losses(panel, history):
+    """Let the held-out loss run off the top while the KL term is still being raised.
+
+    It has the full term from the start, which the training loss has not, and would flatten all
+    that comes later.
+    """
+    held_out, factor = history.get("validation_loss"), history.get("kl_factor")
+    if held_out is None or factor is None or not (factor > 0.99).any():
+        return
+    others = [history[name] for name in ("loss", "ll_loss") if name in history]
+    shown = np.concatenate([*others, held_out[factor > 0.99]])
+    low, high = np.nanmin(shown), np.nanmax(shown)
+    panel.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))

@@ -30,6 +30,7 @@ from skdyn._drawing import (
     draw_overlay,
     draw_rows,
     draw_stack,
+    limit_losses,
     matrix_panels,
     mode_palette,
     panels,
@@ -330,6 +331,7 @@ class TrainingDisplay:
         self.schedule_ax_: Any = axes[1] if len(axes) > 1 else None
         for name in self._curves:
             self._draw(self.ax_, name, self._curves)
+        limit_losses(self.ax_, self.history)
         self.ax_.set_ylabel("Loss", size=LABEL_SIZE, color=INK)
         self.ax_.legend(frameon=False, fontsize=TICK_SIZE, labelcolor=INK)
         if self.schedule_ax_ is not None:
@@ -362,7 +364,6 @@ class TrainingDisplay:
             panel.set_ylim(bottom=0)
         if len(panels) > 1:
             panels[1].spines["right"].set_visible(True)
-            panels[1].spines["left"].set_visible(False)
 
 
 class ModesDisplay:
