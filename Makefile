@@ -4,7 +4,7 @@ ENV := .venv
 BIN := $(ENV)/bin
 INSTALLED := $(ENV)/.installed
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint bench-dynemo clean
 
 demo: $(INSTALLED)
 	MPLBACKEND=Agg $(BIN)/python examples/plot_soft_mixture.py --figures figures
@@ -19,6 +19,10 @@ lint: $(INSTALLED)
 	$(BIN)/mypy
 	$(BIN)/codespell
 	$(BIN)/python -m numpydoc.hooks.validate_docstrings $$(git ls-files 'skdyn/*.py')
+
+# RECORDING=file.npz takes that one in place of a drawn one; see benchmarks/README.md.
+bench-dynemo: $(INSTALLED)
+	$(BIN)/python benchmarks/dynemo_soft_mixture.py $(RECORDING)
 
 $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(ENV)

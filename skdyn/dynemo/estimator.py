@@ -157,6 +157,11 @@ class DyNeMoEstimator(FittedDyNeMo):
 
     Notes
     -----
+    Training cuts the sessions into windows at places that move from epoch to epoch; cut at the
+    same places throughout, the networks learn the pieces by heart. Inference lets windows overlap
+    by half, so that a row is inferred from at least a quarter of a window on either side of it,
+    wherever the session reaches that far.
+
     X has rows of time: (n_samples, n_channels), one recording. Several sessions come as labels
     per row in `sessions`, as a list of 2-D arrays, or as (n_sessions, n_samples, n_channels); the
     results have the same form. Means are zero unless they are learned: centre the channels first.

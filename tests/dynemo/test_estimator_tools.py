@@ -145,7 +145,7 @@ def test_pandas_output(small_dynemo, recording):
     assert list(alpha.columns) == ["dynemoestimator0", "dynemoestimator1"]
     assert (alpha.index == X.index).all()
     assert list(model.feature_names_in_) == list("abcde")
-    frames = model.transform([X[:100], X[100:]])
+    frames = model.transform([X.iloc[:100], X.iloc[100:]])
     assert [frame.shape for frame in frames] == [(100, 2), (500, 2)]
     assert (frames[1].index == X.index[100:]).all()
     with pytest.raises(ValueError, match="feature names"):
