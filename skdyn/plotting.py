@@ -94,7 +94,7 @@ def plot_alpha(
         lowest = min(course.min() for course in courses)
         raise ValueError(
             f"got a mixing coefficient of {lowest:.3g}, expected none below 0; "
-            "do plot signed courses with plot_separate_time_series"
+            "plot signed courses with plot_separate_time_series"
         )
     n_modes = max(course.shape[1] for course in courses)
     colors = mode_palette(n_modes)
@@ -151,7 +151,7 @@ def plot_separate_time_series(
     series = as_arrays(time_series, "plot_separate_time_series", "n_channels", finite=False)
     widths = sorted({values.shape[1] for values in series})
     if len(widths) > 1:
-        raise ValueError(f"got arrays of {widths} channels, expected one width; do plot them apart")
+        raise ValueError(f"got arrays of {widths} channels, expected one width; plot them apart")
     n_channels = widths[0]
     names = check_names(channel_names, n_channels, "channel_names") or range(n_channels)
     check_names(labels, len(series), "labels")
@@ -320,7 +320,7 @@ class TrainingDisplay:
         if not np.isfinite(loss).any():
             raise ValueError(
                 f"got a history of {sorted(self.history)} with no finite 'loss', expected at "
-                "least one epoch; do fit the estimator before it is drawn"
+                "least one epoch; fit the estimator before it is drawn"
             )
         schedules = [name for name in self._schedules if name in self.history]
         n_panels = 1 + bool(schedules) if ax is None else np.size(np.asarray(ax, dtype=object))
@@ -437,7 +437,7 @@ class ModesDisplay:
         """
         check_is_fitted(estimator, ["means_", "covariances_"])
         if X is None and sessions is not None:
-            raise ValueError("got sessions without X, expected both; do pass X, or neither")
+            raise ValueError("got sessions without X, expected both; pass X, or neither")
         weights = None
         if X is not None:
             keywords = {} if sessions is None else {"sessions": sessions}

@@ -145,8 +145,8 @@ class MixedSineMVN:
         self.sampling_frequency = _check_real("sampling_frequency", sampling_frequency)
         if self.sampling_frequency == 0:
             raise ValueError(
-                "got sampling_frequency=0, expected a number of Hz greater than 0, "
-                "do pass the number of samples per second"
+                "got sampling_frequency=0, expected a number of Hz greater than 0; "
+                "pass the number of samples per second"
             )
         self.n_covariances_act = _check_count("n_covariances_act", n_covariances_act)
         self.observation_error: Any = _check_real("observation_error", observation_error)
@@ -193,7 +193,7 @@ class MixedSineMVN:
         if np.any(scale == 0):
             raise ValueError(
                 f"got constant channels {np.flatnonzero(scale == 0).tolist()}, expected every "
-                "channel to vary, do simulate more samples"
+                "channel to vary; simulate more samples"
             )
         self.time_series = (self.time_series - center) / scale
         self.means = (self.means - center) / scale
@@ -212,8 +212,8 @@ class MixedSineMVN:
             if means == "random":
                 return rng.normal(0, 0.2, size=shape)
             raise ValueError(
-                f"got means={means!r}, expected 'zero', 'random' or an array of shape {shape}, "
-                "do choose one of them"
+                f"got means={means!r}, expected 'zero', 'random' or an array of shape {shape}; "
+                "choose one of them"
             )
         return _check_array("means", means, shape, "one finite mean vector per mode")
 
@@ -226,8 +226,8 @@ class MixedSineMVN:
             return given
         if covariances != "random":
             raise ValueError(
-                f"got covariances={covariances!r}, expected 'random' or an array of shape {shape}, "
-                "do choose one of them"
+                f"got covariances={covariances!r}, expected 'random' or an array of shape {shape}; "
+                "choose one of them"
             )
         factors = rng.normal(0, 0.1, size=shape)
         # A RandomState calls randint what a Generator calls integers.
@@ -257,8 +257,8 @@ class MixedSineMVN:
 def _random_generator(random_state):
     if random_state is np.random:
         raise ValueError(
-            "got random_state=numpy.random, expected None, an int, a RandomState or a Generator, "
-            "do pass one of them: the global generator is never used"
+            "got random_state=numpy.random, expected None, an int, a RandomState or a Generator; "
+            "pass one of them: the global generator is never used"
         )
     if random_state is None:
         return np.random.RandomState()
@@ -269,14 +269,14 @@ def _random_generator(random_state):
 
 def _check_count(name, value):
     if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
-        raise ValueError(f"got {name}={value!r}, expected an integer of at least 1, do pass one")
+        raise ValueError(f"got {name}={value!r}, expected an integer of at least 1; pass one")
     return int(value)
 
 
 def _check_real(name, value):
     if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= float(value) < np.inf:
         raise ValueError(
-            f"got {name}={value!r}, expected a finite number that is not negative, do pass one"
+            f"got {name}={value!r}, expected a finite number that is not negative; pass one"
         )
     return float(value)
 
@@ -284,9 +284,7 @@ def _check_real(name, value):
 def _check_array(name, values, shape, meaning):
     array = np.array(values, dtype=np.float64)  # always a copy
     if array.shape != shape:
-        raise ValueError(f"got {name} of shape {array.shape}, expected {shape}, do pass {meaning}")
+        raise ValueError(f"got {name} of shape {array.shape}, expected {shape}; pass {meaning}")
     if not np.isfinite(array).all():
-        raise ValueError(
-            f"got {name} with NaN or infinite values, expected none, do pass {meaning}"
-        )
+        raise ValueError(f"got {name} with NaN or infinite values, expected none; pass {meaning}")
     return array

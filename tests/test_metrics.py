@@ -175,4 +175,4 @@ def test_wrong_arguments_are_told(function, first, second, message):
     with pytest.raises(ValueError, match=message) as error:
         function(first, second)
     assert "expected" in str(error.value)
-    assert " do " in str(error.value)
+    assert "; " in str(error.value)

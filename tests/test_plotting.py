@@ -144,10 +144,10 @@ def test_alpha_takes_what_transformers_give(alphas):
 def test_sessions_in_one_argument_are_refused(alphas):
     for sessions in (list(alphas), alphas):
         with pytest.raises(
-            ValueError, match=r"got 2 sessions.*expected.*do plot_alpha\(\*sessions"
+            ValueError, match=r"got 2 sessions.*expected.*call plot_alpha\(\*sessions"
         ):
             plot_alpha(sessions)
-    with pytest.raises(ValueError, match=r"do plot_separate_time_series\(\*sessions"):
+    with pytest.raises(ValueError, match=r"; call plot_separate_time_series\(\*sessions"):
         plot_separate_time_series(list(alphas))
 
 
@@ -257,7 +257,7 @@ def test_matrices_of_zeros_and_of_nan_can_be_drawn():
         ([np.eye(2), np.eye(3)], {}, r"got matrices of shapes \[\(2, 2\), \(3, 3\)\]"),
         (np.ones((2, 2, 2, 2)), {}, "got matrices of shapes"),
         (np.ones((0, 2, 2)), {}, "got matrices of shapes"),
-        (np.eye(2), {"vmin": 0}, "expected vmin < vmax; do pass both"),
+        (np.eye(2), {"vmin": 0}, "expected vmin < vmax; pass both"),
         (np.eye(2), {"titles": ["a", "b"]}, "got 2 titles, expected 1"),
         (np.eye(2), {"n_columns": 0}, "got n_columns=0"),
     ],

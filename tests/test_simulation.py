@@ -234,4 +234,4 @@ def test_wrong_arguments_are_told(changes, message):
     with pytest.raises(ValueError, match=message) as error:
         simulate(**changes)
     assert "expected" in str(error.value)
-    assert " do " in str(error.value)
+    assert "; " in str(error.value)
