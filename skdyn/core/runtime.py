@@ -62,7 +62,7 @@ def one_thread() -> Iterator[None]:
     """Run a block on one thread and put the caller's setting back.
 
     The matrices and networks here are small: on two threads the recurrent networks were measured
-    to take 1.5 times the wall time and 3 times the CPU time of one. It also makes results
+    to take 1 to 1.5 times the wall time and 2 to 3 times the CPU time of one. It also makes results
     independent of the number of threads that the caller, or a joblib worker, has set.
 
     Yields
