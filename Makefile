@@ -4,7 +4,8 @@ ENV := .venv
 BIN := $(ENV)/bin
 INSTALLED := $(ENV)/.installed
 
-.PHONY: demo test lint bench-dynemo clean
+.PHONY: demo test lint bench-dynemo bench-dynemo-agreement bench-dynemo-scaling \
+	bench-dynemo-robustness bench-dynemo-reference clean
 
 demo: $(INSTALLED)
 	MPLBACKEND=Agg $(BIN)/python examples/plot_soft_mixture.py --figures figures
@@ -20,9 +21,23 @@ lint: $(INSTALLED)
 	$(BIN)/codespell
 	$(BIN)/python -m numpydoc.hooks.validate_docstrings $$(git ls-files 'skdyn/*.py')
 
-# RECORDING=file.npz takes that one in place of a drawn one; see benchmarks/README.md.
+# RECORDING=file.npz adds the case of the tutorial, ARGS="--seeds 0" options; see benchmarks/README.md.
 bench-dynemo: $(INSTALLED)
-	$(BIN)/python benchmarks/dynemo_soft_mixture.py $(RECORDING)
+	$(BIN)/python benchmarks/dynemo_recovery.py $(if $(RECORDING),--recording $(RECORDING)) $(ARGS)
+
+bench-dynemo-agreement: $(INSTALLED)
+	$(BIN)/python benchmarks/dynemo_agreement.py $(ARGS)
+
+bench-dynemo-scaling: $(INSTALLED)
+	$(BIN)/python benchmarks/dynemo_scaling.py $(ARGS)
+
+bench-dynemo-robustness: $(INSTALLED)
+	$(BIN)/python benchmarks/dynemo_robustness.py $(ARGS)
+
+# Needs REFERENCE_PYTHON, REFERENCE_SCRIPT and RECORDING.
+bench-dynemo-reference: $(INSTALLED)
+	$(BIN)/python benchmarks/dynemo_reference.py --reference-python $(REFERENCE_PYTHON) \
+		--reference-script $(REFERENCE_SCRIPT) --recording $(RECORDING) $(ARGS)
 
 $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(ENV)

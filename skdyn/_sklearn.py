@@ -6,10 +6,17 @@ from functools import wraps
 
 import numpy as np
 from sklearn.base import TransformerMixin, _fit_context
-from sklearn.utils._param_validation import Hidden, Interval, StrOptions
+from sklearn.utils._param_validation import HasMethods, Hidden, Interval, StrOptions
 from sklearn.utils._set_output import _wrap_data_with_container
 
-__all__ = ["Hidden", "Interval", "SessionTransformerMixin", "StrOptions", "_fit_context"]
+__all__ = [
+    "HasMethods",
+    "Hidden",
+    "Interval",
+    "SessionTransformerMixin",
+    "StrOptions",
+    "_fit_context",
+]
 
 
 class SessionTransformerMixin(TransformerMixin):

@@ -22,9 +22,9 @@ RUNTIME_PACKAGES = {
 ROOMS = {
     "skdyn": "__init__ _drawing _sklearn datasets matching metrics model_selection persistence "
     "plotting preprocessing sessions simulation",
-    "skdyn/core": "__init__ checkpoint gaussian recurrent runtime training windows",
-    "skdyn/dynemo": "__init__ adaptation estimator fitting inference initialisation network "
-    "objective",
+    "skdyn/core": "__init__ checkpoint gaussian recurrent runtime simplex training windows",
+    "skdyn/dynemo": "__init__ adaptation estimator fitting inference initialisation "
+    "moments network objective",
     "skdyn/nems": "__init__ distributions estimator fitting initialisation keywords model "
     "parameter",
     "skdyn/nems/layers": "__init__ algebra base channels convolution filters nonlinearities "

@@ -11,6 +11,14 @@ With r = x - m, P = C^-1 and z = P r, the log-density and its derivatives are
 
 so that one Cholesky factor, one inverse and a few matrix products give the value and every
 gradient. Rows are taken in blocks: nothing of size rows x modes x channels^2 is ever formed.
+
+LAPACK is called matrix by matrix and works at a fraction of the speed of batched matrix products,
+so larger matrices are factored and inverted by parts: with L = [[L1, 0], [B, L2]],
+
+    L1 L1' = M11,    B = M21 L1'^-1,    L2 L2' = M22 - B B',
+    L^-1 = [[L1^-1, 0], [-L2^-1 B L1^-1, L2^-1]],    M^-1 = L^-1' L^-1,
+
+which is as accurate, and 1.3 to 2 times as fast from 40 to 120 channels.
 """
 
 from __future__ import annotations
@@ -23,6 +31,9 @@ from torch.nn import functional
 
 # The largest block of matrices that is held at once, in numbers: 4 MB in single precision.
 BLOCK_SIZE = 2**20
+
+# The largest matrix that is left to LAPACK whole.
+LARGEST_LAPACK = 24
 
 # What is added to the diagonal of a Cholesky factor, as in TensorFlow Probability's FillScaleTriL.
 DIAGONAL_SHIFT = 1e-5
@@ -55,11 +66,13 @@ def mixture_log_prob(
         residual = _residual(data, alpha, means)
         blocks = []
         for rows in _blocks(len(data), covariances.shape[-1]):
-            factor = _mixed_cholesky(alpha[rows], covariances)
+            factor = safe_cholesky(_mixed(alpha[rows], covariances))
             scaled = torch.linalg.solve_triangular(
                 factor, residual[rows].unsqueeze(-1), upper=False
             )
-            blocks.append(_log_prob(factor, scaled.square().sum((-2, -1))))
+            log_diagonal = _log_diagonal(factor)
+            n_channels = data.shape[-1]
+            blocks.append(_log_prob(log_diagonal, scaled.square().sum((-2, -1)), n_channels))
         return torch.cat(blocks)
 
 
@@ -105,12 +118,12 @@ class _MixtureLogLikelihood(torch.autograd.Function):
         d_flat = torch.zeros_like(flat)
         d_means = torch.zeros(len(flat), n_channels, dtype=flat.dtype, device=flat.device)
         for rows in _blocks(len(data), n_channels):
-            factor = _mixed_cholesky(alpha[rows], covariances)
-            precision = torch.cholesky_inverse(factor)
+            precision, log_diagonal = precisions(_mixed(alpha[rows], covariances))
             z = torch.bmm(precision, residual[rows].unsqueeze(-1)).squeeze(-1)
-            log_prob = _log_prob(factor, (residual[rows] * z).sum(-1))
-            d_covariance = torch.baddbmm(
-                precision, z.unsqueeze(-1), z.unsqueeze(-2), beta=-0.5, alpha=0.5
+            log_prob = _log_prob(log_diagonal, (residual[rows] * z).sum(-1), n_channels)
+            # In place: the precisions are not needed any more.
+            d_covariance = precision.baddbmm_(
+                z.unsqueeze(-1), z.unsqueeze(-2), beta=-0.5, alpha=0.5
             ).flatten(1)
             if weights is not None:
                 log_prob = log_prob * weights[rows]
@@ -148,9 +161,13 @@ def _residual(data: Tensor, alpha: Tensor, means: Tensor | None) -> Tensor:
     return data if means is None else data - alpha @ means
 
 
-def _log_prob(factor: Tensor, mahalanobis: Tensor) -> Tensor:
-    log_diagonal = factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-    return -0.5 * (factor.shape[-1] * math.log(2 * math.pi) + mahalanobis) - log_diagonal
+def _log_prob(log_diagonal: Tensor, mahalanobis: Tensor, n_channels: int) -> Tensor:
+    return -0.5 * (n_channels * math.log(2 * math.pi) + mahalanobis) - log_diagonal
+
+
+def _log_diagonal(factors: Tensor) -> Tensor:
+    """Half the logarithm of the determinant."""
+    return factors.diagonal(dim1=-2, dim2=-1).log().sum(-1)
 
 
 def _diagonal_log_prob(data, alpha, means, variances):
@@ -159,10 +176,58 @@ def _diagonal_log_prob(data, alpha, means, variances):
     return -0.5 * (math.log(2 * math.pi) + variance.log() + squares).sum(-1)
 
 
-def _mixed_cholesky(alpha: Tensor, covariances: Tensor) -> Tensor:
+def _mixed(alpha: Tensor, covariances: Tensor) -> Tensor:
     n_modes, n_channels, _ = covariances.shape
-    mixed = (alpha @ covariances.reshape(n_modes, -1)).reshape(-1, n_channels, n_channels)
-    return safe_cholesky(mixed)
+    return (alpha @ covariances.reshape(n_modes, -1)).reshape(-1, n_channels, n_channels)
+
+
+def precisions(matrices: Tensor) -> tuple[Tensor, Tensor]:
+    """Inverses of covariances, and half the logarithms of their determinants.
+
+    Parameters
+    ----------
+    matrices : Tensor of shape (n_matrices, n_channels, n_channels)
+        Symmetric matrices; one that is not positive definite is loaded as `safe_cholesky` does.
+
+    Returns
+    -------
+    precisions : Tensor of shape (n_matrices, n_channels, n_channels)
+        Inverses.
+    log_diagonals : Tensor of shape (n_matrices,)
+        Sum of the logarithms of the diagonal of the Cholesky factor.
+    """
+    if matrices.shape[-1] <= LARGEST_LAPACK:
+        factors = safe_cholesky(matrices)
+        return torch.cholesky_inverse(factors), _log_diagonal(factors)
+    inverses, log_diagonals, failed = _inverse_factors(matrices)
+    if bool(failed.any()):
+        factors = safe_cholesky(matrices[failed])
+        inverses[failed] = torch.linalg.solve_triangular(factors, _eyes(factors), upper=False)
+        log_diagonals[failed] = _log_diagonal(factors)
+    return torch.bmm(inverses.mT, inverses), log_diagonals
+
+
+def _inverse_factors(matrices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Inverses of Cholesky factors, logarithms of their diagonals, and which have none."""
+    n_channels = matrices.shape[-1]
+    if n_channels <= LARGEST_LAPACK:
+        factors, info = torch.linalg.cholesky_ex(matrices)
+        inverses = torch.linalg.solve_triangular(factors, _eyes(factors), upper=False)
+        return inverses, _log_diagonal(factors), info != 0
+    head, tail = slice(n_channels // 2), slice(n_channels // 2, None)
+    first, first_log, first_failed = _inverse_factors(matrices[:, head, head])
+    below = torch.bmm(matrices[:, tail, head], first.mT)
+    rest = torch.baddbmm(matrices[:, tail, tail], below, below.mT, alpha=-1)
+    second, second_log, second_failed = _inverse_factors(rest)
+    inverses = torch.zeros_like(matrices)
+    inverses[:, head, head] = first
+    inverses[:, tail, tail] = second
+    inverses[:, tail, head] = torch.bmm(torch.bmm(second, below).neg_(), first)
+    return inverses, first_log + second_log, first_failed | second_failed
+
+
+def _eyes(like: Tensor) -> Tensor:
+    return torch.eye(like.shape[-1], dtype=like.dtype, device=like.device).expand_as(like)
 
 
 def safe_cholesky(matrices: Tensor) -> Tensor:
@@ -292,7 +357,9 @@ def sample_mixture(
         x = noise * (alpha @ covariances).sqrt()
     else:
         blocks = [
-            (_mixed_cholesky(alpha[rows], covariances) @ noise[rows].unsqueeze(-1)).squeeze(-1)
+            (safe_cholesky(_mixed(alpha[rows], covariances)) @ noise[rows].unsqueeze(-1)).squeeze(
+                -1
+            )
             for rows in _blocks(len(alpha), n_channels)
         ]
         x = torch.cat(blocks)

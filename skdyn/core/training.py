@@ -119,6 +119,30 @@ def exponential_decay(
     return learning_rate * math.exp(-lr_decay * (epoch - n_constant_epochs + 1))
 
 
+def linear_decay(epoch: int, learning_rate: float, n_epochs: int, n_constant_epochs: int) -> float:
+    """Learning rate that is held and then falls in equal steps, to zero after the last epoch.
+
+    Parameters
+    ----------
+    epoch : int
+        Epoch, from zero.
+    learning_rate : float
+        Rate at the start.
+    n_epochs : int
+        Epochs in all.
+    n_constant_epochs : int
+        Epochs before the fall begins.
+
+    Returns
+    -------
+    float
+        learning_rate (n_epochs - epoch) / (n_epochs - n_constant_epochs), or learning_rate before.
+    """
+    if epoch <= n_constant_epochs:
+        return learning_rate
+    return learning_rate * (n_epochs - epoch) / (n_epochs - n_constant_epochs)
+
+
 def train(
     module: nn.Module,
     objective: Objective,

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from sklearn.exceptions import ConvergenceWarning
 
-from skdyn._sklearn import Interval, StrOptions, _fit_context
+from skdyn._sklearn import HasMethods, Interval, StrOptions, _fit_context
 from skdyn.core.recurrent import ACTIVATIONS, CELLS, NORMALIZATIONS
 from skdyn.core.runtime import one_thread
-from skdyn.dynemo.fitting import check_scale, fit_network, make_loader
+from skdyn.dynemo.fitting import check_scale, fit_network, given_modes, make_loader
 from skdyn.dynemo.inference import FittedDyNeMo
 from skdyn.dynemo.initialisation import METHODS
 from skdyn.dynemo.network import DyNeMoNetwork
@@ -47,7 +47,7 @@ class DyNeMoEstimator(FittedDyNeMo):
     ----------
     n_modes : int, default=6
         Number of modes, at least 2.
-    sequence_length : int, default=200
+    sequence_length : int, default=100
         Rows of the windows on which the recurrent networks are unrolled, at least 2. A session
         that is shorter is one window.
     inference_rnn, model_rnn : {"lstm", "gru"}, default="lstm"
@@ -70,10 +70,10 @@ class DyNeMoEstimator(FittedDyNeMo):
     learn_means, learn_covariances : bool, default=False, True
         Whether the modes' means and covariances are trained or stay as they start.
     initial_means : array-like of shape (n_modes, n_channels), default=None
-        Starting means, in units of X. None for values near zero, or zero if they are not learned.
+        Starting means, in units of X. None leaves them to init_method, or zero if not learned.
     initial_covariances : array-like of shape (n_modes, n_channels, n_channels), default=None
         Starting covariances, in squared units of X; (n_modes, n_channels) will do with
-        diagonal_covariances. None for diagonal matrices near the data's mean squares.
+        diagonal_covariances. None leaves them to init_method.
     diagonal_covariances : bool, default=False
         Whether the modes' covariances are diagonal.
     covariances_epsilon : float, default=1e-6
@@ -85,24 +85,30 @@ class DyNeMoEstimator(FittedDyNeMo):
     kl_annealing_sharpness : float, default=10.0
         Steepness of the tanh.
     n_kl_annealing_epochs : int, default=None
-        Epochs of the rise; None for half of n_epochs.
-    batch_size : int, default=16
-        Windows per gradient step.
+        Epochs of the rise; None for a quarter of n_epochs.
+    batch_size : int or "auto", default="auto"
+        Windows per gradient step. "auto" is one 32nd of the windows, but from 8 to 128.
     learning_rate : float, default=0.01
         Step size of Adam, held during KL annealing.
-    lr_decay : float, default=0.1
-        After that, in its k-th epoch, the rate is learning_rate * exp(-lr_decay * k).
+    lr_decay : float or "linear", default="linear"
+        How the rate falls after that: "linear" to zero at the end of `n_epochs`; with a number, in
+        its k-th epoch it is learning_rate * exp(-lr_decay * k).
     gradient_clip : float, default=None
         Largest norm of the gradient of each weight tensor; None for no limit.
-    n_epochs : int, default=100
+    n_epochs : int, default=40
         Most passes over the data.
     loss_calc : {"mean", "sum"}, default="mean"
         Whether the loss of a window is the mean or the sum over its rows.
-    init_method : {"random_subset", "random"}, default="random_subset"
-        "random" is one draw of all weights. "random_subset" trains `n_init` such draws for
-        `n_init_epochs` each and goes on from the one with the lowest training loss.
+    init_method : {"simplex", "random_subset", "random"}, array-like of shape (n_modes, \
+            n_channels, n_channels) or fitted DyNeMoEstimator, default="simplex"
+        Where the modes start. "simplex": at the vertices of the simplex of least volume that holds
+        the second moments of short windows, found by linear algebra from the data, the same for
+        every random_state; where means are learned, those of the same vertices. "random": one
+        draw. "random_subset": the best of several draws, each trained briefly. An array holds the
+        covariances, in squared units of X, as does a fitted estimator, which gives its means, too,
+        if they are learned. See Notes.
     n_init : int, default=5
-        Draws that are compared.
+        Draws that "random_subset" compares.
     n_init_epochs : int, default=2
         Epochs of each.
     init_take : float in (0, 1], default=1.0
@@ -116,9 +122,10 @@ class DyNeMoEstimator(FittedDyNeMo):
         Whether `fit` goes on from the fitted network, without annealing again.
     tol : float, default=1e-3
         Smallest decrease of the held-out free energy, in nats per row, that counts as progress.
-    n_iter_no_change : int, default=10
+    n_iter_no_change : int, default=None
         Once the KL term has its full weight, training stops after that many epochs without
-        progress. None trains for all `n_epochs` and holds nothing out.
+        progress on held-out windows, and keeps the best weights seen. None trains for all
+        `n_epochs` and holds nothing out.
     validation_fraction : float in (0, 1), default=0.1
         Share of the windows that is held out to be watched. None watches the training windows;
         so it is, too, where there are too few windows to spare one.
@@ -162,6 +169,13 @@ class DyNeMoEstimator(FittedDyNeMo):
     by half, so that a row is inferred from at least a quarter of a window on either side of it,
     wherever the session reaches that far.
 
+    Modes that start from the data or from the caller are held there while the KL term rises, so
+    that the networks learn to infer before the modes move; those of "random" and "random_subset"
+    move from the first step. How the vertices of "simplex" are found is told in
+    `skdyn.dynemo.moments`; a recording of fewer than ten rows per mode starts as by "random". Note
+    that `sklearn.clone` unfits a fitted estimator given as init_method: inside a search or a
+    pipeline give its `covariances_`, or wrap it in `sklearn.frozen.FrozenEstimator`.
+
     X has rows of time: (n_samples, n_channels), one recording. Several sessions come as labels
     per row in `sessions`, as a list of 2-D arrays, or as (n_sessions, n_samples, n_channels); the
     results have the same form. Means are zero unless they are learned: centre the channels first.
@@ -180,7 +194,7 @@ class DyNeMoEstimator(FittedDyNeMo):
     ...     amplitudes=[3, 3], frequencies=[1, 2], sampling_frequency=250, random_state=0)
     >>> X = simulation.time_series
     >>> model = DyNeMoEstimator(
-    ...     n_modes=2, sequence_length=100, n_epochs=4, n_iter_no_change=None, random_state=0)
+    ...     n_modes=2, n_epochs=4, random_state=0)
     >>> alpha = model.fit(X).transform(X)
     >>> alpha.shape
     (1000, 2)
@@ -207,13 +221,13 @@ class DyNeMoEstimator(FittedDyNeMo):
         "kl_annealing_curve": [StrOptions({"tanh", "linear"})],
         "kl_annealing_sharpness": _POSITIVE,
         "n_kl_annealing_epochs": [Interval(Integral, 0, None, closed="left"), None],
-        "batch_size": _COUNT,
+        "batch_size": [*_COUNT, StrOptions({"auto"})],
         "learning_rate": _POSITIVE,
-        "lr_decay": _NOT_NEGATIVE,
+        "lr_decay": [*_NOT_NEGATIVE, StrOptions({"linear"})],
         "gradient_clip": [*_POSITIVE, None],
         "n_epochs": _COUNT,
         "loss_calc": [StrOptions({"mean", "sum"})],
-        "init_method": [StrOptions(set(METHODS))],
+        "init_method": [StrOptions(set(METHODS)), "array-like", HasMethods(["fit", "transform"])],
         "n_init": _COUNT,
         "n_init_epochs": _COUNT,
         "init_take": [Interval(Real, 0, 1, closed="right")],
@@ -230,7 +244,7 @@ class DyNeMoEstimator(FittedDyNeMo):
         self,
         n_modes=6,
         *,
-        sequence_length=200,
+        sequence_length=100,
         inference_rnn="lstm",
         inference_n_layers=1,
         inference_n_units=64,
@@ -255,13 +269,13 @@ class DyNeMoEstimator(FittedDyNeMo):
         kl_annealing_curve="tanh",
         kl_annealing_sharpness=10.0,
         n_kl_annealing_epochs=None,
-        batch_size=16,
+        batch_size="auto",
         learning_rate=0.01,
-        lr_decay=0.1,
+        lr_decay="linear",
         gradient_clip=None,
-        n_epochs=100,
+        n_epochs=40,
         loss_calc="mean",
-        init_method="random_subset",
+        init_method="simplex",
         n_init=5,
         n_init_epochs=2,
         init_take=1.0,
@@ -269,7 +283,7 @@ class DyNeMoEstimator(FittedDyNeMo):
         verbose=0,
         warm_start=False,
         tol=1e-3,
-        n_iter_no_change=10,
+        n_iter_no_change=None,
         validation_fraction=0.1,
         device="cpu",
     ):
@@ -392,10 +406,11 @@ class DyNeMoEstimator(FittedDyNeMo):
         tensor = torch.diag_embed(tensor) if tensor.ndim == 2 else tensor
         covariances = tensor.numpy() * np.outer(scale, scale)
         means = network.means.numpy() * scale
-        if not self.learn_means and self.initial_means is not None:
-            means = np.array(self.initial_means, dtype=np.float64)
-        if not self.learn_covariances and np.ndim(self.initial_covariances) == 3:
-            covariances = np.array(self.initial_covariances, dtype=np.float64)
+        given_means, given_covariances = given_modes(self)
+        if not self.learn_means and given_means is not None:
+            means = np.array(given_means, dtype=np.float64)
+        if not self.learn_covariances and np.ndim(given_covariances) == 3:
+            covariances = np.array(given_covariances, dtype=np.float64)
         return means, covariances
 
     def __sklearn_tags__(self):

@@ -7,10 +7,11 @@ from dataclasses import replace
 import numpy as np
 import torch
 from sklearn.utils import check_array
+from sklearn.utils.validation import check_is_fitted
 
 from skdyn.core.recurrent import RecurrentSettings
 from skdyn.core.runtime import check_device, make_generator
-from skdyn.core.training import Training, TrainingSettings, exponential_decay, train
+from skdyn.core.training import Training, TrainingSettings, exponential_decay, linear_decay, train
 from skdyn.core.windows import (
     WindowLoader,
     Windows,
@@ -23,6 +24,10 @@ from skdyn.core.windows import (
 from skdyn.dynemo.initialisation import METHODS, Start
 from skdyn.dynemo.network import DyNeMoNetwork, NetworkSettings, empty_network
 from skdyn.dynemo.objective import Annealing, FreeEnergy
+
+# Gradient steps in an epoch that are worth their time, and the batches that make good use of a CPU.
+STEPS_PER_EPOCH = 32
+BATCH_SIZES = (8, 128)
 
 
 def fit_network(
@@ -56,10 +61,11 @@ def fit_network(
     objective = FreeEnergy(
         network, estimator.loss_calc, annealing(estimator), generator, loader, held_out
     )
+    size = batch_size(estimator, len(windows))
 
     def epoch_batches(some: Windows):
         moved = jitter(some, n_rows, generator)
-        return (training_loader(moved[i]) for i in batches(moved, estimator.batch_size, generator))
+        return (training_loader(moved[i]) for i in batches(moved, size, generator))
 
     def short_training() -> float:
         n_taken = max(1, round(estimator.init_take * len(windows)))
@@ -71,11 +77,40 @@ def fit_network(
     if _continues(estimator):
         _take_over(network, estimator.network_, settings)
     else:
-        start = Start(network, *modes, random_state, generator, short_training, estimator.n_init)
-        METHODS[estimator.init_method](start)
+        start = Start(
+            network,
+            *modes,
+            random_state,
+            generator,
+            training_loader,
+            short_training,
+            estimator.n_init,
+        )
+        method = estimator.init_method if isinstance(estimator.init_method, str) else "random"
+        objective.hold_modes = METHODS[method](start)
     long = _training_settings(estimator)
     training = train(network, objective, lambda: epoch_batches(windows), long)
     return network.cpu(), training
+
+
+def batch_size(estimator, n_windows: int) -> int:
+    """Windows per gradient step.
+
+    Parameters
+    ----------
+    estimator : DyNeMoEstimator
+        Whose batch_size is taken.
+    n_windows : int
+        Windows that are trained on.
+
+    Returns
+    -------
+    int
+        For "auto" as many as give about `STEPS_PER_EPOCH` steps, within `BATCH_SIZES`.
+    """
+    if estimator.batch_size != "auto":
+        return estimator.batch_size
+    return int(np.clip(n_windows // STEPS_PER_EPOCH, *BATCH_SIZES))
 
 
 def network_settings(estimator, n_channels: int) -> NetworkSettings:
@@ -135,13 +170,55 @@ def annealing(estimator) -> Annealing:
         return Annealing()
     n_epochs = estimator.n_kl_annealing_epochs
     if n_epochs is None:
-        n_epochs = estimator.n_epochs // 2
+        n_epochs = estimator.n_epochs // 4
     if n_epochs > estimator.n_epochs:
         raise ValueError(
             f"Got n_kl_annealing_epochs={n_epochs} and n_epochs={estimator.n_epochs}, expected at "
-            "most as many; raise n_epochs, or leave n_kl_annealing_epochs out for half of them."
+            "most as many; raise n_epochs, or leave it out for a quarter of them."
         )
     return Annealing(estimator.kl_annealing_curve, estimator.kl_annealing_sharpness, n_epochs)
+
+
+def given_modes(estimator) -> tuple:
+    """The means and covariances that the caller has set, in the caller's units.
+
+    Parameters
+    ----------
+    estimator : DyNeMoEstimator
+        Whose init_method, initial_means and initial_covariances are taken.
+
+    Returns
+    -------
+    means, covariances : array-like or None
+        None where the caller left them open.
+
+    Raises
+    ------
+    ValueError
+        If covariances are given twice.
+    sklearn.exceptions.NotFittedError
+        If init_method is an estimator that is not fitted.
+    """
+    method = estimator.init_method
+    means, covariances = estimator.initial_means, estimator.initial_covariances
+    if isinstance(method, str):
+        return means, covariances
+    if covariances is not None:
+        raise ValueError(
+            "Got initial_covariances and an init_method that holds covariances, expected one of "
+            "them; leave initial_covariances out."
+        )
+    if not hasattr(method, "fit"):
+        return means, method
+    check_is_fitted(
+        method,
+        "covariances_",
+        msg="Got an init_method of class %(name)s that is not fitted, expected a fitted one. "
+        "sklearn.clone unfits it: give its covariances_, or wrap it in FrozenEstimator.",
+    )
+    if estimator.learn_means and means is None:
+        means = method.means_
+    return means, method.covariances_
 
 
 def starting_modes(estimator, scale: np.ndarray) -> tuple[np.ndarray | None, np.ndarray | None]:
@@ -168,7 +245,7 @@ def starting_modes(estimator, scale: np.ndarray) -> tuple[np.ndarray | None, np.
         If shapes are wrong, a covariance is not symmetric positive definite, or nothing is left
         that could tell the modes apart.
     """
-    means, covariances = estimator.initial_means, estimator.initial_covariances
+    means, covariances = given_modes(estimator)
     learns = estimator.learn_means or estimator.learn_covariances
     if not learns and means is None and covariances is None:
         raise ValueError(
@@ -180,7 +257,8 @@ def starting_modes(estimator, scale: np.ndarray) -> tuple[np.ndarray | None, np.
         means = _check_shape(check_array(means), (shape,), "initial_means") / scale
     if covariances is not None:
         diagonal = estimator.diagonal_covariances
-        covariances = _check_covariances(covariances, shape, diagonal=diagonal)
+        name = "init_method" if estimator.initial_covariances is None else "initial_covariances"
+        covariances = _check_covariances(covariances, shape, name, diagonal=diagonal)
         squared = scale**2 if covariances.ndim == 2 else np.outer(scale, scale)
         covariances = covariances / squared
     return means, covariances
@@ -193,9 +271,8 @@ def _check_shape(array: np.ndarray, shapes: tuple, name: str) -> np.ndarray:
     return array
 
 
-def _check_covariances(given, shape: tuple[int, int], *, diagonal: bool) -> np.ndarray:
+def _check_covariances(given, shape: tuple[int, int], name: str, *, diagonal: bool) -> np.ndarray:
     """Positive definite matrices, or their diagonals where the model has only those."""
-    name = "initial_covariances"
     array = check_array(given, allow_nd=True, dtype=np.float64)
     full = (*shape, shape[1])
     _check_shape(array, (full, shape) if diagonal else (full,), name)
@@ -225,9 +302,14 @@ def _check_covariances(given, shape: tuple[int, int], *, diagonal: bool) -> np.n
 def _training_settings(estimator, n_epochs: int | None = None, label="DyNeMo") -> TrainingSettings:
     """For the training itself or, with `n_epochs`, for the short one of a candidate start."""
     n_constant = annealing(estimator).n_epochs
+    rate, decay = estimator.learning_rate, estimator.lr_decay
 
     def learning_rate(epoch: int) -> float:
-        return exponential_decay(epoch, estimator.learning_rate, estimator.lr_decay, n_constant)
+        if n_epochs is not None:
+            return rate
+        if decay == "linear":
+            return linear_decay(epoch, rate, estimator.n_epochs, n_constant)
+        return exponential_decay(epoch, rate, decay, n_constant)
 
     return TrainingSettings(
         n_epochs=n_epochs or estimator.n_epochs,

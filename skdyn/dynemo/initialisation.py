@@ -1,26 +1,34 @@
 """Where training starts: the weights of the networks, and the modes.
 
-A method is a function of a `Start` that leaves `start.network` ready for training. New methods
-are added to `METHODS`.
+A method is a function of a `Start` that leaves `start.network` ready for training, and tells
+whether its modes are worth holding while the networks learn to infer. New methods are added to
+`METHODS`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from scipy.sparse.linalg import ArpackError
 from scipy.stats import truncnorm
 from torch import Tensor
 
 from skdyn.core.training import FitDivergedError
+from skdyn.core.windows import WindowLoader
+from skdyn.dynemo.moments import modes_from_moments
 from skdyn.dynemo.network import DyNeMoNetwork, NetworkSettings
 
 # Spread of the starting values, from osl-dynamics: normal, cut off at two standard deviations.
 VARIANCE_SPREAD = 0.1
 DIAGONAL_VARIANCE_SPREAD = 0.05
 MEAN_SPREAD = 0.02
+
+# Fewer rows than that do not show where modes lie.
+MIN_ROWS_PER_MODE = 10
 
 
 @dataclass(frozen=True)
@@ -37,6 +45,8 @@ class Start:
         Where the modes are drawn from.
     generator : torch.Generator
         Where the weights of the networks are drawn from.
+    loader : WindowLoader
+        The recording.
     short_training : callable
         Trains the network for a few epochs on a random part of the windows, and gives the last
         training loss.
@@ -49,17 +59,31 @@ class Start:
     covariances: np.ndarray | None
     random_state: np.random.RandomState
     generator: torch.Generator
+    loader: WindowLoader
     short_training: Callable[[], float]
     n_init: int
 
+    @property
+    def is_open(self) -> bool:
+        """Whether modes are to be learned that the caller has not set."""
+        settings = self.network.settings
+        return (settings.learn_means and self.means is None) or (
+            settings.learn_covariances and self.covariances is None
+        )
 
-def random(start: Start) -> None:
+
+def random(start: Start) -> bool:
     """One random draw of all weights.
 
     Parameters
     ----------
     start : Start
         What there is to work with.
+
+    Returns
+    -------
+    bool
+        Whether the modes come from the data or from the caller.
     """
     settings = start.network.settings
     means, covariances = _random_modes(settings, start.random_state)
@@ -68,9 +92,10 @@ def random(start: Start) -> None:
         _tensor(means if start.means is None else start.means, start.network),
         _tensor(covariances if start.covariances is None else start.covariances, start.network),
     )
+    return not start.is_open
 
 
-def random_subset(start: Start) -> None:
+def random_subset(start: Start) -> bool:
     """The best of several random draws, each trained briefly on a random part of the data.
 
     The draw with the lowest last training loss is kept, with what it has learned.
@@ -79,6 +104,11 @@ def random_subset(start: Start) -> None:
     ----------
     start : Start
         What there is to work with.
+
+    Returns
+    -------
+    bool
+        Whether the modes come from the data or from the caller.
     """
     best_loss, best_weights, divergence = np.inf, None, None
     for _ in range(start.n_init):
@@ -95,9 +125,39 @@ def random_subset(start: Start) -> None:
         assert divergence is not None
         raise divergence
     start.network.load_state_dict(best_weights)
+    return False
 
 
-METHODS: dict[str, Callable[[Start], None]] = {"random": random, "random_subset": random_subset}
+def simplex(start: Start) -> bool:
+    """Modes at the corners of the simplex in which the moments of short windows lie.
+
+    Where the modes are given, the recording has fewer than ten rows per mode, or its moments never
+    change, this is `random`.
+
+    Parameters
+    ----------
+    start : Start
+        What there is to work with.
+
+    Returns
+    -------
+    bool
+        Whether the modes come from the data or from the caller.
+    """
+    settings, loader = start.network.settings, start.loader
+    if start.is_open and sum(map(len, loader.sessions)) >= MIN_ROWS_PER_MODE * settings.n_modes:
+        # No eigenvectors, or points that are all equal: there is nothing to start from.
+        with suppress(ArpackError, np.linalg.LinAlgError):
+            found = modes_from_moments(loader, settings, (start.means, start.covariances))
+            start = replace(start, means=found[0], covariances=found[1])
+    return random(start)
+
+
+METHODS: dict[str, Callable[[Start], bool]] = {
+    "simplex": simplex,
+    "random": random,
+    "random_subset": random_subset,
+}
 
 
 def _random_modes(

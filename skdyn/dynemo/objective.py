@@ -23,7 +23,7 @@ from skdyn.core.windows import WindowLoader, Windows, batches, cut_windows, stit
 from skdyn.dynemo.network import DyNeMoNetwork
 
 # Rows that go through the networks at once when nothing is trained.
-ROWS_AT_ONCE = 2**15
+ROWS_AT_ONCE = 2**13
 
 
 def kl_annealing_factor(epoch: int, curve: str, sharpness: float, n_epochs: int) -> float:
@@ -119,6 +119,8 @@ class FreeEnergy:
         Reads the held-out windows.
     held_out : Windows
         What early stopping watches.
+    hold_modes : bool
+        Whether means and covariances stay where they are while the weight of the KL term rises.
     """
 
     network: DyNeMoNetwork
@@ -127,6 +129,7 @@ class FreeEnergy:
     generator: torch.Generator
     loader: WindowLoader
     held_out: Windows
+    hold_modes: bool = False
 
     def training_terms(self, batch: Tensor, epoch: int) -> dict[str, Tensor]:
         """Loss of one batch and its parts.
@@ -149,11 +152,12 @@ class FreeEnergy:
             mean.shape, generator=self.generator, device=mean.device, dtype=mean.dtype
         )
         theta = mean + std * noise
+        means, covariances = network.mode_means(), network.mode_covariances()
+        if self.hold_modes and epoch < self.annealing.n_epochs:
+            covariances = covariances.detach()
+            means = means if means is None else means.detach()
         log_likelihood = mixture_log_likelihood(
-            batch.flatten(0, 1),
-            network.mixing(theta).flatten(0, 1),
-            network.mode_means(),
-            network.mode_covariances(),
+            batch.flatten(0, 1), network.mixing(theta).flatten(0, 1), means, covariances
         )
         kl = kl_divergence((mean, std), network.prior(theta, self.generator))
         per_window = 1 if self.loss_calc == "sum" else batch.shape[1]

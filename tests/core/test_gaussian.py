@@ -10,6 +10,7 @@ from skdyn.core.gaussian import (
     covariances_from_vectors,
     mixture_log_likelihood,
     mixture_log_prob,
+    precisions,
     safe_cholesky,
     sample_mixture,
     vectors_from_covariances,
@@ -296,6 +297,50 @@ def test_unreachable_covariances_give_finite_neighbours(diagonal):
     assert (again - given).abs().max() <= 1.2e-3
     if not diagonal:
         assert torch.linalg.eigvalsh(again).min() > 0
+
+
+# Factors and inverses by parts.
+
+
+@pytest.mark.parametrize("n_channels", [1, 24, 25, 49, 80, 131])
+def test_precisions_and_determinants_equal_numpys(n_channels):
+    matrices = problem(n_modes=5, n_channels=n_channels)[3]
+    inverses, log_diagonals = precisions(matrices)
+    np.testing.assert_allclose(inverses, np.linalg.inv(matrices.numpy()), rtol=1e-8, atol=1e-9)
+    np.testing.assert_allclose(2 * log_diagonals, np.linalg.slogdet(matrices)[1], rtol=1e-10)
+
+
+def test_inverses_by_parts_are_as_accurate_as_lapacks():
+    rng = np.random.default_rng(0)
+    axes = np.linalg.qr(rng.standard_normal((50, 80, 80)))[0]
+    exact = torch.tensor(axes * np.logspace(0, -5, 80) @ axes.swapaxes(1, 2))
+    exact = (exact + exact.mT) / 2
+    matrices = exact.float()
+    true = torch.linalg.inv(matrices.double())
+    lapack = torch.cholesky_inverse(torch.linalg.cholesky(matrices))
+    errors = [(found - true).norm(dim=(1, 2)) for found in (precisions(matrices)[0], lapack)]
+    assert errors[0].max() < 3 * errors[1].max()
+
+
+def test_gradcheck_by_parts():
+    x, alpha, _, covariances, _ = problem(n_rows=3, n_modes=2, n_channels=27)
+    alpha, covariances = alpha.requires_grad_(), (covariances + torch.eye(27)).requires_grad_()
+    x, symmetric = x / 10, lambda matrix: (matrix + matrix.mT) / 2
+    torch.autograd.gradcheck(
+        lambda a, d: mixture_log_likelihood(x, a, None, symmetric(d)), (alpha, covariances)
+    )
+
+
+def test_a_bad_matrix_is_loaded_by_parts_too_and_spoils_no_other():
+    good = problem(n_modes=2, n_channels=40)[3].float()
+    row = torch.randn(1, 40, generator=torch.Generator().manual_seed(0))
+    singular, hopeless = (row.T @ row)[None], -torch.eye(40)[None]
+    inverses, log_diagonals = precisions(torch.cat([good, singular, hopeless]))
+    assert torch.equal(inverses[:2], precisions(good)[0])
+    factor = safe_cholesky(singular)
+    torch.testing.assert_close(log_diagonals[2:3], factor.diagonal(dim1=1, dim2=2).log().sum(-1))
+    torch.testing.assert_close(inverses[2:3], torch.cholesky_inverse(factor), rtol=1e-2, atol=1e-2)
+    assert inverses[3].isnan().any() and log_diagonals[3].isnan()
 
 
 # The one policy for bad matrices.

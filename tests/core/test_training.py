@@ -10,6 +10,7 @@ from skdyn.core.training import (
     FitDivergedError,
     TrainingSettings,
     exponential_decay,
+    linear_decay,
     train,
 )
 
@@ -88,6 +89,16 @@ def test_exponential_decay_against_the_loop_of_the_reference(n_constant):
 def test_first_epoch_has_decayed_once_without_annealing():
     assert exponential_decay(0, 1.0, 0.1) == pytest.approx(math.exp(-0.1), rel=1e-15)
     assert exponential_decay(5, 1.0, 0.0) == 1.0
+
+
+@pytest.mark.parametrize(("n_epochs", "n_constant"), [(1, 0), (10, 0), (10, 4), (10, 9), (10, 10)])
+def test_linear_decay_is_held_and_then_falls_in_equal_steps_to_zero(n_epochs, n_constant):
+    rates = [linear_decay(epoch, 0.02, n_epochs, n_constant) for epoch in range(n_epochs)]
+    assert rates[: n_constant + 1] == [0.02] * min(n_constant + 1, n_epochs)
+    if n_constant < n_epochs:
+        steps = -np.diff([*rates[n_constant:], 0.0])
+        np.testing.assert_allclose(steps, 0.02 / (n_epochs - n_constant), rtol=1e-12)
+    assert min(rates) > 0
 
 
 def test_the_schedule_is_what_trains_and_what_is_recorded():

@@ -1,0 +1,293 @@
+"""Where a fit of DyNeMoEstimator starts, what is held there, and the defaults that go with it."""
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.frozen import FrozenEstimator
+
+from skdyn import DyNeMoEstimator, match_modes
+from skdyn.dynemo import fitting
+from skdyn.simulation import MixedSineMVN
+
+COVARIANCES = np.stack([np.diag([1, 2, 3, 4, 5.0]), np.eye(5)]) + 0.2
+# The KL term rises until the end.
+HELD = {"n_epochs": 3, "n_kl_annealing_epochs": 3}
+
+
+def same_modes(first, second):
+    return np.array_equal(first.covariances_, second.covariances_) and np.array_equal(
+        first.means_, second.means_
+    )
+
+
+# The default start
+
+
+@pytest.mark.parametrize("learn_means", [False, True])
+def test_the_default_start_is_the_same_for_every_seed(small_dynemo, recording, learn_means):
+    settings = HELD | {"learn_means": learn_means}
+    models = [small_dynemo(random_state=seed, **settings).fit(recording) for seed in (0, 1, None)]
+    assert same_modes(models[0], models[1])
+    assert same_modes(models[0], models[2])
+    assert models[0].means_.any() == learn_means
+    assert models[0].history_["loss"] != models[1].history_["loss"]
+    drawn = [
+        small_dynemo(random_state=seed, init_method="random", **settings).fit(recording)
+        for seed in (0, 1)
+    ]
+    assert not same_modes(*drawn)
+
+
+def test_the_default_start_is_near_the_modes(small_dynemo, small_simulation):
+    found = small_dynemo(**HELD).fit(small_simulation.time_series).covariances_
+    truth = small_simulation.covariances
+    pairs = np.corrcoef(found.reshape(2, -1), truth.reshape(2, -1))[:2, 2:]
+    assert max(np.trace(pairs), np.trace(pairs[::-1])) / 2 > 0.9
+
+
+def test_the_default_start_scales_with_the_unit_of_the_data(small_dynemo, recording):
+    unit = np.array([1e-6, 1e6, 1.0, 1e-3, 10.0])
+    plain = small_dynemo(**HELD).fit(recording)
+    scaled = small_dynemo(**HELD).fit(recording * unit)
+    np.testing.assert_allclose(
+        scaled.covariances_ / np.outer(unit, unit), plain.covariances_, rtol=1e-3, atol=1e-4
+    )
+
+
+@pytest.mark.parametrize("parameters", [{}, {"learn_means": True}, {"diagonal_covariances": True}])
+def test_a_recording_of_too_few_rows_starts_at_random(
+    small_dynemo, recording, same_fit, parameters
+):
+    few, enough = recording[:19], recording[:20]
+    drawn = {"init_method": "random"} | parameters
+    assert same_fit(small_dynemo(**parameters).fit(few), small_dynemo(**drawn).fit(few))
+    assert not same_fit(small_dynemo(**parameters).fit(enough), small_dynemo(**drawn).fit(enough))
+
+
+def test_where_all_modes_are_given_nothing_is_sought(small_dynemo, recording, same_fit):
+    models = [
+        small_dynemo(initial_covariances=COVARIANCES, init_method=method).fit(recording)
+        for method in ("simplex", "random")
+    ]
+    assert same_fit(*models)
+
+
+# Modes that are held
+
+
+@pytest.mark.parametrize("learn_means", [False, True])
+def test_modes_from_the_data_are_held_while_the_kl_term_rises(small_dynemo, recording, learn_means):
+    def fit(**settings):
+        return small_dynemo(learn_means=learn_means, **settings).fit(recording)
+
+    start = fit(n_epochs=1, n_kl_annealing_epochs=1)
+    held = fit(n_epochs=4, n_kl_annealing_epochs=4)
+    moved = fit(n_epochs=5, n_kl_annealing_epochs=4)
+    assert same_modes(start, held)
+    assert not np.array_equal(held.covariances_, moved.covariances_)
+    assert learn_means != np.array_equal(held.means_, moved.means_)
+    # The networks learn meanwhile.
+    assert held.history_["ll_loss"][-1] < held.history_["ll_loss"][0]
+
+
+@pytest.mark.parametrize("name", ["initial_covariances", "init_method"])
+def test_modes_from_the_caller_are_held_while_the_kl_term_rises(small_dynemo, recording, name):
+    X = 3 * recording
+    held = small_dynemo(**{name: COVARIANCES}, **HELD).fit(X)
+    np.testing.assert_allclose(held.covariances_, COVARIANCES, rtol=1e-4, atol=1e-5)
+    moved = small_dynemo(**{name: COVARIANCES}, **(HELD | {"n_epochs": 4})).fit(X)
+    assert np.abs(moved.covariances_ - COVARIANCES).max() > 0.01
+
+
+@pytest.mark.parametrize("method", ["random", "random_subset"])
+def test_random_modes_move_at_once(small_dynemo, recording, method):
+    settings = {"n_epochs": 1, "n_kl_annealing_epochs": 1, "n_init_epochs": 1}
+    still, moved = (
+        small_dynemo(init_method=method, learning_rate=rate, **settings).fit(recording)
+        for rate in (1e-12, 0.01)
+    )
+    assert np.abs(still.covariances_ - moved.covariances_).max() > 1e-3
+
+
+@pytest.mark.parametrize("parameters", [{"do_kl_annealing": False}, {"n_kl_annealing_epochs": 0}])
+def test_without_annealing_nothing_is_held(small_dynemo, recording, parameters):
+    settings = {"n_epochs": 1, "init_method": COVARIANCES} | parameters
+    moved = small_dynemo(**settings).fit(recording)
+    assert np.abs(moved.covariances_ - COVARIANCES).max() > 0.01
+
+
+def test_a_warm_start_holds_nothing_and_seeks_nothing(small_dynemo, recording):
+    model = small_dynemo(warm_start=True, **HELD).fit(recording)
+    before = model.covariances_
+    after = model.fit(recording).covariances_
+    assert 0 < np.abs(after - before).max() < 1
+
+
+# Modes of the caller's
+
+
+@pytest.mark.parametrize("learn_means", [False, True])
+def test_a_fitted_estimator_gives_its_modes(small_dynemo, recording, same_fit, learn_means):
+    settings = {"learn_means": learn_means, "random_state": 1}
+    fitted = small_dynemo(learn_means=learn_means).fit(recording)
+    means = fitted.means_ if learn_means else None
+    models = [
+        small_dynemo(init_method=fitted, **settings),
+        small_dynemo(init_method=FrozenEstimator(fitted), **settings),
+        clone(small_dynemo(init_method=FrozenEstimator(fitted), **settings)),
+        small_dynemo(init_method=fitted.covariances_, initial_means=means, **settings),
+        small_dynemo(init_method=fitted.covariances_.tolist(), initial_means=means, **settings),
+        small_dynemo(initial_covariances=fitted.covariances_, initial_means=means, **settings),
+    ]
+    for model in models:
+        model.fit(recording)
+        assert same_fit(models[0], model)
+    assert not same_fit(models[0], small_dynemo(**settings).fit(recording))
+
+
+def test_initial_means_go_before_those_of_a_fitted_estimator(small_dynemo, recording):
+    fitted = small_dynemo(learn_means=True).fit(recording)
+    settings = HELD | {"learn_means": True, "init_method": fitted}
+    means = np.full((2, 5), 0.3)
+    np.testing.assert_allclose(
+        small_dynemo(**settings).fit(recording).means_, fitted.means_, rtol=1e-5
+    )
+    model = small_dynemo(initial_means=means, **settings).fit(recording)
+    np.testing.assert_allclose(model.means_, means, rtol=1e-5)
+
+
+@pytest.mark.parametrize("from_estimator", [False, True])
+def test_given_covariances_that_are_not_learned_stay_to_the_bit(
+    small_dynemo, recording, from_estimator
+):
+    fitted = small_dynemo().fit(recording)
+    covariances = fitted.covariances_.copy()
+    given = fitted if from_estimator else covariances
+    model = small_dynemo(init_method=given, learn_covariances=False, n_epochs=4).fit(recording)
+    np.testing.assert_array_equal(model.covariances_, covariances)
+    assert model.covariances_ is not fitted.covariances_
+    assert model.init_method is given
+    np.testing.assert_array_equal(fitted.covariances_, covariances)
+
+
+def test_diagonals_may_be_given(small_dynemo, recording):
+    variances = np.array([[1, 2, 3, 4, 5.0], [1, 1, 1, 1, 1]])
+    settings = HELD | {"diagonal_covariances": True}
+    model = small_dynemo(init_method=variances, **settings).fit(recording)
+    np.testing.assert_allclose(model.covariances_, variances[:, :, None] * np.eye(5), rtol=1e-4)
+    again = small_dynemo(init_method=model, **settings).fit(recording)
+    np.testing.assert_allclose(again.covariances_, model.covariances_, rtol=1e-4)
+
+
+def test_a_clone_of_a_fitted_estimator_says_what_to_do(small_dynemo, recording):
+    fitted = small_dynemo().fit(recording)
+    model = clone(small_dynemo(init_method=fitted))
+    with pytest.raises(NotFittedError, match=r"clone unfits it.*covariances_.*FrozenEstimator"):
+        model.fit(recording)
+    with pytest.raises(NotFittedError, match="not fitted, expected a fitted one"):
+        small_dynemo(init_method=FrozenEstimator(small_dynemo())).fit(recording)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        (
+            {"init_method": COVARIANCES, "initial_covariances": COVARIANCES},
+            "leave initial_covariances out",
+        ),
+        ({"init_method": COVARIANCES, "n_modes": 3}, r"\(2, 5, 5\), expected \(3, 5, 5\)"),
+        ({"init_method": COVARIANCES[0]}, r"\(5, 5\), expected \(2, 5, 5\)"),
+        ({"init_method": -COVARIANCES}, "eigenvalue"),
+        ({"init_method": COVARIANCES * np.nan}, "NaN"),
+        ({"init_method": "kmeans"}, "'init_method' parameter"),
+        ({"init_method": None}, "'init_method' parameter"),
+        ({"init_method": 3}, "'init_method' parameter"),
+        ({"batch_size": "all"}, "'batch_size' parameter"),
+        ({"batch_size": 0}, "'batch_size' parameter"),
+        ({"lr_decay": "cosine"}, "'lr_decay' parameter"),
+        ({"lr_decay": -0.1}, "'lr_decay' parameter"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else None,
+)
+def test_bad_starts(small_dynemo, recording, parameters, message):
+    with pytest.raises(ValueError, match=message):
+        small_dynemo(**parameters).fit(recording)
+
+
+def test_a_fitted_estimator_and_initial_covariances_contradict(small_dynemo, recording):
+    fitted = small_dynemo().fit(recording)
+    model = small_dynemo(init_method=fitted, initial_covariances=COVARIANCES)
+    with pytest.raises(ValueError, match="leave initial_covariances out"):
+        model.fit(recording)
+
+
+# Schedules and batches
+
+
+def test_the_learning_rate_falls_in_equal_steps_by_default(small_dynemo, recording):
+    rates = np.array(small_dynemo(n_epochs=8).fit(recording).history_["learning_rate"])
+    np.testing.assert_allclose(rates[:3], 0.01, rtol=1e-12)
+    np.testing.assert_allclose(np.diff(rates[2:]), -0.01 / 6, rtol=1e-9)
+    assert rates[-1] == pytest.approx(0.01 / 6)
+
+
+def test_the_learning_rate_falls_exponentially_with_a_number(small_dynemo, recording):
+    rates = small_dynemo(n_epochs=5, lr_decay=0.5).fit(recording).history_["learning_rate"]
+    np.testing.assert_allclose(rates, 0.01 * np.exp([0, -0.5, -1, -1.5, -2]), rtol=1e-12)
+
+
+def test_the_kl_term_rises_for_a_quarter_of_the_epochs(small_dynemo, recording):
+    factor = np.array(small_dynemo(n_epochs=16).fit(recording).history_["kl_factor"])
+    assert (factor[:4] < 1).all()
+    assert (factor[4:] == 1).all()
+
+
+@pytest.mark.parametrize("n_epochs", [1, 3])
+def test_the_rate_of_a_short_training_stays_positive(small_dynemo, n_epochs):
+    model = small_dynemo(n_epochs=n_epochs, n_init_epochs=6, init_method="random_subset")
+    settings = fitting._training_settings(model, n_epochs=model.n_init_epochs)
+    assert min(map(settings.learning_rate, range(settings.n_epochs))) > 0
+
+
+@pytest.mark.parametrize(
+    ("n_windows", "size"),
+    [(1, 8), (256, 8), (287, 8), (288, 9), (1000, 31), (4096, 128), (10**6, 128)],
+)
+def test_automatic_batch_size(n_windows, size):
+    assert fitting.batch_size(DyNeMoEstimator(), n_windows) == size
+    assert fitting.batch_size(DyNeMoEstimator(batch_size=5), n_windows) == 5
+
+
+def test_few_windows_are_trained_on_in_batches_of_eight(small_dynemo, recording, same_fit):
+    plain, eight = small_dynemo().fit(recording), small_dynemo(batch_size=8).fit(recording)
+    assert same_fit(plain, eight)
+
+
+# All together
+
+
+def test_a_soft_mixture_is_recovered_in_few_epochs():
+    simulation = MixedSineMVN(
+        6000,
+        4,
+        8,
+        relative_activation=[0] * 4,
+        amplitudes=[4] * 4,
+        frequencies=[0.5, 1.2, 2, 3],
+        sampling_frequency=250,
+        random_state=2,
+    ).standardize()
+    model = DyNeMoEstimator(
+        4,
+        n_epochs=20,
+        sequence_length=50,
+        inference_n_units=32,
+        model_n_units=32,
+        random_state=0,
+    )
+    alpha = model.fit_transform(simulation.time_series)
+    truth, found = match_modes(simulation.mode_time_course, alpha)
+    pairs = [np.corrcoef(*columns)[0, 1] for columns in zip(truth.T, found.T, strict=True)]
+    assert np.mean(pairs) > 0.88
+    assert min(pairs) > 0.8
