@@ -110,13 +110,17 @@ def plot(rows, path):
     left.loglog(n_rows, seconds[0] * n_rows / n_rows[0], "k--", linewidth=1, label="slope one")
     left.set(xlabel="Rows", ylabel="CPU seconds per epoch")
     left.legend(frameon=False)
+    left.set_xticks(n_rows, [f"{count}" for count in n_rows])
+    left.minorticks_off()
     data, peak = (np.array([row[name] for row in rows[1:]]) for name in ("data_mb", "peak_mb"))
     data, peak = data - rows[0]["data_mb"], peak - rows[0]["peak_mb"]
     right.loglog(data, peak, "o-", label="measured")
     right.loglog(data, data, "k--", linewidth=1, label="the data alone")
-    label = f"MB more than with {rows[0]['n_rows']} rows"
-    right.set(xlabel=f"Size of the data, {label}", ylabel=f"Peak memory, {label}")
+    right.set_title(f"MB more than with {rows[0]['n_rows']} rows", fontsize="medium")
+    right.set(xlabel="Size of the data", ylabel="Peak memory of the process")
     right.legend(frameon=False)
+    right.set_xticks(data, [f"{size:.3g}" for size in data])
+    right.minorticks_off()
     for ax in (left, right):
         ax.spines[["top", "right"]].set_visible(False)
     fig.savefig(path, dpi=150)

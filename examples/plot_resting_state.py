@@ -82,8 +82,8 @@ def main():
     print(f"25 components hold {pca.explained_variance_ratio_.sum():.0%} of the variance")
     components = [pca.transform(recording) for recording in recordings]
 
-    effort = {"n_epochs": 4, "n_init": 1, "n_iter_no_change": None} if arguments.quick else {}
-    model = DyNeMoEstimator(n_modes=6, sequence_length=100, random_state=0, verbose=1, **effort)
+    effort = {"n_epochs": 4} if arguments.quick else {}
+    model = DyNeMoEstimator(n_modes=6, random_state=0, verbose=1, **effort)
     alphas = model.fit_transform(components)
     print(model.summary())
     rows = np.concatenate(components)

@@ -94,8 +94,7 @@ def test_the_programs_in_the_readme_run(number, tmp_path):
     program = re.sub(r"n_samples=\d+", "n_samples=1000", "\n".join(programs))
     program = re.sub(
         r"(DyNeMoEstimator\([^)]*)\)",
-        r"\1, n_epochs=2, n_init=1, "
-        r"n_iter_no_change=None)",
+        r"\1, n_epochs=2)",
         program,
     )
     done = run(["-c", program], tmp_path)

@@ -154,11 +154,14 @@ class Moments:
         self.edges = np.cumsum([0, *map(len, pieces)])
         rows = np.concatenate(pieces)
         self.n_rows, self.n_channels = rows.shape
+        self.center = rows.mean(axis=0) if means else np.zeros_like(rows[0])
+        rows -= self.center
         second = rows.T @ rows / np.float32(self.n_rows)
         if diagonal:
             second = np.diag(np.diag(second))
         values, axes = np.linalg.eigh(second.astype(np.float64))
-        roots = np.sqrt(np.maximum(values, RESOLUTION * values[-1]))
+        smallest = max(RESOLUTION * values[-1], np.finfo(np.float32).tiny)
+        roots = np.sqrt(np.maximum(values, smallest))
         # Symmetric, so that diagonal covariances stay diagonal.
         self.unwhiten = (axes * roots) @ axes.T
         self.rows = rows @ ((axes / roots) @ axes.T).astype(np.float32)
@@ -331,7 +334,9 @@ class Moments:
             Means and covariances, or diagonals of them; None for what does not count here.
         """
         levels, products = zip(*map(self._split, self.average + vertices), strict=True)
-        means = np.stack(levels) @ self.unwhiten / math.sqrt(2) if self.means else None
+        means = None
+        if self.means:
+            means = np.stack(levels) @ self.unwhiten / math.sqrt(2) + self.center
         if not self.covariances:
             return [means, None]
         if self.diagonal:
