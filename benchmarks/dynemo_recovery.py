@@ -8,7 +8,7 @@ memory of the fit, which runs in a process of its own on one thread.
 
 The free energy is given twice, in nats per row: as `DyNeMoEstimator.free_energy` defines it, every
 row inferred with context on both sides, and as the reference implementation does, from windows of
-200 rows that do not overlap ("windows").
+the length trained on that do not overlap ("windows").
 
 Each fit adds a line of JSON to the output file as soon as it is done. A run that was stopped goes
 on from there: what is in the file is not fitted again, so name a new file after a change of skdyn.
@@ -30,7 +30,6 @@ from skdyn.metrics import alpha_correlation, dice_coefficient
 from skdyn.simulation import MixedSineMVN
 
 N_ROWS = 25600
-WINDOW = 200
 
 
 def mixture(n_modes, n_channels, seed, means="zero", n_rows=N_ROWS):
@@ -95,8 +94,8 @@ def source():
 
 def windows_free_energy(model, X):
     """Free energy from windows that do not overlap, each inferred for itself."""
-    windows = [X[i : i + WINDOW] for i in range(0, len(X), WINDOW)]
-    bounds = model.set_params(sequence_length=WINDOW).score_samples(windows)
+    length = model.sequence_length
+    bounds = model.score_samples([X[i : i + length] for i in range(0, len(X), length)])
     return -float(np.concatenate(bounds).mean())
 
 

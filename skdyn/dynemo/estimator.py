@@ -47,7 +47,7 @@ class DyNeMoEstimator(FittedDyNeMo):
     ----------
     n_modes : int, default=6
         Number of modes, at least 2.
-    sequence_length : int, default=100
+    sequence_length : int, default=200
         Rows of the windows on which the recurrent networks are unrolled, at least 2. A session
         that is shorter is one window.
     inference_rnn, model_rnn : {"lstm", "gru"}, default="lstm"
@@ -87,7 +87,7 @@ class DyNeMoEstimator(FittedDyNeMo):
     n_kl_annealing_epochs : int, default=None
         Epochs of the rise; None for a quarter of n_epochs.
     batch_size : int or "auto", default="auto"
-        Windows per gradient step. "auto" is one 32nd of the windows, but from 8 to 128.
+        Windows per gradient step. "auto" is one 32nd of the windows, but from 4 to 64.
     learning_rate : float, default=0.01
         Step size of Adam, held during KL annealing.
     lr_decay : float or "linear", default="linear"
@@ -244,7 +244,7 @@ class DyNeMoEstimator(FittedDyNeMo):
         self,
         n_modes=6,
         *,
-        sequence_length=100,
+        sequence_length=200,
         inference_rnn="lstm",
         inference_n_layers=1,
         inference_n_units=64,

@@ -27,7 +27,7 @@ from skdyn.dynemo.objective import Annealing, FreeEnergy
 
 # Gradient steps in an epoch that are worth their time, and the batches that make good use of a CPU.
 STEPS_PER_EPOCH = 32
-BATCH_SIZES = (8, 128)
+BATCH_SIZES = (4, 64)
 
 
 def fit_network(
