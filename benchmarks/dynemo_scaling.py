@@ -112,15 +112,14 @@ def plot(rows, path):
     left.legend(frameon=False)
     left.set_xticks(n_rows, [f"{count}" for count in n_rows])
     left.minorticks_off()
-    data, peak = (np.array([row[name] for row in rows[1:]]) for name in ("data_mb", "peak_mb"))
-    data, peak = data - rows[0]["data_mb"], peak - rows[0]["peak_mb"]
-    right.loglog(data, peak, "o-", label="measured")
-    right.loglog(data, data, "k--", linewidth=1, label="the data alone")
-    right.set_title(f"MB more than with {rows[0]['n_rows']} rows", fontsize="medium")
-    right.set(xlabel="Size of the data", ylabel="Peak memory of the process")
-    right.legend(frameon=False)
-    right.set_xticks(data, [f"{size:.3g}" for size in data])
-    right.minorticks_off()
+    data, peak = (np.array([row[name] for row in rows]) for name in ("data_mb", "peak_mb"))
+    right.plot(data, peak, "o-", label="measured")
+    right.plot(
+        data, peak[0] + data - data[0], "k--", linewidth=1, label="growing by the data alone"
+    )
+    right.set(xlabel="Data (MB)", ylabel="Peak memory of the process (MB)")
+    right.set_ylim(0, 1.2 * peak.max())
+    right.legend(frameon=False, loc="lower right")
     for ax in (left, right):
         ax.spines[["top", "right"]].set_visible(False)
     fig.savefig(path, dpi=150)
