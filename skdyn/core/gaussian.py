@@ -18,7 +18,7 @@ so larger matrices are factored and inverted by parts: with L = [[L1, 0], [B, L2
     L1 L1' = M11,    B = M21 L1'^-1,    L2 L2' = M22 - B B',
     L^-1 = [[L1^-1, 0], [-L2^-1 B L1^-1, L2^-1]],    M^-1 = L^-1' L^-1,
 
-which is as accurate, and 1.3 to 2 times as fast from 40 to 120 channels.
+which is as accurate; likelihood and gradients together take 1.4 times less at 80 and 120 channels.
 """
 
 from __future__ import annotations
@@ -356,11 +356,9 @@ def sample_mixture(
     if covariances.ndim == 2:
         x = noise * (alpha @ covariances).sqrt()
     else:
-        blocks = [
-            (safe_cholesky(_mixed(alpha[rows], covariances)) @ noise[rows].unsqueeze(-1)).squeeze(
-                -1
-            )
-            for rows in _blocks(len(alpha), n_channels)
-        ]
+        blocks = []
+        for rows in _blocks(len(alpha), n_channels):
+            factors = safe_cholesky(_mixed(alpha[rows], covariances))
+            blocks.append(torch.bmm(factors, noise[rows].unsqueeze(-1)).squeeze(-1))
         x = torch.cat(blocks)
     return x if means is None else x + alpha @ means
