@@ -102,11 +102,11 @@ class DyNeMoEstimator(FittedDyNeMo):
     init_method : {"simplex", "random_subset", "random"}, array-like of shape (n_modes, \
             n_channels, n_channels) or fitted DyNeMoEstimator, default="simplex"
         Where the modes start. "simplex": at the vertices of the simplex of least volume that holds
-        the second moments of short windows, found by linear algebra from the data, the same for
-        every random_state; where means are learned, those of the same vertices. "random": one
-        draw. "random_subset": the best of several draws, each trained briefly. An array holds the
-        covariances, in squared units of X, as does a fitted estimator, which gives its means, too,
-        if they are learned. See Notes.
+        the second moments of short windows, found by linear algebra from the windows that are
+        trained on, so the same for every random_state if none are held out; where means are
+        learned, those of the same vertices. "random": one draw. "random_subset": the best of
+        several draws, each trained briefly. An array holds the covariances, in squared units of X,
+        as does a fitted estimator, which gives its means, too, if they are learned. See Notes.
     n_init : int, default=5
         Draws that "random_subset" compares.
     n_init_epochs : int, default=2
