@@ -29,8 +29,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-# The largest block of matrices that is held at once, in numbers: 4 MB in single precision.
+from skdyn.core.runtime import is_host
+
+# The largest block of matrices that is held at once, in numbers: 4 MB in single precision, so that
+# it stays near the processor, or 256 MB, to keep another device busy.
 BLOCK_SIZE = 2**20
+DEVICE_BLOCK_SIZE = 2**26
 
 # The largest matrix that is left to LAPACK whole.
 LARGEST_LAPACK = 24
@@ -65,7 +69,7 @@ def mixture_log_prob(
             return _diagonal_log_prob(data, alpha, means, covariances)
         residual = _residual(data, alpha, means)
         blocks = []
-        for rows in _blocks(len(data), covariances.shape[-1]):
+        for rows in _blocks(data):
             factor = safe_cholesky(_mixed(alpha[rows], covariances))
             scaled = torch.linalg.solve_triangular(
                 factor, residual[rows].unsqueeze(-1), upper=False
@@ -82,6 +86,8 @@ def mixture_log_likelihood(
     means: Tensor | None,
     covariances: Tensor,
     weights: Tensor | None = None,
+    *,
+    rescue: bool = True,
 ) -> Tensor:
     """Weighted sum of the log-densities of all rows, differentiable once.
 
@@ -93,6 +99,9 @@ def mixture_log_likelihood(
         As in `mixture_log_prob`; gradients flow to all three.
     weights : Tensor of shape (n_rows,), default=None
         Weight of each row; None stands for ones.
+    rescue : bool, default=True
+        Whether a row whose covariance has no Cholesky factor is given one, as `safe_cholesky`
+        does; that asks the device a question. Without it the result is NaN.
 
     Returns
     -------
@@ -102,14 +111,14 @@ def mixture_log_likelihood(
     if covariances.ndim == 2:
         log_prob = _diagonal_log_prob(data, alpha, means, covariances)
         return log_prob.sum() if weights is None else (weights * log_prob).sum()
-    return _MixtureLogLikelihood.apply(data, alpha, means, covariances, weights)
+    return _MixtureLogLikelihood.apply(data, alpha, means, covariances, weights, rescue)
 
 
 class _MixtureLogLikelihood(torch.autograd.Function):
     """Value and closed-form gradients in one pass over the rows."""
 
     @staticmethod
-    def forward(ctx, data, alpha, means, covariances, weights):
+    def forward(ctx, data, alpha, means, covariances, weights, rescue):
         n_modes, n_channels, _ = covariances.shape
         flat = covariances.reshape(n_modes, -1)
         residual = _residual(data, alpha, means)
@@ -117,8 +126,9 @@ class _MixtureLogLikelihood(torch.autograd.Function):
         d_alpha = torch.empty_like(alpha)
         d_flat = torch.zeros_like(flat)
         d_means = torch.zeros(len(flat), n_channels, dtype=flat.dtype, device=flat.device)
-        for rows in _blocks(len(data), n_channels):
-            precision, log_diagonal = precisions(_mixed(alpha[rows], covariances))
+        for rows in _blocks(data):
+            mixed = _mixed(alpha[rows], covariances)
+            precision, log_diagonal = precisions(mixed, rescue=rescue)
             z = torch.bmm(precision, residual[rows].unsqueeze(-1)).squeeze(-1)
             log_prob = _log_prob(log_diagonal, (residual[rows] * z).sum(-1), n_channels)
             # In place: the precisions are not needed any more.
@@ -149,11 +159,15 @@ class _MixtureLogLikelihood(torch.autograd.Function):
             gradient * d_means if ctx.has_means else None,
             gradient * d_covariances,
             None,
+            None,
         )
 
 
-def _blocks(n_rows: int, n_channels: int):
-    size = max(1, BLOCK_SIZE // n_channels**2)
+def _blocks(data: Tensor) -> list[slice]:
+    """Rows whose matrices are held at once."""
+    n_rows, n_channels = data.shape
+    numbers = BLOCK_SIZE if is_host(data.device) else DEVICE_BLOCK_SIZE
+    size = max(1, numbers // n_channels**2)
     return [slice(start, start + size) for start in range(0, n_rows, size)]
 
 
@@ -181,13 +195,16 @@ def _mixed(alpha: Tensor, covariances: Tensor) -> Tensor:
     return (alpha @ covariances.reshape(n_modes, -1)).reshape(-1, n_channels, n_channels)
 
 
-def precisions(matrices: Tensor) -> tuple[Tensor, Tensor]:
+def precisions(matrices: Tensor, *, rescue: bool = True) -> tuple[Tensor, Tensor]:
     """Inverses of covariances, and half the logarithms of their determinants.
 
     Parameters
     ----------
     matrices : Tensor of shape (n_matrices, n_channels, n_channels)
-        Symmetric matrices; one that is not positive definite is loaded as `safe_cholesky` does.
+        Symmetric matrices.
+    rescue : bool, default=True
+        Whether one that is not positive definite is loaded as `safe_cholesky` does. Without it
+        its logarithm is NaN, and the device is not asked whether there was one.
 
     Returns
     -------
@@ -197,10 +214,17 @@ def precisions(matrices: Tensor) -> tuple[Tensor, Tensor]:
         Sum of the logarithms of the diagonal of the Cholesky factor.
     """
     if matrices.shape[-1] <= LARGEST_LAPACK:
-        factors = safe_cholesky(matrices)
-        return torch.cholesky_inverse(factors), _log_diagonal(factors)
+        if rescue:
+            factors = safe_cholesky(matrices)
+        else:
+            factors, info = torch.linalg.cholesky_ex(matrices)
+            factors.masked_fill_((info != 0)[:, None, None], math.nan)
+        # LAPACK's columns are rows of the transpose, which is the same matrix in torch's own order.
+        return torch.cholesky_inverse(factors).mT, _log_diagonal(factors)
     inverses, log_diagonals, failed = _inverse_factors(matrices)
-    if bool(failed.any()):
+    if not rescue:
+        log_diagonals.masked_fill_(failed, math.nan)
+    elif bool(failed.any()):
         factors = safe_cholesky(matrices[failed])
         inverses[failed] = torch.linalg.solve_triangular(factors, _eyes(factors), upper=False)
         log_diagonals[failed] = _log_diagonal(factors)
@@ -357,7 +381,7 @@ def sample_mixture(
         x = noise * (alpha @ covariances).sqrt()
     else:
         blocks = []
-        for rows in _blocks(len(alpha), n_channels):
+        for rows in _blocks(noise):
             factors = safe_cholesky(_mixed(alpha[rows], covariances))
             blocks.append(torch.bmm(factors, noise[rows].unsqueeze(-1)).squeeze(-1))
         x = torch.cat(blocks)

@@ -38,6 +38,25 @@ def check_device(device: str) -> torch.device:
     return found
 
 
+def is_host(device: torch.device) -> bool:
+    """Whether tensors lie where Python runs, so that asking for their values costs nothing.
+
+    Elsewhere a question such as `if tensor.any()` waits until the device has done all its work,
+    and work comes to an end while Python thinks.
+
+    Parameters
+    ----------
+    device : torch.device
+        The device.
+
+    Returns
+    -------
+    bool
+        True for the CPU.
+    """
+    return device.type == "cpu"
+
+
 def make_generator(random_state: np.random.RandomState, device: torch.device) -> torch.Generator:
     """A generator of torch's, seeded by one draw from NumPy's.
 

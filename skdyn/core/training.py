@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from skdyn.core.runtime import is_host
+
 # How often in a row an epoch may be undone, its learning rate halved each time.
 MAX_HALVINGS = 10
 
@@ -29,6 +31,9 @@ class Objective(Protocol):
 
     def held_out_loss(self) -> float:
         """What early stopping watches; called after each epoch."""
+
+    def take_care(self) -> bool:
+        """Tell, after an epoch that was not finite, if it is worth repeating at the same rate."""
 
 
 @dataclass(frozen=True)
@@ -152,8 +157,8 @@ def train(
     """Minimise an objective with Adam.
 
     An epoch that meets a non-finite loss or gradient is undone, weights and optimiser alike, and
-    repeated at half the learning rate. With `n_iter_no_change`, the weights of the best held-out
-    loss are the ones that remain.
+    repeated at half the learning rate, or at the same rate if the objective can take more care.
+    With `n_iter_no_change`, the weights of the best held-out loss are the ones that remain.
 
     Parameters
     ----------
@@ -251,7 +256,7 @@ class _Run:
         return math.isfinite(self.held_out_loss())
 
     def epoch(self, epoch: int) -> dict[str, float]:
-        """Train for one epoch; if it is not finite, undo it and repeat it at half the rate."""
+        """Train for one epoch; if it is not finite, undo it and repeat it, at half the rate."""
         start = self._state()
         for _ in range(MAX_HALVINGS + 1):
             self.learning_rate = self.settings.learning_rate(epoch) / 2**self.n_halvings
@@ -264,7 +269,7 @@ class _Run:
                 # The last step of the epoch before had gone too far already.
                 start = self.good
                 self.restore(start)
-            self.n_halvings += 1
+            self.n_halvings += not self.objective.take_care()
         losses = "No epoch was finite"
         if math.isfinite(self.last_loss):
             losses = f"The last finite loss was {self.last_loss:.6g}"
@@ -285,8 +290,7 @@ class _Run:
         for batch in self.epoch_batches():
             terms = self.objective.training_terms(batch, epoch)
             ok = self._step(terms["loss"])
-            # On the CPU the answer is at hand at once; elsewhere asking would hold up the device.
-            if ok.device.type == "cpu" and not bool(ok):
+            if is_host(ok.device) and not bool(ok):
                 return None
             finite = ok if finite is None else finite & ok
             n_windows += len(batch)

@@ -7,12 +7,18 @@ window of its own length.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from skdyn.core.runtime import is_host
+
+# The largest recording, in bytes of single precision, that is kept on a device other than the CPU.
+RESIDENT_SIZE = 2**32
 
 
 @dataclass(frozen=True)
@@ -202,6 +208,9 @@ def _permutation(n: int, generator: torch.Generator | None) -> np.ndarray:
 class WindowLoader:
     """Reads windows out of sessions, as needed, so that sessions may be memory maps.
 
+    On a device other than the CPU a recording of up to `RESIDENT_SIZE` is sent there once, and
+    windows are cut there.
+
     Attributes
     ----------
     sessions : list of ndarray of shape (n_rows, n_channels)
@@ -237,6 +246,40 @@ class WindowLoader:
         ]
         scaled = np.stack(rows) / self.scale
         return torch.from_numpy(scaled.astype(np.float32)).to(self.device)
+
+    def read(self, windows: Windows, parts: Iterable[np.ndarray]) -> Iterator[Tensor]:
+        """Gather batches, one after the other.
+
+        Parameters
+        ----------
+        windows : Windows
+            Windows.
+        parts : iterable of ndarray of int
+            Which windows are in each batch; those of one batch have one length.
+
+        Yields
+        ------
+        Tensor of shape (n_windows, length, n_channels)
+            As from a call.
+        """
+        n_rows = np.array([len(session) for session in self.sessions])
+        n_bytes = 4 * n_rows.sum() * len(self.scale)
+        if is_host(self.device) or n_bytes > RESIDENT_SIZE:
+            yield from (self(windows[part]) for part in parts)
+            return
+        parts = list(parts)
+        # All places are sent at once, so that nothing is sent between two steps.
+        first = (np.cumsum(n_rows) - n_rows)[windows.session] + windows.start
+        places = torch.from_numpy(first[np.concatenate(parts)]).to(self.device)
+        for part, starts in zip(parts, places.split([len(part) for part in parts]), strict=True):
+            steps = torch.arange(int(windows.length[part[0]]), device=self.device)
+            yield self._resident[starts[:, None] + steps]
+
+    @cached_property
+    def _resident(self) -> Tensor:
+        """All rows, scaled, on the device."""
+        rows = [(session / self.scale).astype(np.float32) for session in self.sessions]
+        return torch.from_numpy(np.concatenate(rows)).to(self.device)
 
 
 def stitch(

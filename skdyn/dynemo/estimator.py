@@ -87,7 +87,7 @@ class DyNeMoEstimator(FittedDyNeMo):
     n_kl_annealing_epochs : int, default=None
         Epochs of the rise; None for a quarter of n_epochs.
     batch_size : int or "auto", default="auto"
-        Windows per gradient step. "auto" is one 32nd of the windows, but from 4 to 64.
+        Windows per gradient step. "auto" is one 16th of the windows, but from 4 to 64.
     learning_rate : float, default=0.01
         Step size of Adam, held during KL annealing.
     lr_decay : float or "linear", default="linear"
@@ -117,7 +117,7 @@ class DyNeMoEstimator(FittedDyNeMo):
         Source of all randomness. With an int, fits are identical to the bit. None takes fresh
         entropy; NumPy's global generator is not read.
     verbose : int, default=0
-        0 is silent, 1 shows a progress bar, 2 also one for each start that is compared.
+        0 is silent, 1 shows a progress bar, 2 also one for what comes before the training proper.
     warm_start : bool, default=False
         Whether `fit` goes on from the fitted network, without annealing again.
     tol : float, default=1e-3
@@ -169,9 +169,9 @@ class DyNeMoEstimator(FittedDyNeMo):
     by half, so that a row is inferred from at least a quarter of a window on either side of it,
     wherever the session reaches that far.
 
-    Modes that start from the data or from the caller are held there while the KL term rises, so
-    that the networks learn to infer before the modes move; those of "random" and "random_subset"
-    move from the first step. How the vertices of "simplex" are found is told in
+    Every `init_method` but "random" and "random_subset" also teaches the inference network,
+    before the training proper, the mixing that short-window moments show with the modes that are
+    found or given, for a quarter of `n_epochs`. How both are found is told in
     `skdyn.dynemo.moments`; a recording of fewer than ten rows per mode starts as by "random". Note
     that `sklearn.clone` unfits a fitted estimator given as init_method: inside a search or a
     pipeline give its `covariances_`, or wrap it in `sklearn.frozen.FrozenEstimator`.

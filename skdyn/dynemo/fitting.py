@@ -10,7 +10,7 @@ from sklearn.utils import check_array
 from sklearn.utils.validation import check_is_fitted
 
 from skdyn.core.recurrent import RecurrentSettings
-from skdyn.core.runtime import check_device, make_generator
+from skdyn.core.runtime import check_device, is_host, make_generator
 from skdyn.core.training import Training, TrainingSettings, exponential_decay, linear_decay, train
 from skdyn.core.windows import (
     WindowLoader,
@@ -23,11 +23,14 @@ from skdyn.core.windows import (
 )
 from skdyn.dynemo.initialisation import METHODS, Start
 from skdyn.dynemo.network import DyNeMoNetwork, NetworkSettings, empty_network
-from skdyn.dynemo.objective import Annealing, FreeEnergy
+from skdyn.dynemo.objective import Annealing, FreeEnergy, MixingLoss
 
 # Gradient steps in an epoch that are worth their time, and the batches that make good use of a CPU.
-STEPS_PER_EPOCH = 32
+STEPS_PER_EPOCH = 16
 BATCH_SIZES = (4, 64)
+
+# Epochs of training for one epoch of lessons before it.
+EPOCHS_PER_LESSON = 4
 
 
 def fit_network(
@@ -59,13 +62,19 @@ def fit_network(
     windows = cut_windows(n_rows, estimator.sequence_length, estimator.sequence_length)
     network = empty_network(settings, loader.device)
     objective = FreeEnergy(
-        network, estimator.loss_calc, annealing(estimator), generator, loader, held_out
+        network,
+        estimator.loss_calc,
+        annealing(estimator),
+        generator,
+        loader,
+        held_out,
+        rescue=is_host(loader.device),
     )
     size = batch_size(estimator, len(windows))
 
-    def epoch_batches(some: Windows):
-        moved = jitter(some, n_rows, generator)
-        return (training_loader(moved[i]) for i in batches(moved, size, generator))
+    def epoch_batches(some: Windows, loader: WindowLoader = training_loader):
+        moved = jitter(some, [len(session) for session in loader.sessions], generator)
+        return loader.read(moved, batches(moved, size, generator))
 
     def short_training() -> float:
         n_taken = max(1, round(estimator.init_take * len(windows)))
@@ -73,6 +82,19 @@ def fit_network(
         short = _training_settings(estimator, n_epochs=estimator.n_init_epochs, label="start")
         run = train(network, objective, lambda: epoch_batches(taken), short)
         return run.history["loss"][-1]
+
+    def teach(rows: list[np.ndarray], mixing: list[np.ndarray]) -> None:
+        lessons = [np.hstack(pair) for pair in zip(rows, mixing, strict=True)]
+        lesson_loader = replace(loader, sessions=lessons, scale=np.ones(lessons[0].shape[1]))
+        length = estimator.sequence_length
+        parts = cut_windows([len(lesson) for lesson in lessons], length, length)
+        n_epochs = max(1, estimator.n_epochs // EPOCHS_PER_LESSON)
+        train(
+            network,
+            MixingLoss(network, generator, lesson_loader, parts),
+            lambda: epoch_batches(parts, lesson_loader),
+            _training_settings(estimator, n_epochs=n_epochs, label="start"),
+        )
 
     if _continues(estimator):
         _take_over(network, estimator.network_, settings)
@@ -85,9 +107,10 @@ def fit_network(
             training_loader,
             short_training,
             estimator.n_init,
+            teach,
         )
-        method = estimator.init_method if isinstance(estimator.init_method, str) else "random"
-        objective.hold_modes = METHODS[method](start)
+        method = estimator.init_method if isinstance(estimator.init_method, str) else "simplex"
+        METHODS[method](start)
     long = _training_settings(estimator)
     training = train(network, objective, lambda: epoch_batches(windows), long)
     return network.cpu(), training

@@ -1,8 +1,7 @@
 """Where training starts: the weights of the networks, and the modes.
 
-A method is a function of a `Start` that leaves `start.network` ready for training, and tells
-whether its modes are worth holding while the networks learn to infer. New methods are added to
-`METHODS`.
+A method is a function of a `Start` that leaves `start.network` ready for training. New methods are
+added to `METHODS`.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from torch import Tensor
 
 from skdyn.core.training import FitDivergedError
 from skdyn.core.windows import WindowLoader
-from skdyn.dynemo.moments import modes_from_moments
+from skdyn.dynemo.moments import Moments, mixing_from_moments, modes_from_moments, stretches
 from skdyn.dynemo.network import DyNeMoNetwork, NetworkSettings
 
 # Spread of the starting values, from osl-dynamics: normal, cut off at two standard deviations.
@@ -52,6 +51,9 @@ class Start:
         training loss.
     n_init : int
         How many starts are compared.
+    teach : callable
+        Trains the inference network on stretches of rows and the mixing coefficients that belong
+        to them.
     """
 
     network: DyNeMoNetwork
@@ -62,6 +64,7 @@ class Start:
     loader: WindowLoader
     short_training: Callable[[], float]
     n_init: int
+    teach: Callable[[list[np.ndarray], list[np.ndarray]], None]
 
     @property
     def is_open(self) -> bool:
@@ -72,18 +75,13 @@ class Start:
         )
 
 
-def random(start: Start) -> bool:
+def random(start: Start) -> None:
     """One random draw of all weights.
 
     Parameters
     ----------
     start : Start
         What there is to work with.
-
-    Returns
-    -------
-    bool
-        Whether the modes come from the data or from the caller.
     """
     settings = start.network.settings
     means, covariances = _random_modes(settings, start.random_state)
@@ -92,10 +90,9 @@ def random(start: Start) -> bool:
         _tensor(means if start.means is None else start.means, start.network),
         _tensor(covariances if start.covariances is None else start.covariances, start.network),
     )
-    return not start.is_open
 
 
-def random_subset(start: Start) -> bool:
+def random_subset(start: Start) -> None:
     """The best of several random draws, each trained briefly on a random part of the data.
 
     The draw with the lowest last training loss is kept, with what it has learned.
@@ -104,11 +101,6 @@ def random_subset(start: Start) -> bool:
     ----------
     start : Start
         What there is to work with.
-
-    Returns
-    -------
-    bool
-        Whether the modes come from the data or from the caller.
     """
     best_loss, best_weights, divergence = np.inf, None, None
     for _ in range(start.n_init):
@@ -125,35 +117,48 @@ def random_subset(start: Start) -> bool:
         assert divergence is not None
         raise divergence
     start.network.load_state_dict(best_weights)
-    return False
 
 
-def simplex(start: Start) -> bool:
+def simplex(start: Start) -> None:
     """Modes at the corners of the simplex in which the moments of short windows lie.
 
-    Where the modes are given, the recording has fewer than ten rows per mode, or its moments never
-    change, this is `random`.
+    Modes that are given are taken as they are. Then the inference network is taught the mixing
+    that the moments show. Where the recording has fewer than ten rows per mode, or its moments
+    never change, this is `random`.
 
     Parameters
     ----------
     start : Start
         What there is to work with.
-
-    Returns
-    -------
-    bool
-        Whether the modes come from the data or from the caller.
     """
-    settings, loader = start.network.settings, start.loader
-    if start.is_open and sum(map(len, loader.sessions)) >= MIN_ROWS_PER_MODE * settings.n_modes:
+    n_rows, lesson = sum(map(len, start.loader.sessions)), None
+    if n_rows >= MIN_ROWS_PER_MODE * start.network.settings.n_modes:
         # No eigenvectors, or points that are all equal: there is nothing to start from.
         with suppress(ArpackError, np.linalg.LinAlgError):
-            found = modes_from_moments(loader, settings, (start.means, start.covariances))
-            start = replace(start, means=found[0], covariances=found[1])
-    return random(start)
+            start, lesson = _from_moments(start)
+    random(start)
+    if lesson is not None:
+        start.teach(*lesson)
 
 
-METHODS: dict[str, Callable[[Start], bool]] = {
+def _from_moments(start: Start) -> tuple[Start, tuple[list[np.ndarray], list[np.ndarray]]]:
+    """The start with its modes, and rows with the mixing that belongs to them."""
+    settings, means, covariances = start.network.settings, start.means, start.covariances
+    rows = stretches(start.loader)
+    moments = Moments(
+        rows,
+        means=not settings.zero_means,
+        covariances=settings.learn_covariances or covariances is not None,
+        diagonal=settings.diagonal_covariances,
+    )
+    if start.is_open:
+        given = means, covariances
+        means, covariances = modes_from_moments(moments, settings.n_modes, given)
+    mixing = mixing_from_moments(moments, means, covariances)
+    return replace(start, means=means, covariances=covariances), (rows, mixing)
+
+
+METHODS: dict[str, Callable[[Start], None]] = {
     "simplex": simplex,
     "random": random,
     "random_subset": random_subset,

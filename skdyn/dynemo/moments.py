@@ -13,6 +13,9 @@ coefficients as weights. Three facts lead from there to the modes:
 3. The vertices follow from the simplex of least volume, even for a mode that never has all the
    weight: `skdyn.core.simplex`.
 
+The same points say roughly how the modes are mixed in each row, which is enough to teach a network
+what to look for before it is trained in earnest.
+
 Nothing of it depends on random numbers. Where means are learned, the rows themselves are moments
 too, beside the products of what is left of them after their local mean is taken away.
 
@@ -35,7 +38,6 @@ from scipy.spatial.distance import cdist
 
 from skdyn.core.simplex import furthest_sum, minimum_volume_simplex
 from skdyn.core.windows import WindowLoader
-from skdyn.dynemo.network import NetworkSettings
 
 # A longer recording is represented by stretches that are spread over it.
 MAX_ROWS = 2**17
@@ -53,6 +55,9 @@ MAX_POINTS = 2**13
 # Smallest eigenvalue of a mode's covariance, relative to that of the whole recording.
 SMALLEST_EIGENVALUE = 0.1
 
+# Smallest mixing coefficient that a network is taught.
+SMALLEST_COEFFICIENT = 0.01
+
 # Variance, relative to the largest, of directions in which the points do not move.
 NEGLIGIBLE = 1e-8
 
@@ -61,37 +66,30 @@ RESOLUTION = 1e-5
 
 
 def modes_from_moments(
-    loader: WindowLoader,
-    settings: NetworkSettings,
+    moments: Moments,
+    n_modes: int,
     given: tuple[np.ndarray | None, np.ndarray | None],
 ) -> tuple[np.ndarray | None, np.ndarray | None]:
     """Means and covariances of modes that the moments of a recording speak for.
 
     Parameters
     ----------
-    loader : WindowLoader
-        The recording.
-    settings : NetworkSettings
-        How many modes, and what is learned of them.
+    moments : Moments
+        Moments of the recording.
+    n_modes : int
+        How many modes are wanted.
     given : tuple of two ndarrays or None
-        Means and covariances that are known, in units of the scaled data; the others are put in
-        an order that goes with them.
+        Means and covariances that are known; the others are put in an order that goes with them.
 
     Returns
     -------
     means : ndarray of shape (n_modes, n_channels) or None
-        None where they are not learned and not given.
+        None where they do not count and are not given.
     covariances : ndarray of shape (n_modes, n_channels, n_channels) or (n_modes, n_channels), \
             or None
-        Diagonals with diagonal_covariances.
+        Diagonals where only those count.
     """
-    moments = Moments(
-        stretches(loader),
-        means=not settings.zero_means,
-        covariances=settings.learn_covariances or given[1] is not None,
-        diagonal=settings.diagonal_covariances,
-    )
-    found = moments.modes(find_vertices(moments, settings.n_modes))
+    found = moments.modes(find_vertices(moments, n_modes))
     for known, values in zip(given, found, strict=True):
         if known is not None and values is not None:
             pairs = cdist(known.reshape(len(known), -1), values.reshape(len(values), -1))
@@ -102,6 +100,39 @@ def modes_from_moments(
         other if values is None else values for values, other in zip(given, found, strict=True)
     )
     return means, covariances
+
+
+def mixing_from_moments(
+    moments: Moments, means: np.ndarray | None, covariances: np.ndarray | None
+) -> list[np.ndarray]:
+    """How modes are mixed, as far as moments that are averaged in time tell.
+
+    Averages are written as combinations of the modes' moments, with weights of sum one; weights
+    that are too small are raised to `SMALLEST_COEFFICIENT`, and the sum set to one again.
+
+    Parameters
+    ----------
+    moments : Moments
+        Moments of the recording.
+    means, covariances : ndarray or None
+        Modes, as `modes_from_moments` gives them.
+
+    Returns
+    -------
+    list of ndarray of shape (n_rows, n_modes)
+        Mixing coefficients of each stretch, in single precision.
+    """
+    vertices = moments.vertices(means, covariances)
+    _, sizes, axes = np.linalg.svd(vertices - vertices.mean(axis=0), full_matrices=False)
+    # Modes that are all equal leave no direction; any one then gives them equal weights.
+    axes = axes[: max(1, np.sum(sizes > math.sqrt(NEGLIGIBLE) * sizes[0]))]
+    points = moments.project(axes)
+    points = moments.smooth(points, moments.window_length(points))
+    corners = np.column_stack([vertices @ axes.T, np.ones(len(vertices))])
+    weights = np.column_stack([points, np.ones(len(points))]) @ np.linalg.pinv(corners)
+    weights = np.maximum(weights, SMALLEST_COEFFICIENT)
+    weights /= weights.sum(axis=1, keepdims=True)
+    return np.split(weights.astype(np.float32), moments.edges[1:-1])
 
 
 def stretches(loader: WindowLoader) -> list[np.ndarray]:
@@ -163,8 +194,8 @@ class Moments:
         smallest = max(RESOLUTION * values[-1], np.finfo(np.float32).tiny)
         roots = np.sqrt(np.maximum(values, smallest))
         # Symmetric, so that diagonal covariances stay diagonal.
-        self.unwhiten = (axes * roots) @ axes.T
-        self.rows = rows @ ((axes / roots) @ axes.T).astype(np.float32)
+        self.unwhiten, self.whiten = (axes * roots) @ axes.T, (axes / roots) @ axes.T
+        self.rows = rows @ self.whiten.astype(np.float32)
         self.residual, self.share = self.rows, 1.0
         self.means, self.covariances, self.diagonal = means, covariances, diagonal
         if means and covariances:
@@ -346,6 +377,30 @@ class Moments:
         values, axes = np.linalg.eigh((matrices + matrices.swapaxes(1, 2)) / 2)
         halves = self.unwhiten @ (axes * np.sqrt(np.maximum(values, SMALLEST_EIGENVALUE))[:, None])
         return [means, halves @ halves.swapaxes(1, 2)]
+
+    def vertices(self, means: np.ndarray | None, covariances: np.ndarray | None) -> np.ndarray:
+        """Vectors of moments that modes stand for; what `modes` takes.
+
+        Parameters
+        ----------
+        means, covariances : ndarray or None
+            As `modes` gives them.
+
+        Returns
+        -------
+        ndarray of shape (n_modes, n_features)
+            Moments, one row per mode, less their average.
+        """
+        parts = []
+        if self.means and means is not None:
+            parts.append(math.sqrt(2) * (means - self.center) @ self.whiten)
+        if self.covariances and covariances is not None:
+            if self.diagonal:
+                products = covariances * np.diag(self.whiten) ** 2
+            else:
+                products = (self.whiten @ covariances @ self.whiten).reshape(len(covariances), -1)
+            parts.append(self.share * products)
+        return np.concatenate(parts, axis=1) - self.average
 
 
 def hann_window(length: int) -> np.ndarray:

@@ -119,8 +119,9 @@ class FreeEnergy:
         Reads the held-out windows.
     held_out : Windows
         What early stopping watches.
-    hold_modes : bool
-        Whether means and covariances stay where they are while the weight of the KL term rises.
+    rescue : bool
+        Whether rows are rescued whose covariance has no Cholesky factor. It holds up a device other
+        than the CPU; without it an epoch that needed it is not finite, and repeated with it.
     """
 
     network: DyNeMoNetwork
@@ -129,7 +130,18 @@ class FreeEnergy:
     generator: torch.Generator
     loader: WindowLoader
     held_out: Windows
-    hold_modes: bool = False
+    rescue: bool = True
+
+    def take_care(self) -> bool:
+        """Rescue from now on what has no Cholesky factor.
+
+        Returns
+        -------
+        bool
+            Whether that is new.
+        """
+        before, self.rescue = self.rescue, True
+        return not before
 
     def training_terms(self, batch: Tensor, epoch: int) -> dict[str, Tensor]:
         """Loss of one batch and its parts.
@@ -152,12 +164,12 @@ class FreeEnergy:
             mean.shape, generator=self.generator, device=mean.device, dtype=mean.dtype
         )
         theta = mean + std * noise
-        means, covariances = network.mode_means(), network.mode_covariances()
-        if self.hold_modes and epoch < self.annealing.n_epochs:
-            covariances = covariances.detach()
-            means = means if means is None else means.detach()
         log_likelihood = mixture_log_likelihood(
-            batch.flatten(0, 1), network.mixing(theta).flatten(0, 1), means, covariances
+            batch.flatten(0, 1),
+            network.mixing(theta).flatten(0, 1),
+            network.mode_means(),
+            network.mode_covariances(),
+            rescue=self.rescue,
         )
         kl = kl_divergence((mean, std), network.prior(theta, self.generator))
         per_window = 1 if self.loss_calc == "sum" else batch.shape[1]
@@ -186,6 +198,80 @@ class FreeEnergy:
             total -= float(bound.sum())
             n_rows += bound.numel()
         return total / n_rows
+
+
+@dataclass
+class MixingLoss:
+    """Distance of inferred from given mixing coefficients, as an objective for `train`.
+
+    It is the cross-entropy -sum_j a_tj log softmax(E[theta_t] / temperature)_j, a mean over rows.
+
+    Attributes
+    ----------
+    network : DyNeMoNetwork
+        Whose inference network is trained.
+    generator : torch.Generator
+        Where dropout is drawn from.
+    loader : WindowLoader
+        Reads rows, each followed by its mixing coefficients.
+    windows : Windows
+        Which of them there are.
+    """
+
+    network: DyNeMoNetwork
+    generator: torch.Generator
+    loader: WindowLoader
+    windows: Windows
+
+    def training_terms(self, batch: Tensor, epoch: int) -> dict[str, Tensor]:
+        """Loss of one batch.
+
+        Parameters
+        ----------
+        batch : Tensor of shape (batch, time, n_channels + n_modes)
+            Windows of rows and their mixing coefficients.
+        epoch : int
+            Not used.
+
+        Returns
+        -------
+        dict of Tensor
+            "loss" alone.
+        """
+        return {"loss": self._cross_entropy(batch, self.generator)}
+
+    def held_out_loss(self) -> float:
+        """Mean over all windows.
+
+        Returns
+        -------
+        float
+            In nats per row.
+        """
+        total, n_rows = 0.0, 0
+        with torch.no_grad():
+            for index in _large_batches(self.windows):
+                size = int(self.windows[index].length.sum())
+                total += size * float(self._cross_entropy(self.loader(self.windows[index])))
+                n_rows += size
+        return total / n_rows
+
+    def take_care(self) -> bool:
+        """Do nothing: there is no more care to take.
+
+        Returns
+        -------
+        bool
+            False.
+        """
+        return False
+
+    def _cross_entropy(self, batch: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        data, mixing = batch.tensor_split([self.network.settings.n_channels], dim=-1)
+        theta, _ = self.network.posterior(data, generator)
+        # How sharp the softmax is, the likelihood shall say.
+        logits = theta / self.network.temperature().detach()
+        return -(mixing * logits.log_softmax(dim=-1)).sum(-1).mean()
 
 
 @torch.no_grad()

@@ -165,7 +165,7 @@ def test_result_does_not_depend_on_the_block_size(monkeypatch, with_means):
     # One row at a time; 3 rows at a time with a remainder; fewer numbers than one matrix.
     for size in (16, 3 * 16, 1):
         monkeypatch.setattr(gaussian, "BLOCK_SIZE", size)
-        assert len(gaussian._blocks(23, 4)) == (8 if size == 48 else 23)
+        assert len(gaussian._blocks(torch.zeros(23, 4))) == (8 if size == 48 else 23)
         for found, wanted in zip(everything(), expected, strict=True):
             torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)
 
@@ -436,3 +436,30 @@ def test_samples_depend_on_the_generator_alone():
     assert torch.equal(draw(0), draw(0))
     assert not torch.equal(draw(0), draw(1))
     assert torch.equal(state, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("n_channels", [4, 40])
+def test_without_a_rescue_what_has_no_factor_is_not_a_number(n_channels):
+    rng = np.random.default_rng(0)
+    roots = torch.tensor(rng.standard_normal((3, n_channels, n_channels + 2)))
+    matrices = roots @ roots.mT
+    matrices[1] = -matrices[1]
+    inverses, log_diagonals = gaussian.precisions(matrices, rescue=False)
+    assert log_diagonals.isnan().tolist() == [False, True, False]
+    wanted, logs = gaussian.precisions(matrices[[0, 2]])
+    torch.testing.assert_close(inverses[[0, 2]], wanted)
+    torch.testing.assert_close(log_diagonals[[0, 2]], logs)
+    data, alpha = torch.ones(3, n_channels, dtype=torch.float64), torch.eye(3, dtype=torch.float64)
+    assert mixture_log_likelihood(data, alpha, None, matrices, rescue=False).isnan()
+    good = alpha[[0, 2]]
+    torch.testing.assert_close(
+        mixture_log_likelihood(data[:2], good, None, matrices, rescue=False),
+        mixture_log_likelihood(data[:2], good, None, matrices),
+    )
+
+
+def test_precisions_lie_in_rows():
+    """Whatever LAPACK makes of them: flattening copies otherwise."""
+    for n_channels in (4, 40):
+        matrices = torch.eye(n_channels).expand(3, -1, -1).clone()
+        assert gaussian.precisions(matrices)[0].is_contiguous()

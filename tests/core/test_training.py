@@ -52,6 +52,9 @@ class Quadratic:
         loss = self.loss(batch)
         return {"loss": loss, "part": 0.25 * loss}
 
+    def take_care(self):
+        return False
+
     def held_out_loss(self):
         assert not self.module.training
         self.after_epoch.append(self.module.vector())
@@ -447,3 +450,24 @@ def test_divergence_from_the_first_epoch_on_says_that_none_was_finite():
         train(module, Hopeless(module), two_batches, TrainingSettings(5, constant(0.4)))
     assert torch.equal(module.vector(), Weights().vector())
     assert issubclass(FitDivergedError, ArithmeticError)
+
+
+def test_an_objective_that_can_take_more_care_keeps_its_rate():
+    class Careful(Quadratic):
+        careful = False
+
+        def training_terms(self, batch, epoch):
+            terms = super().training_terms(batch, epoch)
+            broken = epoch == 2 and not self.careful
+            return {name: term * np.nan if broken else term for name, term in terms.items()}
+
+        def take_care(self):
+            before, self.careful = self.careful, True
+            return not before
+
+    plain, careful = Weights(), Weights()
+    settings = TrainingSettings(n_epochs=5, learning_rate=lambda epoch: 0.1)
+    first = train(plain, Quadratic(plain), lambda: [torch.ones(2)], settings)
+    second = train(careful, Careful(careful), lambda: [torch.ones(2)], settings)
+    assert first.history["loss"] == second.history["loss"]
+    assert second.history["learning_rate"] == [0.1] * 5

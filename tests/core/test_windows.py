@@ -4,6 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from skdyn.core import windows as module
 from skdyn.core.windows import (
     WindowLoader,
     Windows,
@@ -332,3 +333,18 @@ def test_loader_reads_any_array_and_changes_none(kind, tmp_path):
     np.testing.assert_array_equal(read.numpy(), wanted.astype(np.float32))
     read += 1
     np.testing.assert_array_equal(np.array(session), before)
+
+
+@pytest.mark.parametrize("host", [True, False])
+def test_batches_are_read_as_single_ones_are(monkeypatch, host):
+    monkeypatch.setattr(module, "is_host", lambda device: host)
+    n_rows = (23, 4, 1, 30)
+    rng = np.random.default_rng(0)
+    sessions = [rng.standard_normal((n, 3)) for n in n_rows]
+    loader = WindowLoader(sessions, np.array([1.0, 2.0, 0.5]), torch.device("cpu"))
+    windows = jitter(cut_windows(n_rows, 7, 7), n_rows, torch.Generator().manual_seed(0))
+    parts = list(batches(windows, 2, torch.Generator().manual_seed(1)))
+    read = list(loader.read(windows, iter(parts)))
+    assert len(read) == len(parts)
+    for batch, part in zip(read, parts, strict=True):
+        assert torch.equal(batch, loader(windows[part]))

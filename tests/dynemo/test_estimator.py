@@ -36,7 +36,7 @@ def test_training_finds_the_modes_of_an_easy_mixture(small_dynemo, small_simulat
     model = small_dynemo(n_epochs=60, sequence_length=100, batch_size=2, n_init=3)
     truth, found = match_modes(small_simulation.mode_time_course, model.fit(X).transform(X))
     assert np.corrcoef(truth[:, 0], found[:, 0])[0, 1] > 0.9
-    assert model.history_["loss"][-1] < model.history_["loss"][0] - 0.5
+    assert model.history_["loss"][-1] < model.history_["loss"][0] - 0.2
 
 
 def test_the_unit_of_the_data_does_not_matter(small_dynemo, recording):
@@ -166,8 +166,9 @@ def test_schedules_are_recorded_as_the_reference_states_them(small_dynemo, recor
 
 
 def test_early_stopping_keeps_the_best_weights(small_dynemo, recording):
-    # A rate that does not depend on the budget.
-    settings = {"n_kl_annealing_epochs": 2, "validation_fraction": 0.25, "lr_decay": 0.1}
+    # Neither the rate nor the start depend on the budget.
+    settings = {"n_kl_annealing_epochs": 2, "validation_fraction": 0.25}
+    settings |= {"lr_decay": 0.1, "init_method": "random"}
     model = small_dynemo(n_epochs=60, n_iter_no_change=3, **settings).fit(recording)
     held_out = np.array(model.history_["validation_loss"])
     assert model.converged_

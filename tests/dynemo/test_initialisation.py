@@ -7,7 +7,7 @@ import torch
 from skdyn.core.recurrent import RecurrentSettings
 from skdyn.core.training import FitDivergedError
 from skdyn.core.windows import WindowLoader
-from skdyn.dynemo.initialisation import METHODS, Start, random, random_subset
+from skdyn.dynemo.initialisation import METHODS, Start, random, random_subset, simplex
 from skdyn.dynemo.network import NetworkSettings, empty_network
 
 N_MODES, N_CHANNELS = 5, 40
@@ -18,7 +18,9 @@ def make_loader():
     return WindowLoader([X], np.ones(N_CHANNELS), torch.device("cpu"))
 
 
-def make_start(short_training=None, seed=0, n_init=3, means=None, covariances=None, **settings):
+def make_start(
+    short_training=None, seed=0, n_init=3, means=None, covariances=None, teach=None, **settings
+):
     stack = RecurrentSettings(n_units=3)
     defaults = {"learn_means": True, "zero_means": False}
     network = empty_network(
@@ -34,6 +36,7 @@ def make_start(short_training=None, seed=0, n_init=3, means=None, covariances=No
         make_loader(),
         short_training,
         n_init,
+        teach,
     )
 
 
@@ -188,11 +191,51 @@ def test_other_errors_are_not_hidden():
         random_subset(make_start(fails))
 
 
+class Lessons:
+    """Remembers what it was given to teach, and which modes the network had by then."""
+
+    def __init__(self):
+        self.given, self.start = [], None
+
+    def __call__(self, rows, mixing):
+        self.given.append((rows, mixing, modes(self.start)))
+
+
+def run_simplex(**settings):
+    lessons = Lessons()
+    lessons.start = start = make_start(teach=lessons, **settings)
+    simplex(start)
+    return lessons.given, start
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_the_mixing_of_the_modes_is_taught_after_they_are_set(given):
+    means, covariances = given_modes() if given else (None, None)
+    taught, start = run_simplex(means=means, covariances=covariances)
+    (((rows,), (mixing,), then),) = taught
+    np.testing.assert_allclose(rows, start.loader.sessions[0], rtol=1e-6)
+    assert mixing.shape == (400, N_MODES)
+    np.testing.assert_array_equal(then[0], modes(start)[0])
+    np.testing.assert_array_equal(then[1], modes(start)[1])
+    if given:
+        np.testing.assert_allclose(then[0], means, rtol=1e-6)
+        np.testing.assert_allclose(then[1], covariances, rtol=1e-4, atol=1e-5)
+
+
+def test_too_few_rows_teach_nothing():
+    lessons = Lessons()
+    lessons.start = start = make_start(teach=lessons)
+    for n_rows, n_taught in ((49, 0), (50, 1)):
+        loader = replace(start.loader, sessions=[start.loader.sessions[0][:n_rows]])
+        simplex(replace(start, loader=loader))
+        assert len(lessons.given) == n_taught
+
+
 @pytest.mark.parametrize("name", sorted(METHODS))
 def test_seeds_reproduce(name):
     def weights(seed, generator_seed=None):
         short = ShortTraining([1.0, 2.0, 3.0])
-        start = make_start(short, seed=seed)
+        start = make_start(short, seed=seed, teach=lambda rows, mixing: None)
         if generator_seed is not None:
             start = replace(start, generator=torch.Generator().manual_seed(generator_seed))
         short.network = start.network

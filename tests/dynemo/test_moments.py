@@ -9,7 +9,14 @@ from skdyn import DyNeMoEstimator
 from skdyn.core.recurrent import RecurrentSettings
 from skdyn.core.windows import WindowLoader
 from skdyn.dynemo import moments
-from skdyn.dynemo.moments import Moments, hann_window, leading_directions, stretches
+from skdyn.dynemo.moments import (
+    Moments,
+    hann_window,
+    leading_directions,
+    mixing_from_moments,
+    modes_from_moments,
+    stretches,
+)
 from skdyn.dynemo.network import NetworkSettings
 from skdyn.simulation import MixedSineMVN
 
@@ -17,14 +24,8 @@ N_MODES, N_CHANNELS = 4, 8
 MEANS_LEARNED = {"learn_means": True, "zero_means": False}
 KINDS = [
     {"means": means, "covariances": covariances, "diagonal": diagonal}
-    for means, covariances, diagonal in [
-        (False, True, False),
-        (False, True, True),
-        (True, False, False),
-        (True, False, True),
-        (True, True, False),
-        (True, True, True),
-    ]
+    for means, covariances in ((False, True), (True, False), (True, True))
+    for diagonal in (False, True)
 ]
 
 
@@ -65,7 +66,13 @@ def find_modes(sessions, n_modes=N_MODES, given=(None, None), **settings):
     known = tuple(
         None if one is None else one / unit for one, unit in zip(given, units, strict=True)
     )
-    found = moments.modes_from_moments(loader, settings, known)
+    some = Moments(
+        stretches(loader),
+        means=not settings.zero_means,
+        covariances=settings.learn_covariances or known[1] is not None,
+        diagonal=settings.diagonal_covariances,
+    )
+    found = modes_from_moments(some, n_modes, known)
     return [None if one is None else one * unit for one, unit in zip(found, units, strict=True)]
 
 
@@ -136,10 +143,9 @@ def test_rows_are_white_and_can_be_brought_back(diagonal):
 def test_the_average_stands_for_the_second_moment_of_all_rows(diagonal):
     pieces = correlated_rows()
     some = Moments(pieces, means=False, covariances=True, diagonal=diagonal)
-    rows = np.concatenate(pieces)
     means, covariances = some.modes(np.zeros((1, some.n_features)))
     assert means is None
-    wanted = rows.T @ rows / 200
+    wanted = np.concatenate(pieces).T @ np.concatenate(pieces) / 200
     np.testing.assert_allclose(
         covariances[0], np.diag(wanted) if diagonal else wanted, rtol=1e-3, atol=1e-4
     )
@@ -154,9 +160,8 @@ def test_the_average_stands_for_the_mean_and_the_covariance_where_both_count(dia
     some = Moments([rows + shift], means=True, covariances=True, diagonal=diagonal)
     means, covariances = some.modes(np.zeros((1, some.n_features)))
     np.testing.assert_allclose(means[0], rows.mean(axis=0) + shift, atol=1e-3)
-    wanted = rows.T @ rows / 20_000
-    wanted = np.diag(wanted) if diagonal else wanted
-    np.testing.assert_allclose(covariances[0], wanted, atol=0.03 * wanted.max())
+    wanted = np.diag(rows.T @ rows) if diagonal else rows.T @ rows
+    np.testing.assert_allclose(20_000 * covariances[0], wanted, atol=0.03 * wanted.max())
 
 
 # Within stretches
@@ -332,6 +337,53 @@ def test_given_covariances_order_the_means_also_if_they_are_fixed():
     )
     for one, other in zip(means, simulation.means[::-1], strict=True):
         assert np.corrcoef(one, other)[0, 1] > 0.95
+
+
+# Mixing
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+def test_modes_and_their_moments_are_two_forms_of_one_thing(kind):
+    rng = np.random.default_rng(0)
+    roots = rng.standard_normal((4, 3, 3))
+    covariances = np.eye(3) + roots @ roots.swapaxes(1, 2)
+    if kind["diagonal"]:
+        covariances = np.diagonal(covariances, axis1=1, axis2=2)
+    some = Moments(correlated_rows(), **kind)
+    vertices = some.vertices(rng.standard_normal((4, 3)), covariances)
+    assert vertices.shape == (4, some.n_features)
+    again = some.vertices(*some.modes(vertices))
+    np.testing.assert_allclose(again, vertices, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("means", ["zero", "random"])
+def test_the_mixing_of_known_modes_is_seen(means):
+    simulation, counted = simulate(means=means), means == "random"
+    pieces = np.split(simulation.time_series, [3000, 3001])
+    some = Moments(pieces, means=counted, covariances=True, diagonal=False)
+    mixing = mixing_from_moments(some, simulation.means, simulation.covariances)
+    assert [one.shape for one in mixing] == [(3000, 4), (1, 4), (4999, 4)]
+    mixing = np.concatenate(mixing)
+    np.testing.assert_allclose(mixing.sum(axis=1), 1, rtol=1e-5)
+    pairs = zip(simulation.mode_time_course.T, mixing.T, strict=True)
+    assert min(np.corrcoef(*columns)[0, 1] for columns in pairs) > 0.75
+
+
+def test_a_mode_that_stays_has_nearly_all_the_weight():
+    variances, states = np.array([[1, 1, 9.0], [9, 1, 1]]), np.arange(4000) // 1000 % 2
+    rows = np.random.default_rng(0).standard_normal((4000, 3)) * np.sqrt(variances[states])
+    some = Moments([rows], means=False, covariances=True, diagonal=True)
+    (mixing,) = mixing_from_moments(some, None, variances)
+    inside = np.abs(np.arange(4000) % 1000 - 500) < 350
+    assert mixing[np.arange(4000), states][inside].mean() > 0.95
+    # One that is never there keeps a little.
+    assert mixing.min() == pytest.approx(moments.SMALLEST_COEFFICIENT, rel=0.5)
+
+
+def test_equal_modes_have_equal_weights():
+    some = Moments(correlated_rows(), means=False, covariances=True, diagonal=False)
+    mixing = mixing_from_moments(some, None, np.stack([np.eye(3)] * 4))
+    np.testing.assert_allclose(np.concatenate(mixing), 0.25, rtol=1e-6)
 
 
 # Recordings of other shapes

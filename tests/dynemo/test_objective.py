@@ -15,6 +15,7 @@ from skdyn.dynemo.network import NetworkSettings, empty_network, sample_logits
 from skdyn.dynemo.objective import (
     Annealing,
     FreeEnergy,
+    MixingLoss,
     infer,
     infer_sessions,
     kl_annealing_factor,
@@ -410,3 +411,67 @@ def test_held_out_loss_draws_nothing_and_only_sees_its_windows():
     unseen = replace(changed, held_out=held_out).held_out_loss()
     assert unseen == replace(objective, held_out=held_out).held_out_loss()
     assert changed.held_out_loss() > loss + 100
+
+
+# What the inference network is taught before
+
+
+def make_mixing_loss(network, seed=5):
+    rng = np.random.default_rng(2)
+    sessions = [
+        np.hstack([rows, rng.dirichlet(np.ones(N_MODES), len(rows))]) for rows in make_sessions()
+    ]
+    loader = WindowLoader(sessions, np.ones(N_CHANNELS + N_MODES), CPU)
+    windows = cut_windows([len(session) for session in sessions], 10, 10)
+    return MixingLoss(network, torch.Generator().manual_seed(seed), loader, windows)
+
+
+def cross_entropy(network, batch):
+    """The mean over rows, from the formula."""
+    rows, mixing = batch[..., :N_CHANNELS], batch[..., N_CHANNELS:].double().numpy()
+    with torch.no_grad():
+        (theta,) = numpy_of(network.posterior(rows)[0])
+    exponents = np.exp(theta / network.temperature().item())
+    inferred = exponents / exponents.sum(axis=-1, keepdims=True)
+    return np.mean(-np.sum(mixing * np.log(inferred), axis=-1))
+
+
+def test_mixing_loss_is_the_cross_entropy():
+    network = make_network()
+    objective = make_mixing_loss(network)
+    batch = objective.loader(objective.windows[np.arange(3)])
+    terms = objective.training_terms(batch, 0)
+    assert set(terms) == {"loss"}
+    assert terms["loss"].item() == pytest.approx(cross_entropy(network, batch), rel=1e-5)
+
+
+def test_mixing_loss_of_all_windows_is_the_mean_over_their_rows():
+    network = make_network()
+    objective = make_mixing_loss(network)
+    assert len(set(objective.windows.length)) == 3
+    total = sum(
+        cross_entropy(network, objective.loader(objective.windows[[i]])) * n
+        for i, n in enumerate(objective.windows.length)
+    )
+    expected = total / objective.windows.length.sum()
+    assert objective.held_out_loss() == pytest.approx(expected, rel=1e-5)
+
+
+def test_mixing_loss_reaches_the_mean_of_the_posterior_alone():
+    network = make_network(with_means=True)
+    objective = make_mixing_loss(network)
+    batch = objective.loader(objective.windows[np.arange(3)])
+    objective.training_terms(batch, 0)["loss"].backward()
+    for name, weight in network.named_parameters():
+        reached = weight.grad is not None and torch.count_nonzero(weight.grad) > 0
+        wanted = weight.requires_grad and name.startswith(("inference_rnn", "posterior_mean"))
+        assert reached == wanted, name
+
+
+def test_dropout_applies_to_what_is_taught():
+    network = make_network(inference=RecurrentSettings(n_units=5, dropout=0.5))
+    objective = make_mixing_loss(network)
+    batch = objective.loader(objective.windows[np.arange(3)])
+    first, second = (objective.training_terms(batch, 0)["loss"].item() for _ in range(2))
+    assert first != second
+    assert objective.held_out_loss() == objective.held_out_loss()
