@@ -26,9 +26,9 @@ ROOMS = {
     "skdyn/dynemo": "__init__ adaptation estimator fitting inference initialisation "
     "moments network objective",
     "skdyn/nems": "__init__ distributions estimator fitting initialisation keywords model "
-    "parameter",
+    "objective parameter wiring",
     "skdyn/nems/layers": "__init__ algebra base channels convolution filters nonlinearities "
-    "plasticity state",
+    "plasticity state tensors",
 }
 ALLOWED_FILES = {f"{room}/{name}.py" for room, names in ROOMS.items() for name in names.split()}
 LONGEST_FILE, LONGEST_FUNCTION = 500, 60

@@ -9,16 +9,24 @@ With r = x - m, P = C^-1 and z = P r, the log-density and its derivatives are
     log p    = -(c log 2 pi + log|C| + r' z) / 2
     dlogp/dC = (z z' - P) / 2           dlogp/dm = z,
 
-so that one Cholesky factor, one inverse and a few matrix products give the value and every
+so that one inverse with its determinant and a few matrix products give the value and every
 gradient. Rows are taken in blocks: nothing of size rows x modes x channels^2 is ever formed.
 
-LAPACK is called matrix by matrix and works at a fraction of the speed of batched matrix products,
-so larger matrices are factored and inverted by parts: with L = [[L1, 0], [B, L2]],
+LAPACK is called matrix by matrix, and works at a fraction of the speed of operations on many
+matrices at once. So matrices of up to 40 channels are inverted all together, by sweeping them
+(Goodnight 1979, The American Statistician 33, 149-158): bordered with its residual,
+
+    [[C, r], [r', 0]]    becomes    [[-P, z], [z', -r' z]]
+
+after a sweep of each channel, and |C| is the product of the pivots. With rows on the last axis each
+step is one operation on vectors. Together with the gradients that takes half the time of LAPACK at
+20 channels, a third at 11, and rounds no worse. Larger matrices are factored and inverted by parts:
+with L = [[L1, 0], [B, L2]],
 
     L1 L1' = M11,    B = M21 L1'^-1,    L2 L2' = M22 - B B',
     L^-1 = [[L1^-1, 0], [-L2^-1 B L1^-1, L2^-1]],    M^-1 = L^-1' L^-1,
 
-which is as accurate; likelihood and gradients together take 1.4 times less at 80 and 120 channels.
+in 1.4 times less time than LAPACK's at 80 and 120 channels.
 """
 
 from __future__ import annotations
@@ -36,7 +44,8 @@ from skdyn.core.runtime import is_host
 BLOCK_SIZE = 2**20
 DEVICE_BLOCK_SIZE = 2**26
 
-# The largest matrix that is left to LAPACK whole.
+# The largest matrix that is swept, and the largest that is left to LAPACK whole.
+LARGEST_SWEPT = 40
 LARGEST_LAPACK = 24
 
 # What is added to the diagonal of a Cholesky factor, as in TensorFlow Probability's FillScaleTriL.
@@ -119,34 +128,31 @@ class _MixtureLogLikelihood(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, data, alpha, means, covariances, weights, rescue):
-        n_modes, n_channels, _ = covariances.shape
-        flat = covariances.reshape(n_modes, -1)
+        n_channels = covariances.shape[-1]
+        invert = _swept if n_channels <= LARGEST_SWEPT else _factored
+        # A border of zeros makes room for the residual.
+        border = int(invert is _swept)
+        padded = functional.pad(covariances, (0, border, 0, border))
+        flat = padded.flatten(1)
         residual = _residual(data, alpha, means)
         value = data.new_zeros(())
         d_alpha = torch.empty_like(alpha)
         d_flat = torch.zeros_like(flat)
         d_means = torch.zeros(len(flat), n_channels, dtype=flat.dtype, device=flat.device)
         for rows in _blocks(data):
-            mixed = _mixed(alpha[rows], covariances)
-            precision, log_diagonal = precisions(mixed, rescue=rescue)
-            z = torch.bmm(precision, residual[rows].unsqueeze(-1)).squeeze(-1)
-            log_prob = _log_prob(log_diagonal, (residual[rows] * z).sum(-1), n_channels)
-            # In place: the precisions are not needed any more.
-            d_covariance = precision.baddbmm_(
-                z.unsqueeze(-1), z.unsqueeze(-2), beta=-0.5, alpha=0.5
-            ).flatten(1)
+            log_prob, z, twice = invert(residual[rows], alpha[rows], flat, rescue=rescue)
             if weights is not None:
-                log_prob = log_prob * weights[rows]
-                d_covariance = d_covariance * weights[rows].unsqueeze(-1)
-                z = z * weights[rows].unsqueeze(-1)
+                column = weights[rows].unsqueeze(-1)
+                log_prob, z, twice = log_prob * weights[rows], z * column, twice * column
             value += log_prob.sum()
-            d_alpha[rows] = d_covariance @ flat.T
-            d_flat.addmm_(alpha[rows].T, d_covariance)
+            d_alpha[rows] = 0.5 * (flat @ twice.T).T
+            d_flat.addmm_(alpha[rows].T, twice, alpha=0.5)
             if means is not None:
                 d_alpha[rows] += z @ means.T
                 d_means.addmm_(alpha[rows].T, z)
         ctx.has_means = means is not None
-        ctx.gradients = d_alpha, d_means, d_flat.reshape(covariances.shape)
+        d_covariances = d_flat.view(padded.shape)[:, :n_channels, :n_channels]
+        ctx.gradients = d_alpha, d_means, d_covariances
         return value
 
     @staticmethod
@@ -167,7 +173,7 @@ def _blocks(data: Tensor) -> list[slice]:
     """Rows whose matrices are held at once."""
     n_rows, n_channels = data.shape
     numbers = BLOCK_SIZE if is_host(data.device) else DEVICE_BLOCK_SIZE
-    size = max(1, numbers // n_channels**2)
+    size = max(1, numbers // (n_channels + 1) ** 2)
     return [slice(start, start + size) for start in range(0, n_rows, size)]
 
 
@@ -195,6 +201,72 @@ def _mixed(alpha: Tensor, covariances: Tensor) -> Tensor:
     return (alpha @ covariances.reshape(n_modes, -1)).reshape(-1, n_channels, n_channels)
 
 
+def _swept(
+    residual: Tensor, alpha: Tensor, flat: Tensor, *, rescue: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Log-densities, P r, and z z' - P with a border that means nothing, row by row."""
+    n_channels = residual.shape[-1]
+    matrices = (flat.T @ alpha.T).view(n_channels + 1, n_channels + 1, -1)
+    matrices[-1, :-1] = matrices[:-1, -1] = residual.T
+    pivots = sweep(matrices)
+    z = matrices[-1, :-1]
+    log_prob = _log_prob(0.5 * pivots.log().sum(0), -matrices[-1, -1], n_channels)
+    matrices[:-1, :-1].addcmul_(z.unsqueeze(1), z.unsqueeze(0))
+    failed = ~(pivots > 0).all(0)
+    if not rescue:
+        log_prob = log_prob.masked_fill(failed, math.nan)
+    elif bool(failed.any()):
+        inner = flat.view(len(flat), n_channels + 1, -1)[:, :-1, :-1].flatten(1)
+        rescued = _factored(residual[failed], alpha[failed], inner, rescue=True)
+        # Nothing that is not finite stays in the border.
+        matrices[..., failed] = 0
+        log_prob[failed], z[:, failed] = rescued[0], rescued[1].T
+        matrices[:-1, :-1, failed] = rescued[2].T.view(n_channels, n_channels, -1)
+    return log_prob, z.T, matrices.flatten(0, 1).T
+
+
+def sweep(matrices: Tensor) -> Tensor:
+    """Sweep all rows but the last of many symmetric matrices, in place.
+
+    Sweeping row k of A, with the pivot d = A_kk, makes A_kk = -1/d, A_kj = A_jk = A_kj / d, and
+    A_ij = A_ij - A_ik A_kj / d elsewhere.
+
+    Parameters
+    ----------
+    matrices : Tensor of shape (size, size, n_matrices)
+        Matrices, on the last axis.
+
+    Returns
+    -------
+    Tensor of shape (size - 1, n_matrices)
+        Pivots. Those of a positive definite matrix are positive.
+    """
+    size, _, n_matrices = matrices.shape
+    pivots = matrices.new_empty(size - 1, n_matrices)
+    for k, pivot in enumerate(pivots):
+        column = matrices[k].clone()
+        inverse = pivot.copy_(column[k]).reciprocal()
+        row = column * inverse
+        matrices.addcmul_(column.unsqueeze(1), row.unsqueeze(0), value=-1)
+        matrices[k] = matrices[:, k] = row
+        torch.neg(inverse, out=matrices[k, k])
+    return pivots
+
+
+def _factored(
+    residual: Tensor, alpha: Tensor, flat: Tensor, *, rescue: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Log-densities, P r, and z z' - P, row by row."""
+    n_channels = residual.shape[-1]
+    mixed = (alpha @ flat).view(-1, n_channels, n_channels)
+    precision, log_diagonal = precisions(mixed, rescue=rescue)
+    z = torch.bmm(precision, residual.unsqueeze(-1)).squeeze(-1)
+    log_prob = _log_prob(log_diagonal, (residual * z).sum(-1), n_channels)
+    # In place: the precisions are not needed any more.
+    twice = precision.baddbmm_(z.unsqueeze(-1), z.unsqueeze(-2), beta=-1).flatten(1)
+    return log_prob, z, twice
+
+
 def precisions(matrices: Tensor, *, rescue: bool = True) -> tuple[Tensor, Tensor]:
     """Inverses of covariances, and half the logarithms of their determinants.
 
@@ -213,14 +285,6 @@ def precisions(matrices: Tensor, *, rescue: bool = True) -> tuple[Tensor, Tensor
     log_diagonals : Tensor of shape (n_matrices,)
         Sum of the logarithms of the diagonal of the Cholesky factor.
     """
-    if matrices.shape[-1] <= LARGEST_LAPACK:
-        if rescue:
-            factors = safe_cholesky(matrices)
-        else:
-            factors, info = torch.linalg.cholesky_ex(matrices)
-            factors.masked_fill_((info != 0)[:, None, None], math.nan)
-        # LAPACK's columns are rows of the transpose, which is the same matrix in torch's own order.
-        return torch.cholesky_inverse(factors).mT, _log_diagonal(factors)
     inverses, log_diagonals, failed = _inverse_factors(matrices)
     if not rescue:
         log_diagonals.masked_fill_(failed, math.nan)
