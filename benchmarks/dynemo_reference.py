@@ -47,7 +47,7 @@ def same_model(n_modes, batch_size, n_epochs):
         sequence_length=WINDOW,
         batch_size=batch_size,
         init_method="random",
-        n_iter_no_change=None,
+        gradient_clip=None,
         n_epochs=n_epochs,
         n_kl_annealing_epochs=max(1, n_epochs // 2),
         random_state=0,

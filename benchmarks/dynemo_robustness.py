@@ -44,7 +44,7 @@ def draw_settings(number):
         "diagonal_covariances": one_of(True, False, False, False),
         "inference_rnn": one_of("lstm", "gru"),
         "model_rnn": one_of("lstm", "gru"),
-        "gradient_clip": one_of(None, 1.0),
+        "gradient_clip": one_of(None, 0.1, 1.0),
         "loss_calc": one_of("mean", "sum"),
         "lr_decay": one_of("linear", 0.0, 0.1, 1.0),
         "batch_size": one_of("auto", int(rng.randint(1, 65))),

@@ -276,7 +276,7 @@ class _Run:
         raise FitDivergedError(
             f"Training diverged in epoch {epoch}: the loss or its gradient is not finite even at "
             f"a learning rate of {self.learning_rate:.3g}. {losses}. Try a smaller "
-            "learning_rate, a gradient_clip of 1, a larger covariances_epsilon, or look for "
+            "learning_rate, a smaller gradient_clip, a larger covariances_epsilon, or look for "
             "duplicated channels."
         )
 

@@ -93,7 +93,7 @@ class DyNeMoEstimator(FittedDyNeMo):
     lr_decay : float or "linear", default="linear"
         How the rate falls after that: "linear" to zero at the end of `n_epochs`; with a number, in
         its k-th epoch it is learning_rate * exp(-lr_decay * k).
-    gradient_clip : float, default=None
+    gradient_clip : float or None, default=0.1
         Largest norm of the gradient of each weight tensor; None for no limit.
     n_epochs : int, default=40
         Most passes over the data.
@@ -272,7 +272,7 @@ class DyNeMoEstimator(FittedDyNeMo):
         batch_size="auto",
         learning_rate=0.01,
         lr_decay="linear",
-        gradient_clip=None,
+        gradient_clip=0.1,
         n_epochs=40,
         loss_calc="mean",
         init_method="simplex",
