@@ -6,7 +6,9 @@ import scipy.linalg
 __all__ = [
     "alpha_correlation",
     "correlation_matrix",
+    "correlation_score",
     "dice_coefficient",
+    "noise_corrected_correlation",
     "riemannian_distance",
     "rv_coefficient",
 ]
@@ -243,6 +245,136 @@ def dice_coefficient(labels, other):
             "cut both to the samples they share"
         )
     return float(2 * np.count_nonzero(labels == other) / (len(labels) + len(other)))
+
+
+def correlation_score(y_true, y_pred, *, sample_weight=None, multioutput="uniform_average"):
+    r"""Pearson correlation of a prediction with a response.
+
+    .. math::
+
+        r = \frac{\sum_t w_t (y_t - \bar{y}) (p_t - \bar{p})}
+        {\sqrt{\sum_t w_t (y_t - \bar{y})^2 \sum_t w_t (p_t - \bar{p})^2}}
+
+    Parameters
+    ----------
+    y_true, y_pred : array-like of shape (n_samples,), (n_samples, n_outputs) or \
+            (n_sessions, n_samples, n_outputs), or list of (n_samples, n_outputs)
+        Response and prediction; sessions are put one after the other.
+    sample_weight : array-like of shape (n_samples,), default=None
+        Weights; 0 leaves a sample out.
+    multioutput : {"uniform_average", "raw_values"}, default="uniform_average"
+        Whether outputs are averaged, or each has its score.
+
+    Returns
+    -------
+    float or ndarray of shape (n_outputs,)
+        Within [-1, 1]; 0 where response or prediction is constant.
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ, there are fewer than two samples, or one is not finite.
+
+    Examples
+    --------
+    >>> from skdyn.metrics import correlation_score
+    >>> correlation_score([1, 2, 3], [2, 4, 7]).round(3)
+    np.float64(0.993)
+    """
+    if multioutput not in ("uniform_average", "raw_values"):
+        raise ValueError(
+            f"got multioutput={multioutput!r}, expected 'uniform_average' or 'raw_values'"
+        )
+    true, predicted = _rows_of_outputs(y_true, "y_true"), _rows_of_outputs(y_pred, "y_pred")
+    if true.shape != predicted.shape or len(true) < 2:
+        raise ValueError(
+            f"got y_true of shape {true.shape} and y_pred of shape {predicted.shape}, expected "
+            "the same shape and at least two samples"
+        )
+    weight = np.asarray(np.ones(len(true)) if sample_weight is None else sample_weight, float)
+    if weight.shape != (len(true),) or weight.min() < 0 or weight.sum() == 0:
+        raise ValueError(
+            f"got sample_weight of shape {weight.shape} with a sum of {weight.sum()}, expected "
+            f"({len(true)},) weights of at least zero, not all of them zero"
+        )
+    scores = np.array(
+        [_correlation(*pair, weight) for pair in zip(true.T, predicted.T, strict=True)]
+    )
+    return scores.mean() if multioutput == "uniform_average" else scores
+
+
+def noise_corrected_correlation(trials, y_pred, *, multioutput="uniform_average", floor=0.01):
+    r"""Correlation of a prediction with a response that is measured again and again.
+
+    The mean correlation with the trials is divided by the one that the response itself would have,
+
+    .. math::
+
+        r = \frac{\frac{1}{n} \sum_i r(y_i, p)}
+        {\sqrt{\max(\epsilon, \frac{2}{n (n - 1)} \sum_{i<j} r(y_i, y_j))}}
+
+    Parameters
+    ----------
+    trials : array-like of shape (n_trials, n_samples) or (n_trials, n_samples, n_outputs)
+        Responses to the same stimulus.
+    y_pred : array-like of shape (n_samples,) or (n_samples, n_outputs)
+        Prediction.
+    multioutput : {"uniform_average", "raw_values"}, default="uniform_average"
+        Whether outputs are averaged, or each has its score.
+    floor : float, default=0.01
+        The least correlation of trials that is divided by, epsilon.
+
+    Returns
+    -------
+    float or ndarray of shape (n_outputs,)
+        1 for a prediction as good as the response allows; chance can take it above.
+
+    References
+    ----------
+    Hsu, A., Borst, A., & Theunissen, F. E. (2004). Quantifying variability in
+    neural responses and its application for the validation of model predictions.
+    Network, 15(2), 91-109.
+
+    Examples
+    --------
+    >>> from skdyn.metrics import noise_corrected_correlation
+    >>> trials = [[1, 0, 3, 2], [0, 1, 2, 3]]
+    >>> noise_corrected_correlation(trials, [0, 0, 2, 2]).round(3)
+    np.float64(1.155)
+    """
+    trials = np.asarray(trials, dtype=float)
+    if trials.ndim not in (2, 3) or len(trials) < 2:
+        raise ValueError(
+            f"got trials of shape {trials.shape}, expected at least two trials, (n_trials, "
+            "n_samples) or (n_trials, n_samples, n_outputs)"
+        )
+    pairs = [(one, other) for i, one in enumerate(trials) for other in trials[i + 1 :]]
+    reliability, accuracy = (
+        np.mean([correlation_score(*two, multioutput="raw_values") for two in some], axis=0)
+        for some in (pairs, [(trial, y_pred) for trial in trials])
+    )
+    scores = accuracy / np.sqrt(np.maximum(reliability, floor))
+    return scores.mean() if multioutput == "uniform_average" else scores
+
+
+def _rows_of_outputs(values, name):
+    if isinstance(values, list | tuple) and np.ndim(values[0]) == 2:
+        values = np.concatenate(values)
+    array = np.asarray(values, float)
+    if array.ndim not in (1, 2, 3) or not np.isfinite(array).all():
+        raise ValueError(
+            f"got {name} of shape {array.shape}, expected finite values (n_samples, n_outputs)"
+        )
+    return array[:, np.newaxis] if array.ndim == 1 else array.reshape(-1, array.shape[-1])
+
+
+def _correlation(true, predicted, weight):
+    if any(np.ptp(values[weight > 0]) == 0 for values in (true, predicted)):
+        return 0.0
+    weight = weight / weight.sum()
+    true, predicted = (values - weight @ values for values in (true, predicted))
+    norms = np.sqrt((weight @ true**2) * (weight @ predicted**2))
+    return np.clip(weight @ (true * predicted) / norms, -1, 1)
 
 
 def _unit_columns(courses):

@@ -26,7 +26,7 @@ ROOMS = {
     "skdyn/dynemo": "__init__ adaptation estimator fitting inference initialisation "
     "moments network objective",
     "skdyn/nems": "__init__ distributions estimator fitting initialisation keywords model "
-    "objective parameter wiring",
+    "objective parameter stack wiring",
     "skdyn/nems/layers": "__init__ algebra base channels convolution filters nonlinearities "
     "plasticity state tensors",
 }

@@ -1,0 +1,275 @@
+"""Distributions that say what is thought of a parameter before it is fitted.
+
+Each wraps the distribution of that name in `scipy.stats`, one for each entry of an array.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import stats
+
+_SYMBOLS = {"mean": "μ", "sd": "σ", "alpha": "α", "beta": "β"}  # noqa: RUF001
+
+
+class Distribution:
+    """Independent random numbers, one for each entry of an array.
+
+    A subclass hands its parameters, which are broadcast against each other, and the distribution
+    of `scipy.stats` that they stand for to this constructor.
+
+    Parameters
+    ----------
+    frozen : callable
+        Gives the distribution of `scipy.stats` from the broadcast parameters.
+    **parameters : array-like
+        Its parameters.
+    """
+
+    def __init__(self, frozen, **parameters):
+        arrays = np.broadcast_arrays(*(np.asarray(p, dtype=float) for p in parameters.values()))
+        self.parameters = {
+            name: array.copy() for name, array in zip(parameters, arrays, strict=True)
+        }
+        with np.errstate(all="ignore"):
+            self._scipy = frozen(*self.parameters.values())
+            ends = self._scipy.support()  # not numbers where SciPy does not take the parameters
+        finite = all(np.isfinite(array).all() for array in arrays)
+        if not finite or any(np.isnan(end).any() for end in ends):
+            raise ValueError(f"Got {self!r}, expected parameters that scipy.stats allows.")
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of a draw.
+
+        Returns
+        -------
+        tuple of int
+            That of the parameters.
+        """
+        return next(iter(self.parameters.values())).shape
+
+    def expand(self, shape: tuple[int, ...]) -> Distribution:
+        """Give the same distribution for each entry of a larger array.
+
+        Parameters
+        ----------
+        shape : tuple of int
+            Shape that this one's can be broadcast to.
+
+        Returns
+        -------
+        Distribution
+            Of that shape.
+        """
+        return type(self)(**{k: np.broadcast_to(v, shape) for k, v in self.parameters.items()})
+
+    def mean(self) -> np.ndarray:
+        """Expected values.
+
+        Returns
+        -------
+        ndarray
+            Of the shape of a draw.
+        """
+        return np.broadcast_to(self._scipy.mean(), self.shape).copy()
+
+    def percentile(self, probability) -> np.ndarray:
+        """Values below which a share of the draws lies.
+
+        Parameters
+        ----------
+        probability : float in [0, 1]
+            The share.
+
+        Returns
+        -------
+        ndarray
+            Of the shape of a draw.
+        """
+        return np.broadcast_to(self._scipy.ppf(probability), self.shape).copy()
+
+    def sample(self, size=None, *, bounds=None, random_state=None) -> np.ndarray:
+        """Draw at random.
+
+        Parameters
+        ----------
+        size : int, default=None
+            How many draws; None for one, without an axis of draws.
+        bounds : tuple of two array-likes, default=None
+            Least and largest value; the distribution is cut off there.
+        random_state : int, numpy.random.Generator, numpy.random.RandomState or None, default=None
+            Where the randomness comes from; None takes fresh entropy.
+
+        Returns
+        -------
+        ndarray of shape (size, *shape), or of the shape of a draw
+            The draws.
+
+        Raises
+        ------
+        ValueError
+            If nothing of the distribution lies within the bounds.
+        """
+        random = random_state
+        if not isinstance(random, np.random.RandomState | np.random.Generator):
+            random = np.random.default_rng(random_state)
+        shares = random.uniform(size=self.shape if size is None else (size, *self.shape))
+        if bounds is None:
+            return np.asarray(self._scipy.ppf(shares))
+        # Beyond the median, shares are counted from above: those from below would all round to 1.
+        low, high = (np.asarray(bound, dtype=float) for bound in bounds)
+        above = low > self._scipy.median()
+        first = np.where(above, self._scipy.sf(high), self._scipy.cdf(low))
+        last = np.where(above, self._scipy.sf(low), self._scipy.cdf(high))
+        if not np.all(first < last):
+            raise ValueError(
+                f"Got bounds {bounds} for {self!r}, expected some of it within them; widen the "
+                "bounds or change the prior."
+            )
+        shares = first + shares * (last - first)
+        draws = np.where(above, self._scipy.isf(shares), self._scipy.ppf(shares))
+        return np.asarray(np.clip(draws, low, high))
+
+    def __reduce__(self):
+        # What SciPy keeps with a distribution holds NumPy's global generator, state and all.
+        return _made, (type(self), self.parameters)
+
+    def __eq__(self, other) -> bool:
+        return (
+            type(self) is type(other)
+            and self.shape == other.shape
+            and all(
+                np.array_equal(value, other.parameters[name])
+                for name, value in self.parameters.items()
+            )
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        given = ", ".join(
+            f"{_SYMBOLS.get(name, name)}={_short(value)}" for name, value in self.parameters.items()
+        )
+        return f"{type(self).__name__}({given})"
+
+
+def _made(cls, parameters: dict) -> Distribution:
+    return cls(**parameters)
+
+
+def _short(value: np.ndarray) -> str:
+    """The number itself, or the shape of an array of them."""
+    if value.size == 1 and value.ndim == 0:
+        return str(float(value))
+    return f"array(shape=({', '.join(map(str, value.shape))}))"
+
+
+class Normal(Distribution):
+    """Normal distribution.
+
+    Parameters
+    ----------
+    mean : array-like, default=0.0
+        Mean.
+    sd : array-like, default=1.0
+        Standard deviation.
+
+    Examples
+    --------
+    >>> from skdyn.nems import Normal
+    >>> Normal(mean=0, sd=1)
+    Normal(μ=0.0, σ=1.0)
+    """
+
+    def __init__(self, mean=0.0, sd=1.0):
+        super().__init__(stats.norm, mean=mean, sd=sd)
+
+
+class HalfNormal(Distribution):
+    """Absolute value of a normal variable of mean zero.
+
+    Parameters
+    ----------
+    sd : array-like, default=1.0
+        Standard deviation of the normal variable. The mean is sd sqrt(2 / pi).
+    """
+
+    def __init__(self, sd=1.0):
+        super().__init__(lambda sd: stats.halfnorm(scale=sd), sd=sd)
+
+
+class Exponential(Distribution):
+    """Exponential distribution.
+
+    Parameters
+    ----------
+    beta : array-like, default=1.0
+        Mean.
+    """
+
+    def __init__(self, beta=1.0):
+        super().__init__(lambda beta: stats.expon(scale=beta), beta=beta)
+
+
+class Uniform(Distribution):
+    """Uniform distribution.
+
+    Parameters
+    ----------
+    lower, upper : array-like, default=0.0, 1.0
+        Least and largest value.
+    """
+
+    def __init__(self, lower=0.0, upper=1.0):
+        super().__init__(
+            lambda lower, upper: stats.uniform(lower, upper - lower), lower=lower, upper=upper
+        )
+
+
+class Beta(Distribution):
+    """Beta distribution, between 0 and 1.
+
+    Parameters
+    ----------
+    alpha, beta : array-like, default=1.0
+        Shape parameters. The mean is alpha / (alpha + beta).
+    """
+
+    def __init__(self, alpha=1.0, beta=1.0):
+        super().__init__(stats.beta, alpha=alpha, beta=beta)
+
+
+class Gamma(Distribution):
+    """Gamma distribution.
+
+    Parameters
+    ----------
+    alpha : array-like, default=1.0
+        Shape parameter.
+    beta : array-like, default=1.0
+        Rate. The mean is alpha / beta.
+    """
+
+    def __init__(self, alpha=1.0, beta=1.0):
+        super().__init__(
+            lambda alpha, beta: stats.gamma(alpha, scale=1 / beta), alpha=alpha, beta=beta
+        )
+
+    @classmethod
+    def from_moments(cls, mean, sd) -> Gamma:
+        """Find the gamma distribution of a mean and a standard deviation.
+
+        Parameters
+        ----------
+        mean, sd : array-like
+            Mean and standard deviation, both positive.
+
+        Returns
+        -------
+        Gamma
+            Of shape mean^2 / sd^2 and rate mean / sd^2.
+        """
+        mean, sd = np.asarray(mean, dtype=float), np.asarray(sd, dtype=float)
+        if not (np.all(mean > 0) and np.all(sd > 0)):
+            raise ValueError(f"Got mean={mean} and sd={sd}, expected both above zero.")
+        return cls(alpha=mean**2 / sd**2, beta=mean / sd**2)

@@ -1,0 +1,211 @@
+"""Layers that put several inputs together, or take them apart; they have no parameters."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+
+from skdyn.nems.layers.base import Layer
+from skdyn.nems.layers.tensors import on_tensors
+
+
+class Concatenate(Layer):
+    """Put inputs beside each other.
+
+    Parameters
+    ----------
+    axis : int, default=1
+        Along which axis; not that of time.
+    **layer_options
+        As for `Layer`; `input` names what goes in.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skdyn.nems.layers import Concatenate
+    >>> layer = Concatenate(input=["stimulus", "pupil"])
+    >>> layer.evaluate(np.ones((3, 4)), np.ones((3, 1))).shape
+    (3, 5)
+    """
+
+    def __init__(self, *, axis=1, **layer_options):
+        if not isinstance(axis, int | np.integer) or isinstance(axis, bool) or axis == 0:
+            raise ValueError(
+                f"Got axis={axis!r}, expected the number of an axis other than 0, which is time; "
+                "do use 1 for channels."
+            )
+        self.axis = int(axis)
+        super().__init__(**layer_options)
+
+    @on_tensors
+    def evaluate(self, *inputs):
+        """Put the inputs beside each other.
+
+        Parameters
+        ----------
+        *inputs : ndarray or Tensor of shape (n_samples, ...), or one list of such
+            Of equal shapes but for that axis.
+
+        Returns
+        -------
+        ndarray or Tensor of shape (n_samples, ...)
+            All of them, in order.
+        """
+        parts = _one_by_one(self, inputs)
+        n_axes = parts[0].ndim
+        axis = self.axis % n_axes if -n_axes <= self.axis < n_axes else 0
+        others = {(p.ndim, p.shape[:axis], p.shape[axis + 1 :]) for p in parts}
+        if axis == 0 or len(others) > 1:
+            raise _mismatch(self, parts, f"equal shapes but for axis {self.axis}, which is not 0")
+        return torch.cat(parts, dim=axis)
+
+
+class Sum(Layer):
+    """Add inputs, entry by entry.
+
+    Parameters
+    ----------
+    shape : None
+        Not used.
+    **layer_options
+        As for `Layer`; `input` names what goes in.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skdyn.nems.layers import Sum
+    >>> Sum(input=["left", "right"]).evaluate(np.ones((1, 2)), np.array([[1, 2]]))
+    array([[2., 3.]])
+    """
+
+    @on_tensors
+    def evaluate(self, *inputs):
+        """Add the inputs.
+
+        Parameters
+        ----------
+        *inputs : ndarray or Tensor of shape (n_samples, ...), or one list of such
+            Of equal shapes; where an axis has one entry it is repeated.
+
+        Returns
+        -------
+        ndarray or Tensor of shape (n_samples, ...)
+            Their sum.
+        """
+        return sum(_same_axes(self, _one_by_one(self, inputs)))
+
+
+class Multiply(Layer):
+    """Multiply inputs, entry by entry.
+
+    Parameters
+    ----------
+    shape : None
+        Not used.
+    **layer_options
+        As for `Layer`; `input` names what goes in.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skdyn.nems.layers import Multiply
+    >>> Multiply(input=["drive", "gain"]).evaluate(np.full((1, 2), 3), np.array([[1, 2]]))
+    array([[3., 6.]])
+    """
+
+    @on_tensors
+    def evaluate(self, *inputs):
+        """Multiply the inputs.
+
+        Parameters
+        ----------
+        *inputs : ndarray or Tensor of shape (n_samples, ...), or one list of such
+            Of equal shapes; where an axis has one entry it is repeated.
+
+        Returns
+        -------
+        ndarray or Tensor of shape (n_samples, ...)
+            Their product.
+        """
+        return math.prod(_same_axes(self, _one_by_one(self, inputs)))
+
+
+class Select(Layer):
+    """Pick channels.
+
+    Parameters
+    ----------
+    channels : int or sequence of int
+        Which, along axis 1, in the order in which they come out; negative ones count from the end.
+    **layer_options
+        As for `Layer`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skdyn.nems.layers import Select
+    >>> Select(channels=[2, 0]).evaluate(np.array([[10, 11, 12]]))
+    array([[12., 10.]])
+    """
+
+    def __init__(self, channels, **layer_options):
+        numbers = np.atleast_1d(channels)
+        if numbers.ndim != 1 or not numbers.size or numbers.dtype.kind not in "iu":
+            raise ValueError(
+                f"Got channels={channels!r}, expected the number of a channel, or a list of some; "
+                "do turn a mask into numbers with np.flatnonzero."
+            )
+        self.channels = channels
+        super().__init__(**layer_options)
+
+    @on_tensors
+    def evaluate(self, input):  # noqa: A002
+        """Pick the channels.
+
+        Parameters
+        ----------
+        input : ndarray or Tensor of shape (n_samples, n_channels, ...)
+            Rows of time.
+
+        Returns
+        -------
+        ndarray or Tensor of shape (n_samples, n_picked, ...)
+            A copy; also of one channel the axis stays.
+        """
+        numbers = np.atleast_1d(self.channels)
+        n_channels = input.shape[1] if input.ndim > 1 else 0
+        if numbers.min() < -n_channels or numbers.max() >= n_channels:
+            raise ValueError(
+                f"Got an input of shape {tuple(input.shape)} for {self.name or 'Select'}, expected "
+                f"(n_samples, n_channels) with the channels {numbers.tolist()}; do pick others, or "
+                "name another input."
+            )
+        return input[:, numbers.tolist()]
+
+
+def _one_by_one(layer: Layer, inputs) -> list[torch.Tensor]:
+    if len(inputs) == 1 and isinstance(inputs[0], list | tuple):
+        inputs = inputs[0]
+    if not inputs:
+        raise ValueError(
+            f"Got no input for {layer.name or type(layer).__name__}, expected one or more; do name "
+            "them with input=[...]."
+        )
+    return list(inputs)
+
+
+def _same_axes(layer: Layer, parts: list[torch.Tensor]) -> list[torch.Tensor]:
+    """Check that parts go together entry by entry; (n,) and (n, 1) would make (n, n)."""
+    sizes = [{*lengths} - {1} for lengths in zip(*(p.shape for p in parts), strict=False)]
+    if len({part.ndim for part in parts}) > 1 or any(len(lengths) > 1 for lengths in sizes):
+        raise _mismatch(layer, parts, "equal shapes, or axes with one entry that can be repeated")
+    return parts
+
+
+def _mismatch(layer: Layer, parts: list[torch.Tensor], expected: str) -> ValueError:
+    return ValueError(
+        f"Got inputs of shapes {[tuple(part.shape) for part in parts]} for "
+        f"{layer.name or type(layer).__name__}, expected {expected}; do check what input= names."
+    )

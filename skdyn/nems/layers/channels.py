@@ -1,0 +1,340 @@
+"""Layers that weigh the channels of a stimulus, at each moment by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Container
+
+import numpy as np
+import torch
+
+from skdyn.nems.distributions import HalfNormal, Normal
+from skdyn.nems.layers.base import Layer
+from skdyn.nems.layers.tensors import on_tensors
+from skdyn.nems.parameter import Parameter, Phi
+
+
+def is_count(value) -> bool:
+    """Tell whether something counts: a whole number from 1 on.
+
+    Parameters
+    ----------
+    value : object
+        Anything.
+
+    Returns
+    -------
+    bool
+        True for an int, also of NumPy, that is positive.
+    """
+    return isinstance(value, int | np.integer) and not isinstance(value, bool) and bool(value > 0)
+
+
+def check_shape(shape, expected: str, n_sizes: Container[int]) -> tuple:
+    """Check the shape that a layer is given.
+
+    Parameters
+    ----------
+    shape : int, None or sequence of such
+        The sizes.
+    expected : str
+        How they are written, for the error.
+    n_sizes : container of int
+        How many there may be.
+
+    Returns
+    -------
+    tuple of int or None
+        The sizes; those that are None are still to come from the data.
+    """
+    sizes = np.atleast_1d(np.array(shape, dtype=object))
+    counts = all(size is None or is_count(size) for size in sizes.flat)
+    if sizes.ndim > 1 or len(sizes) not in n_sizes or not counts:
+        raise ValueError(
+            f"Got shape={shape!r}, expected shape={expected} of whole numbers from 1 on; do write "
+            "None for one that the data shall say."
+        )
+    return tuple(None if size is None else int(size) for size in sizes)
+
+
+def misfit(layer: Layer, shape, expected: str, advice: str) -> ValueError:
+    """Make the error for what does not fit into a layer.
+
+    Parameters
+    ----------
+    layer : Layer
+        The layer.
+    shape : tuple of int
+        Shape of what came in.
+    expected : str
+        What should have come.
+    advice : str
+        What to do.
+
+    Returns
+    -------
+    ValueError
+        To be raised.
+    """
+    name = type(layer).__name__
+    return ValueError(
+        f"Got an input of shape {tuple(shape)} for {layer.name or name}, a {name} of shape "
+        f"{layer.shape}, expected {expected}; do {advice}."
+    )
+
+
+def sizes_with_width(layer: Layer, shape: tuple[int, ...]) -> tuple:
+    """Complete a shape that begins with the number of channels that come in.
+
+    Parameters
+    ----------
+    layer : Layer
+        Whose shape.
+    shape : tuple of int
+        Shape of the input, (n_samples, n_in).
+
+    Returns
+    -------
+    tuple of int
+        All sizes.
+    """
+    n_in, *others = layer.shape or (None,)
+    if len(shape) != 2 or None in others:
+        raise misfit(
+            layer,
+            shape,
+            "(n_samples, n_in), and only n_in left open",
+            "write the other sizes, or check what goes in",
+        )
+    return (shape[1] if n_in is None else n_in, *others)
+
+
+def check_width(layer: Layer, shape: tuple[int, ...]) -> None:
+    """Check that what comes in has as many channels as the shape of the layer begins with.
+
+    Parameters
+    ----------
+    layer : Layer
+        The layer.
+    shape : tuple of int
+        Shape of the input, which has to be (n_samples, n_in).
+    """
+    n_in, *_ = layer.shape or (None,)
+    if tuple(shape[1:]) != (n_in,):
+        raise misfit(
+            layer,
+            shape,
+            f"(n_samples, {n_in})",
+            "make the layer for that many channels, or name another input",
+        )
+
+
+def weigh(input: torch.Tensor, coefficients: torch.Tensor) -> torch.Tensor:  # noqa: A002
+    """Sum channels with weights.
+
+    Parameters
+    ----------
+    input : Tensor of shape (n_samples, n_in)
+        Rows of time.
+    coefficients : Tensor of shape (n_in, n_out) or (n_in, n_ranks, n_out)
+        Weights.
+
+    Returns
+    -------
+    Tensor of shape (n_samples, n_out) or (n_samples, n_ranks, n_out)
+        The sums. In memory time comes last, which is how filters go through it.
+    """
+    return torch.tensordot(coefficients, input, dims=([0], [1])).movedim(-1, 0)
+
+
+class WeightChannels(Layer):
+    """Weighted sums of channels.
+
+    The output is y[t, r] = sum_c x[t, c] w[c, r], for each entry r of the shape without n_in.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        (n_in, n_out), or (n_in, n_ranks, n_out) for n_ranks sums per output, as filters of several
+        ranks take them. An n_in of None is taken from the data.
+    norm_coefficients : bool, default=False
+        Whether the weights are divided by their root mean square.
+    positive_only : bool, default=False
+        Whether weights must not be negative.
+    **layer_options
+        As for `Layer`.
+
+    Notes
+    -----
+    The prior of the coefficients is normal, with a standard deviation of 0.1 around 0.01, and
+    around 0.02 on the diagonal that goes through the flat array in steps of n_in + 2. If they must
+    be positive it is half normal with these means as its scale, within the bounds (0, inf).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skdyn.nems.layers import WeightChannels
+    >>> layer = WeightChannels(shape=(3, 2))
+    >>> layer["coefficients"] = [[1, 0], [1, 0], [0, 5]]
+    >>> layer.evaluate(np.array([[1, 2, 3], [4, 5, 6]]))
+    array([[ 3., 15.],
+           [ 9., 30.]])
+    """
+
+    penalised = ("coefficients",)
+
+    shape: tuple[int, ...]
+
+    def __init__(
+        self,
+        shape,
+        *,
+        norm_coefficients: bool = False,
+        positive_only: bool = False,
+        **layer_options,
+    ):
+        self.norm_coefficients, self.positive_only = norm_coefficients, positive_only
+        super().__init__(_check_weights(shape), **layer_options)
+
+    def initial_parameters(self) -> Phi:
+        """Make the weights.
+
+        Returns
+        -------
+        Phi
+            With coefficients, of the shape of the layer.
+        """
+        mean = np.full(self.shape, 0.01)
+        mean.flat[:: self.shape[0] + 2] = 0.02
+        if self.positive_only:
+            prior, bounds = HalfNormal(mean), (0, np.inf)
+            return Phi(Parameter("coefficients", self.shape, prior=prior, bounds=bounds))
+        return Phi(Parameter("coefficients", self.shape, prior=Normal(mean, 0.1)))
+
+    def sizes_from(self, *shapes: tuple[int, ...]) -> tuple[int, ...]:
+        """Complete the shape.
+
+        Parameters
+        ----------
+        *shapes : tuple of int
+            Shape of the input, (n_samples, n_in).
+
+        Returns
+        -------
+        tuple of int
+            With n_in from the input.
+        """
+        return sizes_with_width(self, shapes[0])
+
+    @on_tensors
+    def evaluate(self, input):  # noqa: A002
+        """Sum the channels.
+
+        Parameters
+        ----------
+        input : ndarray or Tensor of shape (n_samples, n_in)
+            Rows of time.
+
+        Returns
+        -------
+        ndarray or Tensor of shape (n_samples, n_out) or (n_samples, n_ranks, n_out)
+            The weighted sums.
+        """
+        check_width(self, input.shape)
+        (coefficients,) = self.get_parameter_values("coefficients")
+        if self.norm_coefficients:
+            coefficients = coefficients / coefficients.square().mean().sqrt()
+        return weigh(input, coefficients)
+
+
+class WeightChannelsGaussian(Layer):
+    """Sums of channels, weighted by a Gaussian of their place.
+
+    The output is y[t, r] = sum_c x[t, c] w[c, r], where channel c of C has its place at c / C and
+    w[c, r] = exp(-((c / C - mean[r]) / sd[r])^2 / 2), divided by the sum of these over c.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        (n_in, n_out) or (n_in, n_ranks, n_out). An n_in of None is taken from the data.
+    **layer_options
+        As for `Layer`.
+
+    Notes
+    -----
+    There are k = n_ranks n_out Gaussians. The prior of the mean of Gaussian j = 0, 1, ... is normal
+    around (j + 1) / (2 k + 2) + 1 / 4, with a standard deviation of 0.2, within (-0.1, 1.1). That
+    of sd is half normal with a scale of 0.4, within (0.05, inf).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skdyn.nems.layers import WeightChannelsGaussian
+    >>> layer = WeightChannelsGaussian(shape=(4, 1))
+    >>> layer.set_parameter_values(mean=[0.5], sd=[0.25])
+    >>> layer.evaluate(np.eye(4)).ravel().round(3)
+    array([0.058, 0.258, 0.426, 0.258])
+    """
+
+    penalised = ()
+
+    shape: tuple[int, ...]
+
+    def __init__(self, shape, **layer_options):
+        super().__init__(_check_weights(shape), **layer_options)
+
+    def initial_parameters(self) -> Phi:
+        """Make the Gaussians.
+
+        Returns
+        -------
+        Phi
+            With mean and sd, of the shape of the layer without n_in.
+        """
+        shape = self.shape[1:]
+        n_gaussians = int(np.prod(shape))
+        mean = (np.arange(n_gaussians) + 1) / (2 * n_gaussians + 2) + 0.25
+        prior = Normal(mean.reshape(shape), 0.2)
+        return Phi(
+            Parameter("mean", shape, prior=prior, bounds=(-0.1, 1.1)),
+            Parameter("sd", shape, prior=HalfNormal(0.4), bounds=(0.05, np.inf)),
+        )
+
+    def sizes_from(self, *shapes: tuple[int, ...]) -> tuple[int, ...]:
+        """Complete the shape.
+
+        Parameters
+        ----------
+        *shapes : tuple of int
+            Shape of the input, (n_samples, n_in).
+
+        Returns
+        -------
+        tuple of int
+            With n_in from the input.
+        """
+        return sizes_with_width(self, shapes[0])
+
+    @on_tensors
+    def evaluate(self, input):  # noqa: A002
+        """Sum the channels.
+
+        Parameters
+        ----------
+        input : ndarray or Tensor of shape (n_samples, n_in)
+            Rows of time.
+
+        Returns
+        -------
+        ndarray or Tensor of shape (n_samples, n_out) or (n_samples, n_ranks, n_out)
+            The weighted sums.
+        """
+        check_width(self, input.shape)
+        mean, sd = self.get_parameter_values("mean", "sd")
+        places = torch.arange(self.shape[0], dtype=mean.dtype, device=mean.device) / self.shape[0]
+        places = places.reshape(-1, *[1] * mean.ndim)
+        # As softmax it stays finite where all Gaussians are too far away to be told from zero.
+        return weigh(input, torch.softmax(-((places - mean) / sd).square() / 2, dim=0))
+
+
+def _check_weights(shape) -> tuple:
+    return check_shape(shape, "(n_in, n_out) or (n_in, n_ranks, n_out)", range(2, 10))

@@ -1,0 +1,385 @@
+"""Layers that filter in time: the output at a moment is made of what came in before."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch.nn.functional import pad
+
+from skdyn.nems.distributions import Normal
+from skdyn.nems.layers.base import Layer
+from skdyn.nems.layers.channels import (
+    check_shape,
+    check_width,
+    is_count,
+    misfit,
+    sizes_with_width,
+    weigh,
+)
+from skdyn.nems.layers.tensors import on_tensors
+from skdyn.nems.parameter import Parameter, Phi
+
+# Rows that are computed at a time. Measured: for 15 lags 24 is the fastest of 8 to 64, and for 200
+# it is near the best.
+BLOCK = 24
+
+
+def filter_in_time(
+    input: torch.Tensor,  # noqa: A002
+    coefficients: torch.Tensor,
+    n_future: int = 0,
+) -> torch.Tensor:
+    """Filter with finite impulse responses; before the first row and after the last are zeros.
+
+    y[t, k] = sum_{l, r} x[t + n_future - l, r(, k)] h[l, r, k]
+
+    Parameters
+    ----------
+    input : Tensor of shape (n_samples, n_ranks) or (n_samples, n_ranks, n_filters)
+        Rows of time; with two axes each filter goes over all of it.
+    coefficients : Tensor of shape (n_lags, n_ranks, n_filters)
+        Responses, from the latest row that counts to the earliest.
+    n_future : int, default=0
+        How many of the lags come after the present.
+
+    Returns
+    -------
+    Tensor of shape (n_samples, n_filters)
+        In memory time comes last.
+
+    Notes
+    -----
+    Time is cut into blocks, and the rows that a block needs are multiplied with a matrix that has
+    the response on each of its diagonals. With tens of lags and several filters this was the
+    fastest of what was measured. Fourier transforms are faster with hundreds of lags, but there
+    rounding lets the future in.
+    """
+    n_lags, _, n_filters = coefficients.shape
+    n_samples = input.shape[0]
+    responses = coefficients.flip(0)
+    if input.ndim == 2:  # one group: (1, ranks, time) and (1, ranks, filters, lags)
+        series = input.movedim(0, -1).unsqueeze(0)
+        responses = responses.permute(1, 2, 0).unsqueeze(0)
+    else:  # a group per filter: (filters, ranks, time) and (filters, ranks, 1, lags)
+        series = input.permute(2, 1, 0)
+        responses = responses.permute(2, 1, 0).unsqueeze(2)
+    n_blocks = max(1, -(-n_samples // BLOCK))
+    after = n_blocks * BLOCK - n_samples + n_future
+    windows = pad(series, (n_lags - 1 - n_future, after)).unfold(-1, BLOCK + n_lags - 1, BLOCK)
+    windows = windows.transpose(1, 2).flatten(2)
+    bands = _bands(responses).permute(0, 1, 4, 2, 3).flatten(3).flatten(1, 2)
+    blocks = (windows @ bands).unflatten(-1, (-1, BLOCK))  # (groups, blocks, filters, BLOCK)
+    return blocks.transpose(1, 2).reshape(n_filters, -1)[:, :n_samples].movedim(0, 1)
+
+
+def _bands(responses: torch.Tensor) -> torch.Tensor:
+    """Put the last axis, of lags, on the diagonals of matrices (BLOCK, BLOCK + n_lags - 1)."""
+    # Written one after the other, each followed by BLOCK zeros, and read in rows that are one
+    # entry shorter: so each row starts one entry earlier.
+    period = responses.shape[-1] + BLOCK
+    padded = pad(responses, (0, BLOCK)).unsqueeze(-2)
+    flat = padded.expand(*padded.shape[:-2], BLOCK, period).flatten(-2)
+    return flat[..., : BLOCK * (period - 1)].unflatten(-1, (BLOCK, period - 1))
+
+
+def _initial_coefficients(shape: tuple[int, ...], start: list[float]) -> Parameter:
+    """Make responses that start with some values in units of 1 / n_lags, and go on with zeros."""
+    mean = np.zeros(shape)
+    for lag, value in enumerate(start[: shape[0]]):
+        mean[lag] = value / shape[0]
+    return Parameter("coefficients", shape, prior=Normal(mean, 1 / shape[0]))
+
+
+class FiniteImpulseResponse(Layer):
+    """Causal filters, each with an impulse response of some lags.
+
+    The output is y[t, k] = sum_{l, r} x[t - l, r] h[l, r, k]; where x has an axis of filters,
+    filter k takes x[t - l, r, k]. Row 0 of the coefficients h is lag 0. Before the first row there
+    are zeros.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        (n_lags, n_ranks) for one filter, or (n_lags, n_ranks, n_filters). Other sizes than n_lags
+        can be None and are then taken from the data, where they can be told.
+    stride : int, default=1
+        Only each of so many rows of the output is kept, from the first on.
+    include_anticausal : bool, default=False
+        Whether the lags lie around the present: n_lags // 2 - 1 (at least none) of the rows that
+        count lie before it, and the others after. Row 0 of h is the latest.
+    **layer_options
+        As for `Layer`.
+
+    Notes
+    -----
+    What each filter sees:
+
+    ============================  =====================  ==================================
+    input                         shape                  filter k sees
+    ============================  =====================  ==================================
+    (n_samples, R)                (n_lags, R)            all R channels; there is one filter
+    (n_samples, R)                (n_lags, R, N)         all R channels
+    (n_samples, R, N)             (n_lags, R, N)         the R channels [:, :, k]
+    (n_samples, N)                (n_lags, 1, N)         channel k
+    ============================  =====================  ==================================
+
+    The prior of the coefficients is normal with a standard deviation of 1 / n_lags around zero;
+    with more than two lags around 2 / n_lags at lag 1 and -1 / n_lags at lag 2.
+
+    What is not a number spoils some rows before it, too: 24 rows are computed at a time.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skdyn.nems.layers import FiniteImpulseResponse
+    >>> layer = FiniteImpulseResponse(shape=(3, 1))
+    >>> layer["coefficients"] = [[4], [2], [1]]
+    >>> layer.evaluate(np.array([[1], [0], [0], [0], [10]])).ravel()
+    array([ 4.,  2.,  1.,  0., 40.])
+    """
+
+    penalised = ("coefficients",)
+
+    shape: tuple[int, ...]
+
+    def __init__(
+        self,
+        shape,
+        *,
+        stride: int = 1,
+        include_anticausal: bool = False,
+        **layer_options,
+    ):
+        self.stride, self.include_anticausal = _check_stride(stride), include_anticausal
+        expected = "(n_lags, n_ranks) or (n_lags, n_ranks, n_filters)"
+        super().__init__(check_shape(shape, expected, (2, 3)), **layer_options)
+
+    def initial_parameters(self) -> Phi:
+        """Make the impulse responses.
+
+        Returns
+        -------
+        Phi
+            With coefficients, of the shape of the layer.
+        """
+        start = [0.0, 2.0, -1.0] if self.shape[0] > 2 else []
+        return Phi(_initial_coefficients(self.shape, start))
+
+    def sizes_from(self, *shapes: tuple[int, ...]) -> tuple[int, ...]:
+        """Complete the shape.
+
+        Parameters
+        ----------
+        *shapes : tuple of int
+            Shape of the input, (n_samples, n_ranks) or (n_samples, n_ranks, n_filters).
+
+        Returns
+        -------
+        tuple of int
+            With sizes from the input.
+        """
+        n_lags, *sizes = self.shape
+        given = list(shapes[0][1:])
+        if len(given) == 1 and len(sizes) == 2:
+            # Of two axes it can be told what they are only if the filters, or that each has a
+            # channel of its own, are known.
+            given = [1, *given] if sizes[0] == 1 else [*given, sizes[1]]
+        found = [new if size is None else size for size, new in zip(sizes, given, strict=False)]
+        if n_lags is None or len(given) != len(sizes) or None in found:
+            raise misfit(
+                self, shapes[0], "one that tells the sizes that are open", "write them in the shape"
+            )
+        return (n_lags, *found)
+
+    @on_tensors
+    def evaluate(self, input):  # noqa: A002
+        """Filter.
+
+        Parameters
+        ----------
+        input : ndarray or Tensor of shape (n_samples, n_ranks) or (n_samples, n_ranks, n_filters)
+            Rows of time.
+
+        Returns
+        -------
+        ndarray or Tensor of shape (n_samples, n_filters)
+            One row for each `stride` rows.
+        """
+        (coefficients,) = self.get_parameter_values("coefficients")
+        n_lags, n_ranks, *n_filters = self.shape
+        if not n_filters:
+            coefficients = coefficients.unsqueeze(-1)
+        given = tuple(input.shape[1:])
+        if len(given) == 1 and [1, *given] == [n_ranks, *n_filters]:
+            input = input.unsqueeze(1)  # noqa: A001
+        elif given != (n_ranks,) and given != (n_ranks, *n_filters):
+            raise misfit(self, input.shape, *self._what_fits())
+        n_past = max(n_lags // 2 - 1, 0) if self.include_anticausal else n_lags - 1
+        return filter_in_time(input, coefficients, n_lags - 1 - n_past)[:: self.stride]
+
+    def _what_fits(self) -> tuple[str, str]:
+        _, n_ranks, *n_filters = self.shape
+        fits = [f"(n_samples, {n_ranks})"]
+        if n_filters:
+            fits.append(f"(n_samples, {n_ranks}, {n_filters[0]})")
+            if n_ranks == 1:
+                fits.append(f"(n_samples, {n_filters[0]})")
+        advice = (
+            "make the layer with shape=(n_lags, n_channels, n_filters) for filters that see all "
+            "channels, or with (n_lags, 1, n_channels) for a filter per channel"
+        )
+        return " or ".join(dict.fromkeys(fits)), advice
+
+
+FIR = FiniteImpulseResponse
+
+
+class STRF(Layer):
+    """Spectro-temporal receptive fields: channels weighted, then filtered.
+
+    The output is y[t, k] = f(sum_{l, r} z[t - l, r, k] h[l, r, k] + shift[k]), where
+    z[t, r, k] = sum_c x[t, c] w[c, r, k] are n_ranks weighted sums of channels for each filter, and
+    f is the activation. Row 0 of h is lag 0, and before the first row there are zeros.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        (n_in, n_ranks, n_lags, n_filters); (n_in, n_ranks, n_lags) for one filter; or
+        (n_in, n_lags) for one filter with a response of its own for each channel, which has neither
+        w nor shift. An n_in of None is taken from the data.
+    skip_alpha : float, default=0.0
+        If not zero, abs(skip_alpha) times the first n_filters channels are added: before the
+        activation if it is negative, after it if it is positive.
+    activation : {None, "relu"}, default=None
+        "relu" cuts off what is below zero.
+    stride : int, default=1
+        Only each of so many rows of the output is kept, from the first on.
+    **layer_options
+        As for `Layer`.
+
+    Notes
+    -----
+    All priors are normal. Of wcoefficients w: 0.01 with a standard deviation of 0.05. Of
+    coefficients h: 1 / n_lags around zero, but for the first three lags, which are (0, 2, -1) /
+    n_lags with ten lags or more, and (0.5, 0.5, -0.5) / n_lags with fewer. Of shift: 0 with 0.01.
+    With a shape of two sizes it is that of `FiniteImpulseResponse`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skdyn.nems.layers import STRF
+    >>> layer = STRF(shape=(3, 1, 2), activation="relu")
+    >>> layer.set_parameter_values(wcoefficients=[[1], [1], [1]], coefficients=[[1], [-2]])
+    >>> layer.evaluate(np.array([[1, 2, 3], [0, 0, 0], [4, 0, 0]])).ravel()
+    array([6., 0., 4.])
+    """
+
+    penalised = ("wcoefficients", "coefficients")
+
+    shape: tuple[int, ...]
+
+    def __init__(
+        self,
+        shape,
+        *,
+        skip_alpha: float = 0.0,
+        activation: str | None = None,
+        stride: int = 1,
+        **layer_options,
+    ):
+        if activation not in (None, "relu"):
+            raise ValueError(
+                f"Got activation={activation!r}, expected None or 'relu'; do add another layer for "
+                "another one."
+            )
+        self.skip_alpha, self.activation = skip_alpha, activation
+        self.stride = _check_stride(stride)
+        expected = "(n_in, n_lags), (n_in, n_ranks, n_lags) or (n_in, n_ranks, n_lags, n_filters)"
+        super().__init__(check_shape(shape, expected, (2, 3, 4)), **layer_options)
+
+    def initial_parameters(self) -> Phi:
+        """Make weights, impulse responses and shifts.
+
+        Returns
+        -------
+        Phi
+            With wcoefficients (n_in, n_ranks[, n_filters]), coefficients (n_lags, n_ranks
+            [, n_filters]) and shift (1, n_filters); or with coefficients (n_lags, n_in).
+        """
+        if self.skip_alpha and self.shape[0] < self._n_filters:
+            raise ValueError(
+                f"Got skip_alpha={self.skip_alpha} and {self.shape[0]} channels for "
+                f"{self._n_filters} filters, expected a channel to add to each; do use "
+                "skip_alpha=0, or fewer filters."
+            )
+        if len(self.shape) == 2:
+            n_in, n_lags = self.shape
+            return FiniteImpulseResponse((n_lags, n_in)).parameters
+        n_in, n_ranks, n_lags, *n_filters = self.shape
+        start = [0.0, 2.0, -1.0] if n_lags >= 10 else [0.5, 0.5, -0.5]
+        return Phi(
+            Parameter("wcoefficients", (n_in, n_ranks, *n_filters), prior=Normal(0.01, 0.05)),
+            _initial_coefficients((n_lags, n_ranks, *n_filters), start),
+            Parameter("shift", (1, self._n_filters), prior=Normal(0, 0.01)),
+        )
+
+    @property
+    def _n_filters(self) -> int:
+        return self.shape[3] if len(self.shape) == 4 else 1
+
+    def sizes_from(self, *shapes: tuple[int, ...]) -> tuple[int, ...]:
+        """Complete the shape.
+
+        Parameters
+        ----------
+        *shapes : tuple of int
+            Shape of the input, (n_samples, n_in).
+
+        Returns
+        -------
+        tuple of int
+            With n_in from the input.
+        """
+        return sizes_with_width(self, shapes[0])
+
+    @on_tensors
+    def evaluate(self, input):  # noqa: A002
+        """Weigh the channels, filter, and bend.
+
+        Parameters
+        ----------
+        input : ndarray or Tensor of shape (n_samples, n_in)
+            Rows of time.
+
+        Returns
+        -------
+        ndarray or Tensor of shape (n_samples, n_filters)
+            One row for each `stride` rows.
+        """
+        check_width(self, input.shape)
+        output = self._filtered(input)[:: self.stride]
+        skipped = abs(self.skip_alpha) * input[:: self.stride, : self._n_filters]
+        if self.skip_alpha < 0:
+            output = output + skipped
+        if self.activation == "relu":
+            output = torch.relu(output)
+        if self.skip_alpha > 0:
+            output = output + skipped
+        return output
+
+    def _filtered(self, stimulus: torch.Tensor) -> torch.Tensor:
+        if len(self.shape) == 2:
+            (coefficients,) = self.get_parameter_values("coefficients")
+            return filter_in_time(stimulus, coefficients.unsqueeze(-1))
+        weights, coefficients, shift = self.get_parameter_values(
+            "wcoefficients", "coefficients", "shift"
+        )
+        if len(self.shape) == 3:
+            coefficients = coefficients.unsqueeze(-1)
+        return filter_in_time(weigh(stimulus, weights), coefficients) + shift
+
+
+def _check_stride(stride) -> int:
+    if not is_count(stride):
+        raise ValueError(f"Got stride={stride!r}, expected a whole number; do use 1 or more.")
+    return int(stride)

@@ -1,0 +1,495 @@
+"""Layers that bend each channel by itself, the same at each moment."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch.nn.functional import softplus
+
+from skdyn.nems.distributions import Normal
+from skdyn.nems.layers.base import Layer
+from skdyn.nems.layers.channels import check_shape, misfit
+from skdyn.nems.layers.tensors import on_tensors
+from skdyn.nems.parameter import Parameter, Phi
+
+# exp(-exp(u)) is zero in double precision long before u comes here, and exp(u) is not yet infinite;
+# exp(kappa) that is infinite would be multiplied with such zeros.
+LARGEST_EXPONENT, LARGEST_KAPPA = 30.0, 100.0
+# Above this, log(1 + exp(x)) is x to the last bit.
+LINEAR_FROM = 40.0
+
+
+class StaticNonlinearity(Layer):
+    """A curve that each channel goes through; the ground on which others stand.
+
+    To make one of your own, subclass it: `initial_parameters` says which parameters there are, and
+    `nonlinearity` what comes out for what goes in, in torch. A parameter named shift is what stays
+    if the layer is skipped.
+
+    Parameters
+    ----------
+    shape : tuple of int, default=None
+        (n_channels,), the last axis of the input. None is taken from the data.
+    **layer_options
+        As for `Layer`.
+
+    Attributes
+    ----------
+    is_skipped : bool
+        Whether only the shift is at work.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skdyn.nems import Parameter, Phi
+    >>> from skdyn.nems.layers import StaticNonlinearity
+    >>> class Power(StaticNonlinearity):
+    ...     def initial_parameters(self):
+    ...         return Phi(Parameter("exponent", self.shape, initial_value=2.0))
+    ...     def nonlinearity(self, input):
+    ...         (exponent,) = self.get_parameter_values("exponent")
+    ...         return input ** exponent
+    >>> Power(shape=(1,)).evaluate(np.array([[1], [3]])).ravel()
+    array([1., 9.])
+    """
+
+    penalised = ()
+
+    shape: tuple[int, ...]
+
+    def __init__(self, shape=None, **layer_options):
+        self.is_skipped = False
+        self._frozen_before: list[str] = []
+        super().__init__(check_shape(shape, "(n_channels,)", (1,)), **layer_options)
+
+    def nonlinearity(self, input):  # noqa: A002
+        """Bend; each subclass has its own, and here y = x + shift.
+
+        Parameters
+        ----------
+        input : Tensor of shape (n_samples, ..., n_channels)
+            Rows of time.
+
+        Returns
+        -------
+        Tensor of shape (n_samples, ..., n_channels)
+            What the curve makes of them.
+        """
+        return input + self.get_parameter_values(as_dict=True).get("shift", 0.0)
+
+    @on_tensors
+    def evaluate(self, input):  # noqa: A002
+        """Bend, or, if the layer is skipped, only shift.
+
+        Parameters
+        ----------
+        input : ndarray or Tensor of shape (n_samples, ..., n_channels)
+            Rows of time.
+
+        Returns
+        -------
+        ndarray or Tensor of shape (n_samples, ..., n_channels)
+            As the input.
+        """
+        if input.ndim < 2 or input.shape[-1:] != self.shape:
+            raise misfit(
+                self,
+                input.shape,
+                f"(n_samples, {self.shape[0]})",
+                "make the layer for that many channels, or name another input",
+            )
+        if self.is_skipped:
+            return StaticNonlinearity.nonlinearity(self, input)
+        return self.nonlinearity(input)
+
+    def skip_nonlinearity(self) -> None:
+        """Let y = x + shift, and freeze all parameters but shift.
+
+        A model is often fitted so first, and with its nonlinearities after that.
+        """
+        if not self.is_skipped:
+            self._frozen_before = [name for name, p in self.parameters.items() if p.is_frozen]
+            for name, parameter in self.parameters.items():
+                if name != "shift":
+                    parameter.freeze()
+            self.is_skipped = True
+
+    def unskip_nonlinearity(self) -> None:
+        """Put the curve back, and let those parameters go that were free before."""
+        if self.is_skipped:
+            for name, parameter in self.parameters.items():
+                if name not in self._frozen_before:
+                    parameter.unfreeze()
+            self.is_skipped = False
+
+
+class LevelShift(StaticNonlinearity):
+    """Add a number to each channel: y = x + shift.
+
+    Parameters
+    ----------
+    shape : tuple of int, default=None
+        (n_channels,). None is taken from the data.
+    **layer_options
+        As for `Layer`.
+
+    Notes
+    -----
+    The prior of shift is normal, 0 with a standard deviation of 0.01.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skdyn.nems.layers import LevelShift
+    >>> layer = LevelShift(shape=(2,))
+    >>> layer["shift"] = [1, -1]
+    >>> layer.evaluate(np.zeros((1, 2)))
+    array([[ 1., -1.]])
+    """
+
+    def initial_parameters(self) -> Phi:
+        """Make the parameter.
+
+        Returns
+        -------
+        Phi
+            With shift.
+        """
+        return Phi(Parameter("shift", self.shape, prior=Normal(0, 0.01)))
+
+
+class DoubleExponential(StaticNonlinearity):
+    """Sigmoid that rises fast and saturates slowly.
+
+    The output is y = base + amplitude exp(-exp(-exp(kappa) (x + shift))), the curve of Gompertz.
+
+    Parameters
+    ----------
+    shape : tuple of int, default=None
+        (n_channels,). None is taken from the data.
+    **layer_options
+        As for `Layer`.
+
+    Notes
+    -----
+    All priors are normal. Of base: -0.1 with a standard deviation of 0.02; of amplitude: 0.5 with
+    0.2; of shift: 0 with 0.1; of kappa: 0.2 with 0.1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skdyn.nems.layers import DoubleExponential
+    >>> layer = DoubleExponential(shape=(1,))
+    >>> layer.set_parameter_values(base=[0], amplitude=[1], shift=[0], kappa=[0])
+    >>> layer.evaluate(np.array([[-1000], [0], [1000]])).ravel().round(3)
+    array([0.   , 0.368, 1.   ])
+    """
+
+    def initial_parameters(self) -> Phi:
+        """Make the parameters.
+
+        Returns
+        -------
+        Phi
+            With base, amplitude, shift and kappa.
+        """
+        return Phi(
+            Parameter("base", self.shape, prior=Normal(-0.1, 0.02)),
+            Parameter("amplitude", self.shape, prior=Normal(0.5, 0.2)),
+            Parameter("shift", self.shape, prior=Normal(0, 0.1)),
+            Parameter("kappa", self.shape, prior=Normal(0.2, 0.1)),
+        )
+
+    def nonlinearity(self, input):  # noqa: A002
+        """Bend.
+
+        Parameters
+        ----------
+        input : Tensor of shape (n_samples, ..., n_channels)
+            Rows of time.
+
+        Returns
+        -------
+        Tensor of shape (n_samples, ..., n_channels)
+            Between base and base + amplitude.
+        """
+        base, amplitude, shift, kappa = self.get_parameter_values(
+            "base", "amplitude", "shift", "kappa"
+        )
+        steepness = torch.exp(kappa.clamp(max=LARGEST_KAPPA))
+        # Without the limit the gradient would be zero times infinity where the curve is flat.
+        exponent = (-steepness * (input + shift)).clamp(max=LARGEST_EXPONENT)
+        return base + amplitude * torch.exp(-torch.exp(exponent))
+
+
+class _ScaledNonlinearity(StaticNonlinearity):
+    """y = offset + gain * curve(x + shift), of which parts can be left out for good."""
+
+    def __init__(
+        self,
+        shape=None,
+        *,
+        no_shift: bool = True,
+        no_offset: bool = True,
+        no_gain: bool = True,
+        **layer_options,
+    ):
+        self.no_shift, self.no_offset, self.no_gain = no_shift, no_offset, no_gain
+        super().__init__(shape, **layer_options)
+
+    def initial_parameters(self) -> Phi:
+        """Make the parameters.
+
+        Returns
+        -------
+        Phi
+            With shift, offset and gain; those that are left out are permanent, at 0, 0 and 1.
+        """
+        phi = Phi(
+            Parameter("shift", self.shape, prior=Normal(0.05, 0.01)),
+            Parameter("offset", self.shape, prior=Normal(-0.05, 0.01)),
+            Parameter("gain", self.shape, prior=Normal(1, 0.01)),
+        )
+        for name, neutral in {"shift": 0, "offset": 0, "gain": 1}.items():
+            if getattr(self, f"no_{name}"):
+                phi[name].make_permanent(neutral)
+        return phi
+
+    def nonlinearity(self, input):  # noqa: A002
+        """Bend.
+
+        Parameters
+        ----------
+        input : Tensor of shape (n_samples, ..., n_channels)
+            Rows of time.
+
+        Returns
+        -------
+        Tensor of shape (n_samples, ..., n_channels)
+            Bent.
+        """
+        shift, offset, gain = self.get_parameter_values("shift", "offset", "gain")
+        return offset + gain * self._curve(input + shift)
+
+    def _curve(self, argument: torch.Tensor) -> torch.Tensor:
+        raise NotImplementedError
+
+
+class RectifiedLinear(_ScaledNonlinearity):
+    """Cut off what is below zero: y = offset + gain max(x + shift, 0).
+
+    Parameters
+    ----------
+    shape : tuple of int, default=None
+        (n_channels,). None is taken from the data.
+    no_shift, no_offset, no_gain : bool, default=True
+        Whether shift and offset stay 0, and gain 1, for good.
+    **layer_options
+        As for `Layer`.
+
+    Notes
+    -----
+    All priors are normal with a standard deviation of 0.01, around 0.05 for shift, -0.05 for
+    offset and 1 for gain.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skdyn.nems.layers import RectifiedLinear
+    >>> RectifiedLinear(shape=(1,)).evaluate(np.array([[-1], [2]])).ravel()
+    array([0., 2.])
+    """
+
+    def _curve(self, argument: torch.Tensor) -> torch.Tensor:
+        return torch.relu(argument)
+
+
+ReLU = RectifiedLinear
+
+
+class SoftRelu(_ScaledNonlinearity):
+    """Smooth rectifier: y = offset + gain log(1 + exp(x + shift)).
+
+    Priors are those of `RectifiedLinear`.
+
+    Parameters
+    ----------
+    shape : tuple of int, default=None
+        (n_channels,). None is taken from the data.
+    no_shift, no_offset, no_gain : bool, default=True
+        Whether shift and offset stay 0, and gain 1, for good.
+    **layer_options
+        As for `Layer`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skdyn.nems.layers import SoftRelu
+    >>> SoftRelu(shape=(1,)).evaluate(np.array([[-1000], [0], [30]])).ravel().round(3)
+    array([ 0.   ,  0.693, 30.   ])
+    """
+
+    def _curve(self, argument: torch.Tensor) -> torch.Tensor:
+        return softplus(argument, threshold=LINEAR_FROM)
+
+
+class Sigmoid(_ScaledNonlinearity):
+    """Logistic curve: y = offset + gain / (1 + exp(-(x + shift))).
+
+    Priors are those of `RectifiedLinear`.
+
+    Parameters
+    ----------
+    shape : tuple of int, default=None
+        (n_channels,). None is taken from the data.
+    no_shift, no_offset, no_gain : bool, default=True
+        Whether shift and offset stay 0, and gain 1, for good.
+    **layer_options
+        As for `Layer`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skdyn.nems.layers import Sigmoid
+    >>> Sigmoid(shape=(1,)).evaluate(np.array([[-1000], [0], [1000]])).ravel()
+    array([0. , 0.5, 1. ])
+    """
+
+    def _curve(self, argument: torch.Tensor) -> torch.Tensor:
+        return torch.sigmoid(argument)
+
+
+class Tanh(_ScaledNonlinearity):
+    """Hyperbolic tangent: y = offset + gain tanh(x + shift).
+
+    Priors are those of `RectifiedLinear`.
+
+    Parameters
+    ----------
+    shape : tuple of int, default=None
+        (n_channels,). None is taken from the data.
+    no_shift, no_offset, no_gain : bool, default=True
+        Whether shift and offset stay 0, and gain 1, for good.
+    **layer_options
+        As for `Layer`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skdyn.nems.layers import Tanh
+    >>> Tanh(shape=(1,)).evaluate(np.array([[-1000], [0], [1000]])).ravel()
+    array([-1., 0., 1.])
+    """
+
+    def _curve(self, argument: torch.Tensor) -> torch.Tensor:
+        return torch.tanh(argument)
+
+
+class Hinge(StaticNonlinearity):
+    """Two lines that meet at -shift: y = z above zero and alpha z / 10 below, with z = x + shift.
+
+    Parameters
+    ----------
+    shape : tuple of int, default=None
+        (n_channels,). None is taken from the data.
+    **layer_options
+        As for `Layer`.
+
+    Notes
+    -----
+    Priors are normal. Of shift: 0.05 with a standard deviation of 0.01; of alpha: 0.1 with 0.05,
+    within the bounds (0, inf).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skdyn.nems.layers import Hinge
+    >>> layer = Hinge(shape=(1,))
+    >>> layer.set_parameter_values(shift=[0], alpha=[5])
+    >>> layer.evaluate(np.array([[-2], [2]])).ravel()
+    array([-1., 2.])
+    """
+
+    def initial_parameters(self) -> Phi:
+        """Make the parameters.
+
+        Returns
+        -------
+        Phi
+            With shift and alpha.
+        """
+        alpha = Parameter("alpha", self.shape, prior=Normal(0.1, 0.05), bounds=(0, np.inf))
+        return Phi(Parameter("shift", self.shape, prior=Normal(0.05, 0.01)), alpha)
+
+    def nonlinearity(self, input):  # noqa: A002
+        """Bend.
+
+        Parameters
+        ----------
+        input : Tensor of shape (n_samples, ..., n_channels)
+            Rows of time.
+
+        Returns
+        -------
+        Tensor of shape (n_samples, ..., n_channels)
+            Bent.
+        """
+        shift, alpha = self.get_parameter_values("shift", "alpha")
+        moved = input + shift
+        return torch.where(moved > 0, moved, alpha / 10 * moved)
+
+
+PReLU = Hinge
+
+
+class LogCompress(StaticNonlinearity):
+    """Logarithm that compresses loud sounds: y = log((x + d) / d), with d = 10^s.
+
+    In this s is shift, but beyond -2 and 2 it goes on with a slope of 1 / 50 only.
+
+    Parameters
+    ----------
+    shape : tuple of int, default=None
+        (n_channels,). None is taken from the data.
+    **layer_options
+        As for `Layer`.
+
+    Notes
+    -----
+    The prior of shift is normal, 0 with a standard deviation of 0.02. What goes in must be larger
+    than -d, or what comes out is not a number; powers and amplitudes are.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skdyn.nems.layers import LogCompress
+    >>> LogCompress(shape=(1,)).evaluate(np.array([[0], [np.e - 1]])).ravel()
+    array([0., 1.])
+    """
+
+    def initial_parameters(self) -> Phi:
+        """Make the parameter.
+
+        Returns
+        -------
+        Phi
+            With shift.
+        """
+        return Phi(Parameter("shift", self.shape, prior=Normal(0, 0.02)))
+
+    def nonlinearity(self, input):  # noqa: A002
+        """Compress.
+
+        Parameters
+        ----------
+        input : Tensor of shape (n_samples, ..., n_channels)
+            Rows of time.
+
+        Returns
+        -------
+        Tensor of shape (n_samples, ..., n_channels)
+            Compressed.
+        """
+        (shift,) = self.get_parameter_values("shift")
+        within = shift.clamp(-2.0, 2.0)
+        return torch.log1p(input / 10 ** (within + (shift - within) / 50))

@@ -1,0 +1,383 @@
+"""Parameters of a layer: values with a prior and bounds, some of them frozen."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from skdyn.nems.distributions import Distribution, Normal
+
+# Shares of the prior that "percentile" bounds cut off at either end.
+TAIL = 1e-4
+
+RULE = "-" * 16
+
+
+class Parameter:
+    """An array of numbers that can be fitted.
+
+    Parameters
+    ----------
+    name : str
+        What it is called within its layer.
+    shape : tuple of int, default=()
+        Shape of the array.
+    prior : Distribution, default=None
+        What is thought of it before a fit; None is Normal(0, 1). A prior of one number holds for
+        each entry.
+    bounds : tuple of two array-likes, default=None
+        Least and largest value; None follows `default_bounds`.
+    default_bounds : {"infinite", "percentile"}, default="infinite"
+        No bounds, or those that leave out 0.0001 of the prior at either end.
+    zero_to_epsilon : bool, default=False
+        Whether a bound of zero becomes the least positive step of single precision, for what must
+        not be zero.
+    initial_value : {"mean", "sample"} or array-like, default="mean"
+        Value before a fit: the mean of the prior, a draw, or numbers.
+    random_state : int, Generator, RandomState or None, default=None
+        Where "sample" draws from.
+
+    Attributes
+    ----------
+    values : ndarray of float of that shape
+        The numbers.
+    is_frozen : bool
+        Whether fits and draws leave it alone.
+    is_permanent : bool
+        Whether it is frozen for good.
+
+    Examples
+    --------
+    >>> from skdyn.nems import HalfNormal, Parameter
+    >>> parameter = Parameter("gain", shape=(2,), prior=HalfNormal(sd=1), bounds=(0, np.inf))
+    >>> parameter
+    Parameter(name=gain, shape=(2,))
+    >>> parameter.values
+    array([0.79788456, 0.79788456])
+    """
+
+    def __init__(
+        self,
+        name: str,
+        shape: tuple[int, ...] = (),
+        prior: Distribution | None = None,
+        bounds=None,
+        *,
+        default_bounds: str = "infinite",
+        zero_to_epsilon: bool = False,
+        initial_value="mean",
+        random_state=None,
+    ):
+        self.name = name
+        self.shape = tuple(shape)
+        self.zero_to_epsilon = zero_to_epsilon
+        self.is_frozen = self.is_permanent = False
+        self.prior = self._check_prior(prior)
+        if default_bounds not in ("infinite", "percentile"):
+            raise ValueError(
+                f"Got default_bounds={default_bounds!r} for the parameter {name!r}, expected "
+                "'infinite' or 'percentile'."
+            )
+        if bounds is None and default_bounds == "percentile":
+            bounds = self.prior.percentile(TAIL), self.prior.percentile(1 - TAIL)
+        self.bounds = self._check_bounds(bounds)
+        if isinstance(initial_value, str) and initial_value == "sample":
+            self.values = self.prior.sample(bounds=self.bounds, random_state=random_state)
+        elif isinstance(initial_value, str) and initial_value == "mean":
+            self.values = self.prior.mean()
+        else:
+            self.values = self._spread(initial_value)
+
+    def _check_prior(self, prior: Distribution | None) -> Distribution:
+        prior = Normal() if prior is None else prior
+        if prior.shape not in ((), self.shape):
+            raise ValueError(
+                f"Got a prior of shape {prior.shape} for the parameter {self.name!r} of shape "
+                f"{self.shape}, expected the same shape, or a prior of one number for all."
+            )
+        return prior.expand(self.shape)
+
+    def _check_bounds(self, bounds) -> tuple[np.ndarray, np.ndarray]:
+        bounds = (-np.inf, np.inf) if bounds is None else bounds
+        low, high = (np.broadcast_to(np.asarray(b, float), self.shape).copy() for b in bounds)
+        if self.zero_to_epsilon:
+            low[low == 0] = high[high == 0] = np.finfo(np.float32).eps
+        if not np.all(low <= high):
+            raise ValueError(
+                f"Got bounds {bounds} for the parameter {self.name!r}, expected the lower one "
+                "first."
+            )
+        return low, high
+
+    def _check_values(self, values) -> np.ndarray:
+        array = np.array(values, dtype=float)
+        if array.shape != self.shape:
+            raise ValueError(
+                f"Got values of shape {array.shape} for the parameter {self.name!r}, expected "
+                f"{self.shape}."
+            )
+        return array
+
+    def _spread(self, values) -> np.ndarray:
+        try:
+            return np.broadcast_to(np.asarray(values, dtype=float), self.shape).copy()
+        except ValueError:
+            raise ValueError(
+                f"Got {values!r} for the parameter {self.name!r}, expected numbers that can be "
+                f"broadcast to its shape, {self.shape}."
+            ) from None
+
+    @property
+    def size(self) -> int:
+        """How many numbers there are.
+
+        Returns
+        -------
+        int
+            Product of the shape.
+        """
+        return int(np.prod(self.shape, dtype=int))
+
+    def set_prior(self, prior: Distribution) -> None:
+        """Replace the prior; the values become its mean, unless they are permanent.
+
+        Parameters
+        ----------
+        prior : Distribution
+            The new one.
+        """
+        self.prior = self._check_prior(prior)
+        if not self.is_permanent:
+            self.values = self.prior.mean()
+
+    def set_bounds(self, bounds) -> None:
+        """Replace the bounds; the values stay.
+
+        Parameters
+        ----------
+        bounds : tuple of two array-likes
+            Least and largest value.
+        """
+        self.bounds = self._check_bounds(bounds)
+
+    def update(self, values, *, ignore_bounds: bool = False) -> None:
+        """Set the values, frozen or not.
+
+        Parameters
+        ----------
+        values : array-like of that shape
+            The new ones.
+        ignore_bounds : bool, default=False
+            Whether they may lie outside the bounds.
+
+        Raises
+        ------
+        ValueError
+            If the shape is another one, or a value is out of bounds, or the parameter is
+            permanent.
+        """
+        array = self._check_values(values)
+        if self.is_permanent:
+            raise ValueError(
+                f"Got values for the parameter {self.name!r}, which is permanent; make a new layer."
+            )
+        low, high = self.bounds
+        if not ignore_bounds and not np.all((low <= array) & (array <= high)):
+            raise ValueError(
+                f"Got values between {array.min()} and {array.max()} for the parameter "
+                f"{self.name!r}, expected them within {_bounds_text(self.bounds)}; set other "
+                "bounds, or ignore_bounds=True."
+            )
+        self.values = array
+
+    def freeze(self) -> None:
+        """Keep the values in fits and draws."""
+        self.is_frozen = True
+
+    def unfreeze(self) -> None:
+        """Let fits and draws change the values, unless they are permanent."""
+        self.is_frozen = self.is_permanent
+
+    def make_permanent(self, values=None) -> None:
+        """Freeze for good.
+
+        Parameters
+        ----------
+        values : array-like, default=None
+            What to freeze at; None for the present values.
+        """
+        if values is not None:
+            self.update(self._spread(values), ignore_bounds=True)
+        self.is_frozen = self.is_permanent = True
+
+    def sample(self, random_state=None) -> None:
+        """Draw the values from the prior, within the bounds; not if they are frozen.
+
+        Parameters
+        ----------
+        random_state : int, Generator, RandomState or None, default=None
+            Where the randomness comes from.
+        """
+        if not self.is_frozen:
+            self.values = self.prior.sample(bounds=self.bounds, random_state=random_state)
+
+    def mean(self) -> None:
+        """Set the values to the mean of the prior; not if they are frozen."""
+        if not self.is_frozen:
+            self.values = self.prior.mean()
+
+    def __array__(self, dtype=None, copy=None):
+        return np.array(self.values, dtype=dtype)
+
+    def __eq__(self, other) -> bool:
+        return (
+            type(self) is type(other)
+            and (self.name, self.is_frozen, self.is_permanent)
+            == (other.name, other.is_frozen, other.is_permanent)
+            and self.prior == other.prior
+            and np.array_equal(self.values, other.values)
+            and all(np.array_equal(*pair) for pair in zip(self.bounds, other.bounds, strict=True))
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"Parameter(name={self.name}, shape={self.shape})"
+
+    def __str__(self) -> str:
+        return "\n".join(
+            [
+                repr(self),
+                RULE,
+                f".prior:     {self.prior!r}",
+                f".bounds:    {_bounds_text(self.bounds)}",
+                f".is_frozen: {self.is_frozen}",
+                ".values:",
+                str(self.values),
+                RULE,
+            ]
+        )
+
+
+def _bounds_text(bounds: tuple[np.ndarray, np.ndarray]) -> str:
+    low, high = (
+        f"{side.flat[0]:g}" if side.size and (side == side.flat[0]).all() else str(side.tolist())
+        for side in bounds
+    )
+    return f"({low}, {high})"
+
+
+class Phi(Mapping):
+    """The parameters of a layer, by name and in order.
+
+    Parameters
+    ----------
+    *parameters : Parameter
+        The parameters.
+
+    Examples
+    --------
+    >>> from skdyn.nems import Parameter, Phi
+    >>> phi = Phi(Parameter("a"), Parameter("b", shape=(2,)))
+    >>> list(phi)
+    ['a', 'b']
+    >>> phi.get_vector()
+    array([0., 0., 0.])
+    """
+
+    def __init__(self, *parameters: Parameter):
+        self._parameters = {parameter.name: parameter for parameter in parameters}
+        if len(self._parameters) < len(parameters):
+            names = [parameter.name for parameter in parameters]
+            raise ValueError(f"Got parameters named {names}, expected each name once.")
+
+    def __getitem__(self, name: str) -> Parameter:
+        try:
+            return self._parameters[name]
+        except KeyError:
+            raise KeyError(f"{name!r}; the parameters are {list(self._parameters)}") from None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._parameters)
+
+    def __len__(self) -> int:
+        return len(self._parameters)
+
+    def copy(self) -> Phi:
+        """Copy, deep.
+
+        Returns
+        -------
+        Phi
+            With parameters of its own.
+        """
+        return copy.deepcopy(self)
+
+    @property
+    def free(self) -> list[Parameter]:
+        """Parameters that are not frozen.
+
+        Returns
+        -------
+        list of Parameter
+            In order.
+        """
+        return [parameter for parameter in self.values() if not parameter.is_frozen]
+
+    def get_vector(self) -> np.ndarray:
+        """All values that are not frozen, one after the other.
+
+        Returns
+        -------
+        ndarray of shape (n_free,)
+            Copies.
+        """
+        return np.concatenate([np.zeros(0), *(p.values.ravel() for p in self.free)])
+
+    def set_vector(self, vector, *, ignore_bounds: bool = False) -> None:
+        """Set all values that are not frozen.
+
+        Parameters
+        ----------
+        vector : array-like of shape (n_free,)
+            As `get_vector` gives it.
+        ignore_bounds : bool, default=False
+            Whether values may lie outside their bounds.
+        """
+        vector, free = np.asarray(vector, dtype=float), self.free
+        sizes = [parameter.size for parameter in free]
+        if vector.shape != (sum(sizes),):
+            raise ValueError(
+                f"Got a vector of shape {vector.shape}, expected ({sum(sizes)},), the number of "
+                "values that are not frozen."
+            )
+        for parameter, end in zip(free, np.cumsum(sizes), strict=True):
+            part = vector[end - parameter.size : end].reshape(parameter.shape)
+            parameter.update(part, ignore_bounds=ignore_bounds)
+
+    def get_bounds(self) -> tuple[np.ndarray, np.ndarray]:
+        """Bounds of all values that are not frozen.
+
+        Returns
+        -------
+        low, high : ndarray of shape (n_free,)
+            Infinite where there is none.
+        """
+        low, high = (
+            np.concatenate([np.zeros(0), *(p.bounds[side].ravel() for p in self.free)])
+            for side in (0, 1)
+        )
+        return low, high
+
+    def __eq__(self, other) -> bool:
+        return type(self) is type(other) and list(self.values()) == list(other.values())
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"\n{RULE}\n".join(map(repr, self.values()))
+
+    def __str__(self) -> str:
+        return "\n".join(f"{parameter}\n" for parameter in self.values())

@@ -1,0 +1,136 @@
+import numpy as np
+import pytest
+import torch
+
+from skdyn.nems.layers import Concatenate, Multiply, Select, Sum
+
+ENTRYWISE = pytest.mark.parametrize(
+    ("layer", "ufunc"), [(Sum(), np.add), (Multiply(), np.multiply)]
+)
+
+
+def normal(*shape, seed=0):
+    return np.random.default_rng(seed).standard_normal(shape)
+
+
+@ENTRYWISE
+@pytest.mark.parametrize(
+    "shapes",
+    [
+        [(9, 3)],
+        [(9, 3), (9, 3)],
+        [(9, 3), (9, 1), (9, 3)],
+        [(9, 1), (9, 3)],
+        [(9, 2, 1), (9, 1, 3)],
+        [(1, 3), (9, 3)],
+        [(9,), (9,)],
+        [(), (), ()],
+    ],
+)
+def test_entry_by_entry(layer, ufunc, shapes):
+    inputs = [normal(*shape, seed=number) for number, shape in enumerate(shapes)]
+    expected = inputs[0]
+    for one in inputs[1:]:
+        expected = ufunc(expected, one)
+    np.testing.assert_allclose(layer.evaluate(*inputs), expected, rtol=1e-13)
+    np.testing.assert_allclose(layer.evaluate(inputs), expected, rtol=1e-13)
+    np.testing.assert_allclose(layer.evaluate(tuple(inputs)), expected, rtol=1e-13)
+
+
+@ENTRYWISE
+@pytest.mark.parametrize(
+    "shapes", [[(9, 3), (9, 2)], [(9,), (9, 1)], [(9, 3), (8, 3)], [(9, 2), (9, 2, 1)]]
+)
+def test_shapes_that_do_not_go_together(layer, ufunc, shapes):
+    with pytest.raises(
+        ValueError, match=r"Got inputs of shapes \[.*expected equal shapes, or axes"
+    ):
+        layer.evaluate(*(np.ones(shape) for shape in shapes))
+
+
+@pytest.mark.parametrize("axis", [1, 2, -1, -2])
+def test_concatenation_is_that_of_numpy(axis):
+    shapes = [[9, 3, 2], [9, 3, 2], [9, 3, 2]]
+    for number, shape in enumerate(shapes):
+        shape[axis] = number + 1
+    inputs = [normal(*shape) for shape in shapes]
+    layer = Concatenate(axis=axis)
+    np.testing.assert_array_equal(layer.evaluate(*inputs), np.concatenate(inputs, axis))
+    np.testing.assert_array_equal(layer.evaluate(inputs), np.concatenate(inputs, axis))
+
+
+@pytest.mark.parametrize(
+    ("axis", "shapes"),
+    [
+        (1, [(9, 3), (8, 3)]),
+        (1, [(9, 3), (9, 3, 1)]),
+        (1, [(9, 3, 1), (9, 3, 2)]),
+        (2, [(9, 3), (9, 3)]),
+        (-2, [(9, 3), (9, 3)]),
+        (-3, [(9, 3), (9, 3)]),
+        (1, [(9,), (9,)]),
+    ],
+)
+def test_concatenation_that_cannot_be(axis, shapes):
+    with pytest.raises(ValueError, match=r"Got inputs of shapes \[.*expected equal shapes but for"):
+        Concatenate(axis=axis).evaluate(*(np.ones(shape) for shape in shapes))
+
+
+@pytest.mark.parametrize("axis", [0, None, 1.0, True, "1"])
+def test_axis_that_is_none(axis):
+    with pytest.raises(ValueError, match=r"Got axis=.*expected the number of an axis other than 0"):
+        Concatenate(axis=axis)
+
+
+@pytest.mark.parametrize("layer", [Concatenate(), Sum(), Multiply()])
+def test_nothing_goes_in(layer):
+    for inputs in ((), ([],)):
+        with pytest.raises(ValueError, match=r"Got no input for .*do name them with input="):
+            layer.evaluate(*inputs)
+
+
+@pytest.mark.parametrize("layer", [Concatenate(), Sum(), Multiply()])
+def test_tensors_in_a_list_give_a_tensor(layer):
+    first, second = torch.ones(3, 2).double().requires_grad_(), np.ones((3, 2))
+    output = layer.evaluate([first, second])
+    output.sum().backward()
+    assert torch.equal(first.grad, torch.ones(3, 2).double())
+
+
+@pytest.mark.parametrize(
+    ("channels", "columns"),
+    [
+        (0, [0]),
+        (-1, [3]),
+        ([2], [2]),
+        ([3, 0, 0], [3, 0, 0]),
+        ((1, -4), [1, 0]),
+        (np.array([1, 2]), [1, 2]),
+        (np.int64(2), [2]),
+        (range(2), [0, 1]),
+    ],
+)
+@pytest.mark.parametrize("others", [(), (2,)])
+def test_channels_are_picked(channels, columns, others):
+    X = normal(9, 4, *others)
+    np.testing.assert_array_equal(Select(channels).evaluate(X), X[:, columns])
+
+
+@pytest.mark.parametrize("channels", [None, [], 1.0, [True, False], "a", [[0, 1]], [0.5]])
+def test_channels_that_are_no_numbers(channels):
+    with pytest.raises(ValueError, match=r"Got channels=.*do turn a mask into numbers"):
+        Select(channels)
+
+
+@pytest.mark.parametrize("channels", [4, -5, [0, 4]])
+def test_channels_that_are_not_there(channels):
+    with pytest.raises(ValueError, match=r"Got an input of shape \(9, 4\) for third, expected"):
+        Select(channels, name="third").evaluate(np.ones((9, 4)))
+    with pytest.raises(ValueError, match=r"Got an input of shape \(9,\)"):
+        Select(channels).evaluate(np.ones(9))
+
+
+@pytest.mark.parametrize("layer", [Concatenate(), Sum(), Multiply(), Select(0)])
+def test_there_is_nothing_to_fit(layer):
+    assert dict(layer.parameters) == {}
+    assert layer.is_sized

@@ -1,0 +1,335 @@
+"""Fits against closed forms, finite differences and SciPy."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.optimize import approx_fprime
+from scipy.stats import poisson as poisson_distribution
+
+from skdyn.nems import Layer, Model, Parameter, Phi, Uniform, from_keywords
+from skdyn.nems.fitting import fit_lbfgs
+from skdyn.nems.objective import LEAST_RATE, LOSSES, Objective, Trial, poisson, squared_error
+
+
+def stimulus(n_samples=400, n_channels=4, seed=0):
+    return np.random.default_rng(seed).standard_normal((n_samples, n_channels))
+
+
+def make_model(text="wc.4x2-fir.3x2-lvl.1-dexp.1", seed=0):
+    return Model(from_keywords(text)).sample_from_priors(random_state=seed)
+
+
+def trials_of(lengths=(50, 30, 50), n_outputs=1, seed=3):
+    rng = np.random.default_rng(seed)
+    return [
+        Trial(
+            {"input": rng.standard_normal((n, 4))},
+            rng.standard_normal((n, n_outputs)),
+            rng.uniform(0, 2, (n, 1)),
+        )
+        for n in lengths
+    ]
+
+
+# The objective
+
+
+@pytest.mark.parametrize("loss", ["squared_error", "poisson"])
+@pytest.mark.parametrize("alpha", [0.0, 0.3])
+def test_value_and_gradient_against_a_loop_and_finite_differences(loss, alpha):
+    model, trials = make_model(), trials_of()
+    objective = Objective(model, trials, LOSSES[loss], alpha)
+    vector = model.get_parameter_vector()
+
+    def by_hand(values):
+        model.set_parameter_vector(values, ignore_bounds=True)
+        total, weights = 0.0, 0.0
+        least = None
+        for trial in trials:
+            p, y, w = model.predict(trial.data), trial.target, trial.weight
+            if loss == "squared_error":
+                total += np.sum(w * (p - y) ** 2)
+            else:
+                same = [t for t in trials if len(t.target) == len(y)]
+                ws = np.concatenate([t.weight for t in same])
+                ys = np.concatenate([t.target for t in same])
+                least = LEAST_RATE * np.mean(ws / ws.mean() * ys)
+                log = np.log(np.maximum(p, least)) + np.minimum(p - least, 0) / least
+                total += np.sum(w * (p - y * log))
+            weights += w.sum()
+        filters = [
+            model.layers[n][q].values for n, q in (("wc", "coefficients"), ("fir", "coefficients"))
+        ]
+        return total / weights + 0.5 * alpha * sum(np.sum(f**2) for f in filters)
+
+    if loss == "poisson":
+        trials = [Trial(t.data, np.abs(t.target), t.weight) for t in trials]
+        objective = Objective(model, trials, LOSSES[loss], alpha)
+        model.layers["dexp"].set_parameter_values(base=[0.1])
+        vector = model.get_parameter_vector()
+    value, gradient = objective.value_and_gradient(vector)
+    assert objective.value(vector) == pytest.approx(value, rel=1e-12)
+    value, gradient = value * objective.scale, gradient * objective.scale
+    assert value == pytest.approx(by_hand(vector), rel=1e-12)
+    numeric = approx_fprime(vector, by_hand, 1e-7)
+    np.testing.assert_allclose(gradient, numeric, rtol=1e-4, atol=1e-5)
+
+
+def test_frozen_values_are_not_in_the_vector():
+    model = make_model()
+    model.layers["wc"].freeze_parameters()
+    objective = Objective(model, trials_of(), squared_error, 1.0)
+    value, gradient = objective.value_and_gradient(model.get_parameter_vector())
+    assert gradient.shape == (6 + 1 + 4,)
+    everything = Objective(make_model(), trials_of(), squared_error, 1.0)
+    other = everything.value_and_gradient(make_model().get_parameter_vector())
+    np.testing.assert_allclose(gradient, other[1][8:], rtol=1e-10)
+    assert other[0] > value  # the penalty counts what is free
+
+
+def test_trials_have_no_history():
+    """Trials of one length, evaluated together, equal trials evaluated one by one."""
+    model, trials = make_model(), trials_of((40, 40, 40))
+    together = Objective(model, trials, squared_error, 0.0)
+    prediction = together.predict(together.groups[0][0]).detach().numpy()
+    for trial, found in zip(trials, prediction, strict=True):
+        np.testing.assert_allclose(found, model.predict(trial.data), rtol=1e-12)
+
+
+def test_poisson_is_the_log_likelihood_of_counts():
+    rng = np.random.default_rng(0)
+    counts, rate = rng.poisson(3.0, (50, 2)).astype(float), rng.uniform(1, 5, (50, 2))
+    constant = np.mean(poisson_distribution.logpmf(counts, counts) + counts - counts * _log(counts))
+    found = -poisson(counts, rate, np.ones((50, 2))) + constant
+    assert found == pytest.approx(poisson_distribution.logpmf(counts, rate).mean(), rel=1e-10)
+    # Negative rates are led back.
+    tensor = torch.full((1, 1), -2.0, dtype=torch.float64, requires_grad=True)
+    poisson(torch.ones(1, 1), tensor, torch.ones(1, 1)).backward()
+    assert tensor.grad.item() < -1
+
+
+def _log(counts):
+    return np.log(np.where(counts > 0, counts, 1))
+
+
+# Fits
+
+
+def test_a_linear_model_ends_at_least_squares():
+    X = stimulus()
+    y = np.convolve(X[:, 0], [0, 1, -0.5])[: len(X)] + 0.3 + 0.1 * stimulus(seed=1)[:, 0]
+    fitted = Model(from_keywords("fir.3x4-lvl.1")).fit(X, y, verbose=0, tol=1e-15)
+    lags = [np.vstack([np.zeros((lag, 4)), X[: len(X) - lag]]) for lag in range(3)]
+    design = np.column_stack([*lags, np.ones(len(X))])
+    solution, *_ = np.linalg.lstsq(design, y, rcond=None)
+    found = fitted.layers["fir"]["coefficients"].values.ravel()
+    np.testing.assert_allclose(found, solution[:-1], atol=1e-5)
+    np.testing.assert_allclose(fitted.layers["lvl"]["shift"].values, solution[-1:], atol=1e-5)
+    residual = np.mean((y - design @ solution) ** 2)
+    assert fitted.results.final_error == pytest.approx(residual, rel=1e-8)
+    assert fitted.results.exact_gradients
+    assert fitted.results.history == sorted(fitted.results.history, reverse=True)
+
+
+def test_the_penalty_gives_the_ridge_solution():
+    X = stimulus(n_samples=60)
+    y = X @ [1.0, 0, -1, 0.5] + 0.1 * stimulus(60, 1, seed=1)[:, 0]
+    model = Model(from_keywords("wc.4x1")).fit(X, y, alpha=0.5, verbose=0, tol=1e-15)
+    ridge = np.linalg.solve(X.T @ X / 60 + 0.25 * np.eye(4), X.T @ y / 60)
+    np.testing.assert_allclose(model.get_parameter_vector(), ridge, atol=1e-6)
+
+
+def test_weights_of_zero_leave_samples_out():
+    X = stimulus()
+    y = X @ [1.0, 0, -1, 0.5]
+    weight = np.ones(len(X))
+    weight[100:200], spoiled = 0, y.copy()
+    spoiled[100:200] = 1e3
+    model = Model(from_keywords("wc.4x1"))
+    fitted = model.fit(X, spoiled, sample_weight=weight, verbose=0, tol=1e-15)
+    np.testing.assert_allclose(fitted.get_parameter_vector(), [1.0, 0, -1, 0.5], atol=1e-6)
+    # One response of two.
+    pair = np.column_stack([spoiled, y])
+    both = np.column_stack([weight, np.ones(len(X))])
+    two = Model(from_keywords("wc.4x2")).fit(X, pair, sample_weight=both, verbose=0, tol=1e-15)
+    np.testing.assert_allclose(
+        two.layers[0]["coefficients"].values.T, [[1.0, 0, -1, 0.5]] * 2, atol=1e-6
+    )
+
+
+def test_trials_along_the_first_axis():
+    X = stimulus(300).reshape(3, 100, 4)
+    model = make_model("wc.4x1-fir.3x1")
+    y = model.predict(X, batch_size=None)
+    assert y.shape == (3, 100, 1)
+    fitted = make_model("wc.4x1-fir.3x1", seed=1).fit(X, y, batch_size=None, verbose=0, tol=1e-14)
+    np.testing.assert_allclose(fitted.predict(X, batch_size=None), y, atol=1e-4)
+    assert fitted.score(X, y, batch_size=None) == pytest.approx(1.0)
+
+
+def test_bounds_hold():
+    class Scale(Layer):
+        def initial_parameters(self):
+            return Phi(Parameter("factor", prior=Uniform(0, 1), bounds=(0, 1)))
+
+        def evaluate(self, values):
+            return self.get_parameter_values()[0] * values
+
+    X = stimulus(n_channels=1)
+    fitted = Model([Scale()]).fit(X, 3 * X, verbose=0)
+    assert fitted.layers[0]["factor"].values == 1.0
+    assert Model([Scale()]).fit(X, 0.4 * X, verbose=0).layers[0]["factor"].values == pytest.approx(
+        0.4
+    )
+
+
+def test_the_model_is_copied_or_fitted_in_place():
+    X = stimulus()
+    model = make_model("wc.4x1")
+    before = model.get_parameter_vector()
+    fitted = model.fit(X, X[:, 0], verbose=0)
+    assert fitted is not model
+    np.testing.assert_array_equal(model.get_parameter_vector(), before)
+    assert model.results is None
+    np.testing.assert_array_equal(fitted.results.initial_parameters, before)
+    np.testing.assert_array_equal(fitted.results.final_parameters, fitted.get_parameter_vector())
+    assert fitted.results.n_parameters == 4
+    assert model.fit(X, X[:, 0], verbose=0, in_place=True) is model
+    np.testing.assert_array_equal(model.get_parameter_vector(), fitted.get_parameter_vector())
+
+
+def test_sizes_left_out_and_nothing_to_fit():
+    X = stimulus()
+    model = Model(from_keywords("wc.x2-fir.3-lvl")).fit(X, X[:, 0], verbose=0, max_iter=3)
+    assert model.layers[0].shape == (4, 2)
+    assert not model.results.converged
+    frozen = Model(from_keywords("wc.4x1"))
+    frozen.freeze_layers()
+    same = frozen.fit(X, X[:, 0], verbose=0)
+    assert same == frozen
+
+
+def test_nothing_of_the_callers_is_changed():
+    X, y = stimulus(), stimulus(seed=1)[:, 0]
+    for array in (X, y):
+        array.flags.writeable = False
+    data = {"input": X}
+    make_model("wc.4x1-fir.3x1").fit(data, y, verbose=0, max_iter=3)
+    assert set(data) == {"input"}
+
+
+def test_a_loss_of_ones_own():
+    def absolute(target, prediction, weight):
+        return (weight * (prediction - target).abs()).mean()
+
+    X = np.ones((101, 1))
+    y = np.arange(101.0) ** 2
+    fitted = Model(from_keywords("wc.1x1")).fit(X, y, loss=absolute, verbose=0, max_iter=500)
+    assert fitted.layers[0]["coefficients"].values.item() == pytest.approx(np.median(y), rel=0.05)
+
+
+# Gradients that torch cannot follow
+
+
+class Detached(Layer):
+    """Leaves torch without an error."""
+
+    def initial_parameters(self):
+        return Phi(Parameter("a"), Parameter("b"))
+
+    def evaluate(self, values):
+        a, b = self.get_parameter_values()
+        return a * values + (b.detach() if torch.is_tensor(b) else b)
+
+
+class Rounded(Layer):
+    def initial_parameters(self):
+        return Phi(Parameter("a"))
+
+    def evaluate(self, values):
+        return float(self.get_parameter_values()[0]) * values
+
+
+class InNumPy(Layer):
+    def initial_parameters(self):
+        return Phi(Parameter("a"))
+
+    def evaluate(self, values):
+        return np.interp(values[:, 0], [-9, 9], [-9, 9]) * self.get_parameter_values()[0]
+
+
+@pytest.mark.parametrize("kind", [Detached, Rounded, InNumPy])
+def test_a_wrong_gradient_is_never_used(kind):
+    X = stimulus(n_channels=1)
+    layers = [*from_keywords("wc.1x1"), kind()]
+    y = 2 * X[:, 0] + (0.7 if kind is Detached else 0)
+    model = Model(layers).sample_from_priors(random_state=1)
+    with pytest.warns(UserWarning, match=f"cannot follow the layer '{kind.__name__}'") as caught:
+        fitted = model.fit(X, y, verbose=0)
+    assert len(caught) == 1
+    assert not fitted.results.exact_gradients
+    np.testing.assert_allclose(fitted.predict(X)[:, 0], y, atol=1e-4)
+
+
+def test_a_layer_of_ones_own_that_torch_follows_gives_no_warning():
+    class Power(Layer):
+        def initial_parameters(self):
+            return Phi(Parameter("exponent", prior=Uniform(1, 3)))
+
+        def evaluate(self, values):
+            return abs(values) ** self.get_parameter_values()[0]
+
+    X = stimulus(n_channels=1)
+    fitted = Model([Power()]).fit(X, np.abs(X) ** 1.5, verbose=0)
+    assert fitted.results.exact_gradients
+    assert fitted.layers[0]["exponent"].values == pytest.approx(1.5, abs=1e-5)
+
+
+# Errors
+
+
+@pytest.mark.parametrize(
+    ("target", "options", "message"),
+    [
+        (np.ones((400, 2)), {}, r"\(400, 1\).*\(400, 2\), expected the same"),
+        (np.ones(400), {"sample_weight": np.zeros(400)}, "all zero"),
+        (np.ones(400), {"sample_weight": -np.ones(400)}, "at least zero"),
+        (np.ones(400), {"sample_weight": np.ones(3)}, r"shape \(3,\)"),
+        (np.ones(400), {"loss": "huber"}, "'huber'.*'squared_error', 'poisson'"),
+        (np.ones(300), {}, "400.*300"),
+        (np.full(400, np.nan), {}, "NaN"),
+    ],
+)
+def test_errors_say_what_came_and_what_was_expected(target, options, message):
+    with pytest.raises(ValueError, match=message):
+        make_model("wc.4x1").fit(stimulus(), target, verbose=0, **options)
+
+
+def test_nothing_is_printed_unless_asked(capsys):
+    X = stimulus()
+    model = make_model("wc.4x1")
+    model.fit(X, X[:, 0], verbose=0)
+    assert not capsys.readouterr().out
+    model.fit(X, X[:, 0])
+    assert "Fit successful: True" in capsys.readouterr().out
+
+
+def test_the_solver_alone():
+    model, trials = make_model("wc.4x1"), trials_of()
+    results = fit_lbfgs(model, trials, tol=1e-14)
+    design = np.concatenate([np.sqrt(t.weight) * t.data["input"] for t in trials])
+    wanted = np.concatenate([np.sqrt(t.weight) * t.target for t in trials])
+    solution, *_ = np.linalg.lstsq(design, wanted, rcond=None)
+    np.testing.assert_allclose(results.final_parameters, solution.ravel(), atol=1e-6)
+
+
+@pytest.mark.parametrize("unit", [1e-4, 1e4])
+def test_the_unit_of_the_response_does_not_matter(unit):
+    X = stimulus()
+    y = np.abs(1 + X @ [[1.0], [0.2], [-0.5], [0.3]]) + 0.1
+    text = "wc.4x1-lvl.1"
+    plain = Model(from_keywords(text)).fit(X, y, verbose=0, tol=1e-12)
+    scaled = Model(from_keywords(text)).fit(X, unit * y, verbose=0, tol=1e-12)
+    np.testing.assert_allclose(
+        scaled.get_parameter_vector() / unit, plain.get_parameter_vector(), atol=1e-3
+    )
