@@ -196,7 +196,7 @@ class Model(LayerStack):
             args, kwargs = arguments(layer, data, data[OUTPUT])
             if resize:
                 layer.resize(*shapes([*args, *kwargs.values()]))
-            output = with_two_axes(layer.evaluate(*args, **kwargs))
+            output = with_two_axes(layer.evaluate(*args, **kwargs), layer)
             if layer.output is not None:
                 data.update(named_outputs(layer, output))
             data[OUTPUT] = output

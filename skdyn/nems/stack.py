@@ -123,7 +123,8 @@ class LayerStack:
         return self
 
     def _free_name(self, name: str) -> str:
-        taken = {layer.name for layer in self._layers}
+        # In what is told of all layers, "model" stands for all of them.
+        taken = {layer.name for layer in self._layers} | {"model"}
         if name not in taken:
             return name
         stem = re.sub(r"\d+$", "", name) or name

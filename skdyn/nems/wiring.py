@@ -128,21 +128,33 @@ def arguments(layer: Layer, data: dict, previous) -> tuple[list, dict]:
     return [previous], {state_argument: find(STATE)} if state_argument else {}
 
 
-def with_two_axes(output):
+def with_two_axes(output, layer: Layer):
     """Give an output of one axis a second one.
 
     Parameters
     ----------
     output : ndarray, Tensor or list of such
         What came out of a layer.
+    layer : Layer
+        Which one.
 
     Returns
     -------
     ndarray, Tensor or list of such
         Of shape (n_samples, ...).
+
+    Raises
+    ------
+    TypeError
+        If it is something else.
     """
     if isinstance(output, list | tuple):
-        return [with_two_axes(one) for one in output]
+        return [with_two_axes(one, layer) for one in output]
+    if not getattr(output, "ndim", 0):
+        raise TypeError(
+            f"Got {output!r} from evaluate of the layer {layer.name!r}, expected an array with a "
+            "row per moment, or a list of such."
+        )
     return output[:, None] if output.ndim == 1 else output
 
 

@@ -354,3 +354,18 @@ def test_tensors_go_through_all_layers(x):
     np.testing.assert_allclose(data["output"].detach(), model.predict(x))
     (gradient,) = torch.autograd.grad(data["output"].sum(), leaf)
     np.testing.assert_allclose(gradient, np.repeat(4 * x.sum(1)[:, None], 3, axis=1))
+
+
+@pytest.mark.parametrize("output", [None, 3.0, np.float64(3)])
+def test_a_layer_that_gives_no_rows_is_named(output):
+    class Odd(Layer):
+        def evaluate(self, values):
+            return output
+
+    with pytest.raises(TypeError, match=r"from evaluate of the layer 'Odd', expected an array"):
+        Model([Odd()]).predict(np.ones((3, 1)))
+
+
+def test_no_layer_is_called_model():
+    layer = WeightedSum(name="model")
+    assert Model([layer]).layers[0].name == "model1"
