@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from scipy.optimize import OptimizeResult, minimize
 
+from skdyn.nems.initialisation import adapt_nonlinearities, start_from_data
 from skdyn.nems.objective import LOSSES, Objective, Trial, squared_error, tensors_of
 
 if TYPE_CHECKING:
@@ -22,6 +23,9 @@ GRADIENT_TOLERANCE = 1e-4
 # The number of evaluations is not limited, only that of iterations; a loss that does not fall any
 # more ends the fit, and no size of a gradient.
 SOLVER_OPTIONS = {"maxcor": 20, "maxfun": np.iinfo(np.int32).max, "gtol": 0.0}
+
+# What it takes to fit an output nonlinearity alone well enough for a start.
+START_ITERATIONS, START_TOL = 60, 1e-6
 
 # How often progress is told.
 ITERATIONS_PER_LINE = 25
@@ -230,10 +234,11 @@ def fit_model(
     batch_size: int | None = 0,
     max_iter: int = 1000,
     tol: float = 1e-9,
+    init: str | None = None,
     verbose: int = 1,
     in_place: bool = False,
 ) -> Model:
-    """Fit a model, from the values that it has.
+    """Fit a model.
 
     Parameters
     ----------
@@ -257,6 +262,10 @@ def fit_model(
     tol : float, default=1e-9
         Decrease of the loss in one iteration, relative to the loss of a constant prediction, below
         which the fit has converged.
+    init : {None, "auto"}, default=None
+        Where to start: None at the values that the model has. "auto" at a linear filter of the
+        model's ranks that is found from the data, and an output nonlinearity that goes with it;
+        a model that does not begin with such layers starts at its values.
     verbose : int, default=1
         Whether progress is printed.
     in_place : bool, default=False
@@ -276,6 +285,10 @@ def fit_model(
     if loss == "poisson" and min(trial.target.min() for trial in trials) < 0:
         raise ValueError("Got a response below zero, expected counts for loss='poisson'.")
     fitted.take_sizes(trials[0].data)
+    if init not in (None, "auto"):
+        raise ValueError(f"Got init={init!r}, expected None or 'auto'.")
+    if init == "auto":
+        _start(fitted, trials)
     fitted.results = fit_lbfgs(
         fitted,
         trials,
@@ -286,6 +299,18 @@ def fit_model(
         verbose=verbose,
     )
     return fitted
+
+
+def _start(model: Model, trials: list[Trial]) -> None:
+    """Set the linear layers from the data, then fit what comes after them to their output."""
+    n_linear = start_from_data(model, trials)
+    if 0 < n_linear < len(model.layers):
+        outputs = adapt_nonlinearities(model, trials, n_linear)
+        rest = type(model)([layer.copy() for layer in model.layers[n_linear:]])
+        fit_lbfgs(rest, outputs, max_iter=START_ITERATIONS, tol=START_TOL)
+        for layer, fitted in zip(model.layers[n_linear:], rest.layers, strict=True):
+            for name, parameter in fitted.parameters.items():
+                layer[name].values = parameter.values
 
 
 def _make_trials(model: Model, given, target, sample_weight, batch_size) -> list[Trial]:

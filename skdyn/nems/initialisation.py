@@ -1,0 +1,345 @@
+"""Where a fit starts: a linear filter of few ranks, and an output nonlinearity that goes with it.
+
+From the means of their priors, models of several neurons stall where all filters are alike. But
+what comes before the nonlinearity is linear in the stimulus of the last lags,
+
+    y[t, n] = sum_k v[k, n] sum_l f[l, k] sum_c w[c, k] x[t - l, c],
+
+and linear in each of f, w and v while the other two are held. Its squared error depends on the
+data through the covariance of the lagged stimulus, G, and that with the response alone, so that
+alternating least squares (Kroonenberg & de Leeuw 1980, Psychometrika 45, 69-97) takes milliseconds
+whatever the length of the recording.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from skdyn.nems.layers.base import Layer
+from skdyn.nems.layers.channels import WeightChannels
+from skdyn.nems.layers.filters import FiniteImpulseResponse
+from skdyn.nems.layers.nonlinearities import DoubleExponential
+from skdyn.nems.objective import Trial
+from skdyn.nems.wiring import INPUT, OUTPUT
+
+if TYPE_CHECKING:
+    from skdyn.nems.model import Model
+
+# Ridge, relative to the mean of the diagonal.
+RIDGE = 1e-3
+
+# Rounds of alternating least squares.
+N_ROUNDS = 15
+
+# Percentiles of a response between which an output nonlinearity goes.
+TAILS = (2, 99)
+
+
+@dataclass(frozen=True)
+class LaggedMoments:
+    """Covariances of a stimulus at several lags, with itself and with a response.
+
+    Attributes
+    ----------
+    stimulus : ndarray of shape (n_lags * n_channels, n_lags * n_channels)
+        G.
+    response : ndarray of shape (n_lags * n_channels, n_outputs)
+        Covariances with each output.
+    n_lags : int
+        How many lags there are; lag 0 comes first.
+    """
+
+    stimulus: np.ndarray
+    response: np.ndarray
+    n_lags: int
+
+    def solve(self, basis: np.ndarray, output=slice(None)) -> np.ndarray:
+        """Least squares in a basis.
+
+        Parameters
+        ----------
+        basis : ndarray of shape (n_lags * n_channels, n_columns)
+            What may be combined.
+        output : slice or int, default=slice(None)
+            Which outputs.
+
+        Returns
+        -------
+        ndarray of shape (n_columns, ...)
+            Weights of the columns.
+        """
+        return _ridge(basis.T @ self.stimulus @ basis, basis.T @ self.response[:, output])
+
+
+def lagged_moments(trials: Sequence[Trial], n_lags: int, name: str = INPUT) -> LaggedMoments:
+    """Covariances of a stimulus at several lags.
+
+    Parameters
+    ----------
+    trials : sequence of Trial
+        Stimulus and response; before each trial there are zeros. A weight per sample counts, and
+        the mean of the weights of all outputs where there are several.
+    n_lags : int
+        How many lags.
+    name : str, default="input"
+        What the stimulus is called.
+
+    Returns
+    -------
+    LaggedMoments
+        The covariances, each variable less its mean.
+    """
+    rows, targets, weights = [], [], []
+    for trial in trials:
+        x = np.asarray(trial.data[name], dtype=float)
+        padded = np.vstack([np.zeros((n_lags - 1, x.shape[1])), x])
+        lags = np.lib.stride_tricks.sliding_window_view(padded, n_lags, axis=0)[..., ::-1]
+        rows.append(lags.swapaxes(1, 2).reshape(len(x), -1))
+        targets.append(trial.target)
+        weights.append(trial.weight.mean(axis=1))
+    design, target, weight = (np.concatenate(parts) for parts in (rows, targets, weights))
+    weight = weight / weight.sum()
+    design -= weight @ design
+    target = target - weight @ target
+    weighted = design * weight[:, np.newaxis]
+    return LaggedMoments(weighted.T @ design, weighted.T @ target, n_lags)
+
+
+def _ridge(matrix: np.ndarray, right: np.ndarray) -> np.ndarray:
+    load = RIDGE * np.trace(matrix) / len(matrix)
+    load = load if load > 0 else 1.0
+    return np.linalg.solve(matrix + load * np.eye(len(matrix)), right)
+
+
+def factor(moments: LaggedMoments, n_factors: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The sum of separable filters with the least squared error, its factors shared by all outputs.
+
+    Parameters
+    ----------
+    moments : LaggedMoments
+        What the data say.
+    n_factors : int
+        How many filters.
+
+    Returns
+    -------
+    filters : ndarray of shape (n_lags, n_factors)
+        f, of norm one.
+    channels : ndarray of shape (n_channels, n_factors)
+        w, of norm one.
+    weights : ndarray of shape (n_factors, n_outputs)
+        v.
+    """
+    n_outputs = moments.response.shape[1]
+    if n_outputs == 1:
+        return _separable(moments, 0, n_factors)
+    n_each = math.ceil(n_factors / n_outputs)
+    found = [_separable(moments, output, n_each)[:2] for output in range(n_outputs)]
+    filters, channels = (np.concatenate(parts, axis=1) for parts in zip(*found, strict=True))
+    chosen = _choose(moments, _products(filters, channels), n_factors)
+    filters, channels = filters[:, chosen], channels[:, chosen]
+    for _ in range(N_ROUNDS):
+        weights = moments.solve(_products(filters, channels))
+        filters, channels = _one_round(moments, slice(None), filters, channels, weights)
+    return filters, channels, moments.solve(_products(filters, channels))
+
+
+def _separable(moments, output, n_factors):
+    """Factors for one output, all with a weight of their own size."""
+    n_channels = len(moments.stimulus) // moments.n_lags
+    # Any start will do; a fixed one is the same for every seed.
+    rng = np.random.RandomState(0)
+    filters = rng.standard_normal((moments.n_lags, n_factors))
+    channels = rng.standard_normal((n_channels, n_factors))
+    one = slice(output, output + 1)
+    weights = np.ones((n_factors, 1))
+    for _ in range(N_ROUNDS):
+        filters, channels = _one_round(moments, one, filters, channels, weights)
+    return filters, channels, moments.solve(_products(filters, channels), one)
+
+
+def _one_round(moments, outputs, filters, channels, weights):
+    """New filters for the channels, then new channels for the filters, both of norm one."""
+    n_lags, n_channels = len(filters), len(channels)
+    stimulus = moments.stimulus.reshape(n_lags, n_channels, n_lags, n_channels)
+    response = moments.response[:, outputs].reshape(n_lags, n_channels, -1) @ weights.T
+    alike = weights @ weights.T
+    matrix = np.einsum("lckd,ds->lcks", stimulus, channels)
+    matrix = np.einsum("lcks,cr,rs->lrks", matrix, channels, alike, optimize=True)
+    right = np.einsum("lcr,cr->lr", response, channels)
+    filters = _unit(_ridge(matrix.reshape(right.size, -1), right.ravel()).reshape(right.shape))
+    matrix = np.einsum("lckd,ks->lcds", stimulus, filters)
+    matrix = np.einsum("lcds,lr,rs->crds", matrix, filters, alike, optimize=True)
+    right = np.einsum("lcr,lr->cr", response, filters)
+    channels = _unit(_ridge(matrix.reshape(right.size, -1), right.ravel()).reshape(right.shape))
+    return filters, channels
+
+
+def _unit(columns: np.ndarray) -> np.ndarray:
+    norms = np.linalg.norm(columns, axis=0)
+    return columns / np.where(norms > 0, norms, 1)
+
+
+def _products(filters: np.ndarray, channels: np.ndarray) -> np.ndarray:
+    """Each filter with its channels, as one column."""
+    return np.einsum("lk,ck->lck", filters, channels).reshape(-1, filters.shape[1])
+
+
+def _choose(moments: LaggedMoments, products: np.ndarray, n_chosen: int) -> list[int]:
+    """One after the other, the column that explains most of what is left."""
+    chosen: list[int] = []
+    for _ in range(n_chosen):
+        explained = {}
+        for number in set(range(products.shape[1])) - set(chosen):
+            columns = products[:, [*chosen, number]]
+            weights = moments.solve(columns)
+            explained[number] = np.sum(weights * (columns.T @ moments.response))
+        chosen.append(max(explained, key=lambda number: explained[number]))
+    return chosen
+
+
+def start_from_data(model: Model, trials: Sequence[Trial]) -> int:
+    """Set the linear layers that a model begins with to what the data say.
+
+    Parameters
+    ----------
+    model : Model
+        The model; its values change.
+    trials : sequence of Trial
+        What it is to predict.
+
+    Returns
+    -------
+    int
+        How many layers at the beginning of the model were set: channel weights, filters, or both,
+        then perhaps weights of what is shared. 0 if it begins with something else, or with layers
+        of which something is frozen or constrained.
+    """
+    linear = _linear_layers(model)
+    n_outputs = trials[0].target.shape[1]
+    kinds = [type(layer) for layer in linear]
+    sizes = [_sizes(layer) for layer in linear]
+    done = False
+    if kinds == [FiniteImpulseResponse]:
+        done = _start_full(linear[0], trials, n_outputs)
+    elif kinds == [WeightChannels, FiniteImpulseResponse]:
+        if sizes[0][1:] == sizes[1][1:]:
+            done = _start_separable(linear[0], linear[1], trials, n_outputs)
+    elif kinds == [WeightChannels, FiniteImpulseResponse, WeightChannels]:
+        shared = sizes[0][1:] == sizes[1][1:] == (1, sizes[2][0])
+        if shared and sizes[2][1:] == (n_outputs,):
+            done = _start_shared(linear[0], linear[1], linear[2], trials)
+    return len(linear) if done else 0
+
+
+def _sizes(layer: Layer) -> tuple[int, ...]:
+    return tuple(size for size in layer.shape or () if size is not None)
+
+
+def _linear_layers(model: Model) -> list[Layer]:
+    """Linear layers at the beginning, each going into the next, that may be set to any values."""
+    found: list[Layer] = []
+    for layer in model.layers:
+        plain = layer.input in (None, INPUT) if not found else layer.input is None
+        free = not any(parameter.is_frozen for parameter in layer.parameters.values())
+        if isinstance(layer, WeightChannels):
+            free &= not (layer.norm_coefficients or layer.positive_only)
+        elif isinstance(layer, FiniteImpulseResponse):
+            free &= layer.stride == 1 and not layer.include_anticausal
+        else:
+            break
+        if not (plain and free):
+            break
+        found.append(layer)
+    return found
+
+
+def _start_full(layer: Layer, trials, n_outputs: int) -> bool:
+    n_lags, n_channels, *n_filters = _sizes(layer)
+    if n_outputs != math.prod(n_filters) or trials[0].data[INPUT].shape[1] != n_channels:
+        return False
+    moments = lagged_moments(trials, n_lags)
+    layer["coefficients"] = moments.solve(np.eye(len(moments.stimulus))).reshape(_sizes(layer))
+    return True
+
+
+def _start_separable(weigh: Layer, filter_: Layer, trials, n_outputs: int) -> bool:
+    n_lags, n_ranks, *n_filters = _sizes(filter_)
+    if n_outputs != math.prod(n_filters):
+        return False
+    moments = lagged_moments(trials, n_lags)
+    for output in range(n_outputs):
+        filters, channels, weights = _separable(moments, output, n_ranks)
+        _share_size(weigh, filter_, (..., output) if n_filters else ..., filters, channels, weights)
+    return True
+
+
+def _start_shared(weigh: Layer, filter_: Layer, mix: Layer, trials) -> bool:
+    moments, n_factors = lagged_moments(trials, _sizes(filter_)[0]), _sizes(mix)[0]
+    filters, channels, weights = factor(moments, n_factors)
+    sizes = np.linalg.norm(weights, axis=1, keepdims=True) ** (1 / 3)
+    sizes[sizes == 0] = 1
+    weigh["coefficients"] = (channels * sizes.T)[:, np.newaxis]
+    filter_["coefficients"] = (filters * sizes.T)[:, np.newaxis]
+    mix["coefficients"] = weights / sizes**2
+    return True
+
+
+def _share_size(weigh, filter_, place, filters, channels, weights) -> None:
+    """Set both layers, which share the size of the weights."""
+    sizes = np.sqrt(np.abs(weights[:, 0]))
+    for layer, values in (
+        (weigh, channels * sizes),
+        (filter_, filters * sizes * np.sign(weights[:, 0])),
+    ):
+        all_values = np.array(layer["coefficients"].values)
+        all_values[place] = values
+        layer["coefficients"] = all_values
+
+
+def adapt_nonlinearities(model: Model, trials: Sequence[Trial], n_linear: int) -> list[Trial]:
+    """Set double exponentials to go from what is seldom below to what is seldom above a response.
+
+    Parameters
+    ----------
+    model : Model
+        The model; its values change.
+    trials : sequence of Trial
+        What it is to predict.
+    n_linear : int
+        How many layers at its beginning are to be left alone.
+
+    Returns
+    -------
+    list of Trial
+        With what comes out of those as their only data.
+    """
+    made = [_output_of(model, trial, n_linear) for trial in trials]
+    target = np.concatenate([trial.target for trial in made])
+    for number, layer in enumerate(model.layers[n_linear:], n_linear):
+        frozen = any(parameter.is_frozen for parameter in layer.parameters.values())
+        if isinstance(layer, DoubleExponential) and not frozen:
+            given = [_output_of(model, trial, number).data[INPUT] for trial in trials]
+            values = np.concatenate(given)
+            spread = values.std(axis=0)
+            low, high = np.percentile(target, TAILS, axis=0)
+            layer.set_parameter_values(
+                base=np.broadcast_to(low, layer.shape),
+                amplitude=np.broadcast_to(high - low, layer.shape),
+                shift=-values.mean(axis=0),
+                kappa=-np.log(np.where(spread > 0, spread, 1)),
+            )
+    return made
+
+
+def _output_of(model: Model, trial: Trial, n_layers: int) -> Trial:
+    data = dict(trial.data)
+    steps = model.steps(data)
+    for _ in range(n_layers):
+        next(steps)
+    return Trial({INPUT: data[OUTPUT]}, trial.target, trial.weight)

@@ -1,0 +1,163 @@
+"""Starts from the data: against brute force, and filters that are known."""
+
+import numpy as np
+import pytest
+
+from skdyn.nems import Model, from_keywords
+from skdyn.nems.initialisation import factor, lagged_moments, start_from_data
+from skdyn.nems.objective import Trial
+
+N_LAGS, N_CHANNELS = 5, 6
+
+
+def stimulus(n_samples, seed=0):
+    """Smooth in time and over channels, as spectrograms are."""
+    noise = np.random.default_rng(seed).gamma(1.0, size=(n_samples, N_CHANNELS + 2))
+    smooth = noise[:, :-2] + noise[:, 1:-1] + noise[:, 2:]
+    return smooth + 0.5 * np.vstack([np.zeros(N_CHANNELS), smooth[:-1]])
+
+
+def lagged(x):
+    rows = [np.vstack([np.zeros((lag, N_CHANNELS)), x[: len(x) - lag]]) for lag in range(N_LAGS)]
+    return np.stack(rows, axis=1)
+
+
+def responses(x, kernels, seed=1, noise=0.1):
+    y = np.einsum("tlc,nlc->tn", lagged(x), kernels)
+    return y + noise * y.std() * np.random.default_rng(seed).standard_normal(y.shape)
+
+
+def kernels_of(n_outputs, n_shared, seed=2):
+    """Mixtures of shared separable filters."""
+    rng = np.random.default_rng(seed)
+    filters, channels = rng.standard_normal((N_LAGS, n_shared)), rng.standard_normal((6, n_shared))
+    weights = (
+        np.eye(n_shared) if n_outputs == n_shared else rng.standard_normal((n_shared, n_outputs))
+    )
+    return np.einsum("lk,ck,kn->nlc", filters, channels, weights)
+
+
+def trials_of(kernels, lengths=(3000, 1000), **options):
+    made = []
+    for number, n in enumerate(lengths):
+        x = stimulus(n, seed=number)
+        y = responses(x, kernels, seed=10 + number, **options)
+        made.append(Trial({"input": x}, y, np.ones((n, 1))))
+    return made
+
+
+def kernels_found(model, n_outputs):
+    """Filters of a linear model, from its response to pulses."""
+    found = np.empty((n_outputs, N_LAGS, N_CHANNELS))
+    for channel in range(N_CHANNELS):
+        pulse = np.zeros((N_LAGS, N_CHANNELS))
+        pulse[0, channel] = 1
+        found[:, :, channel] = model.predict(pulse).T
+    return found
+
+
+def test_moments_are_weighted_covariances():
+    trials = [
+        Trial(
+            trial.data, trial.target, np.random.default_rng(3).uniform(0, 2, (len(trial.target), 1))
+        )
+        for trial in trials_of(kernels_of(2, 2), lengths=(50, 30))
+    ]
+    moments = lagged_moments(trials, N_LAGS)
+    rows = np.concatenate([lagged(trial.data["input"]).reshape(-1, 30) for trial in trials])
+    target, weight = (np.concatenate([getattr(t, k) for t in trials]) for k in ("target", "weight"))
+    whole = np.cov(np.hstack([rows, target]).T, aweights=weight[:, 0], ddof=0)
+    np.testing.assert_allclose(moments.stimulus, whole[:30, :30], atol=1e-10)
+    np.testing.assert_allclose(moments.response, whole[:30, 30:], atol=1e-10)
+
+
+@pytest.mark.parametrize(("n_outputs", "n_shared"), [(1, 1), (1, 2), (4, 4), (8, 3), (2, 4)])
+def test_shared_filters_are_found(n_outputs, n_shared):
+    kernels = kernels_of(n_outputs, n_shared)
+    moments = lagged_moments(trials_of(kernels), N_LAGS)
+    filters, channels, weights = factor(moments, n_shared)
+    assert filters.shape == (N_LAGS, n_shared)
+    assert channels.shape == (N_CHANNELS, n_shared)
+    assert weights.shape == (n_shared, n_outputs)
+    found = np.einsum("lk,ck,kn->nlc", filters, channels, weights)
+    for one, other in zip(found, kernels, strict=True):
+        assert np.corrcoef(one.ravel(), other.ravel())[0, 1] > 0.97
+
+
+@pytest.mark.parametrize(
+    ("text", "n_outputs", "n_shared", "n_layers"),
+    [
+        ("fir.5x6-lvl.1", 1, 2, 1),
+        ("fir.5x6x3", 3, 3, 1),
+        ("wc.6x2-fir.5x2-lvl.1-dexp.1", 1, 2, 2),
+        ("wc.6x1x4-fir.5x1x4-dexp.4", 4, 4, 2),
+        ("wc.6x1x3-fir.5x1x3-wc.3x8-relu.8", 8, 3, 3),
+    ],
+)
+def test_models_start_near_the_filters(text, n_outputs, n_shared, n_layers):
+    kernels = kernels_of(n_outputs, n_shared)
+    model = Model(from_keywords(text))
+    assert start_from_data(model, trials_of(kernels)) == n_layers
+    found = kernels_found(Model([layer.copy() for layer in model.layers[:n_layers]]), n_outputs)
+    for one, other in zip(found, kernels, strict=True):
+        assert np.corrcoef(one.ravel(), other.ravel())[0, 1] > 0.97
+        # Of their size, too.
+        assert one.ravel() @ other.ravel() == pytest.approx(np.sum(other**2), rel=0.1)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "lvl.6-wc.6x1",
+        "wc.6x1.n-fir.5x1",
+        "wc.6x1.p-fir.5x1",
+        "wc.6x1-fir.5x1.s2",
+        "wc.6x1-fir.5x1.ac",
+        "wc.6x2.g-fir.5x2",
+        "wc.6x3-fir.5x1x3",
+        "fir.5x6x2",
+        "wc.6x1x2-fir.5x1x2",
+        "wc.6x1x3-fir.5x1x3-wc.3x2",
+        "wc.6x4-relu.4-fir.5x4",
+    ],
+)
+def test_other_models_are_left_as_they_are(text):
+    model = Model(from_keywords(text))
+    before = model.copy()
+    assert start_from_data(model, trials_of(kernels_of(1, 1), lengths=(100,))) == 0
+    assert model == before
+
+
+def test_frozen_layers_are_left_as_they_are():
+    model = Model(from_keywords("wc.6x1-fir.5x1"))
+    model.layers["fir"].freeze_parameters()
+    before = model.copy()
+    assert start_from_data(model, trials_of(kernels_of(1, 1), lengths=(100,))) == 0
+    assert model == before
+
+
+def test_a_fit_from_the_data_ends_sooner_and_no_worse():
+    x = stimulus(3000)
+    linear = responses(x, kernels_of(8, 3), noise=0)
+    y = np.maximum(linear - linear.mean(0), 0) / linear.std(0)
+    y += 0.2 * np.random.default_rng(5).standard_normal(y.shape)
+    model = Model(from_keywords("wc.6x1x3-fir.5x1x3-wc.3x8-lvl.8-dexp.8"))
+    plain, started = (model.fit(x, y, init=init, verbose=0, max_iter=60) for init in (None, "auto"))
+    assert started.results.initial_error < 0.5 * plain.results.initial_error
+    assert started.results.final_error < plain.results.final_error
+    assert started.results.final_error < 0.06
+    again = model.fit(x, y, init="auto", verbose=0, max_iter=60)
+    assert again == started
+
+
+def test_data_without_variance_do_not_break_the_start():
+    x, y = np.ones((50, 6)), np.ones((50, 1))
+    model = Model(from_keywords("wc.6x1-fir.5x1-lvl.1-dexp.1"))
+    fitted = model.fit(x, y, init="auto", verbose=0, max_iter=20)
+    assert np.isfinite(fitted.predict(x)).all()
+
+
+def test_starts_that_are_not_known():
+    model = Model(from_keywords("wc.6x1"))
+    with pytest.raises(ValueError, match="init='ridge', expected None or 'auto'"):
+        model.fit(np.ones((9, 6)), np.ones(9), init="ridge")
