@@ -28,7 +28,7 @@ ROOMS = {
     "skdyn/nems": "__init__ distributions estimator fitting initialisation keywords model "
     "objective parameter stack wiring",
     "skdyn/nems/layers": "__init__ algebra base channels convolution filters nonlinearities "
-    "plasticity state tensors",
+    "plasticity shapes state tensors",
 }
 ALLOWED_FILES = {f"{room}/{name}.py" for room, names in ROOMS.items() for name in names.split()}
 LONGEST_FILE, LONGEST_FUNCTION = 500, 60

@@ -8,14 +8,8 @@ from torch.nn.functional import pad
 
 from skdyn.nems.distributions import Normal
 from skdyn.nems.layers.base import Layer
-from skdyn.nems.layers.channels import (
-    check_shape,
-    check_width,
-    is_count,
-    misfit,
-    sizes_with_width,
-    weigh,
-)
+from skdyn.nems.layers.channels import weigh
+from skdyn.nems.layers.shapes import check_shape, check_width, is_count, misfit, sizes_with_width
 from skdyn.nems.layers.tensors import on_tensors
 from skdyn.nems.parameter import Parameter, Phi
 

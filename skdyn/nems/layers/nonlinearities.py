@@ -8,7 +8,7 @@ from torch.nn.functional import softplus
 
 from skdyn.nems.distributions import Normal
 from skdyn.nems.layers.base import Layer
-from skdyn.nems.layers.channels import check_shape, misfit
+from skdyn.nems.layers.shapes import check_shape, misfit
 from skdyn.nems.layers.tensors import on_tensors
 from skdyn.nems.parameter import Parameter, Phi
 
