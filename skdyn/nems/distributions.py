@@ -11,6 +11,24 @@ from scipy import stats
 _SYMBOLS = {"mean": "μ", "sd": "σ", "alpha": "α", "beta": "β"}  # noqa: RUF001
 
 
+def as_generator(random_state) -> np.random.RandomState | np.random.Generator:
+    """A source of randomness, from a seed or from one that there is.
+
+    Parameters
+    ----------
+    random_state : int, numpy.random.Generator, numpy.random.RandomState or None
+        None takes fresh entropy.
+
+    Returns
+    -------
+    numpy.random.RandomState or numpy.random.Generator
+        What was given, or a new one.
+    """
+    if isinstance(random_state, np.random.RandomState | np.random.Generator):
+        return random_state
+    return np.random.default_rng(random_state)
+
+
 class Distribution:
     """Independent random numbers, one for each entry of an array.
 
@@ -110,9 +128,7 @@ class Distribution:
         ValueError
             If nothing of the distribution lies within the bounds.
         """
-        random = random_state
-        if not isinstance(random, np.random.RandomState | np.random.Generator):
-            random = np.random.default_rng(random_state)
+        random = as_generator(random_state)
         shares = random.uniform(size=self.shape if size is None else (size, *self.shape))
         if bounds is None:
             return np.asarray(self._scipy.ppf(shares))

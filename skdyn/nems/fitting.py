@@ -231,7 +231,7 @@ def fit_model(
     loss: str | Callable = "squared_error",
     alpha: float = 0.0,
     sample_weight=None,
-    batch_size: int | None = 0,
+    trials: bool = False,
     max_iter: int = 1000,
     tol: float = 1e-9,
     init: str | None = None,
@@ -247,7 +247,7 @@ def fit_model(
     input, state
         As in `Model.evaluate`.
     target : array-like of shape (n_samples,) or (n_samples, n_outputs)
-        The response; with a `batch_size` other than 0, with an axis of trials in front.
+        The response; with `trials`, with an axis of trials in front.
     loss : {"squared_error", "poisson"} or callable, default="squared_error"
         What is minimised, a function of response, prediction and weight.
     alpha : float, default=0.0
@@ -255,8 +255,8 @@ def fit_model(
         parameters of a user's layers; a layer's attribute `penalised` names those that count.
     sample_weight : array-like of shape (n_samples,) or like the target, default=None
         Weights; 0 leaves a number of the response out.
-    batch_size : int or None, default=0
-        0 if there is no axis of trials.
+    trials : bool, default=False
+        Whether the first axis is one of trials.
     max_iter : int, default=1000
         Most iterations.
     tol : float, default=1e-9
@@ -281,17 +281,17 @@ def fit_model(
             f"Got loss={loss!r}, expected one of {', '.join(map(repr, LOSSES))}, or a function."
         )
     fitted = model if in_place else model.copy()
-    trials = _make_trials(fitted, (input, state), target, sample_weight, batch_size)
-    if loss == "poisson" and min(trial.target.min() for trial in trials) < 0:
+    made = _make_trials(fitted, (input, state), target, sample_weight, trials)
+    if loss == "poisson" and min(trial.target.min() for trial in made) < 0:
         raise ValueError("Got a response below zero, expected counts for loss='poisson'.")
-    fitted.take_sizes(trials[0].data)
+    fitted.take_sizes(made[0].data)
     if init not in (None, "auto"):
         raise ValueError(f"Got init={init!r}, expected None or 'auto'.")
     if init == "auto":
-        _start(fitted, trials)
+        _start(fitted, made)
     fitted.results = fit_lbfgs(
         fitted,
-        trials,
+        made,
         loss=loss if callable(loss) else LOSSES[loss],
         alpha=alpha,
         max_iter=max_iter,
@@ -304,19 +304,24 @@ def fit_model(
 def _start(model: Model, trials: list[Trial]) -> None:
     """Set the linear layers from the data, then fit what comes after them to their output."""
     n_linear = start_from_data(model, trials)
-    if 0 < n_linear < len(model.layers):
+    others = model.layers[n_linear:]
+    alone = all(layer.input is None and not hasattr(layer, "state_arg") for layer in others)
+    if n_linear and len(others) and alone:
         outputs = adapt_nonlinearities(model, trials, n_linear)
-        rest = type(model)([layer.copy() for layer in model.layers[n_linear:]])
-        fit_lbfgs(rest, outputs, max_iter=START_ITERATIONS, tol=START_TOL)
-        for layer, fitted in zip(model.layers[n_linear:], rest.layers, strict=True):
+        rest = type(model)([layer.copy() for layer in others])
+        with warnings.catch_warnings():
+            # The fit itself says which layer torch cannot follow.
+            warnings.simplefilter("ignore", UserWarning)
+            fit_lbfgs(rest, outputs, max_iter=START_ITERATIONS, tol=START_TOL)
+        for layer, fitted in zip(others, rest.layers, strict=True):
             for name, parameter in fitted.parameters.items():
                 layer[name].values = parameter.values
 
 
-def _make_trials(model: Model, given, target, sample_weight, batch_size) -> list[Trial]:
+def _make_trials(model: Model, given, target, sample_weight, trials: bool) -> list[Trial]:
     data, target = model.check_data(*given), np.asarray(target, dtype=float)
-    weight = _check_weight(sample_weight, target, n_axes=1 if batch_size == 0 else 2)
-    if batch_size == 0:
+    weight = _check_weight(sample_weight, target, n_axes=2 if trials else 1)
+    if not trials:
         data = {name: array[None] for name, array in data.items()}
         target, weight = target[None], weight[None]
     n_trials, n_samples = (max(np.shape(a)[axis] for a in data.values()) for axis in (0, 1))

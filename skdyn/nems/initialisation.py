@@ -222,6 +222,8 @@ def start_from_data(model: Model, trials: Sequence[Trial]) -> int:
     """
     linear = _linear_layers(model)
     n_outputs = trials[0].target.shape[1]
+    if not _goes_into(linear, trials[0].data):
+        return 0
     kinds = [type(layer) for layer in linear]
     sizes = [_sizes(layer) for layer in linear]
     done = False
@@ -259,9 +261,18 @@ def _linear_layers(model: Model) -> list[Layer]:
     return found
 
 
+def _goes_into(linear: list[Layer], data: dict) -> bool:
+    """Tell whether the first of some layers takes the data as they are."""
+    if not linear or INPUT not in data or data[INPUT].ndim != 2:
+        return False
+    sizes = _sizes(linear[0])
+    n_channels = sizes[0] if isinstance(linear[0], WeightChannels) else sizes[1]
+    return data[INPUT].shape[1] == n_channels
+
+
 def _start_full(layer: Layer, trials, n_outputs: int) -> bool:
-    n_lags, n_channels, *n_filters = _sizes(layer)
-    if n_outputs != math.prod(n_filters) or trials[0].data[INPUT].shape[1] != n_channels:
+    n_lags, _, *n_filters = _sizes(layer)
+    if n_outputs != math.prod(n_filters):
         return False
     moments = lagged_moments(trials, n_lags)
     layer["coefficients"] = moments.solve(np.eye(len(moments.stimulus))).reshape(_sizes(layer))

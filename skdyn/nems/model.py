@@ -68,19 +68,18 @@ class Model(LayerStack):
 
     # -------------------------------------------------------------------------- evaluation
 
-    def evaluate(self, input, state=None, *, batch_size: int | None = 0) -> dict:  # noqa: A002
+    def evaluate(self, input, state=None, *, trials: bool = False) -> dict:  # noqa: A002
         """Compute the outputs of all layers.
 
         Parameters
         ----------
         input : array-like of shape (n_samples, ...), or dict of such
-            Rows of time; a dict gives names to several. With a `batch_size` other than 0, arrays
+            Rows of time; a dict gives names to several. With `trials`, arrays
             of shape (n_trials, n_samples, ...); where there is one trial, it is repeated.
         state : array-like of shape (n_samples, ...), default=None
             For layers that take a state: the same as an input of that name.
-        batch_size : int or None, default=0
-            0 if there is no axis of trials. A number, or None for all, is how many trials are
-            computed at a time.
+        trials : bool, default=False
+            Whether the first axis is one of trials. No history goes from one to the next.
 
         Returns
         -------
@@ -94,23 +93,23 @@ class Model(LayerStack):
             If numbers of samples differ, or a layer names what is not there.
         """
         data = self.check_data(input, state)
-        if batch_size == 0:
+        if not trials:
             self.take_sizes(data)
             return self.run(data)
         n_trials = max(len(array) for array in data.values())
         self.take_sizes({name: array[0] for name, array in data.items()})
-        trials = [
+        outputs = [
             self.run({k: a[0 if len(a) == 1 else number] for k, a in data.items()})
             for number in range(n_trials)
         ]
-        return {name: stacked([trial[name] for trial in trials]) for name in trials[0]}
+        return {name: stacked([one[name] for one in outputs]) for name in outputs[0]}
 
-    def predict(self, input, state=None, *, batch_size: int | None = 0):  # noqa: A002
+    def predict(self, input, state=None, *, trials: bool = False):  # noqa: A002
         """Compute the output of the last layer alone.
 
         Parameters
         ----------
-        input, state, batch_size
+        input, state, trials
             As in `evaluate`.
 
         Returns
@@ -118,7 +117,7 @@ class Model(LayerStack):
         ndarray of shape (n_samples, ...) or (n_trials, n_samples, ...)
             A list of such if the last layer gives several.
         """
-        return self.evaluate(input, state, batch_size=batch_size)[OUTPUT]
+        return self.evaluate(input, state, trials=trials)[OUTPUT]
 
     def check_data(self, given, state=None) -> dict[str, np.ndarray]:
         """Check what goes in.
@@ -230,7 +229,7 @@ class Model(LayerStack):
         input, state
             As in `evaluate`.
         target : array-like of shape (n_samples,) or (n_samples, n_outputs)
-            The response; with a `batch_size` other than 0, with an axis of trials in front.
+            The response; with `trials`, with an axis of trials in front.
         **options
             As in `skdyn.nems.fitting.fit_model`.
 
@@ -241,12 +240,12 @@ class Model(LayerStack):
         """
         return fit_model(self, input, target, state, **options)
 
-    def score(self, input, target, state=None, *, batch_size: int | None = 0):  # noqa: A002
+    def score(self, input, target, state=None, *, trials: bool = False):  # noqa: A002
         """Correlate the prediction with a response.
 
         Parameters
         ----------
-        input, state, batch_size
+        input, state, trials
             As in `evaluate`.
         target : array-like of shape (n_samples,) or (n_samples, n_outputs)
             The response.
@@ -256,7 +255,7 @@ class Model(LayerStack):
         float or ndarray of shape (n_outputs,)
             Pearson correlation, of each output where there are several.
         """
-        prediction = self.predict(input, state, batch_size=batch_size)
+        prediction = self.predict(input, state, trials=trials)
         target = np.reshape(np.asarray(target, dtype=float), prediction.shape)
         scores = correlation_score(target, prediction, multioutput="raw_values")
         return scores if len(scores) > 1 else float(scores[0])

@@ -73,7 +73,8 @@ def poisson(target, prediction, weight):
     Tensor or float
         Weighted mean of p - y log p.
     """
-    least = LEAST_RATE * float((weight * target).mean())
+    # Where nothing is counted, the logarithm does not count either.
+    least = LEAST_RATE * float((weight * target).mean()) or 1.0
     where = torch.where if torch.is_tensor(prediction) else np.where
     log = torch.log if torch.is_tensor(prediction) else np.log
     above = where(prediction > least, prediction, 0 * prediction + least)
@@ -129,7 +130,8 @@ class Objective:
 
     def __init__(self, model: Model, trials: Sequence[Trial], loss: Callable, alpha: float):
         self.model, self.loss, self.alpha = model, loss, alpha
-        self.groups = _group(trials)
+        # Trials that do not count at all have no weights to divide by.
+        self.groups = _group([trial for trial in trials if trial.weight.any()])
         self.n_evaluations = 0
         mask = [
             np.full(parameter.size, name in _penalised(layer))
@@ -141,7 +143,7 @@ class Objective:
         total = sum(
             weight.sum() * target.shape[-1] / weight.shape[-1] for _, target, weight in self.groups
         )
-        if total <= 0:
+        if not self.groups:
             raise ValueError("Got sample weights that are all zero, expected some above zero.")
         self.scale = scale_of(loss, trials)
         self.shares = [
@@ -220,7 +222,7 @@ class Objective:
         with tensors_of(self.model, theta):
             for share, (data, target, weight) in zip(self.shares, self.groups, strict=True):
                 loss = share * self._loss(target, self.predict(data), weight)
-                loss.backward(retain_graph=False)
+                loss.backward()
                 total += float(loss.detach())
         assert theta.grad is not None
         gradient = theta.grad.numpy() + self.alpha * self.penalised * vector

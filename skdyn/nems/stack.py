@@ -9,6 +9,7 @@ from typing import Self
 
 import numpy as np
 
+from skdyn.nems.distributions import as_generator
 from skdyn.nems.layers.base import Layer
 
 
@@ -214,9 +215,7 @@ class LayerStack:
         LayerStack or list of LayerStack
             The copies.
         """
-        random = random_state
-        if not isinstance(random, np.random.RandomState | np.random.Generator):
-            random = np.random.default_rng(random_state)
+        random = as_generator(random_state)
         models = [self.copy() for _ in range(1 if n_copies is None else n_copies)]
         for model in models:
             for layer in model.layers:

@@ -160,11 +160,11 @@ def test_weights_of_zero_leave_samples_out():
 def test_trials_along_the_first_axis():
     X = stimulus(300).reshape(3, 100, 4)
     model = make_model("wc.4x1-fir.3x1")
-    y = model.predict(X, batch_size=None)
+    y = model.predict(X, trials=True)
     assert y.shape == (3, 100, 1)
-    fitted = make_model("wc.4x1-fir.3x1", seed=1).fit(X, y, batch_size=None, verbose=0, tol=1e-14)
-    np.testing.assert_allclose(fitted.predict(X, batch_size=None), y, atol=1e-4)
-    assert fitted.score(X, y, batch_size=None) == pytest.approx(1.0)
+    fitted = make_model("wc.4x1-fir.3x1", seed=1).fit(X, y, trials=True, verbose=0, tol=1e-14)
+    np.testing.assert_allclose(fitted.predict(X, trials=True), y, atol=1e-4)
+    assert fitted.score(X, y, trials=True) == pytest.approx(1.0)
 
 
 def test_bounds_hold():
@@ -333,3 +333,22 @@ def test_the_unit_of_the_response_does_not_matter(unit):
     np.testing.assert_allclose(
         scaled.get_parameter_vector() / unit, plain.get_parameter_vector(), atol=1e-3
     )
+
+
+@pytest.mark.parametrize("loss", ["squared_error", "poisson"])
+def test_trials_without_weight_or_without_counts(loss):
+    """A group of trials of one length may have neither."""
+    trials = [Trial(t.data, np.abs(t.target), t.weight) for t in trials_of((50, 30, 20))]
+    silent = Trial(trials[1].data, np.zeros((30, 1)), trials[1].weight)
+    masked = Trial(trials[2].data, np.full((20, 1), 1e9), np.zeros((20, 1)))
+    model = make_model("wc.4x1-lvl.1")
+    vector = model.get_parameter_vector()
+    found = [
+        Objective(model, some, LOSSES[loss], 0.0).value_and_gradient(vector)
+        for some in ([trials[0], silent, masked], [trials[0], silent])
+    ]
+    assert np.isfinite(found[0][0])
+    assert np.isfinite(found[0][1]).all()
+    # In units of the scale, to which what has no weight adds nothing either.
+    assert found[0][0] == pytest.approx(found[1][0], rel=1e-12)
+    np.testing.assert_allclose(found[0][1], found[1][1], rtol=1e-10)

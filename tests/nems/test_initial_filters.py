@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from skdyn.nems import Model, from_keywords
+from skdyn.nems import Layer, Model, from_keywords
 from skdyn.nems.initialisation import factor, lagged_moments, start_from_data
+from skdyn.nems.layers import Sum
 from skdyn.nems.objective import Trial
 
 N_LAGS, N_CHANNELS = 5, 6
@@ -161,3 +162,34 @@ def test_starts_that_are_not_known():
     model = Model(from_keywords("wc.6x1"))
     with pytest.raises(ValueError, match="init='ridge', expected None or 'auto'"):
         model.fit(np.ones((9, 6)), np.ones(9), init="ridge")
+
+
+def test_data_of_other_names_and_streams_can_be_fitted_all_the_same():
+    x = stimulus(300)
+    y = responses(x, kernels_of(1, 1))
+    model = Model(from_keywords("wc.6x1-fir.5x1-lvl.1"))
+    named = model.fit({"sound": x}, y, init="auto", verbose=0, max_iter=5)
+    assert named == model.fit({"sound": x}, y, verbose=0, max_iter=5)
+    # What comes after the linear layers takes more than their output.
+    streams = Model([*from_keywords("wc.6x1-fir.5x1"), Sum(input=["first", "input"])])
+    streams.layers["fir"].output = "first"
+    wide = np.repeat(y, 6, axis=1)
+    assert np.isfinite(streams.fit(x, wide, init="auto", verbose=0, max_iter=5).results.final_error)
+
+
+def test_a_stimulus_of_another_width_is_told_by_the_layer():
+    model = Model(from_keywords("wc.6x1-fir.5x1"))
+    with pytest.raises(ValueError, match=r"input of shape \(9, 4\) for wc"):
+        model.fit(np.ones((9, 4)), np.ones(9), init="auto", verbose=0)
+
+
+def test_a_layer_that_torch_cannot_follow_is_told_once():
+    class InNumPy(Layer):
+        def evaluate(self, values):
+            return np.interp(values, [-99, 99], [-99, 99])
+
+    x = stimulus(300)
+    model = Model([*from_keywords("wc.6x1-fir.5x1-lvl.1"), InNumPy()])
+    with pytest.warns(UserWarning, match="cannot follow the layer 'InNumPy'") as caught:
+        model.fit(x, responses(x, kernels_of(1, 1)), init="auto", verbose=0, max_iter=3)
+    assert len(caught) == 1

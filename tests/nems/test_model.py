@@ -261,11 +261,10 @@ def test_no_layers_change_nothing(x):
 # --------------------------------------------------------------------------------- trials
 
 
-@pytest.mark.parametrize("batch_size", [None, 1, 2, 100])
-def test_trials_are_computed_one_by_one(batch_size):
+def test_trials_are_computed_one_by_one():
     trials = np.random.default_rng(2).standard_normal((3, 20, 2))
     model = Model([Square(output="squared"), Weights((2, 4))])
-    data = model.evaluate(trials, batch_size=batch_size)
+    data = model.evaluate(trials, trials=True)
     np.testing.assert_allclose(data["squared"], trials**2)
     assert data["output"].shape == (3, 20, 4)
     for trial, output in zip(trials, data["output"], strict=True):
@@ -277,31 +276,31 @@ def test_where_there_is_one_trial_it_is_repeated():
     many, one = rng.standard_normal((3, 20, 1)), rng.standard_normal((1, 20, 1))
     model = Model([Sum(input=["x", "y"]), Gain()])
     for data in ({"x": many, "y": one}, {"x": one, "y": many}):
-        found = model.evaluate(data, 2 * one, batch_size=None)
+        found = model.evaluate(data, 2 * one, trials=True)
         np.testing.assert_allclose(found["output"], (many + one) * 2 * one)
         np.testing.assert_array_equal(found["state"], np.repeat(2 * one, 3, axis=0))
 
 
 def test_several_outputs_of_trials():
     trials = np.random.default_rng(4).standard_normal((3, 20, 2))
-    left, right = Model([Halves()]).predict(trials, batch_size=None)
+    left, right = Model([Halves()]).predict(trials, trials=True)
     np.testing.assert_array_equal(left, trials[:, :, :1])
     np.testing.assert_array_equal(right, trials[:, :, 1:])
 
 
 @pytest.mark.parametrize(
-    ("data", "batch_size"),
+    ("data", "trials"),
     [
-        ({"x": np.ones((20, 1)), "y": np.ones((19, 1))}, 0),
-        ({"x": np.ones((20, 1)), "y": np.ones((1, 1))}, 0),
-        ({"x": np.ones((3, 20, 1)), "y": np.ones((2, 20, 1))}, None),
-        ({"x": np.ones((3, 20, 1)), "y": np.ones((3, 19, 1))}, None),
-        ({"x": np.ones((3, 20, 1)), "y": np.ones((1, 1, 1))}, None),
+        ({"x": np.ones((20, 1)), "y": np.ones((19, 1))}, False),
+        ({"x": np.ones((20, 1)), "y": np.ones((1, 1))}, False),
+        ({"x": np.ones((3, 20, 1)), "y": np.ones((2, 20, 1))}, True),
+        ({"x": np.ones((3, 20, 1)), "y": np.ones((3, 19, 1))}, True),
+        ({"x": np.ones((3, 20, 1)), "y": np.ones((1, 1, 1))}, True),
     ],
 )
-def test_numbers_of_samples_that_differ_are_an_error(data, batch_size):
+def test_numbers_of_samples_that_differ_are_an_error(data, trials):
     with pytest.raises(ValueError, match=r"Got data of \{'x': .*'y': .*\} rows, expected the same"):
-        Model([Sum(input=["x", "y"])]).evaluate(data, batch_size=batch_size)
+        Model([Sum(input=["x", "y"])]).evaluate(data, trials=trials)
 
 
 def test_a_state_of_another_length_is_an_error(x):
@@ -310,12 +309,18 @@ def test_a_state_of_another_length_is_an_error(x):
 
 
 @pytest.mark.parametrize(
-    ("data", "batch_size"),
-    [(3.0, 0), ({}, 0), (np.ones((0, 2)), 0), (np.ones((0, 5, 2)), None), (np.ones(5), None)],
+    ("data", "trials"),
+    [
+        (3.0, False),
+        ({}, False),
+        (np.ones((0, 2)), False),
+        (np.ones((0, 5, 2)), True),
+        (np.ones(5), True),
+    ],
 )
-def test_data_without_rows_are_an_error(data, batch_size):
+def test_data_without_rows_are_an_error(data, trials):
     with pytest.raises(ValueError, match=r"Got \{.*\} as rows of the data, expected arrays with a"):
-        Model([Square(input="input")]).evaluate(data, batch_size=batch_size)
+        Model([Square(input="input")]).evaluate(data, trials=trials)
 
 
 # ------------------------------------------------------------------------ nobody is changed
@@ -333,11 +338,11 @@ def test_nothing_of_the_callers_is_changed(x):
     np.testing.assert_array_equal(found["output"], 2 * x)
 
 
-@pytest.mark.parametrize("batch_size", [0, None])
-def test_what_comes_out_is_not_what_went_in(batch_size, x):
-    given = x[None] if batch_size is None else x
+@pytest.mark.parametrize("trials", [False, True])
+def test_what_comes_out_is_not_what_went_in(trials, x):
+    given = x[None] if trials else x
     before = given.copy()
-    for array in Model([Gain(input="input")]).evaluate(given, batch_size=batch_size).values():
+    for array in Model([Gain(input="input")]).evaluate(given, trials=trials).values():
         array += 1
     np.testing.assert_array_equal(given, before)
 

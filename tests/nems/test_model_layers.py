@@ -320,7 +320,7 @@ def test_sizes_are_taken_from_what_goes_in_by_name_and_from_trials(state_in, x):
         data, state = {**data, "state": state}, None
     assert model.copy().evaluate(data, state)["output"].shape == (20, 1)
     trials = {name: np.stack([array] * 2) for name, array in data.items()}
-    model.evaluate(trials, None if state is None else state[None], batch_size=None)
+    model.evaluate(trials, None if state is None else state[None], trials=True)
     assert model.layers[1].shape == (2, 1)
 
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
-from skdyn.nems.distributions import Distribution
+from skdyn.nems.distributions import Distribution, as_generator
 from skdyn.nems.parameter import Parameter, Phi
 
 RULE = "=" * 32
@@ -316,9 +316,7 @@ class Layer:
         Layer
             The one that has changed.
         """
-        random = random_state
-        if not isinstance(random, np.random.RandomState | np.random.Generator):
-            random = np.random.default_rng(random_state)
+        random = as_generator(random_state)
         layer = self if inplace else self.copy()
         for parameter in layer.parameters.values():
             parameter.sample(random)

@@ -272,7 +272,7 @@ class _ScaledNonlinearity(StaticNonlinearity):
         return offset + gain * self._curve(input + shift)
 
     def _curve(self, argument: torch.Tensor) -> torch.Tensor:
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} has no _curve(self, argument).")
 
 
 class RectifiedLinear(_ScaledNonlinearity):
