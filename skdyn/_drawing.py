@@ -56,6 +56,7 @@ def mode_palette(n_modes):
 def check_count(value, name):
     if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
         raise ValueError(f"got {name}={value!r}, expected a whole number from 1; pass one")
+    return value
 
 
 def check_names(names, n_expected, what):
@@ -164,21 +165,41 @@ def tidy(panel):
     panel.tick_params(labelsize=TICK_SIZE, labelcolor=INK, color=FAINT, width=0.6, length=3)
 
 
-def draw_rows(axes, arrays, n_samples, sampling_frequency, labels):
-    """Set up rows on one time axis; returns the times of each array."""
-    check_names(labels, len(axes), "labels")
-    if n_samples is not None:
-        check_count(n_samples, "n_samples")
-    if sampling_frequency is not None and not sampling_frequency > 0:
+def check_rate(sampling_frequency):
+    """Check a sampling frequency; the time from one sample to the next comes back."""
+    if sampling_frequency is None:
+        return 1
+    if not sampling_frequency > 0:
         raise ValueError(
             f"got sampling_frequency={sampling_frequency!r}, expected Hz above 0; pass None "
             "for a time axis in samples"
         )
-    step = 1 if sampling_frequency is None else 1 / sampling_frequency
-    times = [np.arange(len(values[:n_samples])) * step for values in arrays]
+    return 1 / sampling_frequency
+
+
+def grid_edges(axes):
+    """Tell for each panel whether none of the others is below it, and whether none is before it.
+
+    Axes that are on no grid are at both edges.
+    """
+    places = [panel.get_subplotspec() for panel in axes]
+    for own in places:
+        others = [] if own is None else [(o.rowspan, o.colspan) for o in places if o is not None]
+        below = any(c[0] == own.colspan[0] and r[0] > own.rowspan[0] for r, c in others)
+        before = any(r[0] == own.rowspan[0] and c[0] < own.colspan[0] for r, c in others)
+        yield not below, not before
+
+
+def draw_rows(axes, arrays, n_samples, sampling_frequency, labels, *, start=0):
+    """Set up rows on one time axis; returns the times of each array, of which `start` is first."""
+    check_names(labels, len(axes), "labels")
+    if n_samples is not None:
+        check_count(n_samples, "n_samples")
+    step = check_rate(sampling_frequency)
+    times = [(start + np.arange(len(values[:n_samples]))) * step for values in arrays]
     for row, panel in enumerate(axes):
         tidy(panel)
-        panel.set_xlim(0, max(max(time[-1] for time in times), step))
+        panel.set_xlim(start * step, max(max(time[-1] for time in times), (start + 1) * step))
         if labels is not None:
             panel.set_title(labels[row], loc="left", size=LABEL_SIZE, color=INK)
     unit = "samples" if sampling_frequency is None else "s"
@@ -241,7 +262,7 @@ def draw_mode_key(fig, axes, colors, mode_labels):
     key.set_label("Mode", size=LABEL_SIZE, color=INK)
 
 
-def draw_images(axes, stack, cmap, vmin, vmax):
+def draw_images(axes, stack, cmap, vmin, vmax, *, origin="upper"):
     from matplotlib import colormaps
 
     colors = colormaps.get_cmap(cmap).with_extremes(bad=BLANK)
@@ -249,7 +270,7 @@ def draw_images(axes, stack, cmap, vmin, vmax):
     aspect = "equal" if 0.25 <= n_rows / n_columns <= 4 else "auto"
     images = []
     for panel, matrix in zip(axes, stack, strict=True):
-        scale = {"vmin": vmin, "vmax": vmax, "cmap": colors}
+        scale = {"vmin": vmin, "vmax": vmax, "cmap": colors, "origin": origin}
         images.append(panel.imshow(matrix, aspect=aspect, interpolation="nearest", **scale))
         tidy(panel)
         panel.tick_params(length=2)

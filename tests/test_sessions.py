@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 from sklearn.base import BaseEstimator
 
-from skdyn.sessions import Sessions, check_sessions
+from skdyn.sessions import Sessions, check_sessions, check_targets, check_weights
 
 
 class Recorder(BaseEstimator):
@@ -259,3 +259,111 @@ def test_fortran_order_and_strides_are_not_copied():
 def test_sessions_hold_what_they_are_given():
     arrays = [values(2), values(3)]
     assert Sessions(arrays, "list").arrays is arrays
+
+
+# Responses and weights, which come in the form of X.
+
+
+def in_form(form, array):
+    """Twelve rows of three sessions as one array, a list or a stack."""
+    parts = np.split(array, 3)
+    return {"array": array, "list": parts, "stack": np.stack(parts)}[form]
+
+
+def recording(form):
+    return check(in_form(form, values()), np.repeat([1, 0, 1], 4) if form == "array" else None)
+
+
+FORMS = ["array", "list", "stack"]
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("shape", [(12,), (12, 1), (12, 2)])
+@pytest.mark.parametrize("dtype", [float, np.float32, int, object])
+def test_responses_are_split_as_the_recording(form, shape, dtype):
+    response = (100 * values(*shape, *[1] * (2 - len(shape)))).reshape(shape).astype(dtype)
+    targets = check_targets(Recorder(), recording(form), in_form(form, response))
+    assert [target.shape for target in targets] == [(4, *shape[1:])] * 3
+    assert all(target.dtype == float for target in targets)
+    np.testing.assert_array_equal(np.concatenate(targets), response.astype(float))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_responses_may_be_missing(form):
+    response = values()
+    response[5, 1], response[6, 0] = np.nan, np.inf
+    targets = check_targets(Recorder(), recording(form), in_form(form, response))
+    np.testing.assert_array_equal(np.concatenate(targets), response)
+
+
+def test_responses_of_data_frames():
+    frame = pd.DataFrame(values(), index=range(20, 8, -1))
+    for response in (frame, frame[0]):
+        targets = check_targets(Recorder(), recording("array"), response)
+        np.testing.assert_array_equal(np.concatenate(targets), response.to_numpy())
+        parts = [response.iloc[rows] for rows in (slice(4), slice(4, 8), slice(8, 12))]
+        targets = check_targets(Recorder(), recording("list"), parts)
+        np.testing.assert_array_equal(np.concatenate(targets), response.to_numpy())
+
+
+def test_responses_are_not_copied_where_they_need_not_be():
+    response = values()
+    response.flags.writeable = False
+    for target in check_targets(Recorder(), recording("array"), response):
+        assert np.shares_memory(target, response)
+
+
+BAD_RESPONSES = {
+    "none": ("array", None, "Recorder requires y to be passed"),
+    "rows": ("array", np.ones(11), r"\[12, 11\]"),
+    "axes": ("array", np.ones((12, 2, 2)), "dim 3"),
+    "axes of a stack": ("stack", np.ones((3, 4, 2, 2)), "dim 3"),
+    "text": ("array", np.array(["a"] * 12), "could not convert"),
+    "fewer sessions": ("list", [np.ones(4)] * 2, r"y with sessions of \[4, 4\] rows"),
+    "rows of a session": ("list", [np.ones(4), np.ones(3), np.ones(4)], r"\[4, 3, 4\] rows"),
+    "rows of a stack": ("stack", np.ones((3, 5)), r"\[5, 5, 5\] rows .*\[4, 4, 4\]"),
+    "widths": ("list", [np.ones(4), np.ones((4, 1)), np.ones(4)], "same number of outputs"),
+    "no sessions of a list": ("list", np.ones(12), "y"),
+    "no sessions of a stack": ("stack", np.ones(12), "y"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_RESPONSES)
+def test_responses_that_do_not_go_with_the_recording(kind):
+    form, response, message = BAD_RESPONSES[kind]
+    with pytest.raises(ValueError, match=message):
+        check_targets(Recorder(), recording(form), response)
+
+
+def weights_of(form, weight, n_outputs=2):
+    stimulus = recording(form)
+    targets = check_targets(Recorder(), stimulus, in_form(form, values(12, n_outputs)))
+    return check_weights(stimulus, targets, weight)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_weights_are_split_as_the_recording(form):
+    for width in (None, 2):
+        weight = np.abs(values(12, width or 1)) > 0.5
+        given = in_form(form, weight if width else weight[:, 0])
+        found = weights_of(form, given)
+        assert [one.shape for one in found] == [(4, width or 1)] * 3
+        np.testing.assert_array_equal(np.concatenate(found), weight.astype(float))
+    np.testing.assert_array_equal(weights_of(form, None), np.ones((3, 4, 1)))
+
+
+BAD_WEIGHTS = {
+    "rows": ("array", np.ones(11), r"\[12, 11\]"),
+    "outputs": ("array", np.ones((12, 3)), r"3\) for y of shape \(\d+, 2\)"),
+    "rows of a session": ("list", [np.ones(4), np.ones(4), np.ones(5)], r"sample_weight .*5\]"),
+    "negative": ("stack", -np.ones((3, 4)), "below zero"),
+    "nan": ("array", np.full(12, np.nan), "not finite"),
+    "infinite": ("array", np.full(12, np.inf), "not finite"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_WEIGHTS)
+def test_weights_that_make_no_sense(kind):
+    form, weight, message = BAD_WEIGHTS[kind]
+    with pytest.raises(ValueError, match=message):
+        weights_of(form, weight)

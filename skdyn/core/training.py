@@ -5,9 +5,9 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sized
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +26,7 @@ class FitDivergedError(ArithmeticError):
 class Objective(Protocol):
     """What is minimised."""
 
-    def training_terms(self, batch: Tensor, epoch: int) -> dict[str, Tensor]:
+    def training_terms(self, batch: Any, epoch: int) -> dict[str, Tensor]:
         """Terms of the loss of one batch, with "loss" among them, to be differentiated."""
 
     def held_out_loss(self) -> float:
@@ -59,6 +59,8 @@ class TrainingSettings:
         Whether a progress bar is shown.
     label : str
         What the progress bar is called.
+    advice : str
+        What to try if training diverges.
     """
 
     n_epochs: int
@@ -69,6 +71,7 @@ class TrainingSettings:
     first_watched_epoch: int = 0
     verbose: int = 0
     label: str = "fit"
+    advice: str = "Try a smaller learning_rate."
 
 
 @dataclass
@@ -151,7 +154,7 @@ def linear_decay(epoch: int, learning_rate: float, n_epochs: int, n_constant_epo
 def train(
     module: nn.Module,
     objective: Objective,
-    epoch_batches: Callable[[], Iterable[Tensor]],
+    epoch_batches: Callable[[], Iterable[Sized]],
     settings: TrainingSettings,
 ) -> Training:
     """Minimise an objective with Adam.
@@ -167,7 +170,7 @@ def train(
     objective : Objective
         Gives the loss of a batch and the held-out loss.
     epoch_batches : callable
-        Gives the batches of one epoch.
+        Gives the batches of one epoch, each as long as it has windows.
     settings : TrainingSettings
         How to train.
 
@@ -275,9 +278,7 @@ class _Run:
             losses = f"The last finite loss was {self.last_loss:.6g}"
         raise FitDivergedError(
             f"Training diverged in epoch {epoch}: the loss or its gradient is not finite even at "
-            f"a learning rate of {self.learning_rate:.3g}. {losses}. Try a smaller "
-            "learning_rate, a smaller gradient_clip, a larger covariances_epsilon, or look for "
-            "duplicated channels."
+            f"a learning rate of {self.learning_rate:.3g}. {losses}. {self.settings.advice}"
         )
 
     def _attempt(self, epoch: int) -> dict[str, float] | None:

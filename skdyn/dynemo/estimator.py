@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from sklearn.exceptions import ConvergenceWarning
 
-from skdyn._sklearn import HasMethods, Interval, StrOptions, _fit_context
+from skdyn._sklearn import HasMethods, Interval, StrOptions, _fit_context, one_blas_thread
 from skdyn.core.recurrent import ACTIVATIONS, CELLS, NORMALIZATIONS
 from skdyn.core.runtime import one_thread
 from skdyn.dynemo.fitting import check_scale, fit_network, given_modes, make_loader
@@ -361,7 +361,7 @@ class DyNeMoEstimator(FittedDyNeMo):
         recording = check_sessions(self, X, sessions, reset=True, min_samples=max(2, self.n_modes))
         scale = check_scale(recording.arrays)
         loader = make_loader(self, recording.arrays, scale)
-        with one_thread():
+        with one_thread(), one_blas_thread():
             network, training = fit_network(self, loader, self._random_state())
         self.network_ = network
         self.channel_scale_ = scale
@@ -375,7 +375,7 @@ class DyNeMoEstimator(FittedDyNeMo):
                 f"The free energy still moved when n_epochs={self.n_epochs} ended; raise n_epochs "
                 f"or tol={self.tol}, or lower n_iter_no_change={self.n_iter_no_change}.",
                 ConvergenceWarning,
-                stacklevel=2,
+                stacklevel=3,  # past scikit-learn's wrapper of fit
             )
         return self
 

@@ -32,6 +32,11 @@ BATCH_SIZES = (4, 64)
 # Epochs of training for one epoch of lessons before it.
 EPOCHS_PER_LESSON = 4
 
+ADVICE = (
+    "Try a smaller learning_rate, a smaller gradient_clip, a larger covariances_epsilon, or look "
+    "for duplicated channels."
+)
+
 
 def fit_network(
     estimator, loader: WindowLoader, random_state: np.random.RandomState
@@ -335,6 +340,7 @@ def _training_settings(estimator, n_epochs: int | None = None, label="DyNeMo") -
         return exponential_decay(epoch, rate, decay, n_constant)
 
     return TrainingSettings(
+        advice=ADVICE,
         n_epochs=n_epochs or estimator.n_epochs,
         learning_rate=learning_rate,
         gradient_clip=estimator.gradient_clip,

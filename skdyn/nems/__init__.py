@@ -1,6 +1,7 @@
 """Encoding models: a neural response predicted from a stimulus by a stack of fitted layers."""
 
 from skdyn.nems.distributions import Beta, Exponential, Gamma, HalfNormal, Normal, Uniform
+from skdyn.nems.estimator import NEMSRegressor
 from skdyn.nems.keywords import from_keywords, keyword, to_keywords
 from skdyn.nems.layers.base import Layer
 from skdyn.nems.model import Model
@@ -13,6 +14,7 @@ __all__ = [
     "HalfNormal",
     "Layer",
     "Model",
+    "NEMSRegressor",
     "Normal",
     "Parameter",
     "Phi",

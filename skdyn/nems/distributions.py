@@ -91,6 +91,16 @@ class Distribution:
         """
         return np.broadcast_to(self._scipy.mean(), self.shape).copy()
 
+    def sd(self) -> np.ndarray:
+        """Standard deviations.
+
+        Returns
+        -------
+        ndarray
+            Of the shape of the distribution.
+        """
+        return np.broadcast_to(self._scipy.std(), self.shape).copy()
+
     def percentile(self, probability) -> np.ndarray:
         """Values below which a share of the draws lies.
 

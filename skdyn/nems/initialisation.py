@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,7 +22,8 @@ import numpy as np
 from skdyn.nems.layers.base import Layer
 from skdyn.nems.layers.channels import WeightChannels
 from skdyn.nems.layers.filters import FiniteImpulseResponse
-from skdyn.nems.layers.nonlinearities import DoubleExponential
+from skdyn.nems.layers.nonlinearities import DoubleExponential, StaticNonlinearity
+from skdyn.nems.moments import LaggedMoments, lagged_moments
 from skdyn.nems.objective import Trial
 from skdyn.nems.wiring import INPUT, OUTPUT
 
@@ -40,80 +40,15 @@ N_ROUNDS = 15
 TAILS = (2, 99)
 
 
-@dataclass(frozen=True)
-class LaggedMoments:
-    """Covariances of a stimulus at several lags, with itself and with a response.
-
-    Attributes
-    ----------
-    stimulus : ndarray of shape (n_lags * n_channels, n_lags * n_channels)
-        G.
-    response : ndarray of shape (n_lags * n_channels, n_outputs)
-        Covariances with each output.
-    n_lags : int
-        How many lags there are; lag 0 comes first.
-    """
-
-    stimulus: np.ndarray
-    response: np.ndarray
-    n_lags: int
-
-    def solve(self, basis: np.ndarray, output=slice(None)) -> np.ndarray:
-        """Least squares in a basis.
-
-        Parameters
-        ----------
-        basis : ndarray of shape (n_lags * n_channels, n_columns)
-            What may be combined.
-        output : slice or int, default=slice(None)
-            Which outputs.
-
-        Returns
-        -------
-        ndarray of shape (n_columns, ...)
-            Weights of the columns.
-        """
-        return _ridge(basis.T @ self.stimulus @ basis, basis.T @ self.response[:, output])
-
-
-def lagged_moments(trials: Sequence[Trial], n_lags: int, name: str = INPUT) -> LaggedMoments:
-    """Covariances of a stimulus at several lags.
-
-    Parameters
-    ----------
-    trials : sequence of Trial
-        Stimulus and response; before each trial there are zeros. A weight per sample counts, and
-        the mean of the weights of all outputs where there are several.
-    n_lags : int
-        How many lags.
-    name : str, default="input"
-        What the stimulus is called.
-
-    Returns
-    -------
-    LaggedMoments
-        The covariances, each variable less its mean.
-    """
-    rows, targets, weights = [], [], []
-    for trial in trials:
-        x = np.asarray(trial.data[name], dtype=float)
-        padded = np.vstack([np.zeros((n_lags - 1, x.shape[1])), x])
-        lags = np.lib.stride_tricks.sliding_window_view(padded, n_lags, axis=0)[..., ::-1]
-        rows.append(lags.swapaxes(1, 2).reshape(len(x), -1))
-        targets.append(trial.target)
-        weights.append(trial.weight.mean(axis=1))
-    design, target, weight = (np.concatenate(parts) for parts in (rows, targets, weights))
-    weight = weight / weight.sum()
-    design -= weight @ design
-    target = target - weight @ target
-    weighted = design * weight[:, np.newaxis]
-    return LaggedMoments(weighted.T @ design, weighted.T @ target, n_lags)
-
-
 def _ridge(matrix: np.ndarray, right: np.ndarray) -> np.ndarray:
     load = RIDGE * np.trace(matrix) / len(matrix)
     load = load if load > 0 else 1.0
     return np.linalg.solve(matrix + load * np.eye(len(matrix)), right)
+
+
+def _solve(moments: LaggedMoments, basis: np.ndarray, output=slice(None)) -> np.ndarray:
+    """Least squares in a basis (n_lags * n_channels, n_columns): weights of its columns."""
+    return _ridge(basis.T @ moments.stimulus @ basis, basis.T @ moments.response[:, output])
 
 
 def factor(moments: LaggedMoments, n_factors: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -144,9 +79,9 @@ def factor(moments: LaggedMoments, n_factors: int) -> tuple[np.ndarray, np.ndarr
     chosen = _choose(moments, _products(filters, channels), n_factors)
     filters, channels = filters[:, chosen], channels[:, chosen]
     for _ in range(N_ROUNDS):
-        weights = moments.solve(_products(filters, channels))
+        weights = _solve(moments, _products(filters, channels))
         filters, channels = _one_round(moments, slice(None), filters, channels, weights)
-    return filters, channels, moments.solve(_products(filters, channels))
+    return filters, channels, _solve(moments, _products(filters, channels))
 
 
 def _separable(moments, output, n_factors):
@@ -160,7 +95,7 @@ def _separable(moments, output, n_factors):
     weights = np.ones((n_factors, 1))
     for _ in range(N_ROUNDS):
         filters, channels = _one_round(moments, one, filters, channels, weights)
-    return filters, channels, moments.solve(_products(filters, channels), one)
+    return filters, channels, _solve(moments, _products(filters, channels), one)
 
 
 def _one_round(moments, outputs, filters, channels, weights):
@@ -197,7 +132,7 @@ def _choose(moments: LaggedMoments, products: np.ndarray, n_chosen: int) -> list
         explained = {}
         for number in set(range(products.shape[1])) - set(chosen):
             columns = products[:, [*chosen, number]]
-            weights = moments.solve(columns)
+            weights = _solve(moments, columns)
             explained[number] = np.sum(weights * (columns.T @ moments.response))
         chosen.append(max(explained, key=lambda number: explained[number]))
     return chosen
@@ -227,8 +162,10 @@ def start_from_data(model: Model, trials: Sequence[Trial]) -> int:
     kinds = [type(layer) for layer in linear]
     sizes = [_sizes(layer) for layer in linear]
     done = False
-    if kinds == [FiniteImpulseResponse]:
-        done = _start_full(linear[0], trials, n_outputs)
+    if kinds in ([FiniteImpulseResponse], [WeightChannels]):
+        # What comes next must leave each output by itself.
+        if all(isinstance(layer, StaticNonlinearity) for layer in model.layers[1:2]):
+            done = _start_full(linear[0], trials, n_outputs)
     elif kinds == [WeightChannels, FiniteImpulseResponse]:
         if sizes[0][1:] == sizes[1][1:]:
             done = _start_separable(linear[0], linear[1], trials, n_outputs)
@@ -271,11 +208,13 @@ def _goes_into(linear: list[Layer], data: dict) -> bool:
 
 
 def _start_full(layer: Layer, trials, n_outputs: int) -> bool:
-    n_lags, _, *n_filters = _sizes(layer)
+    """Set a filter, or channel weights, which see one lag, that see all channels."""
+    sizes = _sizes(layer)
+    n_lags, _, *n_filters = (1, *sizes) if isinstance(layer, WeightChannels) else sizes
     if n_outputs != math.prod(n_filters):
         return False
     moments = lagged_moments(trials, n_lags)
-    layer["coefficients"] = moments.solve(np.eye(len(moments.stimulus))).reshape(_sizes(layer))
+    layer["coefficients"] = _ridge(moments.stimulus, moments.response).reshape(sizes)
     return True
 
 
@@ -332,20 +271,33 @@ def adapt_nonlinearities(model: Model, trials: Sequence[Trial], n_linear: int) -
     """
     made = [_output_of(model, trial, n_linear) for trial in trials]
     target = np.concatenate([trial.target for trial in made])
+    weight = np.concatenate([np.broadcast_to(trial.weight, trial.target.shape) for trial in made])
+    weight = weight + (weight.sum(axis=0) == 0)  # outputs without any weight
     for number, layer in enumerate(model.layers[n_linear:], n_linear):
         frozen = any(parameter.is_frozen for parameter in layer.parameters.values())
         if isinstance(layer, DoubleExponential) and not frozen:
             given = [_output_of(model, trial, number).data[INPUT] for trial in trials]
             values = np.concatenate(given)
-            spread = values.std(axis=0)
-            low, high = np.percentile(target, TAILS, axis=0)
+            if values.shape != target.shape:
+                break
+            mean = np.average(values, axis=0, weights=weight)
+            spread = np.sqrt(np.average((values - mean) ** 2, axis=0, weights=weight))
+            low, high = (_percentile(target, weight, tail) for tail in TAILS)
             layer.set_parameter_values(
                 base=np.broadcast_to(low, layer.shape),
                 amplitude=np.broadcast_to(high - low, layer.shape),
-                shift=-values.mean(axis=0),
+                shift=-mean,
                 kappa=-np.log(np.where(spread > 0, spread, 1)),
             )
     return made
+
+
+def _percentile(values: np.ndarray, weights: np.ndarray, percentage: float) -> np.ndarray:
+    """Least value of each column up to which that percentage of its weight is."""
+    order = np.argsort(values, axis=0)
+    shares = np.cumsum(np.take_along_axis(weights, order, axis=0), axis=0)
+    places = np.sum(shares < percentage / 100 * shares[-1], axis=0, keepdims=True)
+    return np.take_along_axis(np.take_along_axis(values, order, axis=0), places, axis=0)[0]
 
 
 def _output_of(model: Model, trial: Trial, n_layers: int) -> Trial:

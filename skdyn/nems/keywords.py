@@ -2,19 +2,21 @@
 
 Layers are separated by "-". What stands before the first "." says which layer it is, and the rest
 are its options. The first option that is made of numbers and "x" is the shape; a size that is left
-out, as in "wc.x3" or "lvl", is taken from the data.
+out, as in "wc.x3" or "lvl", is taken from the data. `from_keywords` lists the words.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
-from difflib import get_close_matches
 
 from skdyn.nems.layers.algebra import Concatenate, Multiply, Sum
 from skdyn.nems.layers.base import Layer
-from skdyn.nems.layers.channels import WeightChannels, WeightChannelsGaussian
+from skdyn.nems.layers.channels import (
+    WeightChannels,
+    WeightChannelsGaussian,
+    WeightChannelsMulti,
+)
 from skdyn.nems.layers.filters import STRF, FiniteImpulseResponse
 from skdyn.nems.layers.nonlinearities import (
     DoubleExponential,
@@ -26,118 +28,11 @@ from skdyn.nems.layers.nonlinearities import (
     SoftRelu,
     Tanh,
 )
+from skdyn.nems.stack import free_name
 from skdyn.nems.wiring import INPUT
+from skdyn.nems.words import PENALTY, Word, list_of, nearest, penalty_option
 
 SIZES = re.compile(r"\d*(x\d*)*")
-
-
-def _list_of(names) -> str:
-    return ", ".join(f"{name!r}" for name in names) or "none"
-
-
-def _nearest(name: str, names) -> str:
-    close = get_close_matches(name, list(names), n=1, cutoff=0.5)
-    return f" Did you mean {close[0]!r}?" if close else ""
-
-
-@dataclass(frozen=True)
-class Word:
-    """What stands between two dashes.
-
-    Attributes
-    ----------
-    text : str
-        All of it.
-    name : str
-        Which layer it is.
-    sizes : tuple of int or None, or None
-        Sizes, None for those left out; None if there are none at all.
-    options : list of str
-        What else there is, in order.
-    """
-
-    text: str
-    name: str
-    sizes: tuple[int | None, ...] | None
-    options: tuple[str, ...]
-
-    def shape(self, n_least: int, n_most: int | None = None) -> tuple[int | None, ...]:
-        """Sizes, of which there are enough.
-
-        Parameters
-        ----------
-        n_least : int
-            Sizes that the layer needs; those that are not there at all are left open.
-        n_most : int, default=None
-            Most sizes; None for no more than it needs.
-
-        Returns
-        -------
-        tuple of int or None
-            The shape.
-        """
-        sizes = self.sizes or ()
-        most = n_least if n_most is None else n_most
-        if len(sizes) > most:
-            raise ValueError(
-                f"Got the word {self.text!r} with {len(sizes)} sizes, expected at most {most}."
-            )
-        return sizes + (None,) * (n_least - len(sizes))
-
-    def flags(self, *names: str) -> set[str]:
-        """Options, all of which must be known.
-
-        Parameters
-        ----------
-        *names : str
-            Options that there are; one that ends with "#" is followed by a number.
-
-        Returns
-        -------
-        set of str
-            Those that are there.
-        """
-        for option in self.options:
-            stem = re.sub(r"\d+$", "#", option)
-            if option not in names and stem not in names:
-                raise ValueError(
-                    f"Got the option {option!r} in the word {self.text!r}, expected "
-                    f"{_list_of(names)}.{_nearest(option, names)}"
-                )
-        return set(self.options)
-
-    def exclude(self, *names: str) -> None:
-        """Make sure that options do not come together.
-
-        Parameters
-        ----------
-        *names : str
-            Options of which one at most may be there.
-        """
-        found = [name for name in names if name in self.options]
-        if len(found) > 1:
-            raise ValueError(
-                f"Got the options {_list_of(found)} in the word {self.text!r}, expected one."
-            )
-
-    def number(self, name: str, default: int) -> int:
-        """Number that follows an option.
-
-        Parameters
-        ----------
-        name : str
-            The option.
-        default : int
-            What there is without it.
-
-        Returns
-        -------
-        int
-            The number.
-        """
-        found = [option for option in self.options if re.fullmatch(rf"{name}\d+", option)]
-        return int(found[0][len(name) :]) if found else default
-
 
 WORDS: dict[str, Callable[[Word], Layer]] = {}
 
@@ -196,24 +91,59 @@ def from_keywords(*texts: str) -> list[Layer]:
     ValueError
         If a word or one of its options is not known; it names the nearest one.
 
+    Notes
+    -----
+    The words, with C channels, R ranks or sums, N filters or outputs, T lags, B banks:
+
+    =========================  =====================================================================
+    wc.CxR, wc.CxRxN           `WeightChannels`; .n for norm_coefficients, .p for positive_only, .i
+                               for input="input"
+    wc.CxR.g, wc.CxRxN.g       `WeightChannelsGaussian`; .i
+    wc.CxRxB.b                 `WeightChannelsMulti`; .n, .p, .i
+    fir.TxR, fir.TxRxN         `FiniteImpulseResponse`; .s2 for stride=2, .ac for include_anticausal
+    strf.CxT, strf.CxRxT,      `STRF`; .relu for the activation; .sk50 for skip_alpha=0.5, .skl50
+    strf.CxRxTxN               for -0.5, which is added before the activation, .sk and .skl for 1
+                               and -1; .s2 for stride=2
+    lvl.N, dexp.N, dlog.N,     `LevelShift`, `DoubleExponential`, `LogCompress`, `Hinge`
+    prelu.N
+    relu.N, srelu.N, sig.N,    `RectifiedLinear`, `SoftRelu`, `Sigmoid`, `Tanh`; .s, .o, .g for a
+    tanh.N                     shift, an offset, a gain that are fitted, .os for the first two
+    cat.a.b, sum.a.b,          `Concatenate`, `Sum`, `Multiply` of what is called a and b, or,
+    mult.a.b                   without names, of what comes from before; cat.a.b.c.s for sum_later
+    =========================  =====================================================================
+
+    With wc (but for .g), fir and strf, .l2:4 sets l2=10^-4; "d" stands for the point, as in .l2:3d5
+    for 10^-3.5.
+
+    A second layer of one name gets a number, as in wc1.
+
     Examples
     --------
     >>> from skdyn.nems import from_keywords
     >>> [type(layer).__name__ for layer in from_keywords("wc.x3-fir.15-lvl-dexp")]
     ['WeightChannels', 'FiniteImpulseResponse', 'LevelShift', 'DoubleExponential']
     """
-    words = [word for text in texts for word in text.split("-")]
-    return [_build(word) for word in words]
+    layers: list[Layer] = []
+    for word in (word for text in texts for word in text.split("-")):
+        layer = _build(word)
+        # Two of one name could not be in one model; this way it takes these very layers.
+        layer.name = free_name(str(layer.name), layers)
+        layers.append(layer)
+    return layers
 
 
 def _build(text: str) -> Layer:
     name, *options = text.strip().split(".")
     if name not in WORDS:
         raise ValueError(
-            f"Got the word {text!r}, expected one that begins with {_list_of(sorted(WORDS))}."
-            f"{_nearest(name, WORDS)}"
+            f"Got the word {text!r}, expected one that begins with {list_of(sorted(WORDS))}."
+            f"{nearest(name, WORDS)}"
         )
-    sizes = next((option for option in options if option and SIZES.fullmatch(option)), None)
+    if "" in options:
+        raise ValueError(
+            f"Got the word {text!r}, expected something after each point; do take one of them out."
+        )
+    sizes = next((option for option in options if SIZES.fullmatch(option)), None)
     if sizes is not None:
         options.remove(sizes)
     numbers = sizes and tuple(int(size) if size else None for size in sizes.split("x"))
@@ -226,34 +156,54 @@ def _build(text: str) -> Layer:
 # ------------------------------------------------------------------------------ the words
 
 
+def _refuse(word: Word, pattern: str, reason: str) -> None:
+    for option in word.options:
+        if re.fullmatch(pattern, option):
+            raise ValueError(f"Got the option {option!r} in the word {word.text!r}, {reason}.")
+
+
 @keyword("wc")
 def _weight_channels(word: Word) -> Layer:
-    shape, flags = word.shape(2, 3), word.flags("g", "n", "p", "i")
-    options = {"input": INPUT} if "i" in flags else {}
+    flags = word.flags("g", "n", "p", "i", "b", PENALTY)
+    options = {"input": INPUT if "i" in flags else None, "l2": word.penalty}
     if "g" in flags:
-        word.exclude("g", "n", "p")
-        return WeightChannelsGaussian(shape, **options)
-    return WeightChannels(
-        shape, norm_coefficients="n" in flags, positive_only="p" in flags, **options
-    )
+        for other in ("n", "p", "b", PENALTY):
+            word.exclude("g", other)
+        return WeightChannelsGaussian(word.shape(2, 3), input=options["input"])
+    kind = WeightChannelsMulti if "b" in flags else WeightChannels
+    shape = word.shape(3) if "b" in flags else word.shape(2, 3)
+    return kind(shape, norm_coefficients="n" in flags, positive_only="p" in flags, **options)
 
 
 @keyword("fir")
 def _finite_impulse_response(word: Word) -> Layer:
-    flags = word.flags("s#", "ac")
+    _refuse(
+        word,
+        r"[pz]\d.*",
+        "which asks for filters made of poles and zeros, expected one whose coefficients are free, "
+        "as there are no others here; do leave it out",
+    )
+    flags = word.flags("s#", "ac", PENALTY)
     return FiniteImpulseResponse(
-        word.shape(2, 3), stride=word.number("s", 1), include_anticausal="ac" in flags
+        word.shape(2, 3),
+        stride=word.number("s", 1),
+        include_anticausal="ac" in flags,
+        l2=word.penalty,
     )
 
 
 @keyword("strf")
 def _strf(word: Word) -> Layer:
-    flags = word.flags("relu", "sk", "sk#", "s#")
+    flags = word.flags("relu", "sk", "sk#", "skl", "skl#", "s#", PENALTY)
+    word.exclude("sk", "sk#", "skl", "skl#")
+    after = 100 if "sk" in flags else word.number("sk", 0)
+    before = 100 if "skl" in flags else word.number("skl", 0)
     return STRF(
         word.shape(2, 4),
-        skip_alpha=1.0 if "sk" in flags else word.number("sk", 0) / 100,
+        skip_alpha=(after - before) / 100,
         activation="relu" if "relu" in flags else None,
         stride=word.number("s", 1),
+        l2=word.penalty,
     )
 
 
@@ -271,6 +221,9 @@ def _plain(kind: type[Layer]) -> Callable[[Word], Layer]:
 
 def _scaled(kind: Callable[..., Layer]) -> Callable[[Word], Layer]:
     def build(word: Word) -> Layer:
+        _refuse(
+            word, "n", "which NEMS reads and drops, expected none of that name; do leave it out"
+        )
         letters = set("".join(word.flags("s", "o", "os", "g")))
         fixed = {"no_shift": "s", "no_offset": "o", "no_gain": "g"}
         options = {name: letter not in letters for name, letter in fixed.items()}
@@ -287,8 +240,17 @@ for _name, _other in _SCALED.items():
 
 def _of_streams(kind: Callable[..., Layer]) -> Callable[[Word], Layer]:
     def build(word: Word) -> Layer:
-        word.shape(0)
-        return kind(input=list(word.options) or None)
+        names, options = list(word.pieces), {}
+        for name in names:
+            # What begins with x, as x1 does, may well be a name.
+            if name[0].isdigit() and SIZES.fullmatch(name):
+                raise ValueError(
+                    f"Got the size {name!r} in the word {word.text!r}, expected names of data or "
+                    "outputs; do leave it out."
+                )
+        if kind is Concatenate and names[-1:] == ["s"]:
+            names, options = names[:-1], {"sum_later": True}
+        return kind(input=names or None, **options)
 
     return build
 
@@ -304,8 +266,18 @@ def _letters(**flags: bool) -> list[str]:
     return [name for name, is_set in flags.items() if is_set]
 
 
-def _number(name: str, value, default) -> list[str]:
-    return [] if value == default else [f"{name}{round(value)}"]
+def _stride(layer) -> str:
+    return f"s{layer.stride}" if layer.stride > 1 else ""
+
+
+def _write_weights(layer) -> list[str]:
+    return _letters(
+        g=isinstance(layer, WeightChannelsGaussian),
+        b=isinstance(layer, WeightChannelsMulti),
+        n=getattr(layer, "norm_coefficients", False),
+        p=getattr(layer, "positive_only", False),
+        i=layer.input == INPUT,
+    )
 
 
 def _write_scaled(layer) -> list[str]:
@@ -313,26 +285,30 @@ def _write_scaled(layer) -> list[str]:
 
 
 def _write_strf(layer) -> list[str]:
-    skip = _number("sk", 100 * layer.skip_alpha, 0)
-    return [*_letters(relu=layer.activation == "relu"), *skip, *_number("s", layer.stride, 1)]
+    name = "sk" if layer.skip_alpha > 0 else "skl"
+    skip = f"{name}{abs(round(100 * layer.skip_alpha))}" if layer.skip_alpha else ""
+    return [*_letters(relu=layer.activation == "relu"), skip, _stride(layer)]
+
+
+def _write_streams(layer) -> list[str]:
+    streams = [layer.input] if isinstance(layer.input, str) else layer.input or []
+    return [*map(str, streams), *_letters(s=getattr(layer, "sum_later", False))]
 
 
 _WRITERS: dict[type, tuple[str, Callable[..., list[str]]]] = {
-    WeightChannels: (
-        "wc",
-        lambda x: _letters(n=x.norm_coefficients, p=x.positive_only, i=x.input == INPUT),
-    ),
-    WeightChannelsGaussian: ("wc", lambda x: _letters(g=True, i=x.input == INPUT)),
+    WeightChannels: ("wc", _write_weights),
+    WeightChannelsGaussian: ("wc", _write_weights),
+    WeightChannelsMulti: ("wc", _write_weights),
     FiniteImpulseResponse: (
         "fir",
-        lambda x: [*_number("s", x.stride, 1), *_letters(ac=x.include_anticausal)],
+        lambda layer: [_stride(layer), *_letters(ac=layer.include_anticausal)],
     ),
     STRF: ("strf", _write_strf),
     **{kind: (name, lambda layer: []) for name, kind in _PLAIN.items()},
     **{kind: (name, _write_scaled) for name, kind in _SCALED.items()},
-    Concatenate: ("cat", lambda layer: layer.input or []),
-    Sum: ("sum", lambda layer: layer.input or []),
-    Multiply: ("mult", lambda layer: layer.input or []),
+    Concatenate: ("cat", _write_streams),
+    Sum: ("sum", _write_streams),
+    Multiply: ("mult", _write_streams),
 }
 
 
@@ -347,12 +323,20 @@ def to_keywords(layers: list[Layer]) -> str:
     Returns
     -------
     str
-        From which `from_keywords` makes layers with the same shapes and options.
+        From which `from_keywords` makes layers with the same shapes and options, but with the
+        priors and bounds that their classes have.
 
     Raises
     ------
     ValueError
-        If there is no word for a layer.
+        If there is no word for a layer, or for one of its options, inputs or outputs.
+
+    Examples
+    --------
+    >>> from skdyn.nems import to_keywords
+    >>> from skdyn.nems.layers import FiniteImpulseResponse, WeightChannels
+    >>> to_keywords([WeightChannels((18, 3), l2=1e-4), FiniteImpulseResponse((15, 3))])
+    'wc.18x3.l2:4-fir.15x3'
     """
     return "-".join(map(_word_of, layers))
 
@@ -361,10 +345,35 @@ def _word_of(layer: Layer) -> str:
     if type(layer) not in _WRITERS:
         raise ValueError(
             f"Got a layer of type {type(layer).__name__}, expected one of "
-            f"{_list_of(kind.__name__ for kind in _WRITERS)}."
+            f"{list_of(kind.__name__ for kind in _WRITERS)}."
         )
     name, options_of = _WRITERS[type(layer)]
-    options = options_of(layer)
-    shape = layer.shape or ()
-    sizes = "x".join("" if size is None else str(size) for size in shape)
-    return ".".join(filter(None, [name, sizes.rstrip("x") if None in shape else sizes, *options]))
+    options = [*options_of(layer), penalty_option(layer.l2)]
+    sizes = "x".join("" if size is None else str(size) for size in layer.shape or ())
+    lost: list[str] = []
+    # Open sizes at the end go without saying, unless there are more of them than there have to be.
+    for shape in (sizes.rstrip("x") if None in (layer.shape or ()) else sizes, sizes):
+        word = ".".join(filter(None, [name, shape, *options]))
+        lost = _lost(layer, word)
+        if not lost:
+            return word
+    said = {name: getattr(layer, name) for name in lost}
+    raise ValueError(
+        f"Got a {type(layer).__name__} with {said}, which {word!r} does not say, expected what a "
+        "word can say; do keep the layer itself."
+    )
+
+
+def _lost(layer: Layer, word: str) -> list[str]:
+    """Names of what a layer was made with that a word does not say."""
+    told = set(layer.get_params()) - {"name", "parameters", "priors", "bounds"}
+    try:
+        (made,) = from_keywords(word)
+    except ValueError:
+        return sorted(told)
+    return sorted(name for name in told if _plain_value(made, name) != _plain_value(layer, name))
+
+
+def _plain_value(layer: Layer, name: str):
+    value = getattr(layer, name)
+    return list(value) if isinstance(value, tuple) else value

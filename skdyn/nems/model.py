@@ -7,8 +7,9 @@ from collections.abc import Iterator
 import numpy as np
 
 from skdyn.metrics import correlation_score
-from skdyn.nems.fitting import FitResults, fit_model
+from skdyn.nems.fitting import fit_model
 from skdyn.nems.layers.base import Layer
+from skdyn.nems.lbfgs import FitResults
 from skdyn.nems.stack import LayerStack
 from skdyn.nems.wiring import (
     INPUT,
@@ -138,7 +139,7 @@ class Model(LayerStack):
         if state is not None:
             named[STATE] = state
         # Copies: a layer that writes to what goes in changes nothing of the caller's.
-        data = {name: np.array(array, dtype=float) for name, array in named.items()}
+        data = {name: np.array(array, dtype=float, order="C") for name, array in named.items()}
         check_rows(data, repeated={(1,)})
         return data
 
@@ -200,6 +201,17 @@ class Model(LayerStack):
                 data.update(named_outputs(layer, output))
             data[OUTPUT] = output
             yield layer
+
+    @property
+    def n_past(self) -> int:
+        """How many rows before one count for its output, as far as the layers say.
+
+        Returns
+        -------
+        int
+            Sum of the `n_past` of all layers.
+        """
+        return sum(layer.n_past for layer in self._layers)
 
     def take_sizes(self, data: dict) -> None:
         """Let layers whose sizes are open take them from what goes in, one after the other.

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 # Predictions below this share of the mean response have the logarithm's tangent there.
 LEAST_RATE = 1e-3
 
+CPU = torch.device("cpu")
+
 
 @dataclass(frozen=True)
 class Trial:
@@ -32,11 +34,36 @@ class Trial:
         The response.
     weight : ndarray of shape (n_samples, 1) or (n_samples, n_outputs)
         Weight of each number of the response; 0 leaves it out.
+    held_out : ndarray like weight, default=None
+        Weight of those numbers that a fit is watched on and that have no weight in it.
     """
 
     data: dict[str, np.ndarray]
     target: np.ndarray
     weight: np.ndarray
+    held_out: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Group:
+    """Trials of one length, which are computed together.
+
+    Attributes
+    ----------
+    data : dict of Tensor of shape (n_trials, n_samples, ...)
+        What goes into the model, by name.
+    target : Tensor of shape (n_trials, n_samples, n_outputs)
+        The response.
+    weight : Tensor of shape (n_trials, n_samples, 1) or (n_trials, n_samples, n_outputs)
+        Weights, whose mean is one.
+    share : float, default=1.0
+        Share of the weights of all groups.
+    """
+
+    data: dict[str, Tensor]
+    target: Tensor
+    weight: Tensor
+    share: float = 1.0
 
 
 def squared_error(target, prediction, weight):
@@ -125,31 +152,33 @@ class Objective:
     loss : callable
         Of response, prediction and weight, as `squared_error`.
     alpha : float
-        Weight of the penalty: half the sum of the squares of all penalised values.
+        Weight of the penalty: half the sum of the squares of all penalised values of layers that
+        have no weight `l2` of their own.
+    device : torch.device, default=torch.device("cpu")
+        Where gradients are computed.
     """
 
-    def __init__(self, model: Model, trials: Sequence[Trial], loss: Callable, alpha: float):
-        self.model, self.loss, self.alpha = model, loss, alpha
-        # Trials that do not count at all have no weights to divide by.
-        self.groups = _group([trial for trial in trials if trial.weight.any()])
+    def __init__(
+        self,
+        model: Model,
+        trials: Sequence[Trial],
+        loss: Callable,
+        alpha: float,
+        device: torch.device = CPU,
+    ):
+        self.model, self.loss, self.alpha, self.device = model, loss, alpha, device
+        self.groups = _group(trials, [trial.weight for trial in trials], device)
+        held_out = [trial.held_out for trial in trials if trial.held_out is not None]
+        self.held_out = _group(trials, held_out, device) if held_out else []
         self.n_evaluations = 0
-        mask = [
-            np.full(parameter.size, name in _penalised(layer))
+        weights = [
+            np.full(parameter.size, _weight_of(layer, name, alpha))
             for layer in model.layers
             for name, parameter in layer.parameters.items()
             if not parameter.is_frozen
         ]
-        self.penalised = np.concatenate([np.zeros(0), *mask])
-        total = sum(
-            weight.sum() * target.shape[-1] / weight.shape[-1] for _, target, weight in self.groups
-        )
-        if not self.groups:
-            raise ValueError("Got sample weights that are all zero, expected some above zero.")
+        self.penalty = np.concatenate([np.zeros(0), *weights])
         self.scale = scale_of(loss, trials)
-        self.shares = [
-            float(weight.sum() * target.shape[-1] / weight.shape[-1] / total)
-            for _, target, weight in self.groups
-        ]
 
     def error(self, vector: np.ndarray) -> float:
         """Loss without the penalty, computed by the layers' own arithmetic on arrays.
@@ -165,25 +194,57 @@ class Objective:
             The loss.
         """
         self.n_evaluations += 1
+        return self._error(vector, self.groups)
+
+    def held_out_error(self, vector: np.ndarray) -> float:
+        """Loss of what is held out, without the penalty.
+
+        Parameters
+        ----------
+        vector : ndarray of shape (n_free,)
+            Values.
+
+        Returns
+        -------
+        float
+            The loss.
+        """
+        return self._error(vector, self.held_out)
+
+    def _error(self, vector: np.ndarray, groups: list[Group]) -> float:
         self.model.set_parameter_vector(vector, ignore_bounds=True)
         total = 0.0
-        for share, (data, target, weight) in zip(self.shares, self.groups, strict=True):
+        for group in groups:
             outputs = [
-                self.model.output({name: array[i].numpy() for name, array in data.items()})
-                for i in range(len(target))
+                self.model.output({k: array[i].cpu().numpy() for k, array in group.data.items()})
+                for i in range(len(group.target))
             ]
             prediction = torch.as_tensor(np.stack([np.asarray(one) for one in outputs]))
-            total += share * float(self._loss(target, prediction, weight))
+            total += group.share * float(self.loss_of(group, prediction.to(self.device)))
         return total
 
-    def _loss(self, target: Tensor, prediction: Tensor, weight: Tensor):
-        if prediction.shape != target.shape:
+    def loss_of(self, group: Group, prediction: Tensor) -> Tensor:
+        """Loss of the predictions of a group.
+
+        Parameters
+        ----------
+        group : Group
+            The group.
+        prediction : Tensor of shape (n_trials, n_samples, n_outputs)
+            Predictions.
+
+        Returns
+        -------
+        Tensor
+            The loss.
+        """
+        if prediction.shape != group.target.shape:
             raise ValueError(
                 f"Got a model whose output has the shape {tuple(prediction.shape[1:])} and a "
-                f"response of shape {tuple(target.shape[1:])}, expected the same; change the last "
-                "layer."
+                f"response of shape {tuple(group.target.shape[1:])}, expected the same; change "
+                "the last layer."
             )
-        return self.loss(target, prediction, weight / weight.mean())
+        return self.loss(group.target, prediction, group.weight)
 
     def value(self, vector: np.ndarray) -> float:
         """Loss with the penalty, in units of `scale`.
@@ -198,8 +259,7 @@ class Objective:
         float
             The loss.
         """
-        penalty = 0.5 * self.alpha * float(self.penalised @ vector**2)
-        return (self.error(vector) + penalty) / self.scale
+        return (self.error(vector) + 0.5 * float(self.penalty @ vector**2)) / self.scale
 
     def value_and_gradient(self, vector: np.ndarray) -> tuple[float, np.ndarray]:
         """Loss with the penalty, and its exact gradient, in units of `scale`.
@@ -217,16 +277,16 @@ class Objective:
             Its derivatives.
         """
         self.n_evaluations += 1
-        theta = torch.tensor(vector, dtype=torch.float64, requires_grad=True)
+        theta = torch.tensor(vector, dtype=torch.float64, device=self.device, requires_grad=True)
         total = 0.0
         with tensors_of(self.model, theta):
-            for share, (data, target, weight) in zip(self.shares, self.groups, strict=True):
-                loss = share * self._loss(target, self.predict(data), weight)
+            for group in self.groups:
+                loss = group.share * self.loss_of(group, self.predict(group.data))
                 loss.backward()
                 total += float(loss.detach())
         assert theta.grad is not None
-        gradient = theta.grad.numpy() + self.alpha * self.penalised * vector
-        total += 0.5 * self.alpha * float(self.penalised @ vector**2)
+        gradient = theta.grad.cpu().numpy() + self.penalty * vector
+        total += 0.5 * float(self.penalty @ vector**2)
         return total / self.scale, gradient / self.scale
 
     def predict(self, data: dict[str, Tensor]) -> Tensor:
@@ -246,24 +306,62 @@ class Objective:
             return self.model.output({name: values[0] for name, values in data.items()})[None]
         return torch.func.vmap(self.model.output)(data)
 
+    def curvature(self, group: Group, prediction: Tensor) -> Tensor:
+        """Second derivatives of the loss, each with respect to one prediction.
 
-def _penalised(layer: Layer) -> Sequence[str]:
-    """Names of the parameters that a penalty holds for: all, unless the layer says which."""
-    return list(layer.parameters) if layer.penalised is None else layer.penalised
+        Parameters
+        ----------
+        group : Group
+            The response.
+        prediction : Tensor of shape (n_trials, n_samples, n_outputs)
+            Predictions.
+
+        Returns
+        -------
+        Tensor of shape (n_trials, n_samples, n_outputs)
+            In units of `scale`, and at least zero; where a loss has none at all, as that of
+            absolute errors, those of a squared error.
+        """
+        flat = torch.full_like(prediction, 2 / prediction.numel() / self.scale)
+        at = prediction.detach().requires_grad_()
+        (slope,) = torch.autograd.grad(self.loss_of(group, at), at, create_graph=True)
+        if not slope.requires_grad:
+            return flat
+        (curvature,) = torch.autograd.grad(slope.sum(), at)
+        curvature = curvature.clamp_min(0)
+        usable = torch.isfinite(curvature).all() & curvature.any()
+        return curvature / self.scale if usable else flat
 
 
-def _group(trials: Sequence[Trial]) -> list[tuple[dict[str, Tensor], Tensor, Tensor]]:
-    """Trials of one length together, with an axis of trials in front."""
-    lengths = sorted({len(trial.target) for trial in trials})
+def _weight_of(layer: Layer, name: str, alpha: float) -> float:
+    """Weight of the penalty of a parameter: it counts unless the layer says which do."""
+    counts = layer.penalised is None or name in layer.penalised
+    own = getattr(layer, "l2", None)
+    return (alpha if own is None else own) if counts else 0.0
+
+
+def _group(trials: Sequence[Trial], weights: Sequence[np.ndarray], device) -> list[Group]:
+    """Trials of one length together, with an axis of trials in front.
+
+    In memory time comes last, as it does in what the layers give.
+    """
+    # Trials that do not count at all have no weights to divide by.
+    counting = [(trial, w) for trial, w in zip(trials, weights, strict=True) if w.any()]
+    total = sum(w.mean() * trial.target.size for trial, w in counting)
     groups = []
-    for length in lengths:
-        same = [trial for trial in trials if len(trial.target) == length]
+    for length in sorted({len(trial.target) for trial, _ in counting}):
+        same = [(trial, w) for trial, w in counting if len(trial.target) == length]
 
         def stacked(arrays):
-            return torch.from_numpy(np.stack([np.asarray(a, dtype=float) for a in arrays]))
+            array = np.stack([np.asarray(one, dtype=float) for one in arrays])
+            tensor = torch.from_numpy(np.ascontiguousarray(np.moveaxis(array, 1, -1)))
+            return tensor.to(device).movedim(-1, 1)
 
-        data = {name: stacked([trial.data[name] for trial in same]) for name in same[0].data}
-        groups.append((data, stacked([t.target for t in same]), stacked([t.weight for t in same])))
+        target = stacked([trial.target for trial, _ in same])
+        weight = stacked([w for _, w in same])
+        data = {name: stacked([trial.data[name] for trial, _ in same]) for name in same[0][0].data}
+        mean = float(weight.mean())
+        groups.append(Group(data, target, weight / mean, mean * target.numel() / total))
     return groups
 
 
@@ -289,7 +387,7 @@ def tensors_of(model: Model, theta: Tensor) -> Iterator[None]:
             tensors = {}
             for name, parameter in layer.parameters.items():
                 if parameter.is_frozen:
-                    tensors[name] = torch.from_numpy(parameter.values)
+                    tensors[name] = torch.from_numpy(parameter.values).to(theta.device)
                 else:
                     part = theta[start : start + parameter.size]
                     tensors[name] = part.reshape(parameter.shape)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import numpy as np
 
@@ -315,6 +316,23 @@ class Phi(Mapping):
         """
         return copy.deepcopy(self)
 
+    @contextmanager
+    def all_or_none(self) -> Iterator[None]:
+        """Put all parameters back as they were if an error comes before the end.
+
+        Yields
+        ------
+        None
+            What is changed meanwhile stays if there is no error.
+        """
+        before = [(parameter, dict(vars(parameter))) for parameter in self.values()]
+        try:
+            yield
+        except BaseException:
+            for parameter, state in before:
+                vars(parameter).update(state)
+            raise
+
     @property
     def free(self) -> list[Parameter]:
         """Parameters that are not frozen.
@@ -353,9 +371,10 @@ class Phi(Mapping):
                 f"Got a vector of shape {vector.shape}, expected ({sum(sizes)},), the number of "
                 "values that are not frozen."
             )
-        for parameter, end in zip(free, np.cumsum(sizes), strict=True):
-            part = vector[end - parameter.size : end].reshape(parameter.shape)
-            parameter.update(part, ignore_bounds=ignore_bounds)
+        with self.all_or_none():
+            for parameter, end in zip(free, np.cumsum(sizes), strict=True):
+                part = vector[end - parameter.size : end].reshape(parameter.shape)
+                parameter.update(part, ignore_bounds=ignore_bounds)
 
     def get_bounds(self) -> tuple[np.ndarray, np.ndarray]:
         """Bounds of all values that are not frozen.

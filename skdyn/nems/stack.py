@@ -4,13 +4,45 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Self
 
 import numpy as np
 
 from skdyn.nems.distributions import as_generator
 from skdyn.nems.layers.base import Layer
+
+
+def free_name(name: str, layers: Iterable[Layer]) -> str:
+    """Find a name that no layer has.
+
+    Parameters
+    ----------
+    name : str
+        The name that is wanted.
+    layers : iterable of Layer
+        Layers that have names.
+
+    Returns
+    -------
+    str
+        That name, or with another number at its end.
+    """
+    # In what is told of all layers, "model" stands for all of them.
+    taken = {layer.name for layer in layers} | {"model"}
+    if name not in taken:
+        return name
+    stem = re.sub(r"\d+$", "", name) or name
+    return next(n for n in (f"{stem}{i}" for i in range(1, len(taken) + 2)) if n not in taken)
+
+
+@contextmanager
+def _all_or_none(layers: Iterable[Layer]) -> Iterator[None]:
+    with ExitStack() as stack:
+        for layer in layers:
+            stack.enter_context(layer.parameters.all_or_none())
+        yield
 
 
 class LayerList(Sequence):
@@ -84,7 +116,10 @@ class LayerStack:
         Parameters
         ----------
         *layers : Layer
-            Layers; they become part of the model, and get a name that no other has.
+            Layers, which become part of the model. One without a name gets that of its class, with
+            a number if another has it. One whose own name is taken goes in as a copy of another
+            name, so that what you hold, and a model that it is in already, stay as they are; the
+            copy is among `layers`.
 
         Returns
         -------
@@ -119,17 +154,11 @@ class LayerStack:
                     f"Got the layer {layer.name!r}, which is in this model already; add a copy()."
                 )
         for place, layer in enumerate(layers, start=len(self._layers[:index])):
-            layer.name = self._free_name(layer.name or type(layer).__name__)
-            self._layers.insert(place, layer)
+            name = free_name(layer.name or type(layer).__name__, self._layers)
+            own = layer.copy() if layer.name and layer.name != name else layer
+            own.name = name
+            self._layers.insert(place, own)
         return self
-
-    def _free_name(self, name: str) -> str:
-        # In what is told of all layers, "model" stands for all of them.
-        taken = {layer.name for layer in self._layers} | {"model"}
-        if name not in taken:
-            return name
-        stem = re.sub(r"\d+$", "", name) or name
-        return next(n for n in (f"{stem}{i}" for i in range(1, len(taken) + 2)) if n not in taken)
 
     # -------------------------------------------------------------------------- parameters
 
@@ -153,8 +182,9 @@ class LayerStack:
         ignore_bounds : bool, default=False
             Whether values may lie outside their bounds.
         """
-        for name, named in values.items():
-            self.layers[name].set_parameter_values(named, ignore_bounds=ignore_bounds)
+        with _all_or_none(self.layers[name] for name in values):
+            for name, named in values.items():
+                self.layers[name].set_parameter_values(named, ignore_bounds=ignore_bounds)
 
     def get_parameter_vector(self) -> np.ndarray:
         """All values that are not frozen, one after the other.
@@ -183,8 +213,10 @@ class LayerStack:
                 f"Got a vector of shape {vector.shape}, expected ({sum(sizes)},), the number of "
                 "values that are not frozen."
             )
-        for layer, part in zip(self._layers, np.split(vector, np.cumsum(sizes)[:-1]), strict=True):
-            layer.parameters.set_vector(part, ignore_bounds=ignore_bounds)
+        parts = np.split(vector, np.cumsum(sizes)[:-1])
+        with _all_or_none(self._layers):
+            for layer, part in zip(self._layers, parts, strict=True):
+                layer.parameters.set_vector(part, ignore_bounds=ignore_bounds)
 
     def get_bounds_vector(self) -> tuple[np.ndarray, np.ndarray]:
         """Bounds of all values that are not frozen.

@@ -13,6 +13,7 @@ from skdyn.core.training import (
     linear_decay,
     train,
 )
+from skdyn.dynemo import fitting
 
 
 class Weights(nn.Module):
@@ -435,8 +436,7 @@ def test_endless_divergence_is_an_error_that_says_what_to_try(how):
     assert "in epoch 2" in message
     assert f"last finite loss was {training.history['loss'][-1]:.6g}" in message
     assert f"{0.4 / 2**MAX_HALVINGS:.3g}" in message
-    for remedy in ("learning_rate", "gradient_clip", "covariances_epsilon", "duplicated channels"):
-        assert remedy in message
+    assert message.endswith("Try a smaller learning_rate.")
     assert torch.equal(expected.vector(), reached[0])
 
 
@@ -450,6 +450,24 @@ def test_divergence_from_the_first_epoch_on_says_that_none_was_finite():
         train(module, Hopeless(module), two_batches, TrainingSettings(5, constant(0.4)))
     assert torch.equal(module.vector(), Weights().vector())
     assert issubclass(FitDivergedError, ArithmeticError)
+
+
+def test_what_to_try_is_what_the_caller_says():
+    module = Weights()
+    settings = TrainingSettings(5, constant(0.4), advice="Sit down and think.")
+    with pytest.raises(FitDivergedError, match=r"\. Sit down and think\.$"):
+        train(module, spoiled(math.inf, SPOILS["nan"])(module), two_batches, settings)
+
+
+def test_dynemo_says_what_to_try(small_dynemo, recording, monkeypatch):
+    def diverge(module, objective, epoch_batches, settings):
+        raise FitDivergedError(settings.advice)
+
+    monkeypatch.setattr(fitting, "train", diverge)
+    with pytest.raises(FitDivergedError) as caught:
+        small_dynemo().fit(recording)
+    for remedy in ("learning_rate", "gradient_clip", "covariances_epsilon", "duplicated channels"):
+        assert remedy in str(caught.value)
 
 
 def test_an_objective_that_can_take_more_care_keeps_its_rate():

@@ -7,8 +7,16 @@ from scipy.optimize import approx_fprime
 from scipy.stats import poisson as poisson_distribution
 
 from skdyn.nems import Layer, Model, Parameter, Phi, Uniform, from_keywords
-from skdyn.nems.fitting import fit_lbfgs
-from skdyn.nems.objective import LEAST_RATE, LOSSES, Objective, Trial, poisson, squared_error
+from skdyn.nems.fitting import FitSettings, fit_trials
+from skdyn.nems.objective import (
+    LEAST_RATE,
+    LOSSES,
+    Objective,
+    Trial,
+    poisson,
+    scale_of,
+    squared_error,
+)
 
 
 def stimulus(n_samples=400, n_channels=4, seed=0):
@@ -57,10 +65,9 @@ def test_value_and_gradient_against_a_loop_and_finite_differences(loss, alpha):
                 log = np.log(np.maximum(p, least)) + np.minimum(p - least, 0) / least
                 total += np.sum(w * (p - y * log))
             weights += w.sum()
-        filters = [
-            model.layers[n][q].values for n, q in (("wc", "coefficients"), ("fir", "coefficients"))
-        ]
-        return total / weights + 0.5 * alpha * sum(np.sum(f**2) for f in filters)
+        counted = (("wc", "coefficients"), ("fir", "coefficients"), ("dexp", "kappa"))
+        penalised = [model.layers[layer][name].values for layer, name in counted]
+        return total / weights + 0.5 * alpha * sum(np.sum(one**2) for one in penalised)
 
     if loss == "poisson":
         trials = [Trial(t.data, np.abs(t.target), t.weight) for t in trials]
@@ -91,7 +98,7 @@ def test_trials_have_no_history():
     """Trials of one length, evaluated together, equal trials evaluated one by one."""
     model, trials = make_model(), trials_of((40, 40, 40))
     together = Objective(model, trials, squared_error, 0.0)
-    prediction = together.predict(together.groups[0][0]).detach().numpy()
+    prediction = together.predict(together.groups[0].data).detach().numpy()
     for trial, found in zip(trials, prediction, strict=True):
         np.testing.assert_allclose(found, model.predict(trial.data), rtol=1e-12)
 
@@ -115,28 +122,47 @@ def _log(counts):
 # Fits
 
 
-def test_a_linear_model_ends_at_least_squares():
+def test_linear_models_end_at_least_squares_with_or_without_a_closed_form():
     X = stimulus()
     y = np.convolve(X[:, 0], [0, 1, -0.5])[: len(X)] + 0.3 + 0.1 * stimulus(seed=1)[:, 0]
-    fitted = Model(from_keywords("fir.3x4-lvl.1")).fit(X, y, verbose=0, tol=1e-15)
     lags = [np.vstack([np.zeros((lag, 4)), X[: len(X) - lag]]) for lag in range(3)]
     design = np.column_stack([*lags, np.ones(len(X))])
     solution, *_ = np.linalg.lstsq(design, y, rcond=None)
-    found = fitted.layers["fir"]["coefficients"].values.ravel()
-    np.testing.assert_allclose(found, solution[:-1], atol=1e-5)
-    np.testing.assert_allclose(fitted.layers["lvl"]["shift"].values, solution[-1:], atol=1e-5)
     residual = np.mean((y - design @ solution) ** 2)
-    assert fitted.results.final_error == pytest.approx(residual, rel=1e-8)
-    assert fitted.results.exact_gradients
-    assert fitted.results.history == sorted(fitted.results.history, reverse=True)
+    # Behind the second there is a layer that does nothing.
+    for text, closed, close in (("fir.3x4-lvl.1", True, 1e-12), ("fir.3x4-lvl.1-cat", False, 1e-5)):
+        fitted = Model(from_keywords(text)).fit(X, y, verbose=0, tol=1e-15)
+        assert (fitted.results.message == "Solved in closed form.") == closed
+        found = fitted.layers["fir"]["coefficients"].values.ravel()
+        np.testing.assert_allclose(found, solution[:-1], atol=close)
+        np.testing.assert_allclose(fitted.layers["lvl"]["shift"].values, solution[-1:], atol=close)
+        assert fitted.results.final_error == pytest.approx(residual, rel=1e-8)
+        assert fitted.results.converged
+        assert fitted.results.exact_gradients
+        history = fitted.results.history
+        assert history == sorted(history, reverse=True)
+        assert (len(history) == 1) == closed
 
 
 def test_the_penalty_gives_the_ridge_solution():
     X = stimulus(n_samples=60)
     y = X @ [1.0, 0, -1, 0.5] + 0.1 * stimulus(60, 1, seed=1)[:, 0]
-    model = Model(from_keywords("wc.4x1")).fit(X, y, alpha=0.5, verbose=0, tol=1e-15)
     ridge = np.linalg.solve(X.T @ X / 60 + 0.25 * np.eye(4), X.T @ y / 60)
-    np.testing.assert_allclose(model.get_parameter_vector(), ridge, atol=1e-6)
+    for text in ("wc.4x1", "wc.4x1-cat"):
+        model = Model(from_keywords(text)).fit(X, y, alpha=0.5, verbose=0, tol=1e-15)
+        np.testing.assert_allclose(model.get_parameter_vector(), ridge, atol=1e-6)
+
+
+def test_fits_end_where_an_iteration_brings_less_than_a_millionth():
+    """As a mean over five, in units of the loss of a constant prediction."""
+    X = stimulus()
+    y = np.tanh(X @ [[1.0], [0.2], [-0.5], [0.3]])
+    y[1:] += 0.5 * y[:-1] + 0.1 * stimulus(399, 1, seed=1)
+    fitted = make_model().fit(X, y, verbose=0)
+    progress = -np.diff(fitted.results.history)
+    means = np.convolve(progress, np.ones(5) / 5, "valid") / y.var()
+    assert means[-1] <= 1e-6 < means[:-1].min()
+    assert fitted.results.converged
 
 
 def test_weights_of_zero_leave_samples_out():
@@ -314,13 +340,40 @@ def test_nothing_is_printed_unless_asked(capsys):
     assert "Fit successful: True" in capsys.readouterr().out
 
 
-def test_the_solver_alone():
-    model, trials = make_model("wc.4x1"), trials_of()
-    results = fit_lbfgs(model, trials, tol=1e-14)
-    design = np.concatenate([np.sqrt(t.weight) * t.data["input"] for t in trials])
-    wanted = np.concatenate([np.sqrt(t.weight) * t.target for t in trials])
-    solution, *_ = np.linalg.lstsq(design, wanted, rcond=None)
-    np.testing.assert_allclose(results.final_parameters, solution.ravel(), atol=1e-6)
+@pytest.mark.parametrize("loss", ["squared_error", "poisson"])
+def test_losses_are_told_in_units_of_a_constant_prediction(loss):
+    trials = [Trial(t.data, np.abs(t.target), t.weight) for t in trials_of(n_outputs=2)]
+    target, weight = (np.concatenate([getattr(t, k) for t in trials]) for k in ("target", "weight"))
+    mean = np.average(target, axis=0, weights=weight[:, 0])
+    wanted = {
+        "squared_error": np.average((target - mean) ** 2, axis=0, weights=weight[:, 0]).mean(),
+        "poisson": mean.mean(),
+    }
+    assert scale_of(LOSSES[loss], trials) == pytest.approx(wanted[loss], rel=1e-12)
+    silent = [Trial(t.data, 0 * t.target, t.weight) for t in trials]
+    assert scale_of(LOSSES[loss], silent) == 1
+
+
+def test_the_solver_is_that_of_the_settings():
+    trials = trials_of()
+    ends = {}
+    for solver in ("lbfgs", "adam"):
+        model = make_model("wc.4x1-srelu.1")
+        settings = FitSettings(solver=solver, max_iter=150, tol=0, learning_rate=0.05)
+        results = fit_trials(model, trials, settings, np.random.RandomState(0))
+        ends[solver] = results.final_error
+        np.testing.assert_array_equal(results.final_parameters, model.get_parameter_vector())
+        assert ("epochs" in results.message) == (solver == "adam" and not results.converged)
+    assert ends["adam"] == pytest.approx(ends["lbfgs"], rel=1e-2)
+
+
+def test_counts_without_weight_may_be_anything():
+    """As they may be NaN."""
+    X = stimulus()
+    y, weight = np.abs(X[:, 0]), np.ones(len(X))
+    y[5], weight[5] = -1.0, 0.0
+    fitted = make_model("wc.4x1-srelu.1").fit(X, y, loss="poisson", sample_weight=weight, verbose=0)
+    assert np.isfinite(fitted.results.final_error)
 
 
 @pytest.mark.parametrize("unit", [1e-4, 1e4])

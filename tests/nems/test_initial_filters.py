@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
+from sklearn.linear_model import Ridge
 
 from skdyn.nems import Layer, Model, from_keywords
-from skdyn.nems.initialisation import factor, lagged_moments, start_from_data
+from skdyn.nems.initialisation import RIDGE, factor, start_from_data
 from skdyn.nems.layers import Sum
+from skdyn.nems.moments import lagged_moments
 from skdyn.nems.objective import Trial
 
 N_LAGS, N_CHANNELS = 5, 6
@@ -57,21 +59,6 @@ def kernels_found(model, n_outputs):
     return found
 
 
-def test_moments_are_weighted_covariances():
-    trials = [
-        Trial(
-            trial.data, trial.target, np.random.default_rng(3).uniform(0, 2, (len(trial.target), 1))
-        )
-        for trial in trials_of(kernels_of(2, 2), lengths=(50, 30))
-    ]
-    moments = lagged_moments(trials, N_LAGS)
-    rows = np.concatenate([lagged(trial.data["input"]).reshape(-1, 30) for trial in trials])
-    target, weight = (np.concatenate([getattr(t, k) for t in trials]) for k in ("target", "weight"))
-    whole = np.cov(np.hstack([rows, target]).T, aweights=weight[:, 0], ddof=0)
-    np.testing.assert_allclose(moments.stimulus, whole[:30, :30], atol=1e-10)
-    np.testing.assert_allclose(moments.response, whole[:30, 30:], atol=1e-10)
-
-
 @pytest.mark.parametrize(("n_outputs", "n_shared"), [(1, 1), (1, 2), (4, 4), (8, 3), (2, 4)])
 def test_shared_filters_are_found(n_outputs, n_shared):
     kernels = kernels_of(n_outputs, n_shared)
@@ -104,6 +91,20 @@ def test_models_start_near_the_filters(text, n_outputs, n_shared, n_layers):
         assert np.corrcoef(one.ravel(), other.ravel())[0, 1] > 0.97
         # Of their size, too.
         assert one.ravel() @ other.ravel() == pytest.approx(np.sum(other**2), rel=0.1)
+
+
+@pytest.mark.parametrize(("text", "n_lags"), [("wc.6x2-lvl.2-dexp.2", 1), ("fir.5x6x2", 5)])
+def test_what_sees_all_channels_starts_at_a_ridge(text, n_lags):
+    trials, model = trials_of(kernels_of(2, 2), lengths=(500, 100)), Model(from_keywords(text))
+    assert start_from_data(model, trials) == 1
+    design = np.concatenate(
+        [lagged(t.data["input"])[:, :n_lags].reshape(-1, 6 * n_lags) for t in trials]
+    )
+    target = np.concatenate([t.target for t in trials])
+    load = RIDGE * design.var(axis=0).mean() * len(design)
+    expected = Ridge(load).fit(design, target).coef_
+    found = model.layers[0]["coefficients"].values.reshape(-1, 2)
+    np.testing.assert_allclose(found, expected.T, rtol=1e-8, atol=1e-10)
 
 
 @pytest.mark.parametrize(

@@ -155,6 +155,31 @@ def test_the_same_layer_twice_is_an_error_and_a_copy_is_not():
     assert [one.name for one in model.add_layers(layer.copy()).layers] == ["Square", "Square1"]
 
 
+def test_a_layer_with_a_name_keeps_it():
+    own, other = WeightedSum(name="own"), WeightedSum(name="own", input=["x", "y"])
+    other.set_parameter_values(a=3)
+    first, second = Model([own]), Model([other])
+    assert first.layers["own"] is own
+    first.add_layers(other)
+    assert [layer.name for layer in first.layers] == ["own", "own1"]
+    assert other.name == "own"
+    assert second.layers["own"] is other
+    assert first.layers["own1"] == other
+    assert first.layers["own1"] is not other
+
+
+def test_a_layer_without_a_name_gets_one():
+    layers = [Square(), Square(), Sum()]
+    model = Model(layers)
+    assert [layer.name for layer in layers] == ["Square", "Square1", "Sum"]
+    assert all(one is other for one, other in zip(model.layers, layers, strict=True))
+    # Which it keeps in another model.
+    assert [layer.name for layer in Model(layers[1:]).layers] == ["Square1", "Sum"]
+    other = Model([Square()]).add_layers(layers[0])
+    assert [layer.name for layer in other.layers] == ["Square", "Square1"]
+    assert [layer.name for layer in model.layers] == ["Square", "Square1", "Sum"]
+
+
 def test_what_is_no_layer_is_an_error():
     model = Model([Square()])
     for wrong in (Square, "wc.18x1", None):
@@ -180,6 +205,30 @@ def test_values_are_read_and_set_by_names(notebook):
         notebook.set_parameter_values({"typo": {"a": 1}})
     with pytest.raises(KeyError, match=r"'typo'; the parameters are \['a', 'b'\]"):
         notebook.set_parameter_values({"WeightedSum": {"typo": 1}})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda model: model.set_parameter_values(
+            {"WeightedSum": {"a": 5, "b": 6}, "second": {"a": 5, "b": 60}}
+        ),
+        lambda model: model.set_parameter_values(
+            {"WeightedSum": {"a": 5}, "second": {"a": [5, 5]}}, ignore_bounds=True
+        ),
+        lambda model: model.set_parameter_values({"WeightedSum": {"a": 5}, "second": {"typo": 1}}),
+        lambda model: model.set_parameter_values({"WeightedSum": {"a": 5}, "typo": {"a": 1}}),
+        lambda model: model.set_parameter_vector([5, 6, 5, 60]),
+    ],
+)
+def test_what_fails_half_way_changes_nothing(change):
+    model = Model([WeightedSum(), WeightedSum(name="second", bounds={"b": (-9, 9)})])
+    model.set_parameter_vector([1, 2, 3, 4])
+    with pytest.raises((ValueError, KeyError)):
+        change(model)
+    assert model.get_parameter_vector().tolist() == [1, 2, 3, 4]
+    model.set_parameter_vector([5, 6, 5, 60], ignore_bounds=True)
+    assert model.get_parameter_vector().tolist() == [5, 6, 5, 60]
 
 
 @settings(deadline=None)

@@ -2,7 +2,11 @@
 
 from skdyn.nems.layers.algebra import Concatenate, Multiply, Select, Sum
 from skdyn.nems.layers.base import Layer
-from skdyn.nems.layers.channels import WeightChannels, WeightChannelsGaussian
+from skdyn.nems.layers.channels import (
+    WeightChannels,
+    WeightChannelsGaussian,
+    WeightChannelsMulti,
+)
 from skdyn.nems.layers.filters import FIR, STRF, FiniteImpulseResponse
 from skdyn.nems.layers.nonlinearities import (
     DoubleExponential,
@@ -40,4 +44,5 @@ __all__ = [
     "Tanh",
     "WeightChannels",
     "WeightChannelsGaussian",
+    "WeightChannelsMulti",
 ]

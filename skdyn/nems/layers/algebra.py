@@ -18,6 +18,8 @@ class Concatenate(Layer):
     ----------
     axis : int, default=1
         Along which axis; not that of time.
+    sum_later : bool, default=False
+        Whether all inputs but the first are added up, entry by entry, and stand beside it as one.
     **layer_options
         As for `Layer`; `input` names what goes in.
 
@@ -30,13 +32,13 @@ class Concatenate(Layer):
     (3, 5)
     """
 
-    def __init__(self, *, axis=1, **layer_options):
+    def __init__(self, *, axis: int = 1, sum_later: bool = False, **layer_options):
         if not isinstance(axis, int | np.integer) or isinstance(axis, bool) or axis == 0:
             raise ValueError(
                 f"Got axis={axis!r}, expected the number of an axis other than 0, which is time; "
                 "do use 1 for channels."
             )
-        self.axis = int(axis)
+        self.axis, self.sum_later = int(axis), sum_later
         super().__init__(**layer_options)
 
     @on_tensors
@@ -46,7 +48,7 @@ class Concatenate(Layer):
         Parameters
         ----------
         *inputs : ndarray or Tensor of shape (n_samples, ...), or one list of such
-            Of equal shapes but for that axis.
+            Of equal shapes but for that axis; those that are added up, as for `Sum`.
 
         Returns
         -------
@@ -54,6 +56,8 @@ class Concatenate(Layer):
             All of them, in order.
         """
         parts = _one_by_one(self, inputs)
+        if self.sum_later and len(parts) > 2:
+            parts = [parts[0], torch.as_tensor(sum(_same_axes(self, parts[1:])))]
         n_axes = parts[0].ndim
         axis = self.axis % n_axes if -n_axes <= self.axis < n_axes else 0
         others = {(p.ndim, p.shape[:axis], p.shape[axis + 1 :]) for p in parts}

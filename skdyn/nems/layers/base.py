@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import inspect
-import operator
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -12,6 +11,7 @@ import numpy as np
 import torch
 
 from skdyn.nems.distributions import Distribution, as_generator
+from skdyn.nems.layers.shapes import check_penalty, is_equal, plain_sizes
 from skdyn.nems.parameter import Parameter, Phi
 
 RULE = "=" * 32
@@ -43,6 +43,11 @@ class Layer:
         Replace the bounds of parameters of that name.
     name : str, default=None
         What the layer is called in its model; None is the name of its class.
+    l2 : float, default=None
+        Weight of half the sum of squares of this layer's penalised parameters when its model is
+        fitted, in place of the model's `alpha`; None leaves it to `alpha`. Penalised are the
+        coefficients of filters and channels, and all parameters of a layer of your own, unless its
+        attribute `penalised` names those that are.
 
     Examples
     --------
@@ -70,8 +75,10 @@ class Layer:
         priors: dict[str, Distribution] | None = None,
         bounds: dict | None = None,
         name: str | None = None,
+        l2: float | None = None,
     ):
-        self.shape = None if shape is None else _sizes(shape)
+        self.shape = None if shape is None else plain_sizes(shape)
+        self.l2 = check_penalty(l2, self)
         self.input, self.output = input, output
         self.name = name
         self._given_parameters, self._given_priors = parameters, priors
@@ -105,6 +112,17 @@ class Layer:
             As many rows.
         """
         raise NotImplementedError(f"{type(self).__name__} has no evaluate(self, *inputs).")
+
+    @property
+    def n_past(self) -> int:
+        """How many rows before one count for its output; a filter of one's own says it here.
+
+        Returns
+        -------
+        int
+            0 unless a subclass says otherwise.
+        """
+        return 0
 
     def sizes_from(self, *shapes: tuple[int, ...]) -> tuple[int, ...] | None:
         """Complete the shape, once it is known what goes in.
@@ -172,6 +190,8 @@ class Layer:
         Phi
             By name.
         """
+        if self._parameters is None and self.is_sized:  # sizes were set one by one
+            self._parameters = self._make_parameters()
         if self._parameters is None:
             raise ValueError(
                 f"Got a {type(self).__name__} of shape {self.shape}, which has no parameters until "
@@ -218,8 +238,9 @@ class Layer:
         **named : array-like
             The same, as keywords.
         """
-        for name, value in {**(values or {}), **named}.items():
-            self.parameters[name].update(value, ignore_bounds=ignore_bounds)
+        with self.parameters.all_or_none():
+            for name, value in {**(values or {}), **named}.items():
+                self.parameters[name].update(value, ignore_bounds=ignore_bounds)
 
     def _chosen(self, names: tuple[str, ...]) -> list[Parameter]:
         return [self.parameters[name] for name in names or self.parameters]
@@ -254,8 +275,9 @@ class Layer:
         **values : array-like
             What to freeze them at.
         """
-        for name, value in values.items():
-            self.parameters[name].make_permanent(value)
+        with self.parameters.all_or_none():
+            for name, value in values.items():
+                self.parameters[name].make_permanent(value)
 
     @property
     def priors(self) -> dict[str, Distribution]:
@@ -276,8 +298,9 @@ class Layer:
         **priors : Distribution
             By name of the parameter.
         """
-        for name, prior in priors.items():
-            self.parameters[name].set_prior(prior)
+        with self.parameters.all_or_none():
+            for name, prior in priors.items():
+                self.parameters[name].set_prior(prior)
 
     @property
     def bounds(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -298,8 +321,9 @@ class Layer:
         **bounds : tuple of two array-likes
             By name of the parameter.
         """
-        for name, pair in bounds.items():
-            self.parameters[name].set_bounds(pair)
+        with self.parameters.all_or_none():
+            for name, pair in bounds.items():
+                self.parameters[name].set_bounds(pair)
 
     def sample_from_priors(self, random_state=None, *, inplace: bool = True) -> Layer:
         """Draw values from the priors, within the bounds; frozen ones stay.
@@ -445,9 +469,10 @@ class Layer:
         return (
             type(self) is type(other)
             and (self.shape, self.input, self.output) == (other.shape, other.input, other.output)
+            and self.l2 == other.l2
             and self._parameters == other._parameters
             and all(
-                _is_equal(value, other._own_params()[name])
+                is_equal(value, other._own_params()[name])
                 for name, value in self._own_params().items()
             )
         )
@@ -458,7 +483,8 @@ class Layer:
         return {name: value for name, value in self.get_params().items() if name not in _ARGUMENTS}
 
     def _head(self) -> str:
-        extra = "".join(f", {name}={value!r}" for name, value in self._own_params().items())
+        shown = {**self._own_params(), **({} if self.l2 is None else {"l2": self.l2})}
+        extra = "".join(f", {name}={value!r}" for name, value in shown.items())
         return f"{type(self).__name__}(shape={self.shape}{extra})\n{RULE}"
 
     def __repr__(self) -> str:
@@ -468,18 +494,6 @@ class Layer:
     def __str__(self) -> str:
         shown = f"\n.parameters:\n\n{self._parameters}\n{RULE}" if self._parameters else ""
         return f"{self._head()}{shown}"
-
-
-def _sizes(shape) -> tuple[int | None, ...]:
-    """Make plain numbers of sizes, which a search may take from an array."""
-    sizes = np.atleast_1d(np.array(shape, dtype=object))
-    return tuple(None if size is None else operator.index(size) for size in sizes)
-
-
-def _is_equal(value, other) -> bool:
-    if isinstance(value, np.ndarray) or isinstance(other, np.ndarray):
-        return np.array_equal(value, other)
-    return bool(value == other)
 
 
 _ARGUMENTS = inspect.signature(Layer.__init__).parameters

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
+
 import numpy as np
 import torch
 
 from skdyn.nems.distributions import HalfNormal, Normal
 from skdyn.nems.layers.base import Layer
-from skdyn.nems.layers.shapes import check_shape, check_width, sizes_with_width
+from skdyn.nems.layers.shapes import check_shape, check_width, misfit, sizes_with_width
 from skdyn.nems.layers.tensors import on_tensors
 from skdyn.nems.parameter import Parameter, Phi
+
+# What a shape looks like, and how many sizes it may have.
+SIZES: tuple[str, Container[int]] = "(n_in, n_out) or (n_in, n_ranks, n_out)", range(2, 10)
 
 
 def weigh(input: torch.Tensor, coefficients: torch.Tensor) -> torch.Tensor:  # noqa: A002
@@ -30,7 +35,48 @@ def weigh(input: torch.Tensor, coefficients: torch.Tensor) -> torch.Tensor:  # n
     return torch.tensordot(coefficients, input, dims=([0], [1])).movedim(-1, 0)
 
 
-class WeightChannels(Layer):
+class _FreeWeights(Layer):
+    """Weights that each can be fitted."""
+
+    penalised = ("coefficients",)
+    _sizes = SIZES
+
+    shape: tuple[int, ...]
+
+    def __init__(
+        self,
+        shape,
+        *,
+        norm_coefficients: bool = False,
+        positive_only: bool = False,
+        **layer_options,
+    ):
+        self.norm_coefficients, self.positive_only = norm_coefficients, positive_only
+        super().__init__(check_shape(shape, *self._sizes), **layer_options)
+
+    def initial_parameters(self) -> Phi:
+        """Make the weights.
+
+        Returns
+        -------
+        Phi
+            With coefficients, of the shape of the layer.
+        """
+        mean = np.full(self.shape, 0.01)
+        mean.flat[:: self.shape[0] + 2] = 0.02
+        if self.positive_only:
+            prior, bounds = HalfNormal(mean), (0, np.inf)
+            return Phi(Parameter("coefficients", self.shape, prior=prior, bounds=bounds))
+        return Phi(Parameter("coefficients", self.shape, prior=Normal(mean, 0.1)))
+
+    def _weights(self) -> torch.Tensor:
+        (coefficients,) = self.get_parameter_values("coefficients")
+        if self.norm_coefficients:
+            return coefficients / coefficients.square().mean().sqrt()
+        return coefficients
+
+
+class WeightChannels(_FreeWeights):
     """Weighted sums of channels.
 
     The output is y[t, r] = sum_c x[t, c] w[c, r], for each entry r of the shape without n_in.
@@ -64,36 +110,6 @@ class WeightChannels(Layer):
            [ 9., 30.]])
     """
 
-    penalised = ("coefficients",)
-
-    shape: tuple[int, ...]
-
-    def __init__(
-        self,
-        shape,
-        *,
-        norm_coefficients: bool = False,
-        positive_only: bool = False,
-        **layer_options,
-    ):
-        self.norm_coefficients, self.positive_only = norm_coefficients, positive_only
-        super().__init__(_check_weights(shape), **layer_options)
-
-    def initial_parameters(self) -> Phi:
-        """Make the weights.
-
-        Returns
-        -------
-        Phi
-            With coefficients, of the shape of the layer.
-        """
-        mean = np.full(self.shape, 0.01)
-        mean.flat[:: self.shape[0] + 2] = 0.02
-        if self.positive_only:
-            prior, bounds = HalfNormal(mean), (0, np.inf)
-            return Phi(Parameter("coefficients", self.shape, prior=prior, bounds=bounds))
-        return Phi(Parameter("coefficients", self.shape, prior=Normal(mean, 0.1)))
-
     def sizes_from(self, *shapes: tuple[int, ...]) -> tuple[int, ...]:
         """Complete the shape.
 
@@ -124,10 +140,99 @@ class WeightChannels(Layer):
             The weighted sums.
         """
         check_width(self, input.shape)
-        (coefficients,) = self.get_parameter_values("coefficients")
-        if self.norm_coefficients:
-            coefficients = coefficients / coefficients.square().mean().sqrt()
-        return weigh(input, coefficients)
+        return weigh(input, self._weights())
+
+
+class WeightChannelsMulti(_FreeWeights):
+    """Weighted sums of channels that come in several banks, as from two ears.
+
+    The output is y[t, r, b] = sum_c x[t, c, b] w[c, r, b]: no sum goes over more than one bank.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        (n_in, n_out, n_banks), where n_in is that of each bank. An n_in or n_banks of None is taken
+        from the data; from two axes, only one of them.
+    norm_coefficients : bool, default=False
+        Whether the weights are divided by their root mean square, over all banks.
+    positive_only : bool, default=False
+        Whether weights must not be negative.
+    **layer_options
+        As for `Layer`.
+
+    Notes
+    -----
+    What comes in with two axes, (n_samples, n_in * n_banks), is reshaped as NumPy does it: its
+    column c * n_banks + b is channel c of bank b.
+
+    Filters take what comes out as n_out ranks for each of n_banks filters. For sums of channels
+    that all filters share there is `WeightChannels`. The prior is the same as there.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skdyn.nems.layers import WeightChannelsMulti
+    >>> layer = WeightChannelsMulti(shape=(3, 1, 2))
+    >>> layer["coefficients"] = np.transpose([[[1, 1, 1]], [[0, 0, 5]]])
+    >>> left, right = np.array([[1, 2, 3]]), np.array([[4, 5, 6]])
+    >>> layer.evaluate(np.stack([left, right], axis=2))
+    array([[[ 6., 30.]]])
+    """
+
+    _sizes = "(n_in, n_out, n_banks)", (3,)
+
+    def sizes_from(self, *shapes: tuple[int, ...]) -> tuple[int, ...]:
+        """Complete the shape.
+
+        Parameters
+        ----------
+        *shapes : tuple of int
+            Shape of the input, (n_samples, n_in, n_banks) or (n_samples, n_in * n_banks).
+
+        Returns
+        -------
+        tuple of int
+            With n_in and n_banks from the input.
+        """
+        (n_in, n_out, n_banks), given = self.shape, list(shapes[0][1:])
+        known = n_in or n_banks
+        if len(given) == 1 and known is not None:
+            other, left = divmod(given[0], known)
+            given = [] if left else [n_in or other, n_banks or other]
+        if n_out is None or len(given) != 2 or 0 in given:
+            raise misfit(
+                self,
+                shapes[0],
+                "(n_samples, n_in, n_banks), or (n_samples, n_in * n_banks) and one of them known",
+                "write the sizes that are open, n_out in any case",
+            )
+        return (n_in or given[0], n_out, n_banks or given[1])
+
+    @on_tensors
+    def evaluate(self, input):  # noqa: A002
+        """Sum the channels of each bank.
+
+        Parameters
+        ----------
+        input : ndarray or Tensor of shape (n_samples, n_in, n_banks)
+            Rows of time; or (n_samples, n_in * n_banks), see the notes of the class.
+
+        Returns
+        -------
+        ndarray or Tensor of shape (n_samples, n_out, n_banks)
+            The weighted sums.
+        """
+        n_in, _, n_banks = self.shape
+        if tuple(input.shape[1:]) not in ((n_in, n_banks), (n_in * n_banks,)):
+            raise misfit(
+                self,
+                input.shape,
+                f"(n_samples, {n_in}, {n_banks}) or (n_samples, {n_in * n_banks})",
+                "make the layer for what comes in, or take WeightChannels where all banks are to "
+                "have the same channels",
+            )
+        banks = input.reshape(-1, n_in, n_banks).permute(2, 1, 0)
+        return (self._weights().permute(2, 1, 0) @ banks).permute(2, 1, 0)
 
 
 class WeightChannelsGaussian(Layer):
@@ -164,7 +269,7 @@ class WeightChannelsGaussian(Layer):
     shape: tuple[int, ...]
 
     def __init__(self, shape, **layer_options):
-        super().__init__(_check_weights(shape), **layer_options)
+        super().__init__(check_shape(shape, *SIZES), **layer_options)
 
     def initial_parameters(self) -> Phi:
         """Make the Gaussians.
@@ -218,7 +323,3 @@ class WeightChannelsGaussian(Layer):
         places = places.reshape(-1, *[1] * mean.ndim)
         # As softmax it stays finite where all Gaussians are too far away to be told from zero.
         return weigh(input, torch.softmax(-((places - mean) / sd).square() / 2, dim=0))
-
-
-def _check_weights(shape) -> tuple:
-    return check_shape(shape, "(n_in, n_out) or (n_in, n_ranks, n_out)", range(2, 10))

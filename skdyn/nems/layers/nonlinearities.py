@@ -53,7 +53,7 @@ class StaticNonlinearity(Layer):
     array([1., 9.])
     """
 
-    penalised = ()
+    penalised: tuple[str, ...] = ()
 
     shape: tuple[int, ...]
 
@@ -173,7 +173,8 @@ class DoubleExponential(StaticNonlinearity):
     Notes
     -----
     All priors are normal. Of base: -0.1 with a standard deviation of 0.02; of amplitude: 0.5 with
-    0.2; of shift: 0 with 0.1; of kappa: 0.2 with 0.1.
+    0.2; of shift: 0 with 0.1; of kappa: 0.2 with 0.1. A penalty counts kappa, too: otherwise a
+    steeper curve would make up for any filter that it shrinks.
 
     Examples
     --------
@@ -184,6 +185,8 @@ class DoubleExponential(StaticNonlinearity):
     >>> layer.evaluate(np.array([[-1000], [0], [1000]])).ravel().round(3)
     array([0.   , 0.368, 1.   ])
     """
+
+    penalised = ("kappa",)
 
     def initial_parameters(self) -> Phi:
         """Make the parameters.

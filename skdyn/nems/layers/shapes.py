@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import math
+import operator
 from collections.abc import Container
+from numbers import Real
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from skdyn.nems.layers.base import Layer
+if TYPE_CHECKING:
+    from skdyn.nems.layers.base import Layer
 
 
 def is_count(value) -> bool:
@@ -23,6 +28,73 @@ def is_count(value) -> bool:
         True for an int, also of NumPy, that is positive.
     """
     return isinstance(value, int | np.integer) and not isinstance(value, bool) and bool(value > 0)
+
+
+def plain_sizes(shape) -> tuple[int | None, ...]:
+    """Make plain numbers of sizes, which a search may take from an array.
+
+    Parameters
+    ----------
+    shape : int, None or sequence of such
+        The sizes.
+
+    Returns
+    -------
+    tuple of int or None
+        The same.
+    """
+    sizes = np.atleast_1d(np.array(shape, dtype=object))
+    return tuple(None if size is None else operator.index(size) for size in sizes)
+
+
+def check_penalty(l2, layer: Layer) -> float | None:
+    """Check the weight of a layer's own penalty.
+
+    Parameters
+    ----------
+    l2 : float or None
+        The weight.
+    layer : Layer
+        The layer, which has to have something that is penalised.
+
+    Returns
+    -------
+    float or None
+        The weight.
+    """
+    if l2 is None:
+        return None
+    name = type(layer).__name__
+    number = isinstance(l2, Real) and not isinstance(l2, bool | np.bool_)
+    if not number or not math.isfinite(l2) or l2 < 0:
+        raise ValueError(
+            f"Got l2={l2!r} for a {name}, expected a number from 0 on; do use None for the alpha "
+            "of the model."
+        )
+    if layer.penalised == ():
+        raise ValueError(
+            f"Got l2={l2!r} for a {name}, none of whose parameters is penalised, expected None; do "
+            "leave it out, or name some in a subclass's `penalised`."
+        )
+    return float(l2)
+
+
+def is_equal(value, other) -> bool:
+    """Tell whether two layers were given the same.
+
+    Parameters
+    ----------
+    value, other : object
+        What they were given, arrays perhaps.
+
+    Returns
+    -------
+    bool
+        For arrays, whether all entries are equal.
+    """
+    if isinstance(value, np.ndarray) or isinstance(other, np.ndarray):
+        return np.array_equal(value, other)
+    return bool(value == other)
 
 
 def check_shape(shape, expected: str, n_sizes: Container[int]) -> tuple:

@@ -76,6 +76,18 @@ def test_concatenation_that_cannot_be(axis, shapes):
         Concatenate(axis=axis).evaluate(*(np.ones(shape) for shape in shapes))
 
 
+def test_later_inputs_may_be_summed_first():
+    first, second, third = normal(9, 3), normal(9, 2, seed=1), normal(9, 1, seed=2)
+    layer = Concatenate(sum_later=True)
+    expected = np.concatenate([first, second + third], axis=1)
+    np.testing.assert_allclose(layer.evaluate(first, second, third), expected, rtol=1e-13)
+    np.testing.assert_allclose(layer.evaluate([first, second, third]), expected, rtol=1e-13)
+    for inputs in ([first], [first, second]):
+        np.testing.assert_array_equal(layer.evaluate(*inputs), Concatenate().evaluate(*inputs))
+    with pytest.raises(ValueError, match=r"Got inputs of shapes \[\(9, 2\), \(9, 4\)\]"):
+        layer.evaluate(first, second, normal(9, 4))
+
+
 @pytest.mark.parametrize("axis", [0, None, 1.0, True, "1"])
 def test_axis_that_is_none(axis):
     with pytest.raises(ValueError, match=r"Got axis=.*expected the number of an axis other than 0"):

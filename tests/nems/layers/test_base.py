@@ -401,10 +401,11 @@ def test_copies_keep_everything_and_share_nothing(made_again, power, x):
     power.name = "square"
     power.freeze_parameters("gain")
     power.set_bounds(offset=(0, 9))
+    power.l2 = 0.5
     again = made_again(power)
     assert again is not power
     assert again == power
-    assert (again.name, again.power) == ("square", 3)
+    assert (again.name, again.power, again.l2) == ("square", 3, 0.5)
     assert again["gain"].is_frozen
     np.testing.assert_array_equal(again.evaluate(x), power.evaluate(x))
     again["offset"].values[:] = 7
@@ -425,6 +426,7 @@ def test_equal_are_layers_that_compute_the_same():
         "output": None,
         "priors": {"gain": Exponential(1)},
         "bounds": {"gain": (0, 1)},
+        "l2": 1.0,
     }.items():
         assert Power(**same) != Power(**{**same, name: value}), name
     assert Power(**{**same, "weights": None}) != Power(**same)
@@ -446,6 +448,7 @@ def test_params_are_what_it_was_made_with():
         "priors": {"gain": HalfNormal(2)},
         "bounds": {"gain": (0, 3)},
         "name": "own",
+        "l2": 0.5,
     }
     layer = Power(**given)
     assert layer.get_params() == given
@@ -456,7 +459,7 @@ def test_params_are_what_it_was_made_with():
 def test_params_are_found_where_a_class_hands_them_on():
     layer = Positional((2,), "x", scale=3.0)
     assert layer.get_params() == {
-        **dict.fromkeys(["output", "parameters", "priors", "bounds", "name"]),
+        **dict.fromkeys(["output", "parameters", "priors", "bounds", "name", "l2"]),
         "scale": 3.0,
         "shape": (2,),
         "input": "x",

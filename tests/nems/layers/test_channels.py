@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from skdyn.nems import HalfNormal, Normal
-from skdyn.nems.layers import WeightChannels, WeightChannelsGaussian
+from skdyn.nems.layers import WeightChannels, WeightChannelsGaussian, WeightChannelsMulti
 
 BOTH = pytest.mark.parametrize("layer_class", [WeightChannels, WeightChannelsGaussian])
 
@@ -115,6 +115,78 @@ def test_input_that_does_not_fit(layer_class, shape):
     layer = layer_class((4, 2), name="first")
     with pytest.raises(ValueError, match=r"for first, a Weight.*expected \(n_samples, 4\); do"):
         layer.evaluate(np.ones(shape))
+
+
+# ---------------------------------------------------------------------------------- banks
+
+
+def test_banks_by_hand():
+    random = np.random.default_rng(0)
+    X, weights = random.standard_normal((7, 4, 2)), random.standard_normal((4, 3, 2))
+    layer = WeightChannelsMulti((4, 3, 2), priors={"coefficients": Normal(weights, 1)})
+    expected = np.stack([X[:, :, bank] @ weights[:, :, bank] for bank in range(2)], axis=2)
+    np.testing.assert_allclose(layer.evaluate(X), expected, rtol=1e-12)
+    np.testing.assert_allclose(layer.evaluate(X.reshape(7, 8)), expected, rtol=1e-12)
+    layer.set_params(norm_coefficients=True)
+    scale = np.sqrt((weights**2).mean())
+    np.testing.assert_allclose(layer.evaluate(X), expected / scale, rtol=1e-12)
+
+
+@pytest.mark.parametrize("positive_only", [False, True])
+def test_banks_start_as_weights_do(positive_only):
+    shape, options = (6, 3, 2), {"positive_only": positive_only}
+    banks, weights = WeightChannelsMulti(shape, **options), WeightChannels(shape, **options)
+    assert banks.parameters == weights.parameters
+
+
+@pytest.mark.parametrize(
+    ("shape", "given", "expected"),
+    [
+        ((None, 3, None), (9, 4, 2), (4, 3, 2)),
+        ((None, 3, 2), (9, 4, 2), (4, 3, 2)),
+        ((4, 3, None), (9, 4, 2), (4, 3, 2)),
+        ((None, 3, 2), (9, 8), (4, 3, 2)),
+        ((4, 3, None), (9, 8), (4, 3, 2)),
+        ((4, 3, None), (9, 4), (4, 3, 1)),
+    ],
+)
+def test_sizes_of_banks_come_from_the_data(shape, given, expected):
+    layer = WeightChannelsMulti(shape)
+    layer.resize(given)
+    assert layer.shape == expected
+    assert layer.evaluate(np.ones(given)).shape == (9, *expected[1:])
+
+
+@pytest.mark.parametrize(
+    ("shape", "given"),
+    [
+        ((None, 3, None), (9, 8)),
+        ((None, None, 2), (9, 8)),
+        ((4, None, 2), (9, 4, 2)),
+        ((3, 3, None), (9, 8)),
+        ((None, 3, 3), (9, 8)),
+        ((None, 3, 2), (9,)),
+        ((None, 3, 2), (9, 4, 2, 1)),
+        ((9, 3, None), (9, 8)),
+    ],
+)
+def test_sizes_of_banks_that_cannot_be_told(shape, given):
+    layer = WeightChannelsMulti(shape, name="ears")
+    with pytest.raises(ValueError, match=r"for ears, .*one of them known; do write the sizes"):
+        layer.resize(given)
+    assert not layer.is_sized
+
+
+@pytest.mark.parametrize("shape", [(9, 4), (9, 2, 4), (9, 4, 1), (9, 9), (9,), (9, 4, 2, 1)])
+def test_input_that_are_no_such_banks(shape):
+    with pytest.raises(ValueError, match=r"expected \(n_samples, 4, 2\) or \(n_samples, 8\); do "):
+        WeightChannelsMulti((4, 3, 2)).evaluate(np.ones(shape))
+
+
+@pytest.mark.parametrize("shape", [(4, 3), (4, 3, 2, 1), None, (4, 3, 0)])
+def test_shapes_that_are_no_banks(shape):
+    with pytest.raises(ValueError, match=r"expected shape=\(n_in, n_out, n_banks\) of whole"):
+        WeightChannelsMulti(shape)
 
 
 def test_numpy_sizes_print_as_numbers():

@@ -17,6 +17,7 @@ from skdyn.nems.layers import (
     SoftRelu,
     WeightChannels,
     WeightChannelsGaussian,
+    WeightChannelsMulti,
 )
 
 FREE = {"no_shift": False, "no_offset": False, "no_gain": False}
@@ -26,6 +27,7 @@ CASES = {
     "wc3d": WeightChannels((6, 1, 3)),
     "wc_n": WeightChannels((6, 3), norm_coefficients=True),
     "wc_g": WeightChannelsGaussian((6, 3)),
+    "wc_b": WeightChannelsMulti((6, 3, 2)),
     "fir2d": FIR((5, 6)),
     "fir3d": FIR((5, 6, 2)),
     "fir_sep": FIR((5, 1, 6)),
@@ -42,6 +44,10 @@ CASES = {
     "srelu": SoftRelu((6,), **FREE),
     "prelu": Hinge((6,)),
 }
+
+
+# Those that get something else than "x".
+INPUTS = {**dict.fromkeys(["relu", "srelu", "prelu"], "signed"), "wc_b": "banks"}
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +67,6 @@ def test_output_is_that_of_nems(case, golden):
     expected = values.pop("y")
     layer.set_parameter_values(values)
     assert set(values) == set(layer.parameters)
-    found = layer.evaluate(golden["signed" if case in ("relu", "srelu", "prelu") else "x"])
+    found = layer.evaluate(golden[INPUTS.get(case, "x")])
     assert found.dtype == expected.dtype == np.float64
     np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-10)

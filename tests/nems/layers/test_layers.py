@@ -24,6 +24,7 @@ from skdyn.nems.layers import (
     Tanh,
     WeightChannels,
     WeightChannelsGaussian,
+    WeightChannelsMulti,
 )
 
 FREE = {"no_shift": False, "no_offset": False, "no_gain": False}
@@ -37,6 +38,10 @@ CASES = {
     "wc positive": (lambda: WeightChannels((4, 3), positive_only=True), (4,)),
     "gaussian": (lambda: WeightChannelsGaussian((4, 3)), (4,)),
     "gaussian ranks": (lambda: WeightChannelsGaussian((4, 2, 3)), (4,)),
+    "banks": (lambda: WeightChannelsMulti((4, 3, 2)), (4, 2)),
+    "banks in columns": (lambda: WeightChannelsMulti((4, 3, 2)), (8,)),
+    "banks normed": (lambda: WeightChannelsMulti((4, 3, 2), norm_coefficients=True), (4, 2)),
+    "banks positive": (lambda: WeightChannelsMulti((4, 3, 2), positive_only=True), (4, 2)),
     "fir": (lambda: FIR((5, 4)), (4,)),
     "fir filters": (lambda: FIR((5, 4, 2)), (4,)),
     "fir square": (lambda: FIR((5, 3, 3)), (3,)),
@@ -60,6 +65,7 @@ CASES = {
     "dlog": (lambda: LogCompress((4,)), (4,)),
     "prelu": (lambda: Hinge((4,)), (4,)),
     "cat": (lambda: Concatenate(), (4,), (2,)),
+    "cat summed": (lambda: Concatenate(sum_later=True), (4,), (2,), (1,), (2,)),
     "cat last": (lambda: Concatenate(axis=-1), (4, 2), (4, 1), (4, 3)),
     "sum": (lambda: Sum(), (4,), (1,), (4,)),
     "product": (lambda: Multiply(), (4,), (4,), (1,)),
@@ -203,6 +209,21 @@ def test_copies_and_printing_keep_options(case):
     assert layer.get_params() == {**params, "name": "other"}
 
 
+@each
+def test_a_penalty_of_its_own(case):
+    layer, _ = made(case)
+    params = layer.get_params()
+    if type(layer).penalised == ():
+        with pytest.raises(ValueError, match=r"none of whose parameters is penalised, expected No"):
+            type(layer)(**{**params, "l2": 0.5})
+    else:
+        again = type(layer)(**{**params, "l2": 0.5})
+        assert again.get_params() == {**params, "l2": 0.5}
+        head, *others = repr(again).splitlines()
+        assert head.endswith(", l2=0.5)")
+        assert [head.replace(", l2=0.5", ""), *others] == repr(layer).splitlines()
+
+
 def test_options_are_printed():
     printed = repr(STRF((4, 2, 5, 3), skip_alpha=0.5, activation="relu", stride=2))
     head = "STRF(shape=(4, 2, 5, 3), skip_alpha=0.5, activation='relu', stride=2)\n"
@@ -229,6 +250,24 @@ def test_a_model_completes_sizes_and_runs():
     assert output.shape == (40, 2)
     shapes = [(7, 2, 3), (5, 2, 3), (3,), (3, 2), (4, 1, 2), (2,)]
     assert [layer.shape for layer in model.layers] == shapes
+
+
+def test_banks_are_filtered_each_by_its_own_filter():
+    """As one model of each bank, side by side."""
+    random = np.random.default_rng(0)
+    X = random.uniform(size=(40, 5, 2))
+    layers = [WeightChannelsMulti((None, 3, None)), FIR((4, None, None)), DoubleExponential()]
+    model = Model(layers)
+    model.take_sizes({"input": X})
+    assert [layer.shape for layer in model.layers] == [(5, 3, 2), (4, 3, 2), (2,)]
+    model = model.sample_from_priors(random_state=0)
+    for bank in range(2):
+        alone = Model([WeightChannels((5, 3)), FIR((4, 3)), DoubleExponential((1,))])
+        for one, both in zip(alone.layers, model.layers, strict=True):
+            for name, parameter in both.parameters.items():
+                one[name] = parameter.values[..., bank].reshape(one[name].shape)
+        expected = alone.predict(X[:, :, bank])
+        np.testing.assert_allclose(model.predict(X)[:, [bank]], expected, rtol=1e-12)
 
 
 def test_a_model_gives_several_inputs():

@@ -1,0 +1,116 @@
+"""
+NEMSRegressor on four encoding problems: training error, held-out correlation, CPU seconds.
+
+The file has simulated spectrograms X_train (5000, 18) and X_test (2000, 18), the response of one
+neuron with a filter of rank one and an output nonlinearity, y1_train and y1_test, and those of ten
+neurons with filters of rank two, Y10_train and Y10_test. Each fit is made in a process of its own
+on one thread: once, which includes what torch loads at a first fit, and then again a few times, of
+which the median counts. The error is the root of the mean squared error over the standard deviation
+of the response, as NEMS has it; the correlation is the mean over neurons, with the last training
+rows given as history of the first test rows.
+"""
+
+import argparse
+import json
+from functools import partial
+
+import numpy as np
+from processes import ask_all, markdown, measured
+from sklearn.model_selection import GridSearchCV, TimeSeriesSplit
+
+from skdyn import NEMSRegressor
+from skdyn.metrics import correlation_score, correlation_scorer
+
+LAYERS = {
+    "a": "wc.18x1-fir.15x1-lvl.1-dexp.1",
+    "b": "wc.18x3-fir.15x3-lvl.1-relu.1",
+    "c": "wc.18x1x10-fir.15x1x10-dexp.10",
+    "c2": "wc.18x1x8-fir.15x1x8-wc.8x10-dexp.10",
+}
+# NEMS with SciPy, to its own best error; its seconds, and the errors and correlations reached.
+REFERENCE = {
+    "a": (0.6248, 2.05, 0.787),
+    "b": (0.6634, 84.9, 0.754),
+    "c": (0.7463, 120.0, 0.659),
+    "c2": (0.7228, 28.1, 0.698),
+}
+# In units of the variance of the response.
+ALPHAS = (1e-5, 1e-4, 1e-3, 3e-3, 1e-2, 3e-2)
+N_HISTORY = 14
+
+
+def load(path, case):
+    with np.load(path) as file:
+        name = "y1" if case in ("a", "b") else "Y10"
+        return [file[part] for part in ("X_train", f"{name}_train", "X_test", f"{name}_test")]
+
+
+def one(path, case, how, repeats):
+    """Fit one problem, and say how it went."""
+    X, y, X_test, y_test = load(path, case)
+    model = NEMSRegressor(LAYERS[case], random_state=0)
+    choice = None
+    if how == "alpha":
+        # Chosen on the training rows alone: each block is predicted from what came before it.
+        search = GridSearchCV(
+            model,
+            {"alpha": [alpha * y.var() for alpha in ALPHAS]},
+            scoring=correlation_scorer,
+            cv=TimeSeriesSplit(4),
+            refit=False,
+        ).fit(X, y)
+        choice = search.best_params_["alpha"]
+        model.set_params(alpha=choice)
+    elif how == "early stopping":
+        model.set_params(early_stopping=True)
+    costs = [measured(partial(model.fit, X, y))[1] for _ in range(1 + repeats)]
+    prediction = model.predict(X_test, preceding=X[-N_HISTORY:])
+    return {
+        "case": case,
+        "how": how,
+        "error": float(np.sqrt(model.loss_) / y.std()),
+        "r": float(correlation_score(y_test, prediction.reshape(y_test.shape))),
+        "cpu_s": float(np.median([cost["cpu_s"] for cost in costs[1:]])),
+        "first_s": costs[0]["cpu_s"],
+        "n_iter": model.n_iter_,
+        "alpha": None if choice is None else choice / y.var(),
+    }
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
+    parser.add_argument("--problems", help="the .npz file")
+    parser.add_argument("--cases", nargs="+", default=list(LAYERS), choices=LAYERS)
+    parser.add_argument("--repeats", type=int, default=5, help="timed fits after the first")
+    parser.add_argument("--jobs", type=int, default=1, help="fits at a time")
+    parser.add_argument("--one", type=json.loads, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.one is not None:
+        print(json.dumps(one(**arguments.one)))
+        return
+    requests = [
+        {"path": arguments.problems, "case": case, "how": how, "repeats": arguments.repeats}
+        for case in arguments.cases
+        for how in ("default", "alpha", "early stopping")
+    ]
+    answers = list(ask_all(__file__, requests, arguments.jobs))
+    answers.sort(key=lambda answer: list(LAYERS).index(answer["case"]))
+    rows = [
+        [
+            answer["case"],
+            answer["how"] + (f" {answer['alpha']:.0e}" if answer["alpha"] else ""),
+            f"{answer['error']:.5f}",
+            f"{answer['r']:.4f}",
+            f"{answer['cpu_s']:.2f}",
+            f"{answer['first_s']:.2f}",
+            answer["n_iter"],
+            "{:.4f}, {:.1f} s, {:.3f}".format(*REFERENCE[answer["case"]]),
+        ]
+        for answer in answers
+    ]
+    heads = ["problem", "settings", "error", "held-out r", "CPU s", "first fit", "iterations"]
+    markdown([*heads, "NEMS: error, time, r"], rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,200 @@
+"""Covariances of a stimulus at several lags: all that a linear filter needs to know of the data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from skdyn.nems.objective import Trial
+from skdyn.nems.wiring import INPUT
+
+# Numbers of a lagged stimulus that are held at a time, where it has to be written out.
+NUMBERS_AT_ONCE = 4_000_000
+
+
+@dataclass(frozen=True)
+class LaggedMoments:
+    """Second moments of a stimulus at several lags, with itself and with a response.
+
+    Attributes
+    ----------
+    stimulus : ndarray of shape (n_lags * n_channels, n_lags * n_channels)
+        Of the stimulus.
+    response : ndarray of shape (n_lags * n_channels, n_outputs)
+        With each output.
+    n_lags : int
+        How many lags there are; lag 0 comes first.
+    stimulus_mean : ndarray of shape (n_lags * n_channels,)
+        What was subtracted from the stimulus.
+    response_mean : ndarray of shape (n_outputs,)
+        What was subtracted from the response.
+    """
+
+    stimulus: np.ndarray
+    response: np.ndarray
+    n_lags: int
+    stimulus_mean: np.ndarray
+    response_mean: np.ndarray
+
+
+def lagged_moments(
+    trials: Sequence[Trial], n_lags: int, name: str = INPUT, *, centred: bool = True
+) -> LaggedMoments:
+    """Second moments of a stimulus at several lags.
+
+    Parameters
+    ----------
+    trials : sequence of Trial
+        Stimulus and response; before each trial there are zeros. A weight per sample counts, and
+        the mean of the weights of all outputs where there are several.
+    n_lags : int
+        How many lags.
+    name : str, default="input"
+        What the stimulus is called.
+    centred : bool, default=True
+        Whether each variable is taken less its mean.
+
+    Returns
+    -------
+    LaggedMoments
+        Weighted means of products.
+    """
+    weights = [trial.weight.mean(axis=1) for trial in trials]
+    total = sum(weight.sum() for weight in weights)
+    stimuli = [np.asarray(trial.data[name], dtype=float) for trial in trials]
+    responses = [trial.target for trial in trials]
+    first = weights[0][0]
+    if first > 0 and all(np.all(weight == first) for weight in weights):
+        sums = [first * part for part in _products(stimuli, responses, n_lags)]
+    else:
+        each = [
+            _weighted_products(*one, n_lags)
+            for one in zip(stimuli, responses, weights, strict=True)
+        ]
+        sums = [sum(parts) for parts in zip(*each, strict=True)]
+    matrix, response, stimulus_mean, response_mean = (part / total for part in sums)
+    if centred:
+        matrix = matrix - np.outer(stimulus_mean, stimulus_mean)
+        response = response - np.outer(stimulus_mean, response_mean)
+    else:
+        stimulus_mean, response_mean = 0 * stimulus_mean, 0 * response_mean
+    return LaggedMoments(matrix, response, n_lags, stimulus_mean, response_mean)
+
+
+def lagged_products(stimulus: np.ndarray, response: np.ndarray, n_lags: int) -> np.ndarray:
+    """Sums of products of a stimulus at several lags with a response.
+
+    Parameters
+    ----------
+    stimulus : ndarray of shape (n_samples, n_channels)
+        Rows of time, with zeros before them.
+    response : ndarray of shape (n_samples, n_outputs)
+        As many rows.
+    n_lags : int
+        How many lags.
+
+    Returns
+    -------
+    ndarray of shape (n_lags * n_channels, n_outputs)
+        sum_t x[t - l, c] y[t, n].
+    """
+    n_samples = len(stimulus)
+    return np.concatenate(
+        [stimulus[: max(n_samples - lag, 0)].T @ response[lag:] for lag in range(n_lags)]
+    )
+
+
+def lagged_sums(stimulus: np.ndarray, coefficients: np.ndarray, n_lags: int) -> np.ndarray:
+    """A linear filter of a stimulus.
+
+    Parameters
+    ----------
+    stimulus : ndarray of shape (n_samples, n_channels)
+        Rows of time, with zeros before them.
+    coefficients : ndarray of shape (n_lags * n_channels, n_outputs)
+        Impulse responses.
+    n_lags : int
+        How many lags.
+
+    Returns
+    -------
+    ndarray of shape (n_samples, n_outputs)
+        sum_{l, c} x[t - l, c] h[l, c, n].
+    """
+    output = np.zeros((len(stimulus), coefficients.shape[1]))
+    for lag, part in enumerate(np.split(coefficients, n_lags)[: len(stimulus)]):
+        output[lag:] += stimulus[: len(stimulus) - lag] @ part
+    return output
+
+
+def join(arrays: Sequence[np.ndarray], n_lags: int) -> np.ndarray:
+    """Put trials one behind the other, each followed by zeros that lags run out in.
+
+    Parameters
+    ----------
+    arrays : sequence of ndarray of shape (n_samples, n_columns)
+        Rows of time.
+    n_lags : int
+        How many lags there will be.
+
+    Returns
+    -------
+    ndarray of shape (n_rows, n_columns)
+        All rows, with n_lags rows of zeros behind those of each trial.
+    """
+    if len(arrays) == 1:
+        return arrays[0]
+    gap = np.zeros((n_lags, arrays[0].shape[1]))
+    return np.concatenate([part for array in arrays for part in (array, gap)])
+
+
+def _products(stimuli, responses, n_lags: int) -> list[np.ndarray]:
+    """Sums over time without writing the lags out.
+
+    The products of lags l and k differ from those of l - 1 and k - 1 by one row at the end of each
+    trial alone.
+    """
+    joined = join(stimuli, n_lags)
+    n_rows, n_channels = joined.shape
+    matrix = np.zeros((n_lags, n_channels, n_lags, n_channels))
+    for lag in range(min(n_lags, n_rows)):
+        matrix[0, :, lag] = joined[lag:].T @ joined[: n_rows - lag]
+    # Last rows of each trial, the very last first, and zeros where it has no more.
+    ends = np.zeros((len(stimuli), n_lags, n_channels))
+    for end, stimulus in zip(ends, stimuli, strict=True):
+        end[: len(stimulus)] = stimulus[::-1][:n_lags]
+    for lag in range(1, n_lags):
+        lost = ends[:, lag - 1].T @ ends[:, lag - 1 : -1].reshape(len(ends), -1)
+        lost = lost.reshape(n_channels, n_lags - lag, n_channels)
+        matrix[lag, :, lag:] = matrix[lag - 1, :, lag - 1 : -1] - lost
+    for lag in range(1, n_lags):
+        matrix[lag, :, :lag] = matrix[:lag, :, lag].transpose(2, 0, 1)
+    totals = np.concatenate([joined.sum(axis=0)[np.newaxis], -ends[:, :-1].sum(axis=0)])
+    size = n_lags * n_channels
+    return [
+        matrix.reshape(size, size),
+        lagged_products(joined, join(responses, n_lags), n_lags),
+        np.cumsum(totals, axis=0).ravel(),
+        np.sum([response.sum(axis=0) for response in responses], axis=0),
+    ]
+
+
+def _weighted_products(stimulus, response, weight, n_lags: int) -> list[np.ndarray]:
+    """Sums over time, some rows at a time."""
+    n_samples, n_channels = stimulus.shape
+    padded = np.concatenate([np.zeros((n_lags - 1, n_channels)), stimulus])
+    windows = np.lib.stride_tricks.sliding_window_view(padded, n_lags, axis=0)[..., ::-1]
+    size = n_lags * n_channels
+    sums = [np.zeros((size, size)), np.zeros((size, response.shape[1])), np.zeros(size)]
+    step = max(1, NUMBERS_AT_ONCE // size)
+    for start in range(0, n_samples, step):
+        rows = slice(start, start + step)
+        design = windows[rows].swapaxes(1, 2).reshape(-1, size)
+        weighted = design * weight[rows, np.newaxis]
+        for total, new in zip(
+            sums, (weighted.T @ design, weighted.T @ response[rows], weighted.sum(0)), strict=True
+        ):
+            total += new
+    return [*sums, weight @ response]

@@ -1,0 +1,27 @@
+"""Pictures: functions that draw arrays, and Displays that draw fitted estimators.
+
+matplotlib is imported when something is drawn, not before. No global setting of matplotlib is
+changed and nothing is shown: what is drawn comes back to the caller.
+"""
+
+from skdyn._drawing import mode_palette
+from skdyn.plotting.arrays import plot_matrices, plot_separate_time_series
+from skdyn.plotting.encoding import NEMSDisplay
+from skdyn.plotting.filters import linear_filter
+from skdyn.plotting.modes import ModesDisplay, plot_alpha
+from skdyn.plotting.responses import plot_filters, plot_nonlinearity, plot_predictions
+from skdyn.plotting.training import TrainingDisplay
+
+__all__ = [
+    "ModesDisplay",
+    "NEMSDisplay",
+    "TrainingDisplay",
+    "linear_filter",
+    "mode_palette",
+    "plot_alpha",
+    "plot_filters",
+    "plot_matrices",
+    "plot_nonlinearity",
+    "plot_predictions",
+    "plot_separate_time_series",
+]

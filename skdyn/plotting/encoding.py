@@ -1,0 +1,328 @@
+"""Pictures of fitted encoding models."""
+
+from __future__ import annotations
+
+import numpy as np
+from sklearn.utils.validation import check_is_fitted
+
+from skdyn._drawing import panels
+from skdyn.nems import Model
+from skdyn.nems.wiring import first
+from skdyn.plotting.filters import layers_alone, linear_filter, linear_part, static_part
+from skdyn.plotting.responses import plot_filters, plot_nonlinearity, plot_predictions
+from skdyn.plotting.training import TrainingDisplay
+from skdyn.sessions import check_sessions, container_of
+
+# What is drawn of many filters or outputs, and of a long recording, unless more is asked for.
+MOST_OUTPUTS, MOST_SAMPLES = 4, 500
+
+
+class NEMSDisplay:
+    """
+    What an encoding model has learned: its filters, its nonlinearity, its prediction, its loss.
+
+    Build it with :meth:`from_estimator`; the picture can be drawn again with :meth:`plot`.
+
+    Parameters
+    ----------
+    prediction : array-like of shape (n_samples,) or (n_samples, n_outputs)
+        What the model says.
+    response : array-like of the same shape, default=None
+        What was measured; with None there is no picture of the prediction.
+    filters : array-like of shape (n_lags, n_channels, n_filters), default=None
+        Impulse responses, as from :func:`linear_filter`.
+    lags : array-like of int of shape (n_lags,), default=None
+        Lags of `filters` in samples; with None they count from 0.
+    nonlinearity : callable, default=None
+        What the layers at the end do to each output by itself: from an array (n_points, n_outputs)
+        to such an array.
+    inputs : array-like of shape (n_samples, n_outputs), default=None
+        What goes into `nonlinearity`.
+    loss : array-like of shape (n_iter,), default=None
+        Loss after each iteration.
+
+    Attributes
+    ----------
+    prediction, response, filters, lags, nonlinearity, inputs, loss : ndarray, callable or None
+        As given.
+    figure_ : Figure or SubFigure
+        What holds the picture.
+    ax_ : ndarray of Axes
+        All panels: filters, nonlinearities, loss, predictions.
+    filter_ax_, nonlinearity_ax_, loss_ax_, prediction_ax_ : ndarray of Axes
+        The same by what they show; empty where there is nothing to show.
+
+    See Also
+    --------
+    plot_filters, plot_nonlinearity, plot_predictions, TrainingDisplay : The pictures one by one.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skdyn.nems import Model, from_keywords
+    >>> from skdyn.plotting import NEMSDisplay
+    >>> rng = np.random.default_rng(0)
+    >>> stimulus = rng.standard_normal((300, 4))
+    >>> response = np.maximum(stimulus[:, 1] - stimulus[:, 2], 0)
+    >>> model = Model(from_keywords("wc.4x1-fir.3x1-lvl.1-relu.1"))
+    >>> fitted = model.fit(stimulus, response, verbose=0)
+    >>> display = NEMSDisplay.from_estimator(fitted, stimulus, response, sampling_frequency=100)
+    >>> display.filters.shape
+    (3, 4, 1)
+    """
+
+    def __init__(
+        self,
+        *,
+        prediction,
+        response=None,
+        filters=None,
+        lags=None,
+        nonlinearity=None,
+        inputs=None,
+        loss=None,
+    ):
+        self.prediction, self.response = _as_columns(prediction), _as_columns(response)
+        self.filters, self.lags = filters, lags
+        self.nonlinearity, self.inputs = nonlinearity, inputs
+        self.loss = None if loss is None else np.array(loss, dtype=float)
+        if self.response is not None and self.response.shape != self.prediction.shape:
+            raise ValueError(
+                f"got a response of shape {self.response.shape}, expected that of the prediction, "
+                f"{self.prediction.shape}; pass a number for each"
+            )
+
+    @classmethod
+    def from_estimator(cls, estimator, X, y=None, *, sessions=None, ax=None, fig=None, **options):
+        """
+        Draw a fitted estimator or model, and how it does on some data.
+
+        Parameters
+        ----------
+        estimator : estimator or skdyn.nems.Model
+            An estimator that is fitted, with `model_`, `history_` and `predict`; or a model.
+        X : array-like of shape (n_samples, n_channels), list of such, or dict of such
+            Stimulus. A list, or an array with an axis of sessions in front, holds several, between
+            which no history goes. A dict, of arrays by name, is for a model only.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
+            Response, in sessions if the stimulus is.
+        sessions : array-like of shape (n_samples,), default=None
+            A session label per row of `X`, passed on to `predict`; for an estimator only.
+        ax, fig, **options : object
+            As in :meth:`plot`.
+
+        Returns
+        -------
+        NEMSDisplay
+            The display, drawn.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            If the estimator is not fitted.
+        """
+        if isinstance(estimator, Model):
+            if sessions is not None:
+                raise ValueError("got sessions with a Model, expected none; pass a list as X")
+            model, results = estimator, estimator.results
+            history = {"loss": [] if results is None else results.history}
+            parts = [X] if container_of(X) == "array" else list(X)
+            prediction = _joined([model.predict(part) for part in parts])
+        else:
+            check_is_fitted(estimator, "model_")
+            model, history = estimator.model_, getattr(estimator, "history_", {"loss": []})
+            parts = check_sessions(estimator, X, sessions, reset=False).arrays
+            named = {} if sessions is None else {"sessions": sessions}
+            prediction = estimator.predict(X, **named)
+            prediction = prediction if container_of(X) == "array" else _joined(prediction)
+        display = cls(
+            prediction=prediction,
+            response=y if y is None or container_of(X) == "array" else _joined(y),
+            loss=history["loss"],
+            **_parts_of(model, parts),
+        )
+        return display.plot(ax=ax, fig=fig, **options)
+
+    def plot(
+        self,
+        ax=None,
+        *,
+        fig=None,
+        outputs=None,
+        sampling_frequency=None,
+        start=0,
+        n_samples=MOST_SAMPLES,
+        channel_names=None,
+        frequencies=None,
+        output_names=None,
+    ):
+        """
+        Draw what there is.
+
+        Parameters
+        ----------
+        ax : sequence of Axes, default=None
+            Where to draw, in the order of `ax_`; not together with `fig`.
+        fig : Figure or SubFigure, default=None
+            Where to make the panels; with None a new figure.
+        outputs : list of int, default=None
+            Outputs that are drawn; with None the first four. If there are not as many filters as
+            outputs, the first four filters are.
+        sampling_frequency : float, default=None
+            In Hz; lags and times are then in ms and s. With None they count samples.
+        start, n_samples : int, default=0, 500
+            Row that the prediction begins with, and how many rows are drawn; None for all. The
+            correlation and the measured means are those of all rows.
+        channel_names, frequencies : sequence, default=None
+            What the channels of the stimulus are, as in :func:`plot_filters`.
+        output_names : list of str, default=None
+            A name for each output that is drawn; with None their indices.
+
+        Returns
+        -------
+        NEMSDisplay
+            The display itself.
+        """
+        n_outputs = self.prediction.shape[1]
+        outputs = self._chosen(outputs)
+        paired = self.filters is not None and self.filters.shape[2] == n_outputs
+        shown = outputs if paired else range(self._n_filters)[:MOST_OUTPUTS]
+        self._make_panels(len(shown) if self._n_filters else 0, len(outputs), ax, fig)
+        names = output_names if output_names is not None else [f"Output {k}" for k in outputs]
+        titles = names if n_outputs > 1 else None
+        if len(self.filter_ax_):
+            plot_filters(
+                self.filters[:, :, list(shown)],
+                lags=self.lags,
+                sampling_frequency=sampling_frequency,
+                channel_names=channel_names,
+                frequencies=frequencies,
+                titles=titles if paired else [f"Filter {k}" for k in shown],
+                ax=self.filter_ax_,
+            )
+        if len(self.nonlinearity_ax_):
+            # Below filters of the same outputs, these have their names already.
+            named = paired and len(self.filter_ax_) and ax is None
+            self._draw_nonlinearity(outputs, None if named else titles)
+        if len(self.loss_ax_):
+            TrainingDisplay(history={"loss": self.loss}, step="Iteration").plot(self.loss_ax_)
+        if len(self.prediction_ax_):
+            plot_predictions(
+                self.response[:, outputs],
+                self.prediction[:, outputs],
+                sampling_frequency=sampling_frequency,
+                start=start,
+                n_samples=n_samples,
+                output_names=names if n_outputs > 1 else output_names,
+                ax=self.prediction_ax_,
+            )
+        return self
+
+    @property
+    def _n_filters(self):
+        return 0 if self.filters is None else self.filters.shape[2]
+
+    def _chosen(self, outputs):
+        n_outputs = self.prediction.shape[1]
+        chosen = list(range(n_outputs)[:MOST_OUTPUTS] if outputs is None else outputs)
+        if not chosen or not all(one in range(n_outputs) for one in chosen):
+            raise ValueError(
+                f"got outputs={outputs!r}, expected some of range({n_outputs}); pass their indices"
+            )
+        return chosen
+
+    def _draw_nonlinearity(self, outputs, titles):
+        n_outputs = self.prediction.shape[1]
+
+        def curves(grid):
+            given = np.zeros((len(grid), n_outputs))
+            given[:, outputs] = grid
+            return self.nonlinearity(given)[:, outputs]
+
+        plot_nonlinearity(
+            curves,
+            self.inputs[:, outputs],
+            None if self.response is None else self.response[:, outputs],
+            titles=titles,
+            xlabel="Input of the nonlinearity",
+            ax=self.nonlinearity_ax_,
+        )
+
+    def _make_panels(self, n_filters, n_outputs, ax, fig):
+        counts = [
+            n_filters,
+            n_outputs if self.nonlinearity is not None else 0,
+            int(self.loss is not None and np.isfinite(self.loss).any()),
+            n_outputs if self.response is not None else 0,
+        ]
+        if ax is None:
+            self.figure_, self.ax_ = _lay_out(counts, fig)
+        else:
+            self.figure_, self.ax_ = panels(sum(counts), ax, fig, None)
+        parts = np.split(self.ax_, np.cumsum(counts)[:-1])
+        self.filter_ax_, self.nonlinearity_ax_, self.loss_ax_, self.prediction_ax_ = parts
+
+
+def _as_columns(values):
+    if values is None:
+        return None
+    array = np.array(values, dtype=float)
+    return array[:, None] if array.ndim == 1 else array
+
+
+def _joined(sessions):
+    return np.concatenate([np.reshape(one, (len(one), -1)) for one in sessions])
+
+
+def _parts_of(model, sessions):
+    """Find the filters and the nonlinearity of a model, and what goes into the latter."""
+    stages = [_stages(model, one) for one in sessions]
+    stimulus, n_layers = stages[0][0], len(model.layers)
+    n_before = static_part(model, stages[0])
+    found = {}
+    if np.ndim(stimulus) == 2:
+        begin, end = linear_part(model, stimulus.shape[1])
+        if begin < min(end, n_before):
+            found["filters"], found["lags"] = linear_filter(model, stimulus.shape[1])
+    if n_before < n_layers:
+        found["nonlinearity"] = layers_alone(model, n_before, n_layers).predict
+        found["inputs"] = np.concatenate([stage[n_before] for stage in stages])
+    return found
+
+
+def _stages(model, session):
+    """What goes into each layer, and what comes out of the last."""
+    data = model.check_data(session)
+    name = model.layers[0].input
+    stages = [data[name] if isinstance(name, str) else first(data)]
+    stages.extend(data["output"] for _ in model.steps(data))
+    return stages
+
+
+def _lay_out(counts, fig):
+    """Filters, nonlinearities and loss above, predictions below."""
+    n_filters, n_curves, n_losses, n_rows = counts
+    if not sum(counts):
+        raise ValueError("got nothing to draw, expected filters or a response; pass y")
+    n_across = max(n_filters, n_curves)
+    n_blocks = 1 if n_across <= 1 else bool(n_filters) + bool(n_curves)
+    n_columns = sum(counts[:3]) if n_across <= 1 else n_across + n_losses
+    heights = [2.4 * n_blocks] * bool(n_columns) + [0.6 + 0.9 * n_rows] * bool(n_rows)
+    if fig is None:
+        import matplotlib.pyplot as plt
+
+        width = max(9.0, min(2.2 * n_columns, 12.0))
+        fig = plt.figure(figsize=(width, sum(heights)), layout="constrained")
+    parts = fig.add_gridspec(len(heights), 1, height_ratios=heights)
+    places = []
+    if n_columns:
+        top = parts[0].subgridspec(n_blocks, n_columns, wspace=0.12, hspace=0.06)
+        if n_across <= 1:
+            places += [top[0, column] for column in range(n_columns)]
+        else:
+            places += [top[0, column] for column in range(n_filters)]
+            places += [top[-1, column] for column in range(n_curves)]
+            places += [top[:, -1]] * n_losses
+    if n_rows:
+        places += list(parts[-1].subgridspec(n_rows, 1))
+    return fig, np.array([fig.add_subplot(place) for place in places], dtype=object)

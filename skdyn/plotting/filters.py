@@ -1,0 +1,180 @@
+"""What a model does to a stimulus, found by asking its layers: they are evaluated, not read."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from skdyn._drawing import check_count
+from skdyn.nems import Model
+
+# Sizes of what layers are tried on: what bends only small or only large numbers is found, too.
+SCALES = (1e-3, 1.0, 1e3, 1e6)
+# Relative to the largest number, what counts as rounding.
+ROUNDING = 1e-9
+# The same for what is left of an impulse.
+SILENCE = 1e-12
+# Rows of such a trial, and rows after which a response has to have ended.
+N_TRIED, MOST_ROWS = 64, 4096
+
+
+def linear_filter(model, n_channels, *, n_lags=None):
+    """
+    Impulse responses of the linear layers that a model begins with, as one filter.
+
+    Channel weights, filters and weights again are linear together: what they give is the sum of
+    all channels at all lags, each times a number. Those numbers are found by giving the layers a
+    one in each channel by itself. Constants that are added on the way are left out.
+
+    Parameters
+    ----------
+    model : skdyn.nems.Model
+        The model. Layers that bend each channel by itself may come first, as a logarithm that
+        compresses does; the filter is then one of what they give.
+    n_channels : int
+        Channels of the stimulus.
+    n_lags : int, default=None
+        How many lags from the present on; with None as many as the layers reach back.
+
+    Returns
+    -------
+    filters : ndarray of shape (n_lags, n_channels, n_outputs)
+        What each channel adds to each output of the last of these layers, per unit.
+    lags : ndarray of int of shape (n_lags,)
+        How many samples the stimulus is earlier than the output: 0, 1, 2 and so on. Where a layer
+        looks ahead they begin below 0.
+
+    Raises
+    ------
+    ValueError
+        If no layer is linear, or the response does not end and `n_lags` is not given.
+
+    Notes
+    -----
+    A layer counts as linear if it takes what came out of the one before, gives a row for each
+    row, and sums of inputs give sums of outputs. How far the layers reach is tried with values
+    drawn from the priors as well, so that a filter that ends with zeros keeps its length.
+
+    Examples
+    --------
+    >>> from skdyn.nems import Model, from_keywords
+    >>> from skdyn.plotting import linear_filter
+    >>> model = Model(from_keywords("wc.3x1-fir.2x1-relu.1"))
+    >>> model.set_parameter_values(
+    ...     {"wc": {"coefficients": [[1], [0], [-1]]}, "fir": {"coefficients": [[1], [0.5]]}}
+    ... )
+    >>> filters, lags = linear_filter(model, 3)
+    >>> filters[:, :, 0]
+    array([[ 1. ,  0. , -1. ],
+           [ 0.5,  0. , -0.5]])
+    >>> lags
+    array([0, 1])
+    """
+    begin, end = linear_part(model, n_channels)
+    if begin == end:
+        names = [layer.name for layer in model.layers]
+        raise ValueError(
+            f"got a model of the layers {names}, expected linear ones at its beginning; plot the "
+            "parameters of its layers with plot_filters or plot_matrices"
+        )
+    part = layers_alone(model, begin, end)
+    found = [_reach(one, n_channels) for one in (part, part.sample_from_priors(random_state=0))]
+    n_future, n_past = (max(reach) for reach in zip(*found, strict=True))
+    if n_lags is None and n_past >= MOST_ROWS:
+        raise ValueError(
+            f"got layers whose response has not ended after {MOST_ROWS} rows, expected it to end; "
+            "pass n_lags"
+        )
+    n_lags = n_past + 1 if n_lags is None else check_count(n_lags, "n_lags")
+    impulses = np.zeros((n_channels, n_future + n_lags, n_channels))
+    impulses[range(n_channels), n_future, range(n_channels)] = 1
+    rest = part.predict(impulses[0] * 0)
+    responses = np.stack([part.predict(impulse) - rest for impulse in impulses], axis=1)
+    filters = responses.reshape(n_future + n_lags, n_channels, -1)
+    return filters, np.arange(-n_future, n_lags)
+
+
+def linear_part(model, n_channels):
+    """Find the first run of linear layers; what bends each channel by itself may come first."""
+    begin = 0
+    values = np.random.RandomState(0).standard_normal((N_TRIED, n_channels))
+    for number, layer in enumerate(model.layers):
+        if not _is_plain(layer, first=number == 0):
+            return begin, number
+        alone = layers_alone(model, number, number + 1)
+        # With other values too: a power is a line where its exponent is 0 or 1.
+        other = alone.sample_from_priors(random_state=0)
+        if not all(_is_linear(one, values.shape[1:]) for one in (alone, other)):
+            if begin < number or not _is_static(alone, values.shape[1:]):
+                return begin, number
+            begin = number + 1
+        values = alone.predict(values)
+    return begin, len(model.layers)
+
+
+def static_part(model, inputs):
+    """Find where the last run of layers that bend each channel by itself begins."""
+    begin = len(model.layers)
+    for number in reversed(range(len(model.layers))):
+        given = inputs[number]
+        plain = _is_plain(model.layers[number], first=number == 0) and np.ndim(given) == 2
+        if not plain or not _is_static(layers_alone(model, number, number + 1), given.shape[1:]):
+            break
+        begin = number
+    return begin
+
+
+def layers_alone(model, begin, end):
+    """Make a model of copies of some layers that follow each other."""
+    layers = [layer.copy() for layer in model.layers[begin:end]]
+    layers[0].input = None
+    return Model(layers)
+
+
+def _is_plain(layer, *, first):
+    # What the first layer takes is the stimulus, whatever it is called.
+    named = not isinstance(layer.input, str) if first else True
+    return not (layer.input is not None and named) and not getattr(layer, "state_arg", None)
+
+
+def _is_linear(alone, shape):
+    rng = np.random.RandomState(0)
+    for scale in SCALES:
+        one, other = scale * rng.standard_normal((2, N_TRIED, *shape))
+        # What cannot be computed, such as a logarithm of less than zero, is not linear.
+        with np.errstate(all="ignore"):
+            parts = [alone.predict(given) for given in (one, other, one + other, 0 * one)]
+        if isinstance(parts[0], list) or len(parts[0]) != N_TRIED:
+            return False
+        error = np.abs(parts[2] + parts[3] - parts[0] - parts[1]).max()
+        if not error <= ROUNDING * max(np.abs(part).max() for part in parts):
+            return False
+    return True
+
+
+def _is_static(alone, shape):
+    """Tell whether order does not matter, and each channel goes its own way."""
+    given = np.random.RandomState(0).standard_normal((N_TRIED, *shape))
+    other = given.copy()
+    other[:, 0] += 1
+    with np.errstate(all="ignore"):
+        output, backwards, changed = (alone.predict(one) for one in (given, given[::-1], other))
+    if np.shape(output) != given.shape:
+        return False
+    pairs = [(output[::-1], backwards), (output[:, 1:], changed[:, 1:])]
+    return all(np.allclose(*pair, rtol=ROUNDING, atol=0, equal_nan=True) for pair in pairs)
+
+
+def _reach(part, n_channels):
+    """How many rows before and after an impulse are not as they are without it."""
+    weights = np.random.RandomState(0).standard_normal(n_channels)
+    n_rows, n_future, n_past = 16, 0, MOST_ROWS
+    while n_rows < MOST_ROWS and 2 * max(n_future, n_past) > n_rows:
+        n_rows *= 4
+        impulse = np.zeros((2 * n_rows + 1, n_channels))
+        impulse[n_rows] = weights
+        changed = np.abs(part.predict(impulse) - part.predict(0 * impulse))
+        changed = changed.reshape(len(impulse), -1).max(axis=1)
+        rows = np.flatnonzero(changed > SILENCE * changed.max())
+        n_future = n_rows - int(min(rows, default=n_rows))
+        n_past = int(max(rows, default=n_rows)) - n_rows
+    return n_future, n_past if 2 * n_past <= n_rows else MOST_ROWS

@@ -1,0 +1,218 @@
+"""Pictures of modes: what they are, and how they are mixed over time."""
+
+from __future__ import annotations
+
+import numpy as np
+from sklearn.utils.validation import check_is_fitted
+
+from skdyn._drawing import (
+    INK,
+    TICK_SIZE,
+    as_arrays,
+    as_stack,
+    color_limits,
+    correlation_matrices,
+    draw_bar,
+    draw_colorbar,
+    draw_images,
+    draw_mode_key,
+    draw_rows,
+    draw_stack,
+    matrix_panels,
+    mode_palette,
+    panels,
+)
+
+
+def plot_alpha(
+    *alphas,
+    sampling_frequency=None,
+    n_samples=None,
+    labels=None,
+    mode_labels=None,
+    ax=None,
+    fig=None,
+):
+    """
+    Draw mixing coefficients over time, stacked: a panel per array, on one time axis.
+
+    Parameters
+    ----------
+    *alphas : array-like of shape (n_samples, n_modes)
+        Non-negative mixing coefficients, one session each. A list of sessions is refused:
+        pass ``*sessions`` for a panel each, or concatenate them.
+    sampling_frequency : float, default=None
+        In Hz; the time axis is then in seconds. With None it counts samples.
+    n_samples : int, default=None
+        Draw the first `n_samples` rows; with None all.
+    labels : list of str, default=None
+        A title per panel.
+    mode_labels : list of str, default=None
+        Names in the key; with None the column indices, from 0.
+    ax : Axes or sequence of Axes, default=None
+        Where to draw, one per array; not together with `fig`.
+    fig : Figure or SubFigure, default=None
+        Where to make the panels; with None a new figure.
+
+    Returns
+    -------
+    fig, axes : Figure or SubFigure, and ndarray of Axes of shape (n_alphas,)
+        What holds the panels, and the panels.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skdyn.plotting import plot_alpha
+    >>> alpha = np.random.default_rng(0).dirichlet(np.ones(6), size=200)
+    >>> fig, axes = plot_alpha(alpha, sampling_frequency=100)
+    """
+    courses = as_arrays(alphas, "plot_alpha", "n_modes", finite=True)
+    if any((course < 0).any() for course in courses):
+        lowest = min(course.min() for course in courses)
+        raise ValueError(
+            f"got a mixing coefficient of {lowest:.3g}, expected none below 0; "
+            "plot signed courses with plot_separate_time_series"
+        )
+    n_modes = max(course.shape[1] for course in courses)
+    colors = mode_palette(n_modes)
+    height = max(0.7 + 1.5 * len(courses), 0.17 * n_modes + 0.6)
+    fig, axes = panels(len(courses), ax, fig, (7.5, height), sharex=True)
+    times = draw_rows(axes, courses, n_samples, sampling_frequency, labels)
+    for panel, course, time in zip(axes, courses, times, strict=True):
+        draw_stack(panel, time, course[: len(time)], colors)
+    draw_mode_key(fig, axes, colors, mode_labels)
+    return fig, axes
+
+
+class ModesDisplay:
+    """
+    What the modes are: covariance, mean and share of each.
+
+    Build it with :meth:`from_estimator`; the picture can be drawn again with :meth:`plot`.
+
+    Parameters
+    ----------
+    covariances : array-like of shape (n_modes, n_channels, n_channels)
+        Covariance of each mode.
+    means : array-like of shape (n_modes, n_channels), default=None
+        Mean of each mode; drawn as a strip beside the matrix unless all are 0.
+    weights : array-like of shape (n_modes,), default=None
+        Mean mixing coefficient of each mode, for the titles.
+
+    Attributes
+    ----------
+    covariances, means, weights : ndarray or None
+        Copies of what was given.
+    figure_ : Figure or SubFigure
+        What holds the picture.
+    ax_ : ndarray of Axes of shape (n_modes,)
+        A panel per mode.
+    images_, mean_images_ : list of AxesImage
+        The matrices, and the strips of means; none of these when all means are 0.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skdyn.plotting import ModesDisplay
+    >>> covariances = np.stack([np.eye(5), np.eye(5) + 1])
+    >>> display = ModesDisplay(covariances=covariances, weights=[0.75, 0.25]).plot()
+    >>> len(display.images_)
+    2
+    """
+
+    def __init__(self, *, covariances, means=None, weights=None):
+        self.covariances = np.array(covariances, dtype=float)
+        self.means = None if means is None else np.array(means, dtype=float)
+        self.weights = None if weights is None else np.array(weights, dtype=float)
+
+    @classmethod
+    def from_estimator(
+        cls, estimator, X=None, *, sessions=None, correlations=True, ax=None, fig=None
+    ):
+        """
+        Draw the modes of a fitted estimator.
+
+        Parameters
+        ----------
+        estimator : estimator
+            Fitted, with `means_` and `covariances_`, and `transform` if `X` is given.
+        X : array-like of shape (n_samples, n_channels) or list of such, default=None
+            Recordings; their mean mixing coefficients go into the titles.
+        sessions : array-like of shape (n_samples,), default=None
+            A session label per row of `X`, passed on to `transform`.
+        correlations, ax, fig : object
+            As in :meth:`plot`.
+
+        Returns
+        -------
+        ModesDisplay
+            The display, drawn.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            If the estimator is not fitted.
+        """
+        check_is_fitted(estimator, ["means_", "covariances_"])
+        if X is None and sessions is not None:
+            raise ValueError("got sessions without X, expected both; pass X, or neither")
+        weights = None
+        if X is not None:
+            keywords = {} if sessions is None else {"sessions": sessions}
+            alpha = estimator.transform(X, **keywords)
+            parts = alpha if isinstance(alpha, list) else [alpha]
+            n_modes = len(estimator.covariances_)
+            weights = np.concatenate([np.reshape(part, (-1, n_modes)) for part in parts]).mean(0)
+        modes = {"covariances": estimator.covariances_, "means": estimator.means_}
+        return cls(**modes, weights=weights).plot(correlations=correlations, ax=ax, fig=fig)
+
+    def plot(self, ax=None, *, correlations=True, fig=None):
+        """
+        Draw the modes.
+
+        Parameters
+        ----------
+        ax : Axes or sequence of Axes, default=None
+            Where to draw, one per mode; not together with `fig`.
+        correlations : bool, default=True
+            Draw correlations, their diagonal left out, and say the mean variance over channels
+            in the title: structure stays readable when few channels or modes hold most of the
+            variance. With False the covariances as they are.
+        fig : Figure or SubFigure, default=None
+            Where to make the panels; with None a new figure.
+
+        Returns
+        -------
+        ModesDisplay
+            The display itself.
+        """
+        stack = as_stack(self.covariances)
+        shown = correlation_matrices(stack) if correlations else stack
+        self.figure_, self.ax_ = matrix_panels(len(stack), None, ax, fig)
+        low, high = color_limits(shown, None, None)
+        self.images_ = draw_images(self.ax_, shown, "RdBu_r", low, high)
+        label = "Correlation" if correlations else "Covariance"
+        draw_colorbar(self.figure_, self.ax_, self.images_[0], shown, label)
+        self.mean_images_ = self._draw_means()
+        self._draw_titles(np.trace(stack, axis1=1, axis2=2) / stack.shape[1], correlations)
+        return self
+
+    def _draw_means(self):
+        if self.means is None or not self.means.any():
+            return []
+        strips = [panel.inset_axes([1.03, 0, 0.06, 1]) for panel in self.ax_]
+        low, high = color_limits(self.means, None, None)
+        images = draw_images(strips, self.means[:, :, None], "PuOr_r", low, high)
+        for strip in strips:
+            strip.set(xticks=[], yticks=[], aspect="auto")
+        draw_colorbar(self.figure_, self.ax_, images[0], self.means, "Mean")
+        return images
+
+    def _draw_titles(self, variances, correlations):
+        colors = mode_palette(len(variances))
+        for mode, (panel, color) in enumerate(zip(self.ax_, colors, strict=True)):
+            weight = "" if self.weights is None else f", weight {self.weights[mode]:.2f}"
+            variance = f"\nvariance {variances[mode]:.2g}" if correlations else ""
+            title = f"Mode {mode}{weight}{variance}"
+            panel.set_title(title, size=TICK_SIZE, color=INK, pad=7, linespacing=1.3)
+            draw_bar(panel, color)

@@ -1,0 +1,388 @@
+"""Pictures of how a response follows from a stimulus: filters, nonlinearities, predictions."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from skdyn._drawing import (
+    INK,
+    LABEL_SIZE,
+    PALETTE,
+    TICK_SIZE,
+    check_count,
+    check_names,
+    check_rate,
+    color_limits,
+    draw_colorbar,
+    draw_images,
+    draw_legend,
+    draw_rows,
+    grid_edges,
+    panels,
+    tidy,
+)
+from skdyn.metrics import correlation_score
+
+# Points of a curve, and the most channels of which each has its name beside it.
+N_POINTS, MOST_NAMES = 200, 12
+# Colours of what was measured and of what the model says.
+MEASURED, PREDICTED = "0.7", PALETTE[0]
+
+
+def plot_filters(
+    filters,
+    *,
+    lags=None,
+    sampling_frequency=None,
+    channel_names=None,
+    frequencies=None,
+    titles=None,
+    vmin=None,
+    vmax=None,
+    cmap="RdBu_r",
+    colorbar=True,
+    colorbar_label="Weight",
+    n_columns=None,
+    ax=None,
+    fig=None,
+):
+    """
+    Draw filters over lag and channel, a panel each, on one colour scale.
+
+    Parameters
+    ----------
+    filters : array-like of shape (n_lags, n_channels) or (n_lags, n_channels, n_filters)
+        Weights, such as :func:`linear_filter` gives. Channel 0 is drawn at the bottom.
+    lags : array-like of int of shape (n_lags,), default=None
+        Lags of the rows in samples, each one more than the one before; with None they count from
+        0, the present.
+    sampling_frequency : float, default=None
+        In Hz; lags are then in ms, or in s if there is one of a second or more. With None they
+        count samples.
+    channel_names : list of str, default=None
+        A name per channel; of more than 12 some are written.
+    frequencies : array-like of shape (n_channels,), default=None
+        What each channel stands for, in Hz; not together with `channel_names`.
+    titles : list of str, default=None
+        One per filter.
+    vmin, vmax : float, default=None
+        Ends of the colour scale, as in :func:`plot_matrices`: by default symmetric about 0.
+    cmap : str or Colormap, default="RdBu_r"
+        Colour map; the default is white at the middle of the scale.
+    colorbar : bool, default=True
+        Whether to draw the colour bar.
+    colorbar_label : str, default="Weight"
+        What the colours stand for, with the unit.
+    n_columns : int, default=None
+        Panels in a row; with None up to four.
+    ax : Axes or sequence of Axes, default=None
+        Where to draw, one per filter; not together with `fig`.
+    fig : Figure or SubFigure, default=None
+        Where to make the panels; with None a new figure.
+
+    Returns
+    -------
+    fig, axes : Figure or SubFigure, and ndarray of Axes of shape (n_filters,)
+        What holds the panels, and the panels.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skdyn.plotting import plot_filters
+    >>> filters = np.random.default_rng(0).standard_normal((15, 18))
+    >>> fig, axes = plot_filters(filters, sampling_frequency=100)
+    """
+    stack = _check_filters(filters)
+    n_filters, n_lags, n_channels = stack.shape
+    lags = _check_lags(lags, n_lags)
+    names, channel_label = _check_channels(channel_names, frequencies, n_channels)
+    check_names(titles, n_filters, "titles")
+    vmin, vmax = color_limits(stack, vmin, vmax)
+    step, unit = check_rate(sampling_frequency), "samples"
+    if sampling_frequency is not None:
+        in_seconds = np.abs(lags).max() * step >= 1
+        step, unit = (step, "s") if in_seconds else (1000 * step, "ms")
+    fig, axes = _grid(n_filters, n_columns, ax, fig)
+    images = draw_images(axes, stack.transpose(0, 2, 1), cmap, vmin, vmax, origin="lower")
+    sides = (lags[0] - 0.5) * step, (lags[-1] + 0.5) * step
+    for panel, image, (bottom, left) in zip(axes, images, grid_edges(axes), strict=True):
+        image.set_extent((*sides, -0.5, n_channels - 0.5))
+        panel.set(aspect="auto", xlim=sides, ylim=(-0.5, n_channels - 0.5))
+        _tick_lags(panel, integer=sampling_frequency is None)
+        panel.set_yticks(list(names), labels=list(names.values()))
+        panel.tick_params(labelbottom=bottom, labelleft=left)
+        panel.set_xlabel(f"Lag ({unit})" if bottom else "", size=LABEL_SIZE, color=INK)
+        panel.set_ylabel(channel_label if left else "", size=LABEL_SIZE, color=INK)
+    _draw_titles(axes, titles)
+    if colorbar:
+        draw_colorbar(fig, axes, images[0], stack, colorbar_label)
+    return fig, axes
+
+
+def plot_nonlinearity(
+    nonlinearity,
+    inputs,
+    response=None,
+    *,
+    n_bins=20,
+    titles=None,
+    xlabel="Input",
+    ylabel="Response",
+    n_columns=None,
+    ax=None,
+    fig=None,
+):
+    """
+    Draw what bends each channel by itself as a curve, a panel per channel, over its data.
+
+    Parameters
+    ----------
+    nonlinearity : callable
+        From an array (n_points, n_channels) to such an array: the `evaluate` of a layer.
+    inputs : array-like of shape (n_samples,) or (n_samples, n_channels)
+        What goes into it; the curve is drawn over their range.
+    response : array-like of shape (n_samples,) or (n_samples, n_channels), default=None
+        What was measured. Its mean is drawn, with the standard error, in bins of the input, of
+        which each holds as many samples. Rows with NaN do not count.
+    n_bins : int, default=20
+        How many bins.
+    titles : list of str, default=None
+        One per channel.
+    xlabel, ylabel : str, default="Input", "Response"
+        What the axes are, with the unit.
+    n_columns : int, default=None
+        Panels in a row; with None up to four.
+    ax : Axes or sequence of Axes, default=None
+        Where to draw, one per channel; not together with `fig`.
+    fig : Figure or SubFigure, default=None
+        Where to make the panels; with None a new figure.
+
+    Returns
+    -------
+    fig, axes : Figure or SubFigure, and ndarray of Axes of shape (n_channels,)
+        What holds the panels, and the panels.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skdyn.plotting import plot_nonlinearity
+    >>> rng = np.random.default_rng(0)
+    >>> inputs = rng.standard_normal(1000)
+    >>> response = rng.poisson(np.exp(inputs))
+    >>> fig, axes = plot_nonlinearity(np.exp, inputs, response, ylabel="Spikes per bin")
+    """
+    inputs = _rows(inputs, "inputs")
+    if not np.isfinite(inputs).all():
+        raise ValueError("got inputs with NaN or inf, expected finite numbers; remove those rows")
+    measured = None if response is None else _like(response, inputs, "response")
+    check_count(n_bins, "n_bins")
+    n_channels = inputs.shape[1]
+    check_names(titles, n_channels, "titles")
+    grid = np.linspace(inputs.min(axis=0), inputs.max(axis=0), N_POINTS)
+    curves = _like(nonlinearity(grid), grid, "an output of the nonlinearity")
+    fig, axes = _grid(n_channels, n_columns, ax, fig)
+    for channel, (panel, (bottom, left)) in enumerate(zip(axes, grid_edges(axes), strict=True)):
+        tidy(panel)
+        if measured is not None:
+            center, mean, error = _binned_means(inputs[:, channel], measured[:, channel], n_bins)
+            style = {"color": MEASURED, "fmt": "o", "ms": 3.5, "elinewidth": 0.8}
+            panel.errorbar(center, mean, error, label="Measured", **style)
+        style = {"color": PREDICTED, "lw": 1.8, "zorder": 3, "label": "Model"}
+        panel.plot(grid[:, channel], curves[:, channel], **style)
+        panel.xaxis.get_major_locator().set_params(nbins=5)
+        panel.yaxis.get_major_locator().set_params(nbins=5)
+        panel.set_xlabel(xlabel if bottom else "", size=LABEL_SIZE, color=INK)
+        panel.set_ylabel(ylabel if left else "", size=LABEL_SIZE, color=INK)
+    if measured is not None:
+        axes[0].legend(frameon=False, fontsize=TICK_SIZE, labelcolor=INK)
+    _draw_titles(axes, titles)
+    return fig, axes
+
+
+def plot_predictions(
+    response,
+    prediction,
+    *,
+    sampling_frequency=None,
+    start=0,
+    n_samples=None,
+    labels=("Response", "Prediction"),
+    output_names=None,
+    ax=None,
+    fig=None,
+):
+    """
+    Draw a response and its prediction over time, a row per output, with their correlation.
+
+    Parameters
+    ----------
+    response : array-like of shape (n_samples,) or (n_samples, n_outputs)
+        What was measured. NaN leaves a gap.
+    prediction : array-like of shape (n_samples,) or (n_samples, n_outputs)
+        What a model says.
+    sampling_frequency : float, default=None
+        In Hz; the time axis is then in seconds. With None it counts samples.
+    start : int, default=0
+        Row that the picture begins with.
+    n_samples : int, default=None
+        How many rows are drawn; with None all that follow.
+    labels : sequence of two str, default=("Response", "Prediction")
+        Names in the legend.
+    output_names : list of str, default=None
+        A name per row. With None "Response" for one output, and the column indices, from 0, for
+        several.
+    ax : Axes or sequence of Axes, default=None
+        Where to draw, one per output; not together with `fig`.
+    fig : Figure or SubFigure, default=None
+        Where to make the rows; with None a new figure.
+
+    Returns
+    -------
+    fig, axes : Figure or SubFigure, and ndarray of Axes of shape (n_outputs,)
+        What holds the rows, and the rows. Above each is Pearson's correlation over all samples
+        that were given, those that are not drawn too.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skdyn.plotting import plot_predictions
+    >>> prediction = np.sin(np.arange(1000) / 20)
+    >>> response = prediction + 0.5 * np.random.default_rng(0).standard_normal(1000)
+    >>> fig, axes = plot_predictions(response, prediction, sampling_frequency=100, n_samples=300)
+    >>> axes[0].get_title(loc="left")
+    'r = 0.83'
+    """
+    predicted = _rows(prediction, "a prediction")
+    measured = _like(response, predicted, "response")
+    if isinstance(start, bool) or start not in range(len(predicted)):
+        raise ValueError(
+            f"got start={start!r}, expected a row of the {len(predicted)}, from 0; pass one of them"
+        )
+    n_outputs = predicted.shape[1]
+    check_names(labels, 2, "labels")
+    names = check_names(output_names, n_outputs, "output_names")
+    names = names or (range(n_outputs) if n_outputs > 1 else ["Response"])
+    fig, axes = panels(n_outputs, ax, fig, (7.5, 1.0 + 1.15 * n_outputs), sharex=True)
+    shown = [values[start:] for values in (measured, predicted)]
+    times = draw_rows(axes, shown, n_samples, sampling_frequency, None, start=start)
+    edges = grid_edges(axes)
+    for output, (panel, name, (bottom, _)) in enumerate(zip(axes, names, edges, strict=True)):
+        styles = [{"color": MEASURED, "lw": 2.4}, {"color": PREDICTED, "lw": 1.1}]
+        for time, values, label, style in zip(times, shown, labels, styles, strict=True):
+            panel.plot(time, values[: len(time), output], label=label, **style)
+        panel.yaxis.get_major_locator().set_params(nbins=3)
+        panel.tick_params(axis="x", labelbottom=bottom, length=3 if bottom else 0)
+        panel.spines["bottom"].set_visible(bottom)
+        panel.set_ylabel(f"{name}", size=LABEL_SIZE, color=INK)
+        title = f"r = {_correlation(measured[:, output], predicted[:, output]):.2f}"
+        title = title.replace("-", "\N{MINUS SIGN}")
+        panel.set_title(title, loc="left", size=LABEL_SIZE, color=INK)
+    draw_legend(axes[0], 2)
+    return fig, axes
+
+
+# ------------------------------------------------------------------------------------ checks
+
+
+def _rows(values, what):
+    """Check columns over time, and give one by itself an axis of its own."""
+    sessions = isinstance(values, list | tuple) and len(values) and np.ndim(values[0]) > 1
+    array = np.empty(0) if sessions else np.asarray(values, dtype=float)
+    array = array[:, None] if array.ndim == 1 else array
+    if array.ndim != 2 or 0 in array.shape:
+        came = f"{len(values)} sessions" if sessions else f"shape {array.shape}"
+        raise ValueError(
+            f"got {what} of {came}, expected (n_samples,) or (n_samples, n_columns); put sessions "
+            "one after the other with numpy.concatenate"
+        )
+    return array
+
+
+def _like(values, others, what):
+    array = _rows(values, what)
+    if array.shape != others.shape:
+        raise ValueError(
+            f"got {what} of shape {array.shape}, expected {others.shape}; pass one of the "
+            "same rows and columns"
+        )
+    return array
+
+
+def _check_filters(filters):
+    array = np.asarray(filters, dtype=float)
+    if array.ndim not in (2, 3) or 0 in array.shape:
+        raise ValueError(
+            f"got filters of shape {array.shape}, expected (n_lags, n_channels) or (n_lags, "
+            "n_channels, n_filters); reshape a single course with .reshape(-1, 1)"
+        )
+    return array[None] if array.ndim == 2 else np.moveaxis(array, -1, 0)
+
+
+def _check_lags(lags, n_lags):
+    checked = np.arange(n_lags) if lags is None else np.asarray(lags)
+    if checked.shape != (n_lags,) or (np.diff(checked) != 1).any():
+        raise ValueError(
+            f"got lags={lags!r}, expected {n_lags} in steps of one sample; pass None to count "
+            "them from 0"
+        )
+    return checked
+
+
+def _check_channels(channel_names, frequencies, n_channels):
+    """Give what is written beside some channels, and the label of their axis."""
+    if channel_names is not None and frequencies is not None:
+        raise ValueError("got both channel_names and frequencies, expected one of them")
+    if channel_names is not None:
+        check_names(channel_names, n_channels, "channel_names")
+        places = range(n_channels) if n_channels <= MOST_NAMES else _some(n_channels)
+        return {place: str(channel_names[place]) for place in places}, "Channel"
+    if frequencies is None:
+        return {place: str(place) for place in sorted({0, n_channels - 1})}, "Channel"
+    check_names(frequencies, n_channels, "frequencies")
+    values = np.asarray(frequencies, dtype=float)
+    divisor, unit = (1000, "kHz") if values.max() >= 1000 else (1, "Hz")
+    labels = {place: values[place] / divisor for place in _some(n_channels)}
+    texts = {p: f"{v:.0f}" if v >= 10 else f"{v:.2g}" for p, v in labels.items()}
+    return texts, f"Frequency ({unit})"
+
+
+def _some(n_channels):
+    return np.unique(np.linspace(0, n_channels - 1, 5).round().astype(int)).tolist()
+
+
+# ----------------------------------------------------------------------------------- drawing
+
+
+def _grid(n_panels, n_columns, ax, fig):
+    # Up to four in a row, and as many in each row as can be.
+    n_columns = -(-n_panels // -(-n_panels // 4)) if n_columns is None else n_columns
+    n_columns = min(check_count(n_columns, "n_columns"), n_panels)
+    figsize = (2.2 * n_columns + 1.2, 2.1 * -(-n_panels // n_columns) + 0.5)
+    return panels(n_panels, ax, fig, figsize, n_columns=n_columns)
+
+
+def _tick_lags(panel, *, integer):
+    from matplotlib.ticker import MaxNLocator
+
+    # draw_images has set ticks at the first and last column.
+    panel.xaxis.set_major_locator(MaxNLocator(nbins=4, integer=integer))
+
+
+def _draw_titles(axes, titles):
+    for panel, title in zip(axes, titles or [], strict=bool(titles)):
+        panel.set_title(title, size=LABEL_SIZE, color=INK)
+
+
+def _binned_means(inputs, response, n_bins):
+    """Mean input, mean response and its standard error in bins of as many samples each."""
+    inputs, response = inputs[~np.isnan(response)], response[~np.isnan(response)]
+    order = np.argsort(inputs, kind="stable")
+    bins = [rows for rows in np.array_split(order, n_bins) if len(rows)]
+    center, mean = (np.array([v[rows].mean() for rows in bins]) for v in (inputs, response))
+    error = [response[rows].std() / np.sqrt(max(len(rows) - 1, 1)) for rows in bins]
+    return center, mean, np.array(error)
+
+
+def _correlation(measured, predicted):
+    known = np.isfinite(measured) & np.isfinite(predicted)
+    return correlation_score(measured[known], predicted[known]) if known.sum() > 1 else np.nan
