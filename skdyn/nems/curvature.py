@@ -53,12 +53,12 @@ class Coordinates:
     scale : ndarray of shape (n_free,)
         What each parameter is divided by first.
     blocks : list of tuple of (ndarray, ndarray, ndarray)
-        Per output: places of its own parameters, the upper triangular factor of their block, and
-        its border (n_own, n_shared) with what is shared, divided by that factor.
+        Per output: places of its own parameters, the inverse of the upper triangular factor of
+        their block, and its border (n_own, n_shared) with what is shared, divided by that factor.
     shared : ndarray of int
         Places of the parameters that outputs share.
     corner : ndarray of shape (n_shared, n_shared)
-        Upper triangular factor of what is left of their block.
+        Inverse of the upper triangular factor of what is left of their block.
     """
 
     origin: np.ndarray
@@ -82,9 +82,9 @@ class Coordinates:
         """
         step = point.copy()
         if len(self.shared):
-            step[self.shared] = solve_triangular(self.corner, point[self.shared])
-        for own, factor, border in self.blocks:
-            step[own] = solve_triangular(factor, point[own] - border @ step[self.shared])
+            step[self.shared] = self.corner @ point[self.shared]
+        for own, inverse, border in self.blocks:
+            step[own] = inverse @ (point[own] - border @ step[self.shared])
         return self.origin + step / self.scale
 
     def gradient(self, gradient: np.ndarray) -> np.ndarray:
@@ -102,11 +102,11 @@ class Coordinates:
         """
         turned = gradient / self.scale
         rest = turned[self.shared]
-        for own, factor, border in self.blocks:
-            turned[own] = solve_triangular(factor, turned[own], trans="T")
+        for own, inverse, border in self.blocks:
+            turned[own] = inverse.T @ turned[own]
             rest = rest - border.T @ turned[own]
         if len(self.shared):
-            turned[self.shared] = solve_triangular(self.corner, rest, trans="T")
+            turned[self.shared] = self.corner.T @ rest
         return turned
 
     def bounds(self, low: np.ndarray, high: np.ndarray) -> np.ndarray:
@@ -181,11 +181,16 @@ def round_coordinates(objective: Objective, vector: np.ndarray, boxed: np.ndarra
         own, border = own[:, free] / scale[mine], border[:, keep] / scale[shared]
         corner += border.T @ border
         if len(mine):
-            factor = cholesky(own.T @ own + np.diag(load[mine]))
-            edge = solve_triangular(factor, own.T @ border, trans="T")
+            inverse = _inverse_factor(own.T @ own + np.diag(load[mine]))
+            edge = inverse.T @ (own.T @ border)
             corner -= edge.T @ edge
-            blocks.append((mine, factor, edge))
-    return Coordinates(vector, scale, blocks, shared, cholesky(corner))
+            blocks.append((mine, inverse, edge))
+    return Coordinates(vector, scale, blocks, shared, _inverse_factor(corner))
+
+
+def _inverse_factor(matrix: np.ndarray) -> np.ndarray:
+    """Inverse of the upper triangular R for which R' R is a matrix; it is well conditioned."""
+    return solve_triangular(cholesky(matrix), np.eye(len(matrix)))
 
 
 def usual_sizes(model: Model, vector: np.ndarray) -> np.ndarray:
