@@ -24,9 +24,10 @@ from skdyn import NEMSRegressor
 from skdyn.metrics import correlation_score, noise_corrected_correlation
 
 N_LAGS, N_FOLDS = 15, 4
-# Words, and penalties in units of the variance of the response.
+# Words, and penalties in units of the variance of the response; of the linear model as Ridge has
+# them.
 CANDIDATES = {
-    "linear": (["fir.15x34x60-lvl"], [1e-2, 3e-2, 1e-1, 3e-1]),
+    "linear": (["fir.15x34x60-lvl"], [3e2, 1e3, 3e3]),
     "LN, each neuron": (["wc.34x1x60-fir.15x1x60-dexp.60"], [3e-4, 1e-3, 3e-3]),
     "LN, shared filters": (
         [f"wc.34x1x{n}-fir.15x1x{n}-wc.{n}x60-dexp.60" for n in (6, 12)],
@@ -72,10 +73,11 @@ def load(path):
     return X[others], counts[others], X[held_out], counts[held_out]
 
 
-def estimator(name, words, alpha, variance):
+def estimator(name, words, alpha, y):
     if name == RIDGE:
         return LaggedRidge(alpha=alpha)
-    return NEMSRegressor(words, alpha=alpha * variance, tol=1e-5, random_state=0)
+    unit = 2 / y.size if name == "linear" else y.var()
+    return NEMSRegressor(words, alpha=alpha * unit, tol=1e-5, random_state=0)
 
 
 def flat(array):
@@ -89,7 +91,7 @@ def choose(name, settings, X, y):
     for words, alpha in settings:
         predictions = np.empty_like(y)
         for fold in range(N_FOLDS):
-            model = estimator(name, words, alpha, y.var())
+            model = estimator(name, words, alpha, y[folds != fold])
             model.fit(X[folds != fold], y[folds != fold])
             predictions[folds == fold] = model.predict(X[folds == fold])
         scores.append(correlation_score(flat(y), flat(predictions)))
@@ -104,7 +106,7 @@ def one(path, name):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         (words, alpha), validated = choose(name, [(t, a) for t in texts for a in alphas], X, y)
-        model = estimator(name, words, alpha, y.var())
+        model = estimator(name, words, alpha, y)
         model.fit(X[:2], y[:2])  # what is loaded at a first fit
         _, cost = measured(lambda: model.fit(X, y))
     prediction = flat(model.predict(X_test))

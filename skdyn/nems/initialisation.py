@@ -169,6 +169,8 @@ def start_from_data(model: Model, trials: Sequence[Trial]) -> int:
     elif kinds == [WeightChannels, FiniteImpulseResponse]:
         if sizes[0][1:] == sizes[1][1:]:
             done = _start_separable(linear[0], linear[1], trials, n_outputs)
+            if not all(isinstance(layer, StaticNonlinearity) for layer in model.layers[2:]):
+                done = done or _start_hidden(linear[0], linear[1], trials)
     elif kinds == [WeightChannels, FiniteImpulseResponse, WeightChannels]:
         shared = sizes[0][1:] == sizes[1][1:] == (1, sizes[2][0])
         if shared and sizes[2][1:] == (n_outputs,):
@@ -226,6 +228,23 @@ def _start_separable(weigh: Layer, filter_: Layer, trials, n_outputs: int) -> bo
     for output in range(n_outputs):
         filters, channels, weights = _separable(moments, output, n_ranks)
         _share_size(weigh, filter_, (..., output) if n_filters else ..., filters, channels, weights)
+    return True
+
+
+def _start_hidden(weigh: Layer, filter_: Layer, trials) -> bool:
+    """Filters whose outputs all responses are made of, by layers that come later."""
+    n_lags, n_ranks, *n_filters = _sizes(filter_)
+    if n_ranks != 1 or not n_filters:
+        return False
+    moments = lagged_moments(trials, n_lags)
+    filters, channels, weights = factor(moments, n_filters[0])
+    products = _products(filters, channels)
+    spread = np.sqrt(np.sum(products * (moments.stimulus @ products), axis=0))
+    sizes = np.sqrt(np.where(spread > 0, spread, 1))
+    # Of unit variance, and with the sign of most responses, since a rectifier passes one only.
+    sign = np.where(weights.sum(axis=1) < 0, -1, 1)
+    weigh["coefficients"] = (channels / sizes)[:, np.newaxis]
+    filter_["coefficients"] = (sign * filters / sizes)[:, np.newaxis]
     return True
 
 

@@ -28,6 +28,9 @@ N_POINTS, MOST_NAMES = 200, 12
 # Colours of what was measured and of what the model says.
 MEASURED, PREDICTED = "0.7", PALETTE[0]
 
+# Ticks of an axis of lags.
+MOST_TICKS = 4
+
 
 def plot_filters(
     filters,
@@ -108,7 +111,7 @@ def plot_filters(
     for panel, image, (bottom, left) in zip(axes, images, grid_edges(axes), strict=True):
         image.set_extent((*sides, -0.5, n_channels - 0.5))
         panel.set(aspect="auto", xlim=sides, ylim=(-0.5, n_channels - 0.5))
-        _tick_lags(panel, integer=sampling_frequency is None)
+        _tick_lags(panel, step * lags, integer=sampling_frequency is None)
         panel.set_yticks(list(names), labels=list(names.values()))
         panel.tick_params(labelbottom=bottom, labelleft=left)
         panel.set_xlabel(f"Lag ({unit})" if bottom else "", size=LABEL_SIZE, color=INK)
@@ -361,11 +364,13 @@ def _grid(n_panels, n_columns, ax, fig):
     return panels(n_panels, ax, fig, figsize, n_columns=n_columns)
 
 
-def _tick_lags(panel, *, integer):
-    from matplotlib.ticker import MaxNLocator
+def _tick_lags(panel, places, *, integer):
+    from matplotlib.ticker import FixedLocator, MaxNLocator
 
-    # draw_images has set ticks at the first and last column.
-    panel.xaxis.set_major_locator(MaxNLocator(nbins=4, integer=integer))
+    # draw_images has set ticks at the first and last column. Few columns have one each.
+    few = len(places) <= MOST_TICKS
+    locator = FixedLocator(places) if few else MaxNLocator(nbins=MOST_TICKS, integer=integer)
+    panel.xaxis.set_major_locator(locator)
 
 
 def _draw_titles(axes, titles):

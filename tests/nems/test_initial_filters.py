@@ -152,6 +152,34 @@ def test_a_fit_from_the_data_ends_sooner_and_no_worse():
     assert again == started
 
 
+def test_filters_before_a_rectifier_span_those_of_the_responses():
+    kernels = kernels_of(8, 3)
+    trials = trials_of(kernels)
+    model = Model(from_keywords("wc.6x1x3-fir.5x1x3-relu.3.s-wc.3x8-lvl.8"))
+    assert start_from_data(model, trials) == 2
+    front = Model([layer.copy() for layer in model.layers[:2]])
+    found = np.reshape(kernels_found(front, 3), (3, -1))
+    weights, *_ = np.linalg.lstsq(found.T, np.reshape(kernels, (8, -1)).T, rcond=None)
+    for one, other in zip(weights.T @ found, np.reshape(kernels, (8, -1)), strict=True):
+        assert np.corrcoef(one, other)[0, 1] > 0.97
+    outputs = np.concatenate([front.predict(trial.data) for trial in trials])
+    np.testing.assert_allclose(outputs.std(axis=0), 1, rtol=0.05)
+    # With the sign that more of the responses have.
+    assert (weights.sum(axis=1) > 0).all()
+
+
+def test_a_fit_of_rectified_filters_begins_lower_and_ends_no_higher():
+    x = stimulus(3000)
+    hidden = np.maximum(responses(x, kernels_of(3, 3), noise=0), 0)
+    y = hidden @ np.random.default_rng(6).uniform(0, 1, (3, 8))
+    y += 0.1 * np.random.default_rng(5).standard_normal(y.shape)
+    model = Model(from_keywords("wc.6x1x3-fir.5x1x3-relu.3.s-wc.3x8-lvl.8"))
+    plain, started = (model.fit(x, y, init=init, verbose=0) for init in (None, "auto"))
+    assert started.results.initial_error < 0.5 * plain.results.initial_error
+    assert started.results.final_error < 1.001 * plain.results.final_error
+    assert started.results.n_iter < plain.results.n_iter
+
+
 def test_data_without_variance_do_not_break_the_start():
     x, y = np.ones((50, 6)), np.ones((50, 1))
     model = Model(from_keywords("wc.6x1-fir.5x1-lvl.1-dexp.1"))
