@@ -34,8 +34,8 @@ CANDIDATES = {
         [1e-3, 3e-3, 1e-2],
     ),
     "LN, shared rectified filters": (
-        [f"wc.34x1x{n}-fir.15x1x{n}-relu.{n}.s-wc.{n}x60-dexp.60" for n in (6, 12, 16)],
-        [3e-4, 1e-3, 3e-3],
+        [f"wc.34x1x{n}-fir.15x1x{n}-relu.{n}.s-wc.{n}x60-dexp.60" for n in (8, 12)],
+        [1e-3, 3e-3],
     ),
 }
 RIDGE = "ridge (scikit-learn)"

@@ -13,7 +13,7 @@ import torch
 from skdyn._sklearn import one_blas_thread
 from skdyn.core.runtime import one_thread
 from skdyn.nems.adam import fit_adam
-from skdyn.nems.initialisation import adapt_nonlinearities, start_from_data
+from skdyn.nems.initialisation import adapt_others, start_from_data
 from skdyn.nems.lbfgs import FitResults, fit_lbfgs
 from skdyn.nems.linear import is_linear, solve_linear
 from skdyn.nems.objective import CPU, LOSSES, Objective, Trial, squared_error
@@ -281,7 +281,7 @@ def start_at_data(model: Model, trials: Sequence[Trial]) -> None:
     others = model.layers[n_linear:]
     alone = all(layer.input is None and not hasattr(layer, "state_arg") for layer in others)
     if n_linear and len(others) and alone:
-        outputs = adapt_nonlinearities(model, trials, n_linear)
+        outputs = adapt_others(model, trials, n_linear)
         rest = type(model)([layer.copy() for layer in others])
         with warnings.catch_warnings():
             # The fit itself says which layer torch cannot follow.

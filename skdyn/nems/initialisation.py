@@ -187,17 +187,20 @@ def _linear_layers(model: Model) -> list[Layer]:
     found: list[Layer] = []
     for layer in model.layers:
         plain = layer.input in (None, INPUT) if not found else layer.input is None
-        free = not any(parameter.is_frozen for parameter in layer.parameters.values())
-        if isinstance(layer, WeightChannels):
-            free &= not (layer.norm_coefficients or layer.positive_only)
-        elif isinstance(layer, FiniteImpulseResponse):
-            free &= layer.stride == 1 and not layer.include_anticausal
-        else:
-            break
-        if not (plain and free):
+        if not (plain and _is_free(layer)):
             break
         found.append(layer)
     return found
+
+
+def _is_free(layer: Layer) -> bool:
+    """Tell whether a layer is linear and may be set to any values."""
+    free = not any(parameter.is_frozen for parameter in layer.parameters.values())
+    if isinstance(layer, WeightChannels):
+        return free and not (layer.norm_coefficients or layer.positive_only)
+    if isinstance(layer, FiniteImpulseResponse):
+        return free and layer.stride == 1 and not layer.include_anticausal
+    return False
 
 
 def _goes_into(linear: list[Layer], data: dict) -> bool:
@@ -271,8 +274,11 @@ def _share_size(weigh, filter_, place, filters, channels, weights) -> None:
         layer["coefficients"] = all_values
 
 
-def adapt_nonlinearities(model: Model, trials: Sequence[Trial], n_linear: int) -> list[Trial]:
-    """Set double exponentials to go from what is seldom below to what is seldom above a response.
+def adapt_others(model: Model, trials: Sequence[Trial], n_linear: int) -> list[Trial]:
+    """Set layers after the first linear ones to what goes into them, one after the other.
+
+    Weights of all channels become those of a ridge regression. Double exponentials go from what is
+    seldom below to what is seldom above a response.
 
     Parameters
     ----------
@@ -294,9 +300,12 @@ def adapt_nonlinearities(model: Model, trials: Sequence[Trial], n_linear: int) -
     weight = weight + (weight.sum(axis=0) == 0)  # outputs without any weight
     for number, layer in enumerate(model.layers[n_linear:], n_linear):
         frozen = any(parameter.is_frozen for parameter in layer.parameters.values())
-        if isinstance(layer, DoubleExponential) and not frozen:
-            given = [_output_of(model, trial, number).data[INPUT] for trial in trials]
-            values = np.concatenate(given)
+        given = [_output_of(model, trial, number) for trial in trials]
+        if isinstance(layer, WeightChannels) and _is_free(layer) and len(_sizes(layer)) == 2:
+            if given[0].data[INPUT].shape[1:] == layer.shape[:1]:
+                _start_full(layer, given, target.shape[1])
+        elif isinstance(layer, DoubleExponential) and not frozen:
+            values = np.concatenate([trial.data[INPUT] for trial in given])
             if values.shape != target.shape:
                 break
             mean = np.average(values, axis=0, weights=weight)
