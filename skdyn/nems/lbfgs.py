@@ -314,10 +314,7 @@ def _one_round(
         method="L-BFGS-B",
         bounds=bounds,
         callback=note,
-        options={
-            "maxiter": min(n_left, ITERATIONS_PER_ROUND) if is_round else n_left,
-            **SOLVER_OPTIONS,
-        },
+        options={"maxiter": n_left, **SOLVER_OPTIONS},
     )
     if found.fun < HUGE and np.isfinite(found.x).all():
         found.x = inside(found.x)

@@ -168,13 +168,16 @@ def test_filters_before_a_rectifier_span_those_of_the_responses():
     assert (weights.sum(axis=1) > 0).all()
 
 
-def test_a_fit_of_rectified_filters_begins_lower_and_ends_no_higher():
+@pytest.mark.parametrize("last", ["lvl.8", "dexp.8"])
+def test_a_fit_of_rectified_filters_begins_lower_and_ends_no_higher(last):
     x = stimulus(3000)
     hidden = np.maximum(responses(x, kernels_of(3, 3), noise=0), 0)
     y = hidden @ np.random.default_rng(6).uniform(0, 1, (3, 8))
     y += 0.1 * np.random.default_rng(5).standard_normal(y.shape)
-    model = Model(from_keywords("wc.6x1x3-fir.5x1x3-relu.3.s-wc.3x8-lvl.8"))
+    model = Model(from_keywords(f"wc.6x1x3-fir.5x1x3-relu.3.s-wc.3x8-{last}"))
     plain, started = (model.fit(x, y, init=init, verbose=0) for init in (None, "auto"))
+    # Where weights all began alike, a double exponential was led to where it is flat.
+    assert started.results.initial_error < 0.5 * y.var()
     assert started.results.initial_error < 0.5 * plain.results.initial_error
     assert started.results.final_error < 1.001 * plain.results.final_error
     assert started.results.n_iter < plain.results.n_iter
