@@ -31,11 +31,11 @@ if TYPE_CHECKING:
 N_ROWS, N_PIECES = 300, 4
 
 # Added to the diagonal, relative to it (Levenberg & Marquardt). Measured: 1e-2 and 3e-2 take
-# the fewest iterations, 1e-4 twice as many.
+# the fewest iterations, 1e-4 twice as many or more.
 DAMPING = 1e-2
 
 # Least curvature that a parameter is taken to have in units of its usual size, if it belongs to the
-# only output. Measured: at starts that are found from the data most have 10 to 100 times as much.
+# only output. Measured: at starts that are found from the data most have ten times as much or more.
 LEAST = 1e-2
 
 # How many derivatives are computed at a time.

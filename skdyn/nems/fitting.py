@@ -273,15 +273,20 @@ def start_at_data(model: Model, trials: Sequence[Trial]) -> None:
     Parameters
     ----------
     model : Model
-        The model; its values change, if it begins with such layers.
+        The model; its values change if it begins with such layers, and what comes out is finite.
     trials : sequence of Trial
         What it is to predict.
     """
+    before = model.get_parameter_vector()
     n_linear = start_from_data(model, trials)
     others = model.layers[n_linear:]
     alone = all(layer.input is None and not hasattr(layer, "state_arg") for layer in others)
     if n_linear and len(others) and alone:
         outputs = adapt_others(model, trials, n_linear)
+        if not all(np.isfinite(model.output(trial.data)).all() for trial in trials):
+            # Such as the logarithm of less than zero; the values of before may do better.
+            model.set_parameter_vector(before, ignore_bounds=True)
+            return
         rest = type(model)([layer.copy() for layer in others])
         with warnings.catch_warnings():
             # The fit itself says which layer torch cannot follow.

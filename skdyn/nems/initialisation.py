@@ -195,9 +195,12 @@ def _linear_layers(model: Model) -> list[Layer]:
 
 def _is_free(layer: Layer) -> bool:
     """Tell whether a layer is linear and may be set to any values."""
-    free = not any(parameter.is_frozen for parameter in layer.parameters.values())
+    free = not any(
+        parameter.is_frozen or np.isfinite(parameter.bounds).any()
+        for parameter in layer.parameters.values()
+    )
     if isinstance(layer, WeightChannels):
-        return free and not (layer.norm_coefficients or layer.positive_only)
+        return free and not layer.norm_coefficients
     if isinstance(layer, FiniteImpulseResponse):
         return free and layer.stride == 1 and not layer.include_anticausal
     return False
@@ -306,16 +309,19 @@ def adapt_others(model: Model, trials: Sequence[Trial], n_linear: int) -> list[T
                 _start_full(layer, given, target.shape[1])
         elif isinstance(layer, DoubleExponential) and not frozen:
             values = np.concatenate([trial.data[INPUT] for trial in given])
-            if values.shape != target.shape:
+            if values.shape != target.shape or not np.isfinite(values).all():
                 break
             mean = np.average(values, axis=0, weights=weight)
             spread = np.sqrt(np.average((values - mean) ** 2, axis=0, weights=weight))
             low, high = (_percentile(target, weight, tail) for tail in TAILS)
+            start = {
+                "base": np.broadcast_to(low, layer.shape),
+                "amplitude": np.broadcast_to(high - low, layer.shape),
+                "shift": -mean,
+                "kappa": -np.log(np.where(spread > 0, spread, 1)),
+            }
             layer.set_parameter_values(
-                base=np.broadcast_to(low, layer.shape),
-                amplitude=np.broadcast_to(high - low, layer.shape),
-                shift=-mean,
-                kappa=-np.log(np.where(spread > 0, spread, 1)),
+                {name: np.clip(value, *layer[name].bounds) for name, value in start.items()}
             )
     return made
 

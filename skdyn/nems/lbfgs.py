@@ -31,7 +31,7 @@ HUGE = 1e10
 N_JUDGED = 5
 
 # Iterations after which coordinates are found anew. Measured: where a fit takes hundreds, 50 was
-# better than never, and than 20.
+# better than never; 30 to 75 did alike.
 ITERATIONS_PER_ROUND = 50
 
 # How often progress is told.

@@ -336,8 +336,7 @@ class Objective:
 def _weight_of(layer: Layer, name: str, alpha: float) -> float:
     """Weight of the penalty of a parameter: it counts unless the layer says which do."""
     counts = layer.penalised is None or name in layer.penalised
-    own = getattr(layer, "l2", None)
-    return (alpha if own is None else own) if counts else 0.0
+    return (alpha if layer.l2 is None else layer.l2) if counts else 0.0
 
 
 def _group(trials: Sequence[Trial], weights: Sequence[np.ndarray], device) -> list[Group]:

@@ -5,6 +5,7 @@ import pytest
 from sklearn.linear_model import Ridge
 
 from skdyn.nems import Layer, Model, from_keywords
+from skdyn.nems.fitting import start_at_data
 from skdyn.nems.initialisation import RIDGE, factor, start_from_data
 from skdyn.nems.layers import Sum
 from skdyn.nems.moments import lagged_moments
@@ -181,6 +182,32 @@ def test_a_fit_of_rectified_filters_begins_lower_and_ends_no_higher(last):
     assert started.results.initial_error < 0.5 * plain.results.initial_error
     assert started.results.final_error < 1.001 * plain.results.final_error
     assert started.results.n_iter < plain.results.n_iter
+
+
+@pytest.mark.parametrize(
+    ("name", "bounds"),
+    [("wc", {"coefficients": (-0.1, 0.1)}), ("dexp", {"amplitude": (0, 1), "kappa": (-1, 0)})],
+)
+def test_a_start_keeps_within_bounds(name, bounds):
+    x = stimulus(300)
+    y = 20 * np.maximum(responses(x, kernels_of(1, 1)), 0)
+    model = Model(from_keywords("wc.6x1-fir.5x1-dexp.1"))
+    model.layers[name].set_bounds(**bounds)
+    start_at_data(model, [Trial({"input": x}, y, np.ones((300, 1)))])
+    for parameter, (low, high) in bounds.items():
+        values = model.layers[name][parameter].values
+        assert ((values >= low) & (values <= high)).all()
+
+
+def test_a_start_that_gives_no_numbers_is_not_taken():
+    x = stimulus(300)
+    y = responses(x, kernels_of(1, 1))
+    # Filters of either sign, and a logarithm of what they give.
+    model = Model(from_keywords("fir.5x6-dlog.1-lvl.1-dexp.1"))
+    before = model.copy()
+    with np.errstate(invalid="ignore"):
+        start_at_data(model, [Trial({"input": x}, y, np.ones((300, 1)))])
+    assert model == before
 
 
 def test_data_without_variance_do_not_break_the_start():
