@@ -43,10 +43,10 @@ bench-dynemo-reference: $(INSTALLED)
 
 # Need PROBLEMS=file.npz and RECORDING=file.npz.
 bench-nems: $(INSTALLED)
-	$(BIN)/python benchmarks/nems_problems.py --problems $(PROBLEMS) $(ARGS)
+	$(BIN)/python benchmarks/nems_problems.py $(if $(PROBLEMS),--problems $(PROBLEMS)) $(ARGS)
 
 bench-nems-ferret: $(INSTALLED)
-	$(BIN)/python benchmarks/nems_ferret.py --recording $(RECORDING) $(ARGS)
+	$(BIN)/python benchmarks/nems_ferret.py $(if $(RECORDING),--recording $(RECORDING)) $(ARGS)
 
 $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(ENV)

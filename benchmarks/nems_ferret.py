@@ -132,6 +132,8 @@ def main():
     if arguments.one is not None:
         print(json.dumps(one(**arguments.one)))
         return
+    if arguments.recording is None:
+        parser.error("which recording? name the file with --recording, or make's RECORDING=")
     names = [RIDGE, *CANDIDATES]
     requests = [{"path": arguments.recording, "name": name} for name in names]
     answers = sorted(

@@ -89,6 +89,8 @@ def main():
     if arguments.one is not None:
         print(json.dumps(one(**arguments.one)))
         return
+    if arguments.problems is None:
+        parser.error("which problems? name the file with --problems, or make's PROBLEMS=")
     requests = [
         {"path": arguments.problems, "case": case, "how": how, "repeats": arguments.repeats}
         for case in arguments.cases

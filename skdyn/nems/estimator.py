@@ -63,7 +63,7 @@ class NEMSRegressor(RegressorMixin, _BaseComposition):
     tol : float, default=1e-6
         With "lbfgs", the fit ends once the loss falls by less than that per iteration, as a mean
         over five; with "adam", an epoch counts as progress if it falls by more. Relative to the
-        loss of the best constant prediction.
+        loss of predicting the mean, or to the mean count for "poisson".
     early_stopping : bool, default=False
         Whether stretches of the recording are held out, and the fit ends once their loss does not
         fall any more. The values of the best iteration stay.
