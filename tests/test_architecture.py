@@ -20,9 +20,10 @@ RUNTIME_PACKAGES = {
     *("joblib", "matplotlib", "numpy", "scikit-learn", "scipy", "torch", "tqdm"),
 }
 ROOMS = {
-    "skdyn": "__init__ _drawing _sklearn datasets matching model_selection persistence "
-    "preprocessing sessions simulation",
-    "skdyn/core": "__init__ checkpoint gaussian recurrent runtime simplex training windows",
+    "skdyn": "__init__ _drawing _sklearn datasets matching persistence sessions simulation",
+    "skdyn/preprocessing": "__init__ embedding filtering scaling signs",
+    "skdyn/model_selection": "__init__ comparison repeats splitters",
+    "skdyn/core": "__init__ checkpoint distributed gaussian recurrent runtime simplex training windows",
     "skdyn/dynemo": "__init__ adaptation estimator fitting inference initialisation "
     "moments network objective",
     "skdyn/nems": "__init__ adam building curvature distributions estimator fitting initialisation "
