@@ -60,7 +60,7 @@ class NEMSRegressor(RegressorMixin, _BaseComposition):
         Number of fits, of which the best stays. All but the first start at draws from the priors.
     max_iter : int, default=1000
         Most iterations of "lbfgs", or epochs of "adam".
-    tol : float, default=1e-6
+    tol : float, default=2e-6
         With "lbfgs", the fit ends once the loss falls by less than that per iteration, as a mean
         over five; with "adam", an epoch counts as progress if it falls by more. Relative to the
         loss of predicting the mean, or to the mean count for "poisson".
@@ -172,7 +172,7 @@ class NEMSRegressor(RegressorMixin, _BaseComposition):
         init="auto",
         n_init=1,
         max_iter=1000,
-        tol=1e-6,
+        tol=2e-6,
         early_stopping=False,
         validation_fraction=0.1,
         n_iter_no_change=10,

@@ -60,7 +60,7 @@ class FitSettings:
     alpha: float = 0.0
     solver: str = "lbfgs"
     max_iter: int = 1000
-    tol: float = 1e-6
+    tol: float = 2e-6
     early_stopping: bool = False
     n_iter_no_change: int = 10
     batch_size: int | str = "auto"
@@ -178,7 +178,7 @@ def fit_model(
     sample_weight=None,
     trials: bool = False,
     max_iter: int = 1000,
-    tol: float = 1e-6,
+    tol: float = 2e-6,
     init: str | None = None,
     verbose: int = 1,
     in_place: bool = False,
@@ -204,7 +204,7 @@ def fit_model(
         Whether the first axis is one of trials.
     max_iter : int, default=1000
         Most iterations.
-    tol : float, default=1e-6
+    tol : float, default=2e-6
         Decrease of the loss per iteration, relative to the loss of a constant prediction and as a
         mean over five, below which the fit has converged.
     init : {None, "auto"}, default=None

@@ -156,7 +156,7 @@ def fit_lbfgs(
     objective: Objective,
     *,
     max_iter: int = 1000,
-    tol: float = 1e-6,
+    tol: float = 2e-6,
     n_iter_no_change: int | None = None,
     verbose: int = 0,
 ) -> FitResults:
@@ -168,7 +168,7 @@ def fit_lbfgs(
         The loss; its model is fitted from its present values.
     max_iter : int, default=1000
         Most iterations.
-    tol : float, default=1e-6
+    tol : float, default=2e-6
         Decrease of the loss per iteration, relative to the loss of a constant prediction and as a
         mean over five, below which the fit has converged.
     n_iter_no_change : int, default=None
