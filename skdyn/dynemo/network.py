@@ -90,8 +90,10 @@ class DyNeMoNetwork(nn.Module):
         for part in ("inference", "model"):
             settings[part] = RecurrentSettings(**settings[part])
         network = empty_network(NetworkSettings(**settings), torch.device("cpu"))
-        weights = {name: torch.tensor(value, device="cpu") for name, value in state["weights"].items()}
-        network.load_state_dict(weights, assign=True)
+        weights = state["weights"]
+        network.load_state_dict(
+            {name: torch.tensor(weights[name], device="cpu") for name in weights}, assign=True
+        )
         self.__dict__.update(network.train(state["training"]).__dict__)
 
     def initialise(self, generator: torch.Generator, means: Tensor, covariances: Tensor) -> None:
