@@ -182,6 +182,33 @@ def test_names_of_channels_are_kept_and_compared():
     np.testing.assert_array_equal(found.arrays[1], frame.to_numpy()[6:])
 
 
+def in_xarray(array):
+    xarray = pytest.importorskip("xarray")
+    times = {"time": np.arange(array.shape[-2]) / 100, "channel": ["C3", "Cz", "C4"]}
+    dims = ("session", "time", "channel")[-array.ndim :]
+    return xarray.DataArray(array, coords=times, dims=dims)
+
+
+@pytest.mark.parametrize("n_sessions", [1, 2, 3])
+def test_arrays_with_names_of_axes_count_by_their_values(n_sessions):
+    stack = values(12).reshape(3, 4, 3)
+    given = in_xarray(stack)
+    forms = {1: given[0], 2: [given[0], given[1]], 3: given}
+    X = forms[n_sessions]
+    found = check(X)
+    assert found.container == {1: "array", 2: "list", 3: "stack"}[n_sessions]
+    targets = check_targets(Recorder(), found, X)
+    weights = check_weights(found, targets, [one**2 for one in X] if n_sessions == 2 else X**2)
+    for arrays, wanted in ((found.arrays, stack), (targets, stack), (weights, stack**2)):
+        assert all(type(array) is np.ndarray for array in arrays)
+        np.testing.assert_array_equal(arrays, wanted[:n_sessions])
+
+
+def test_labels_with_names_of_axes():
+    labels = in_xarray(values(4))["channel"][[0, 0, 1, 2]]
+    assert [len(array) for array in check(values(4), labels).arrays] == [2, 1, 1]
+
+
 REJECTED = {
     "text": np.array([["a", "b"], ["c", "d"]]),
     "numbers as text": np.array([["1", "2"], ["3", "4"]]),
