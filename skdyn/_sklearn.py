@@ -85,15 +85,17 @@ class SessionTransformerMixin(TransformerMixin):
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
         for name in ("transform", "fit_transform"):
-            if name in cls.__dict__ and hasattr(cls.__dict__[name], "__wrapped__"):
-                setattr(cls, name, _wrap_each_session(cls.__dict__[name].__wrapped__))
+            # Also what is inherited: scikit-learn has wrapped its own fit_transform.
+            method = getattr(cls, name, None)
+            if hasattr(method, "__wrapped__"):
+                setattr(cls, name, _wrap_each_session(method.__wrapped__))
 
 
 def _wrap_each_session(method):
     @wraps(method)
     def wrapped(self, X, *args, **kwargs):
         output = method(self, X, *args, **kwargs)
-        if not isinstance(output, list) and output.ndim < 3:
+        if not isinstance(output, list) and getattr(output, "ndim", 2) < 3:
             return _wrap_data_with_container("transform", output, X, self)
         frames = [
             _wrap_data_with_container("transform", one, given, self)

@@ -27,7 +27,8 @@ ROOMS = {
     "skdyn/dynemo": "__init__ adaptation estimator fitting inference initialisation "
     "moments network objective",
     "skdyn/nems": "__init__ adam building curvature distributions estimator fitting inference "
-    "initialisation keywords lbfgs linear model moments objective parameter stack trials wiring words",
+    "initialisation keywords lbfgs linear model moments objective parameter stack trials wiring "
+    "words",
     "skdyn/nems/layers": "__init__ algebra base channels convolution filters nonlinearities "
     "plasticity shapes state tensors",
     "skdyn/metrics": "__init__ modes responses scorers",

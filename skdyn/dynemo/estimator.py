@@ -213,9 +213,10 @@ class DyNeMoEstimator(CallbackSupportMixin, FittedDyNeMo):
     results have the same form. Means are zero unless they are learned: centre the channels first.
 
     With scikit-learn's metadata routing, `sessions` flows through pipelines, searches and
-    cross-validation without being requested. Without it they give `sessions` to `fit` alone, and
-    what they transform, predict or score counts as one session; a pipeline takes
-    ``dynemoestimator__sessions=`` there.
+    cross-validation without being requested. Without it they give `sessions` to `fit` alone, where
+    a pipeline takes ``dynemoestimator__sessions=``, and what they transform, predict or score
+    counts as one session. A halving search may have `n_epochs` as its resource; rows, drawn at
+    random, would lose their order in time.
 
     Callbacks of scikit-learn >= 1.9 see a task "fit" with a task "epoch" per epoch, and the
     estimator as it would be if it stopped there, `history_` included. A callback that asks to stop

@@ -138,8 +138,10 @@ class NEMSRegressor(CallbackSupportMixin, FittedNEMS):
     With scikit-learn's metadata routing, `sessions` flows through pipelines, searches and
     cross-validation without being requested; `sample_weight` does after
     ``set_fit_request(sample_weight=True)`` and ``set_score_request(sample_weight=True)``. Without
-    it they give `sessions` to `fit` alone, and what they predict or score counts as one session; a
-    pipeline takes ``nemsregressor__sessions=`` and ``nemsregressor__sample_weight=`` there.
+    it they give both to `fit` alone, where a pipeline takes ``nemsregressor__sessions=`` and
+    ``nemsregressor__sample_weight=``, and what they predict or score counts as one session. A
+    halving search may have `max_iter` as its resource; rows, drawn at random, would lose their
+    order in time.
 
     Callbacks of scikit-learn >= 1.9 see a task "fit", in it a task "start" for each of `n_init`,
     and in that a task "iteration" or, with "adam", "epoch" for each; and the estimator as it would
