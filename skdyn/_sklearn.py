@@ -86,9 +86,9 @@ class SessionTransformerMixin(TransformerMixin):
         super().__init_subclass__(**kwargs)
         for name in ("transform", "fit_transform"):
             # Also what is inherited: scikit-learn has wrapped its own fit_transform.
-            method = getattr(cls, name, None)
-            if hasattr(method, "__wrapped__"):
-                setattr(cls, name, _wrap_each_session(method.__wrapped__))
+            method = getattr(getattr(cls, name, None), "__wrapped__", None)
+            if method is not None:
+                setattr(cls, name, _wrap_each_session(method))
 
 
 def _wrap_each_session(method):

@@ -213,8 +213,9 @@ class DyNeMoEstimator(CallbackSupportMixin, FittedDyNeMo):
     results have the same form. Means are zero unless they are learned: centre the channels first.
 
     With scikit-learn's metadata routing, `sessions` flows through pipelines, searches and
-    cross-validation without being requested. Without it they give `sessions` to `fit` alone, where
-    a pipeline takes ``dynemoestimator__sessions=``, and what they transform, predict or score
+    cross-validation without being requested; only `cross_val_predict`, and before scikit-learn 1.8
+    a search over a pipeline, give it to `fit` alone. So does everything without routing, where a
+    pipeline takes ``dynemoestimator__sessions=``: what is then transformed, predicted or scored
     counts as one session. A halving search may have `n_epochs` as its resource; rows, drawn at
     random, would lose their order in time.
 

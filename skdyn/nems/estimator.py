@@ -136,10 +136,11 @@ class NEMSRegressor(CallbackSupportMixin, FittedNEMS):
     "lbfgs" iterates in coordinates in which the loss is round, see `skdyn.nems.curvature`.
 
     With scikit-learn's metadata routing, `sessions` flows through pipelines, searches and
-    cross-validation without being requested; `sample_weight` does after
-    ``set_fit_request(sample_weight=True)`` and ``set_score_request(sample_weight=True)``. Without
-    it they give both to `fit` alone, where a pipeline takes ``nemsregressor__sessions=`` and
-    ``nemsregressor__sample_weight=``, and what they predict or score counts as one session. A
+    cross-validation without being requested, and `sample_weight` after
+    ``set_fit_request(sample_weight=True)`` and ``set_score_request(sample_weight=True)``. Only
+    `cross_val_predict`, and before scikit-learn 1.8 a search over a pipeline, give them to `fit`
+    alone. So does everything without routing, where a pipeline takes ``nemsregressor__sessions=``
+    and ``nemsregressor__sample_weight=``: what is then predicted or scored counts as one session. A
     halving search may have `max_iter` as its resource; rows, drawn at random, would lose their
     order in time.
 

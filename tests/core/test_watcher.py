@@ -51,7 +51,7 @@ def run(watcher, held_out=(), **settings):
 
 def test_every_epoch_is_told_as_it_is_recorded():
     notes = Notes()
-    module, training = run(notes)
+    _, training = run(notes)
     for number, numbers in enumerate(notes.told):
         assert numbers == {name: values[number] for name, values in training.history.items()}
     assert len(notes.told) == 5
