@@ -185,6 +185,7 @@ def fit_lbfgs(
         Whether progress is printed.
     watcher : Watcher, default=NOBODY
         Who is told of each iteration, and may end the fit; the weights are a vector of parameters.
+        The last iteration has no end if no smaller loss was found.
 
     Returns
     -------
@@ -196,13 +197,11 @@ def fit_lbfgs(
     start = np.clip(model.get_parameter_vector(), low, high)
     initial_error = objective.error(start)
     exact = _has_exact_gradients(model, objective, start)
-    watch = _Watch(objective, tol, n_iter_no_change, verbose, watcher, max_iter)
+    watch = _Watch(objective, tol, n_iter_no_change, verbose, watcher)
     found = OptimizeResult(x=start, nit=0, status=0, message="There is nothing to fit.")
     # Where a fit is stopped early, its path counts: that of the parameters themselves goes first
     # where the response is largest, as a ridge penalty does.
     is_round = exact and n_iter_no_change is None
-    if len(start):
-        watcher.begin()
     while len(start) and len(watch.history) < max_iter:
         n_before = len(watch.history)
         found = _one_round(objective, found.x, watch, exact, is_round, max_iter)
@@ -246,16 +245,23 @@ class _Watch:
         patience: int | None,
         verbose: int,
         watcher: Watcher,
-        max_iter: int,
     ):
         self.objective, self.tol, self.patience = objective, tol, patience
-        self.verbose, self.watcher, self.max_iter = verbose, watcher, max_iter
+        self.verbose, self.watcher = verbose, watcher
+        # Whether an iteration is under way.
+        self.is_open = False
         self.history: list[float] = []
         self.held_out: list[float] = []
         self.best: np.ndarray | None = None
         self.reason = ""
         # Whether the loss was not a number somewhere in the present round.
         self.met_nonsense = False
+
+    def begin(self) -> None:
+        """Note that something is computed: an iteration is under way."""
+        if not self.is_open:
+            self.is_open = True
+            self.watcher.begin()
 
     def note(self, value: float, vector: np.ndarray) -> None:
         """Note one iteration; raises StopIteration, which SciPy takes as a wish to stop."""
@@ -278,10 +284,9 @@ class _Watch:
         numbers = {"loss": self.history[-1]}
         if self.held_out:
             numbers["validation_loss"] = self.held_out[-1]
+        self.is_open = False
         if self.watcher.end(numbers, vector) and not self.reason:
             self.reason = STOPPED
-        if not self.reason and len(self.history) < self.max_iter:
-            self.watcher.begin()
 
     def _look_at_held_out(self, vector: np.ndarray, patience: int) -> None:
         self.held_out.append(self.objective.held_out_error(vector))
@@ -320,6 +325,7 @@ def _one_round(
         return sound
 
     def value_and_gradient(point):
+        watch.begin()
         value, gradient = objective.value_and_gradient(inside(point))
         if is_sound(value, gradient):
             return value, to.gradient(gradient)
@@ -327,6 +333,7 @@ def _one_round(
         return HUGE, HUGE * np.nan_to_num(point)
 
     def value_alone(point):
+        watch.begin()
         value = objective.value(inside(point))
         return value if is_sound(value) else HUGE
 
