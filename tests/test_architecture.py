@@ -29,8 +29,9 @@ ROOMS = {
     "windows",
     "skdyn/dynemo": "__init__ adaptation estimator fitting inference initialisation "
     "moments network objective",
-    "skdyn/nems": "__init__ adam building curvature distributions estimator fitting initialisation "
-    "keywords lbfgs linear model moments objective parameter stack trials wiring words",
+    "skdyn/nems": "__init__ adam building curvature distributions estimator fitting inference "
+    "initialisation keywords lbfgs linear model moments objective parameter stack trials wiring "
+    "words",
     "skdyn/nems/layers": "__init__ algebra base channels convolution filters nonlinearities "
     "plasticity shapes state tensors",
     "skdyn/metrics": "__init__ modes responses scorers",

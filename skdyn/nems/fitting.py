@@ -12,6 +12,7 @@ import torch
 
 from skdyn._sklearn import one_blas_thread
 from skdyn.core.runtime import one_thread
+from skdyn.core.training import NOBODY, Watcher
 from skdyn.nems.adam import fit_adam
 from skdyn.nems.initialisation import adapt_others, start_from_data
 from skdyn.nems.lbfgs import FitResults, fit_lbfgs
@@ -74,6 +75,7 @@ def fit_trials(
     trials: Sequence[Trial],
     settings: FitSettings,
     random_state: np.random.RandomState | None = None,
+    watcher: Watcher = NOBODY,
 ) -> FitResults:
     """Fit a model in place, from its present values.
 
@@ -90,6 +92,9 @@ def fit_trials(
         How.
     random_state : RandomState, default=None
         Order of Adam's batches; L-BFGS-B needs none.
+    watcher : Watcher, default=NOBODY
+        Who is told of each iteration or epoch, and may end the fit. What is solved in closed form
+        counts as one.
 
     Returns
     -------
@@ -108,17 +113,22 @@ def fit_trials(
             learning_rate=settings.learning_rate,
             random_state=random_state or np.random.RandomState(),
             verbose=settings.verbose,
+            watcher=watcher,
         )
     start = model.get_parameter_vector()
     if has_closed_form(model, trials, settings):
+        watcher.begin()
         solve_linear(objective, trials)
-        return _closed_form(objective, start, settings.verbose)
+        results = _closed_form(objective, start, settings.verbose)
+        watcher.end({"loss": results.history[0]}, results.final_parameters)
+        return results
     return fit_lbfgs(
         objective,
         max_iter=settings.max_iter,
         tol=settings.tol,
         n_iter_no_change=settings.n_iter_no_change if settings.early_stopping else None,
         verbose=settings.verbose,
+        watcher=watcher,
     )
 
 
