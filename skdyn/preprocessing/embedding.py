@@ -234,8 +234,8 @@ class TimeDelayPCA(ClassNamePrefixFeaturesOutMixin, SessionTransformer):
         Raises
         ------
         ValueError
-            If X is not a finite recording of two rows or more, n_embeddings is even, or there are
-            fewer columns or rows than components.
+            If X is not a finite, varying recording of two rows or more, n_embeddings is even, or
+            there are fewer columns or rows than components.
         """
         check_odd(self.n_embeddings)
         recording = check_sessions(self, X, sessions, reset=True, min_samples=2)
@@ -251,6 +251,8 @@ class TimeDelayPCA(ClassNamePrefixFeaturesOutMixin, SessionTransformer):
         # Rounding can put what is zero below it.
         variance = np.maximum(variance[::-1], 0)
         _, axes = svd_flip(None, axes.T[::-1].copy(), u_based_decision=False)
+        if variance[0] <= (10 * np.finfo(np.float64).eps * np.abs(self.mean_).max()) ** 2:
+            raise ValueError("Got X in which no channel varies, expected one that does.")
         share = variance / variance.sum()
         self.n_components_ = self._n_components(share, largest)
         self.components_ = axes[: self.n_components_].copy()

@@ -105,7 +105,8 @@ class BandpassFilter(OneToOneFeatureMixin, SessionTransformer):
         # SciPy's own length, but within what the session has.
         at_origin = min((self.sos_[:, 2] == 0).sum(), (self.sos_[:, 5] == 0).sum())
         padding = min(3 * (2 * len(self.sos_) + 1 - at_origin), len(session) - 1)
-        # A copy, as SciPy wants to be able to write to the sections.
+        # Floats, as the reflection of integers can overflow; sections that SciPy could write to.
+        session = session.astype(np.float64, copy=False)
         return signal.sosfiltfilt(self.sos_.copy(), session, axis=0, padlen=padding)
 
 
@@ -239,8 +240,8 @@ class Downsampler(OneToOneFeatureMixin, SessionTransformer):
     A Pipeline changes neither y nor sessions, so where there are any, downsample before the
     pipeline. With sessions as a list or a 3-D array and no y it can be a step.
 
-    Beyond its ends a session is taken to go on along the line through its first and last row. The
-    filter is SciPy's default: it damps half the new rate by 6 dB. There is no inverse.
+    Beyond its ends a session is taken to stay at its first and last row. The filter is SciPy's
+    default: it damps half the new rate by 6 dB. There is no inverse.
 
     Examples
     --------
@@ -308,7 +309,7 @@ class Downsampler(OneToOneFeatureMixin, SessionTransformer):
         # About the mean: between two rows, SciPy's filter keeps a constant to three digits only.
         mean = session.mean(axis=0, dtype=np.float64)
         centred = session - mean
-        return mean + signal.resample_poly(centred, self.up_, self.down_, axis=0, padtype="line")
+        return mean + signal.resample_poly(centred, self.up_, self.down_, axis=0, padtype="edge")
 
     def _rows_that_stay(self, X, sessions):
         return X.iloc[self.row_indices(X, sessions=sessions)] if hasattr(X, "iloc") else X
