@@ -146,13 +146,14 @@ class SignAligner(OneToOneFeatureMixin, SessionTransformer):
         np.fill_diagonal(agreement, 0)
         leading = np.linalg.eigh(agreement)[1][:, -1]
         starts = np.vstack([first, np.where(leading < 0, -1, 1), self._starts])
-        # A channel that agrees with nothing, as a constant one, has no say.
-        starts[:, ~agreement.any(axis=1)] = 1
         ends = np.array([_climb(agreement, start) for start in starts])
         values = np.einsum("ic,cd,id->i", ends, agreement, ends)
         best = values.argmax()
         # Unless rounding alone prefers it.
-        return _fewest(ends[best if values[best] - values[0] > _rounding(agreement) else 0])
+        signs = ends[best if values[best] - values[0] > _rounding(agreement) else 0]
+        # A channel that agrees with nothing, as a constant one, stays as it is.
+        heard = agreement.any(axis=1)
+        return np.where(heard, signs * _fewest_turn(signs[heard]), 1)
 
 
 def _correlations(session: np.ndarray, n_embeddings: int) -> np.ndarray:
@@ -193,8 +194,7 @@ def _rounding(agreement: np.ndarray) -> float:
     return 10 * _EPSILON * np.abs(agreement).sum()
 
 
-def _fewest(signs: np.ndarray) -> np.ndarray:
-    """These signs, or all turned: those that flip fewer channels; of a tie, not the first."""
-    flips = (signs < 0).sum()
-    turned = 2 * flips > len(signs) or (2 * flips == len(signs) and signs[0] < 0)
-    return -signs if turned else signs
+def _fewest_turn(signs: np.ndarray) -> int:
+    """-1 if fewer channels are flipped with all signs turned, or as many, but not the first."""
+    flips = 2 * (signs < 0).sum()
+    return -1 if flips > len(signs) or (flips == len(signs) and np.any(signs[:1] < 0)) else 1

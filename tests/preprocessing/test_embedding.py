@@ -150,6 +150,12 @@ def test_numbers_of_components_are_counted_as_in_pca(n_components, n_samples):
     assert len(ours.get_feature_names_out()) == pca.n_components_
 
 
+def test_a_share_is_to_be_exceeded():
+    X = smooth_recording()
+    shares = TimeDelayPCA(5).fit(X).explained_variance_ratio_.cumsum()
+    assert TimeDelayPCA(5, float(shares[2])).fit(X).n_components_ == 4
+
+
 def test_a_large_offset_costs_no_digits():
     X = smooth_recording()
     ours, far = TimeDelayPCA(7, 5).fit(X), TimeDelayPCA(7, 5).fit(X + 1e6)

@@ -191,7 +191,7 @@ def test_the_same_rate_changes_nothing():
 
 
 @pytest.mark.parametrize("ratio", [(1, 1), (1, 2), (1, 3), (2, 5), (3, 4), (32, 125)])
-@pytest.mark.parametrize("n_samples", [1, 2, 5, 40])
+@pytest.mark.parametrize("n_samples", [1, 2, 3, 5, 40])
 def test_rows_are_the_nearest_in_time(ratio, n_samples):
     up, down = ratio
     model = Downsampler(up, sampling_rate=down).fit(recording())
