@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from sklearn import get_config
 from sklearn.base import TransformerMixin, _fit_context
-from sklearn.utils._param_validation import HasMethods, Hidden, Interval, StrOptions
+from sklearn.utils._param_validation import HasMethods, Hidden, Interval, RealNotInt, StrOptions
 from sklearn.utils._set_output import _wrap_data_with_container
 from sklearn.utils.metaestimators import _BaseComposition
 from sklearn.utils.parallel import _get_threadpool_controller
@@ -24,6 +24,7 @@ __all__ = [
     "HasMethods",
     "Hidden",
     "Interval",
+    "RealNotInt",
     "SessionTransformerMixin",
     "StepWatcher",
     "StrOptions",
@@ -90,15 +91,20 @@ class SessionTransformerMixin(TransformerMixin):
             if method is not None:
                 setattr(cls, name, _wrap_each_session(method))
 
+    def _rows_that_stay(self, X, sessions):
+        """The rows of a DataFrame whose index the output takes; a downsampler drops some."""
+        return X
+
 
 def _wrap_each_session(method):
     @wraps(method)
     def wrapped(self, X, *args, **kwargs):
         output = method(self, X, *args, **kwargs)
         if not isinstance(output, list) and getattr(output, "ndim", 2) < 3:
-            return _wrap_data_with_container("transform", output, X, self)
+            given = self._rows_that_stay(X, kwargs.get("sessions"))
+            return _wrap_data_with_container("transform", output, given, self)
         frames = [
-            _wrap_data_with_container("transform", one, given, self)
+            _wrap_data_with_container("transform", one, self._rows_that_stay(given, None), self)
             for one, given in zip(output, X, strict=True)
         ]
         # Where no container was asked for, what came as one array goes back as one.

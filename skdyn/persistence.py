@@ -54,6 +54,14 @@ TRUSTED_TYPES = (
     "skdyn.nems.model.Model",
     "skdyn.nems.parameter.Parameter",
     "skdyn.nems.parameter.Phi",
+    "skdyn.preprocessing.embedding.TimeDelayEmbedder",
+    "skdyn.preprocessing.embedding.TimeDelayPCA",
+    "skdyn.preprocessing.filtering.AmplitudeEnvelope",
+    "skdyn.preprocessing.filtering.BandpassFilter",
+    "skdyn.preprocessing.filtering.Downsampler",
+    "skdyn.preprocessing.filtering.MovingAverage",
+    "skdyn.preprocessing.scaling.SessionScaler",
+    "skdyn.preprocessing.signs.SignAligner",
 )
 
 _VERSION = f"skdyn {__version__}"

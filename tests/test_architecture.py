@@ -23,7 +23,7 @@ RUNTIME_PACKAGES = {
 OPTIONAL_PACKAGES = {"skdyn/persistence.py": {"skops": "persistence"}}
 ROOMS = {
     "skdyn": "__init__ _drawing _sklearn datasets matching persistence sessions simulation",
-    "skdyn/preprocessing": "__init__ embedding filtering scaling signs",
+    "skdyn/preprocessing": "__init__ base embedding filtering scaling signs",
     "skdyn/model_selection": "__init__ comparison repeats splitters",
     "skdyn/core": "__init__ checkpoint distributed gaussian recurrent runtime simplex training "
     "windows",

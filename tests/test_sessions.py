@@ -3,7 +3,13 @@ import pandas as pd
 import pytest
 from sklearn.base import BaseEstimator
 
-from skdyn.sessions import Sessions, check_sessions, check_targets, check_weights
+from skdyn.sessions import (
+    Sessions,
+    check_columns,
+    check_sessions,
+    check_targets,
+    check_weights,
+)
 
 
 class Recorder(BaseEstimator):
@@ -394,3 +400,30 @@ def test_weights_that_make_no_sense(kind):
     form, weight, message = BAD_WEIGHTS[kind]
     with pytest.raises(ValueError, match=message):
         weights_of(form, weight)
+
+
+# What a transformer gave.
+
+
+def test_columns_come_back_in_the_form_of_sessions():
+    X = values()
+    assert [len(one) for one in check_columns(X, [0] * 5 + [1] * 7, n_columns=3).arrays] == [5, 7]
+    found = check_columns([X[:5], X[5:].astype(np.float32)], n_columns=3)
+    assert found.container == "list"
+    assert [one.dtype for one in found.arrays] == [np.float64, np.float32]
+    assert check_columns(X.reshape(3, 4, 3), n_columns=3).container == "stack"
+
+
+@pytest.mark.parametrize(
+    ("X", "sessions", "message"),
+    [
+        (values(), None, "Got X with 3 columns, expected 4"),
+        ([values(), values(width=4)], None, "Got X with 3 and 4 columns, expected 4"),
+        (np.full((5, 4), np.nan), None, "NaN"),
+        (values(width=4), np.zeros(5), "5 labels for X with 12 rows"),
+        ([values(width=4)], np.zeros(12), "one of the two"),
+    ],
+)
+def test_bad_columns(X, sessions, message):
+    with pytest.raises(ValueError, match=message):
+        check_columns(X, sessions, n_columns=4)
