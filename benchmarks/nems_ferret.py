@@ -44,11 +44,7 @@ CANDIDATES = {
         [3e-4, 1e-3, 3e-3],
     ),
     "LN, shared rectified filters, mean of three": (
-        [
-            " + ".join(
-                f"wc.34x1x{n}-fir.15x1x{n}-relu.{n}.s-wc.{n}x60-dexp.60" for n in (8, 10, 12)
-            )
-        ],
+        [" + ".join(f"wc.34x1x{n}-fir.15x1x{n}-relu.{n}.s-wc.{n}x60-dexp.60" for n in (8, 10, 12))],
         [1e-3, 3e-3],
     ),
 }
