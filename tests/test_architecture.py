@@ -22,7 +22,7 @@ RUNTIME_PACKAGES = {
 ROOMS = {
     "skdyn": "__init__ _drawing _sklearn datasets matching persistence sessions simulation",
     "skdyn/preprocessing": "__init__ embedding filtering scaling signs",
-    "skdyn/model_selection": "__init__ comparison repeats splitters",
+    "skdyn/model_selection": "__init__ comparison evaluation repeats splitters table",
     "skdyn/core": "__init__ checkpoint distributed gaussian recurrent runtime simplex training windows",
     "skdyn/dynemo": "__init__ adaptation estimator fitting inference initialisation "
     "moments network objective",
