@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from itertools import product
 from numbers import Integral, Real
@@ -27,7 +26,7 @@ from skdyn.metrics import CorrelationScorer, NoiseCorrectedScorer
 from skdyn.model_selection.evaluation import Failure, Rows, evaluate
 from skdyn.model_selection.repeats import draw_seeds, mean_agreement, seeded
 from skdyn.model_selection.splitters import BlockKFold, SessionKFold
-from skdyn.model_selection.table import ModelComparison, summarise
+from skdyn.model_selection.table import ModelComparison, describe_failures, summarise
 from skdyn.sessions import container_of, split_sessions
 
 __all__ = ["compare_models"]
@@ -271,25 +270,25 @@ def _route(estimator, scorer, splitter, labels, params) -> dict[str, dict]:
     takes it.
     """
     callees = {"splitter": "split", "estimator": "fit", "scorer": "score"}
-    objects = {"splitter": splitter, "estimator": _routable(estimator), "scorer": scorer}
+    objects = {"splitter": splitter, "estimator": estimator, "scorer": scorer}
     with config_context(enable_metadata_routing=True):
         router = MetadataRouter(owner="compare_models")
         for name, callee in callees.items():
             mapping = MethodMapping().add(caller="fit", callee=callee)
-            router.add(method_mapping=mapping, **{name: objects[name]})
+            router.add(method_mapping=mapping, **{name: _routable(objects[name])})
         if labels is not None and router.consumes("fit", ["sessions"]):
             params = params | {"sessions": labels}
         routed = process_routing(router, "fit", **params)
         return {callee: dict(routed[name][callee]) for name, callee in callees.items()}
 
 
-def _routable(estimator):
-    """The estimator, or None in place of one that takes no metadata and raises if asked."""
+def _routable(consumer):
+    """What takes metadata, or None in place of an estimator that raises if it is asked."""
     try:
-        get_routing_for_object(estimator)
+        get_routing_for_object(consumer)
     except NotImplementedError:
         return None
-    return estimator
+    return consumer
 
 
 def _tabulate(names, table, seeds, error_score) -> ModelComparison:
@@ -337,19 +336,13 @@ def _tell_failures(failures, shape) -> None:
     if not failures:
         return
     n_fits = int(np.prod(shape))
-    counts = Counter((one.name, one.step, one.error, one.message) for one in failures)
-    lines = [
-        f"{name}: {step} failed in {count} of {n_fits // shape[0]} fits: {error}: {message}"
-        for (name, step, error, message), count in counts.items()
-    ]
+    lines = "\n".join(describe_failures(failures, n_fits // shape[0]))
     if len(failures) == n_fits:
         raise ValueError(
-            f"All {n_fits} fits failed; set error_score='raise' to see where.\n" + "\n".join(lines)
+            f"All {n_fits} fits failed; set error_score='raise' to see where.\n{lines}"
         )
     warnings.warn(
-        f"{len(failures)} of {n_fits} fits failed.\n" + "\n".join(lines),
-        FitFailedWarning,
-        stacklevel=4,
+        f"{len(failures)} of {n_fits} fits failed.\n{lines}", FitFailedWarning, stacklevel=4
     )
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from textwrap import shorten
+
 import numpy as np
 from sklearn.utils import Bunch
 
@@ -9,6 +12,8 @@ from skdyn._drawing import FAINT, INK, LABEL_SIZE, PALETTE, TICK_SIZE, panels, t
 
 # Most units whose scores are drawn one by one.
 MOST_POINTS = 1000
+# Width of a line that tells of a failure, in characters.
+LINE = 140
 
 
 class ModelComparison(Bunch):
@@ -66,8 +71,8 @@ class ModelComparison(Bunch):
         Returns
         -------
         pandas.DataFrame
-            Indexed by name. Seconds are means, and `peak_memory` is the largest, over folds and
-            repeats.
+            Indexed by name. Seconds and bytes are medians over folds and repeats: the first fit in
+            a process pays for the libraries that it loads.
         """
         import pandas as pd
 
@@ -138,12 +143,8 @@ class ModelComparison(Bunch):
             "  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]).rstrip()
             for line in lines
         ]
-        failed = [
-            f"{one.name}: {one.step} failed in fold {one.fold}, repeat {one.repeat}: "
-            f"{one.error}: {one.message.splitlines()[0] if one.message else ''}"
-            for one in self.failures
-        ]
-        return "\n".join([title, *text, *failed])
+        failed = describe_failures(self.failures, n_folds * n_repeats)
+        return "\n".join([title, *text, *(shorten(line, LINE) for line in failed)])
 
     def _line(self, columns, candidate):
         value = {name: column[candidate] for name, column in columns.items()}
@@ -153,9 +154,9 @@ class ModelComparison(Bunch):
             "best"
             if candidate == self.best_index
             else _with_error(value["difference_to_best"], value["difference_standard_error"]),
-            f"{value['fit_seconds']:.2f}",
-            f"{value['peak_memory'] / 1e6:.1f}",
-            f"{value['agreement']:.2f}",
+            _rounded(value["fit_seconds"], 2),
+            _rounded(value["peak_memory"] / 1e6, 1),
+            _rounded(value["agreement"], 2),
         ]
 
     def _columns(self):
@@ -165,9 +166,9 @@ class ModelComparison(Bunch):
             "difference_to_best": self.difference_to_best,
             "difference_standard_error": self.difference_standard_error,
             "rank": self.rank,
-            "fit_seconds": _over_fits(np.mean, self.fit_seconds),
-            "score_seconds": _over_fits(np.mean, self.score_seconds),
-            "peak_memory": _over_fits(np.max, self.peak_memory),
+            "fit_seconds": _over_fits(self.fit_seconds),
+            "score_seconds": _over_fits(self.score_seconds),
+            "peak_memory": _over_fits(self.peak_memory),
             "agreement": self.agreement,
             "n_failures": np.array(
                 [sum(one.name == name for one in self.failures) for name in self.names]
@@ -179,6 +180,28 @@ class ModelComparison(Bunch):
 
     def _units(self):
         return units_of(self.scores, np.isfinite(self.mean_score))
+
+
+def describe_failures(failures, n_fits: int) -> list[str]:
+    """Tell what failed, a line for each candidate and reason.
+
+    Parameters
+    ----------
+    failures : list of Failure
+        What failed.
+    n_fits : int
+        Fits of each candidate.
+
+    Returns
+    -------
+    list of str
+        The lines.
+    """
+    counts = Counter((one.name, one.step, one.error, one.message) for one in failures)
+    return [
+        f"{name}: {step} failed in {count} of {n_fits} fits: {error}: {message}"
+        for (name, step, error, message), count in counts.items()
+    ]
 
 
 def units_of(scores, complete) -> np.ndarray:
@@ -248,10 +271,14 @@ def _standard_error(units) -> np.ndarray:
     return units.std(axis=1, ddof=1) / np.sqrt(n_units)
 
 
-def _over_fits(reduce, values) -> np.ndarray:
-    """Reduce over the fits that there are; NaN where there are none."""
+def _over_fits(values) -> np.ndarray:
+    """Median over the fits that there are; NaN where there are none."""
     rows = [row[~np.isnan(row)] for row in values.reshape(len(values), -1)]
-    return np.array([reduce(row) if len(row) else np.nan for row in rows])
+    return np.array([np.median(row) if len(row) else np.nan for row in rows])
+
+
+def _rounded(value, n_digits) -> str:
+    return "-" if np.isnan(value) else f"{value:.{n_digits}f}"
 
 
 def _with_error(mean, error) -> str:
