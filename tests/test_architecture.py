@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 RUNTIME_PACKAGES = {
     *("joblib", "matplotlib", "numpy", "scikit-learn", "scipy", "torch", "tqdm"),
 }
+ON_DEMAND = {"pandas"}
 ROOMS = {
     "skdyn": "__init__ _drawing _sklearn datasets matching persistence sessions simulation",
     "skdyn/preprocessing": "__init__ embedding filtering scaling signs",
@@ -139,12 +140,17 @@ def displays_see_what_is_public(path, text):
 def matplotlib_comes_late(path, text):
     if not _is_python(path, "skdyn/"):
         return
-    tree = ast.parse(text)
-    inner = [node for f in ast.walk(tree) if isinstance(f, FUNCTIONS) for node in ast.walk(f)]
-    late = {n.lineno for n in inner if isinstance(n, ast.Import | ast.ImportFrom)}
+    late = _late_imports(text)
     for line, name in _imports(path, text):
         if name.split(".")[0] in ("matplotlib", "mpl_toolkits") and line not in late:
             yield line, f"{name} is imported outside a function"
+
+
+def _late_imports(text):
+    """Lines of imports within functions."""
+    tree = ast.parse(text)
+    inner = [node for f in ast.walk(tree) if isinstance(f, FUNCTIONS) for node in ast.walk(f)]
+    return {n.lineno for n in inner if isinstance(n, ast.Import | ast.ImportFrom)}
 
 
 def private_sklearn_has_one_door(path, text):
@@ -227,11 +233,14 @@ def _undirected_draw(call):
 
 
 def only_runtime_packages(path, text):
+    """A function may import what only its caller can want, such as a table of pandas."""
     if not _is_python(path, "skdyn/"):
         return
     known = sys.stdlib_module_names | RUNTIME_PACKAGES | {"sklearn", "skdyn"}
+    late = _late_imports(text)
     for line, name in _imports(path, text):
-        if name.split(".")[0] not in known:
+        wanted = name.split(".")[0] in ON_DEMAND and line in late
+        if name.split(".")[0] not in known and not wanted:
             yield line, f"{name} is not one of the packages that skdyn runs on"
 
 
@@ -415,6 +424,7 @@ GOOD = [
     (no_global_randomness, "skdyn/a.py", "np.random.RandomState(0).randn(3)"),
     (no_global_randomness, "skdyn/a.py", "torch.randn(3, generator=g)\nw.normal_(generator=g)"),
     (no_global_randomness, "skdyn/a.py", "torch.Generator().manual_seed(0)"),
+    (only_runtime_packages, "skdyn/a.py", "def to_frame(self):\n    import pandas as pd"),
     (only_runtime_packages, "skdyn/a.py", "import os\nimport torch.nn\nfrom . import b"),
     (names_are_words, "skdyn/a.py", "def fit(X, y): x = 1\ndef _f(x): 0"),
     (places_stay_out, "a.md", "either/or, /optional, a/work/b, https://example.org/conda-free"),

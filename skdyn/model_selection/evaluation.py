@@ -19,7 +19,7 @@ from skdyn._sklearn import one_blas_thread
 from skdyn.core.runtime import one_thread
 from skdyn.metrics import CorrelationScorer, NoiseCorrectedScorer
 from skdyn.model_selection.repeats import has_modes, mixing_of
-from skdyn.sessions import split_sessions
+from skdyn.sessions import container_of, split_sessions
 
 # Where Linux tells how many pages a process holds.
 STATM = "/proc/self/statm"
@@ -93,15 +93,17 @@ class Rows:
     X, y : array-like or list of array-like
         As the caller gave them; y may be None.
     labels : array-like of shape (n_samples,) or None
-        Session of each row of a 2-D X.
-    length : int
-        Number of rows, or of sessions.
+        Session of each row of a 2-D X; None for one recording, and for X as sessions.
     """
 
     X: Any
     y: Any
     labels: Any
-    length: int
+
+    @property
+    def are_rows(self) -> bool:
+        """Whether X is 2-D, so that folds are of rows and not of sessions."""
+        return container_of(self.X) == "array"
 
     def take(self, rows: np.ndarray, params: dict) -> tuple[tuple, dict]:
         """Some rows, and the metadata that goes with them.
@@ -130,7 +132,7 @@ class Rows:
 
     def _of(self, value, rows):
         length = len(value) if hasattr(value, "__len__") and not isinstance(value, str) else None
-        return _take(value, rows) if length == self.length else value
+        return _take(value, rows) if length == len(self.X) else value
 
     def runs(self, rows: np.ndarray) -> np.ndarray | None:
         """Number the runs of rows that were neighbours, and of one session.
@@ -145,9 +147,9 @@ class Rows:
         ndarray of int of shape (n_rows,) or None
             None where X is not 2-D.
         """
-        if self.labels is None:
+        if not self.are_rows:
             return None
-        sessions = split_sessions(np.arange(self.length), self.labels)
+        sessions = split_sessions(np.arange(len(self.X)), self.labels)
         number = np.repeat(np.arange(len(sessions)), [len(one) for one in sessions])[rows]
         starts = (np.diff(rows) != 1) | (np.diff(number) != 0)
         return np.concatenate([[0], np.cumsum(starts)])

@@ -70,7 +70,9 @@ class SessionKFold(_SessionSplitter):
     Runs of rows that have the same label are in the same fold, also if other sessions lie between.
 
     Where there are both, `groups` says what stays together, such as the sessions of one subject.
-    It has one label per row of a 2-D X, and one per session of a list or 3-D X.
+    It has one label per row of a 2-D X, and one per session of a list or 3-D X. Let sessions have
+    different labels then: runs of one label that a fold makes neighbours are one session to the
+    estimator.
 
     With metadata routing enabled, `sessions` goes to the splitter, and to the estimator's `fit` and
     `score`, by itself. Without, scikit-learn passes labels on to splitters as `groups` only, and to

@@ -73,6 +73,11 @@ class ModelComparison(Bunch):
         pandas.DataFrame
             Indexed by name. Seconds and bytes are medians over folds and repeats: the first fit in
             a process pays for the libraries that it loads.
+
+        Raises
+        ------
+        ImportError
+            If pandas is not installed.
         """
         import pandas as pd
 
