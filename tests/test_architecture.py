@@ -20,11 +20,15 @@ RUNTIME_PACKAGES = {
     *("joblib", "matplotlib", "numpy", "scikit-learn", "scipy", "torch", "tqdm"),
 }
 # What one file may import beside them, within a function, and the extra that installs it.
-OPTIONAL_PACKAGES = {"skdyn/persistence.py": {"skops": "persistence"}}
+OPTIONAL_PACKAGES = {
+    "skdyn/model_selection/clusters.py": {"distributed": "distributed"},
+    "skdyn/model_selection/table.py": {"pandas": "test"},  # whoever wants a frame has it
+    "skdyn/persistence.py": {"skops": "persistence"},
+}
 ROOMS = {
     "skdyn": "__init__ _drawing _sklearn datasets matching persistence sessions simulation",
     "skdyn/preprocessing": "__init__ base embedding filtering scaling signs",
-    "skdyn/model_selection": "__init__ comparison repeats splitters",
+    "skdyn/model_selection": "__init__ clusters comparison evaluation repeats splitters table",
     "skdyn/core": "__init__ checkpoint distributed gaussian recurrent runtime simplex training "
     "windows",
     "skdyn/dynemo": "__init__ adaptation estimator fitting inference initialisation "
@@ -236,6 +240,7 @@ def _undirected_draw(call):
 
 
 def only_runtime_packages(path, text):
+    """A function may import what only its caller can want, such as a table of pandas."""
     if not _is_python(path, "skdyn/"):
         return
     known = sys.stdlib_module_names | RUNTIME_PACKAGES | {"sklearn", "skdyn"}
@@ -428,6 +433,11 @@ GOOD = [
     (no_global_randomness, "skdyn/a.py", "np.random.RandomState(0).randn(3)"),
     (no_global_randomness, "skdyn/a.py", "torch.randn(3, generator=g)\nw.normal_(generator=g)"),
     (no_global_randomness, "skdyn/a.py", "torch.Generator().manual_seed(0)"),
+    (
+        only_runtime_packages,
+        "skdyn/model_selection/table.py",
+        "def to_frame(self):\n    import pandas as pd",
+    ),
     (only_runtime_packages, "skdyn/a.py", "import os\nimport torch.nn\nfrom . import b"),
     (only_runtime_packages, "skdyn/persistence.py", "def f():\n    import skops.io"),
     (names_are_words, "skdyn/a.py", "def fit(X, y): x = 1\ndef _f(x): 0"),

@@ -1,0 +1,365 @@
+"""Several models on the same folds, in parallel."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Mapping
+from itertools import product
+from numbers import Integral, Real
+
+import numpy as np
+from sklearn import config_context
+from sklearn.exceptions import FitFailedWarning
+from sklearn.metrics import check_scoring
+from sklearn.model_selection import check_cv
+from sklearn.utils import indexable
+from sklearn.utils.metadata_routing import (
+    MetadataRouter,
+    MethodMapping,
+    get_routing_for_object,
+    process_routing,
+)
+from sklearn.utils.parallel import Parallel, delayed
+
+from skdyn._sklearn import one_blas_thread
+from skdyn.metrics import CorrelationScorer, NoiseCorrectedScorer
+from skdyn.model_selection.evaluation import Failure, Rows, evaluate
+from skdyn.model_selection.repeats import draw_seeds, mean_agreement, seeded
+from skdyn.model_selection.splitters import BlockKFold, SessionKFold
+from skdyn.model_selection.table import ModelComparison, describe_failures, summarise
+from skdyn.sessions import container_of, split_sessions
+
+__all__ = ["compare_models"]
+
+N_FOLDS = 5
+SCORERS_PER_OUTPUT = {
+    "correlation": CorrelationScorer,
+    "noise_corrected_correlation": NoiseCorrectedScorer,
+}
+
+
+def compare_models(
+    estimators,
+    X,
+    y=None,
+    *,
+    cv=None,
+    scoring=None,
+    sessions=None,
+    params=None,
+    n_jobs=None,
+    repeat=1,
+    random_state=None,
+    error_score=np.nan,
+    return_estimators=False,
+    verbose=0,
+):
+    """Fit every candidate on every fold, and compare their held-out scores.
+
+    Parameters
+    ----------
+    estimators : dict of estimator, list of (object, estimator), or list of estimator
+        The candidates, by name. Without names they are those of their types, in lower case.
+        Clones are fitted.
+    X : array-like of shape (n_samples, n_channels), list of such, or array of shape \
+            (n_sessions, n_samples, n_channels)
+        The recording; rows are time.
+    y : array-like of shape (n_samples,) or (n_samples, n_outputs), or like X, default=None
+        The response, for models that predict one.
+    cv : int, splitter or iterable of (train, test), default=None
+        The folds. An int is their number: of `SessionKFold`, if there are several sessions, or of
+        `BlockKFold`. None is 5, or the number of sessions if there are fewer.
+    scoring : str, callable or None, default=None
+        None is the estimator's own `score`: the evidence lower bound for `DyNeMoEstimator`.
+        "correlation" and "noise_corrected_correlation" give one score per output, with which
+        candidates are compared output by output (neuron by neuron). Else a scorer of scikit-learn
+        by name, or a function of estimator, X and y that gives one number, or one per output.
+    sessions : array-like of shape (n_samples,), default=None
+        Label of each row of a 2-D X.
+    params : dict, default=None
+        Metadata for `fit`, the scorer and the splitter, such as sample_weight, repeats or groups.
+        They are routed as with scikit-learn's metadata routing, whether it is enabled or not.
+    n_jobs : int, default=None
+        Number of fits at the same time, as joblib has it: None is 1, unless
+        `joblib.parallel_config` says otherwise; -1 all processors. Each runs on one thread.
+    repeat : int, default=1
+        Fits of each candidate on each fold, from different seeds. How far their modes agree is
+        told then.
+    random_state : int, RandomState instance or None, default=None
+        Source of the seeds, which each parameter named random_state is set to, also of steps of
+        pipelines. With None and one repeat, candidates keep their own.
+    error_score : "raise" or float, default=nan
+        What stands for the score of a fit that fails, with a warning; "raise" raises its exception.
+        With NaN, the candidate comes last.
+    return_estimators : bool, default=False
+        Whether fitted estimators are returned, too.
+    verbose : int, default=0
+        How much joblib tells of its progress.
+
+    Returns
+    -------
+    ModelComparison
+        Scores, standard errors, paired differences to the best, seconds, memory, agreement and
+        failures, as arrays; with `to_frame()` and `plot()`.
+
+    Raises
+    ------
+    ValueError
+        If arguments contradict each other, or no candidate gets through all folds.
+
+    Warns
+    -----
+    FitFailedWarning
+        If a fit or its scoring fails: of whom, in how many folds, and why.
+
+    See Also
+    --------
+    select_run : The run nearest to the others.
+    sklearn.model_selection.cross_validate : The same scores, of one estimator.
+
+    Notes
+    -----
+    Rows that were not neighbours in X never are: where a fold leaves a seam, or blocks meet, what
+    takes `sessions` gets them in different sessions, in `fit` and in scoring. Scores with
+    `BlockKFold` are those of blocks in files of their own.
+
+    All fits go through one `joblib.Parallel`: ``joblib.parallel_config(backend="dask")`` sends them
+    to a cluster.
+
+    Training sets of folds overlap, so that standard errors over folds are too small as those of a
+    new recording; differences below two of them say little.
+
+    Examples
+    --------
+    How many lags does a filter need? The response depends on the row three before.
+
+    >>> import numpy as np
+    >>> from skdyn import NEMSRegressor
+    >>> from skdyn.model_selection import compare_models
+    >>> rng = np.random.default_rng(0)
+    >>> X = rng.standard_normal((600, 1))
+    >>> y = np.roll(X, 3, axis=0) + [0.1, 0.5, 1] * rng.standard_normal((600, 3))
+    >>> candidates = {n: NEMSRegressor(f"fir.{n}x1x3") for n in (2, 4)}
+    >>> comparison = compare_models(candidates, X, y, scoring="correlation")
+    >>> comparison.best_name, comparison.paired_over
+    (4, 'outputs')
+    >>> bool(comparison.difference_to_best[0] < -0.5)
+    True
+    """
+    names, candidates = _check_candidates(estimators)
+    seeds = _check_options(repeat, random_state, error_score)
+    X, y, sessions = indexable(X, y, sessions)
+    splitter = _check_splitter(cv, X, y, sessions)
+    data = Rows(X, y, _check_sessions(X, sessions, splitter))
+    scorers = [_check_scorer(one, scoring) for one in candidates]
+    if params and "sessions" in params:
+        raise ValueError("Got sessions in params, expected them as an argument; pass sessions=.")
+    routed = [
+        _route(one, scorer, splitter, data, params or {})
+        for one, scorer in zip(candidates, scorers, strict=True)
+    ]
+    folds = list(splitter.split(X, y, **routed[0]["split"]))
+    shape = (len(candidates), len(folds), repeat)
+    # Here, too: workers that are threads would put back each other's setting.
+    with one_blas_thread():
+        evaluations = Parallel(n_jobs=n_jobs, verbose=verbose)(
+            delayed(evaluate)(
+                seeded(candidates[which], seeds[number]),
+                scorers[which],
+                data,
+                folds[fold],
+                routed[which]["fit"],
+                routed[which]["score"],
+                want_modes=repeat > 1,
+                want_estimator=return_estimators,
+                may_raise=error_score == "raise",
+            )
+            for which, fold, number in product(*map(range, shape))
+        )
+    table = np.empty(shape, dtype=object)
+    table.ravel()[:] = evaluations
+    result = _tabulate(names, table, seeds, np.nan if error_score == "raise" else error_score)
+    if return_estimators:
+        result.estimators = _collect(table, "estimator", object)
+    return result
+
+
+def _check_candidates(estimators) -> tuple[list, list]:
+    """Names and estimators."""
+    if isinstance(estimators, Mapping):
+        pairs = list(estimators.items())
+    elif isinstance(estimators, Iterable) and not hasattr(estimators, "fit"):
+        given = list(estimators)
+        named = [isinstance(one, tuple) and len(one) == 2 for one in given]
+        pairs = given if all(named) else list(zip(_names_of(given), given, strict=True))
+    else:
+        raise ValueError(
+            f"Got estimators={estimators!r}, expected a dict or list of candidates; put it in a "
+            "list."
+        )
+    for name, one in pairs:
+        if not hasattr(one, "fit") or isinstance(one, type):
+            raise ValueError(f"Got candidate {name!r} of {one!r}, expected an estimator with fit.")
+    names = [name for name, _ in pairs]
+    if not names or len(set(names)) < len(names):
+        raise ValueError(
+            f"Got candidates named {names}, expected at least one, and different names."
+        )
+    return names, [one for _, one in pairs]
+
+
+def _names_of(estimators) -> list[str]:
+    """Types in lower case, numbered where there are several, as `make_pipeline` names steps."""
+    types = [type(one).__name__.lower() for one in estimators]
+    return [
+        f"{name}-{types[:place].count(name) + 1}" if types.count(name) > 1 else name
+        for place, name in enumerate(types)
+    ]
+
+
+def _check_options(repeat, random_state, error_score) -> list[int | None]:
+    """Seeds of the repeats."""
+    if isinstance(repeat, bool) or not isinstance(repeat, Integral) or repeat < 1:
+        raise ValueError(f"Got repeat={repeat!r}, expected a whole number of at least 1.")
+    if error_score != "raise" and not isinstance(error_score, Real):
+        raise ValueError(f"Got error_score={error_score!r}, expected 'raise' or a number.")
+    return draw_seeds(int(repeat), random_state)
+
+
+def _check_splitter(cv, X, y, sessions):
+    if cv is not None and not isinstance(cv, Integral):
+        return check_cv(cv, y)
+    if container_of(X) != "array":
+        n_sessions = len(X)
+    elif sessions is None or len(split_sessions(np.arange(len(sessions)), sessions)) == 1:
+        return BlockKFold(N_FOLDS if cv is None else cv)
+    else:
+        n_sessions = len(np.unique(sessions))
+    return SessionKFold(max(2, min(N_FOLDS, n_sessions)) if cv is None else cv)
+
+
+def _check_sessions(X, sessions, splitter):
+    """Session of each row of a 2-D X, or None; blocks are sessions."""
+    if container_of(X) != "array" and sessions is not None:
+        raise ValueError(
+            "Got sessions= together with X as sessions, expected one of the two; leave "
+            "sessions out, or give a 2-D X."
+        )
+    if container_of(X) == "array" and isinstance(splitter, BlockKFold):
+        return splitter.block_labels(X, sessions)
+    return sessions
+
+
+def _check_scorer(estimator, scoring):
+    if isinstance(scoring, str) and scoring in SCORERS_PER_OUTPUT:
+        return SCORERS_PER_OUTPUT[scoring](multioutput="raw_values")
+    if scoring is not None and not isinstance(scoring, str) and not callable(scoring):
+        raise ValueError(
+            f"Got scoring={scoring!r}, expected a name, a function or None; compare by one metric "
+            "at a time."
+        )
+    return check_scoring(estimator, scoring)
+
+
+def _route(estimator, scorer, splitter, data, params) -> dict[str, dict]:
+    """What goes to the splitter, to `fit` and to the scorer.
+
+    Sessions go to what takes them; the rest is routed by scikit-learn, which raises if nothing
+    takes it.
+    """
+    callees = {"splitter": "split", "estimator": "fit", "scorer": "score"}
+    objects = {"splitter": splitter, "estimator": estimator, "scorer": scorer}
+    with config_context(enable_metadata_routing=True):
+        router = MetadataRouter(owner="compare_models")
+        for name, callee in callees.items():
+            mapping = MethodMapping().add(caller="fit", callee=callee)
+            router.add(method_mapping=mapping, **{name: _routable(objects[name])})
+        if data.are_rows and router.consumes("fit", ["sessions"]):
+            # A fold may have several sessions where the recording is one.
+            labels = np.zeros(len(data.X), dtype=int) if data.labels is None else data.labels
+            params = params | {"sessions": labels}
+        found = process_routing(router, "fit", **params)
+        routed = {callee: dict(found[name][callee]) for name, callee in callees.items()}
+    if data.labels is None:
+        routed["split"].pop("sessions", None)
+    return routed
+
+
+def _routable(consumer):
+    """What takes metadata, or None in place of an estimator that raises if it is asked."""
+    try:
+        get_routing_for_object(consumer)
+    except NotImplementedError:
+        return None
+    return consumer
+
+
+def _tabulate(names, table, seeds, error_score) -> ModelComparison:
+    """Turn evaluations (n_candidates, n_folds, n_repeats) into arrays."""
+    failures = [
+        Failure(names[which], fold, number, *table[which, fold, number].failure)
+        for which, fold, number in np.ndindex(table.shape)
+        if table[which, fold, number].failure
+    ]
+    _tell_failures(failures, table.shape)
+    scores = _scores_of(table, error_score)
+    failed = {one.name for one in failures} if np.isnan(error_score) else set()
+    complete = np.array([name not in failed for name in names])
+    summary = summarise(scores, complete)
+    if np.isnan(summary["mean_score"]).all():
+        raise ValueError(f"No candidate has a score in all folds. Scores are:\n{scores}")
+    return ModelComparison(
+        names=names,
+        scores=scores,
+        **summary,
+        best_name=names[summary["best_index"]],
+        fit_seconds=_collect(table, "fit_seconds", float),
+        score_seconds=_collect(table, "score_seconds", float),
+        peak_memory=_collect(table, "peak_memory", float),
+        agreement=np.array([_agreement(folds) for folds in table]),
+        seeds=seeds,
+        failures=failures,
+    )
+
+
+def _scores_of(table, error_score) -> np.ndarray:
+    """Scores (n_candidates, n_folds, n_repeats), and an axis of outputs if there are several."""
+    sizes = {len(one.scores) for one in table.ravel() if one.scores is not None}
+    if len(sizes) > 1:
+        raise ValueError(f"Got scores of {sorted(sizes)} outputs, expected the same for all.")
+    scores = np.full((*table.shape, *sizes), error_score, dtype=float)
+    for place in np.ndindex(table.shape):
+        if table[place].scores is not None:
+            scores[place] = table[place].scores
+    return scores[..., 0] if sizes == {1} else scores
+
+
+def _tell_failures(failures, shape) -> None:
+    """Warn of what failed, or raise if that is everything."""
+    if not failures:
+        return
+    n_fits = int(np.prod(shape))
+    lines = "\n".join(describe_failures(failures, n_fits // shape[0]))
+    if len(failures) == n_fits:
+        raise ValueError(
+            f"All {n_fits} fits failed; set error_score='raise' to see where.\n{lines}"
+        )
+    warnings.warn(
+        f"{len(failures)} of {n_fits} fits failed.\n{lines}", FitFailedWarning, stacklevel=4
+    )
+
+
+def _agreement(folds) -> float:
+    """Mean over folds of how far repeats agree."""
+    values = [
+        mean_agreement([one.alpha for one in fold if one.alpha is not None]) for fold in folds
+    ]
+    known = [value for value in values if not np.isnan(value)]
+    return float(np.mean(known)) if known else np.nan
+
+
+def _collect(table: np.ndarray, name: str, dtype) -> np.ndarray:
+    values = np.empty(table.shape, dtype=dtype)
+    for place in np.ndindex(table.shape):
+        values[place] = getattr(table[place], name)
+    return values

@@ -1,0 +1,427 @@
+"""Comparisons give the scores of cross_validate, errors by hand, and tell of what failed."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.stats
+import threadpoolctl
+import torch
+from sklearn import config_context, get_config
+from sklearn.base import BaseEstimator, RegressorMixin, TransformerMixin
+from sklearn.decomposition import PCA
+from sklearn.ensemble import AdaBoostRegressor
+from sklearn.exceptions import FitFailedWarning, UnsetMetadataPassedError
+from sklearn.linear_model import Ridge
+from sklearn.metrics import make_scorer, r2_score
+from sklearn.model_selection import GridSearchCV, KFold, cross_validate
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from skdyn import NEMSRegressor
+from skdyn.metrics import correlation_score, correlation_scorer
+from skdyn.model_selection import BlockKFold, SessionKFold, compare_models
+
+SESSIONS = np.repeat([0, 1, 2, 3], [60, 80, 40, 60])
+TWICE = np.repeat([0, 1, 2, 3, 0, 1], 40)
+
+
+@pytest.fixture(scope="module")
+def data():
+    """Three neurons that follow the row three before, with more and more noise."""
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((240, 1))
+    y = np.roll(X, 3, axis=0) + [0.1, 0.5, 1.0] * rng.standard_normal((240, 3))
+    X.flags.writeable = y.flags.writeable = False
+    return X, y
+
+
+def fir(n_lags, n_outputs=3):
+    return NEMSRegressor(f"fir.{n_lags}x1x{n_outputs}")
+
+
+class Failing(RegressorMixin, BaseEstimator):
+    """Fails in fit, or in predict, if the data begin as told."""
+
+    def __init__(self, value=None, step="fit"):
+        self.value = value
+        self.step = step
+
+    def _fail(self, X, step):
+        if step == self.step and self.value in (None, X[0, 0]):
+            raise RuntimeError("no luck\nmore lines")
+
+    def fit(self, X, y):
+        self._fail(X, "fit")
+        self.n_outputs_ = y.shape[1]
+        return self
+
+    def predict(self, X):
+        self._fail(X, "predict")
+        return np.tile(X, self.n_outputs_)
+
+
+class Threads(BaseEstimator):
+    """Scores how many threads torch and BLAS have in fit."""
+
+    def fit(self, X, y=None):
+        pools = threadpoolctl.threadpool_info()
+        blas = [pool["num_threads"] for pool in pools if pool["user_api"] == "blas"]
+        self.n_threads_ = max(torch.get_num_threads(), *blas)
+        return self
+
+    def score(self, X, y=None):
+        return self.n_threads_
+
+
+class Seeing(TransformerMixin, BaseEstimator):
+    """Writes down the sessions that it is given."""
+
+    __metadata_request__fit = {"sessions": True}  # noqa: RUF012
+    __metadata_request__score = {"sessions": True}  # noqa: RUF012
+
+    def fit(self, X, y=None, *, sessions=None):
+        self.X_, self.sessions_ = np.array(X), sessions
+        return self
+
+    def score(self, X, y=None, *, sessions=None, sample_weight=None):
+        self.scored_ = sessions
+        return 0.0
+
+
+class Undecided(Seeing):
+    __metadata_request__fit = {"sessions": None}  # noqa: RUF012
+
+
+# Scores.
+
+
+@pytest.mark.parametrize("routing", [False, True])
+@pytest.mark.parametrize("pipeline", [False, True])
+@pytest.mark.parametrize("cv", [BlockKFold(3, gap=2), BlockKFold(2, n_blocks=5), None, 3], ids=str)
+@pytest.mark.parametrize(
+    "sessions", [None, SESSIONS, TWICE], ids=["one", "several", "labels that come twice"]
+)
+def test_scores_are_those_of_cross_validate(data, routing, pipeline, cv, sessions):
+    X, y = data
+    model = make_pipeline(StandardScaler(), fir(5)) if pipeline else fir(5)
+    with config_context(enable_metadata_routing=routing):
+        result = compare_models({"model": model}, X, y, cv=cv, sessions=sessions)
+        assert get_config()["enable_metadata_routing"] is routing
+    if not isinstance(cv, BlockKFold):
+        maker = BlockKFold if sessions is None else SessionKFold
+        cv = maker(cv or (5 if sessions is None else 4))
+    if isinstance(cv, BlockKFold):
+        params = {"sessions": cv.block_labels(X, sessions)}
+    else:
+        runs = np.cumsum(np.diff(sessions, prepend=sessions[0]) != 0)
+        params = {"sessions": runs, "groups": sessions}
+    with config_context(enable_metadata_routing=True):
+        expected = cross_validate(model, X, y, cv=cv, params=params)
+    np.testing.assert_array_equal(result.scores[0, :, 0], expected["test_score"])
+    assert result.mean_score[0] == pytest.approx(expected["test_score"].mean(), abs=1e-15)
+
+
+@pytest.mark.parametrize("form", ["list", "stack"])
+def test_sessions_may_come_as_a_list_or_a_stack(data, form):
+    X, y = data
+    lengths = [60, 80, 40, 60] if form == "list" else [60] * 4
+    stimuli, responses = (np.split(values, np.cumsum(lengths)[:-1]) for values in data)
+    given = (np.stack(stimuli), np.stack(responses)) if form == "stack" else (stimuli, responses)
+    result = compare_models([fir(5)], *given, cv=2)
+    by_label = compare_models([fir(5)], X, y, cv=2, sessions=np.repeat(range(4), lengths))
+    np.testing.assert_array_equal(result.scores, by_label.scores)
+    assert compare_models([fir(5)], *given).scores.shape == (1, 4, 1)
+
+
+def test_scores_of_modes_are_evidence_lower_bounds(recording, small_dynemo):
+    model = small_dynemo(n_epochs=1)
+    result = compare_models([make_pipeline(StandardScaler(), model)], recording, cv=2)
+    cv = BlockKFold(2)
+    with config_context(enable_metadata_routing=True):
+        expected = cross_validate(
+            make_pipeline(StandardScaler(), model),
+            recording,
+            cv=cv,
+            params={"sessions": cv.block_labels(recording)},
+        )
+    np.testing.assert_array_equal(result.scores[0, :, 0], expected["test_score"])
+
+
+def test_no_rows_become_neighbours_whatever_the_splitter(data):
+    X, _ = data
+    cv = KFold(3)
+    result = compare_models({"it": Seeing()}, X, cv=cv, return_estimators=True)
+    for (train, _), fitted in zip(cv.split(X), result.estimators[0, :, 0], strict=True):
+        np.testing.assert_array_equal(fitted.X_, X[train])
+        runs = np.split(train, np.flatnonzero(np.diff(fitted.sessions_)) + 1)
+        assert len(runs) == 1 + (np.diff(train) > 1).sum()
+        assert all(np.all(np.diff(run) == 1) for run in runs)
+    assert result.estimators[0, 1, 0].scored_.tolist() == [0] * 80
+    # Sessions of the same label, and blocks, stay apart, too.
+    halves = compare_models({"it": Seeing()}, X, sessions=SESSIONS, cv=3, return_estimators=True)
+    for fitted in halves.estimators[0, :, 0]:
+        assert len(np.unique(fitted.sessions_)) >= 2
+
+
+def test_candidates_that_take_no_sessions_work_beside_those_that_do(data):
+    X, y = data
+    candidates = {
+        "ridge": make_pipeline(StandardScaler(), Ridge()),
+        "boosting": AdaBoostRegressor(n_estimators=2, random_state=0),
+        "fir": fir(5, 1),
+        "search": GridSearchCV(fir(5, 1), {"alpha": [0.0, 1e3]}, cv=BlockKFold(2)),
+    }
+    result = compare_models(candidates, X, y[:, 0], sessions=SESSIONS, cv=2)
+    for name in ("ridge", "boosting"):
+        expected = cross_validate(
+            candidates[name], X, y[:, 0], groups=SESSIONS, cv=SessionKFold(2)
+        )["test_score"]
+        np.testing.assert_allclose(result.scores[result.names.index(name), :, 0], expected)
+    assert result.mean_score[2] == pytest.approx(result.mean_score[3])
+    # Scoring this one fails in scikit-learn 1.9 if routing is enabled.
+    assert compare_models([make_pipeline(StandardScaler(), PCA(1))], X).best_index == 0
+
+
+def test_who_leaves_sessions_open_is_asked(data):
+    with pytest.raises(UnsetMetadataPassedError, match="sessions"):
+        compare_models([Undecided()], data[0])
+
+
+def test_metadata_go_where_they_are_requested(data):
+    X, y = data
+    weight = np.random.default_rng(1).integers(1, 5, size=240)
+    with config_context(enable_metadata_routing=True):
+        ridge = Ridge().set_fit_request(sample_weight=True).set_score_request(sample_weight=True)
+        expected = cross_validate(ridge, X, y, cv=KFold(3), params={"sample_weight": weight})
+    result = compare_models([ridge], X, y, cv=KFold(3), params={"sample_weight": weight})
+    np.testing.assert_array_equal(result.scores[0, :, 0], expected["test_score"])
+    plain = compare_models([Ridge()], X, y, cv=KFold(3))
+    assert np.abs(plain.scores - result.scores).max() > 1e-6
+    with pytest.raises(TypeError, match="weights"):
+        compare_models([ridge], X, y, cv=KFold(3), params={"weights": weight})
+    grouped = compare_models([Ridge()], X, y, cv=SessionKFold(2), params={"groups": SESSIONS})
+    assert grouped.scores.shape == (1, 2, 1)
+
+
+@pytest.mark.slow
+def test_two_workers_give_what_one_gives(data):
+    X, y = data
+    candidates = {n: fir(n) for n in (2, 5)}
+    one, two = (compare_models(candidates, X, y, cv=3, n_jobs=n_jobs) for n_jobs in (1, 2))
+    np.testing.assert_array_equal(one.scores, two.scores)
+    np.testing.assert_array_equal(one.difference_standard_error, two.difference_standard_error)
+
+
+@pytest.mark.parametrize("frame", [False, True])
+def test_nothing_of_the_caller_is_changed(data, frame):
+    X, y = (pd.DataFrame(values) if frame else np.array(values) for values in data)
+    before, model = (X.copy(), y.copy()), fir(3)
+    result = compare_models([model], X, y, cv=2, repeat=2, random_state=0)
+    assert not hasattr(model, "model_")
+    assert model.random_state is None
+    np.testing.assert_array_equal(X, before[0])
+    np.testing.assert_array_equal(y, before[1])
+    np.testing.assert_array_equal(
+        result.scores, compare_models([model], *data, cv=2).scores[..., [0, 0]]
+    )
+
+
+@pytest.mark.parametrize(
+    "backend", ["sequential", "threading", pytest.param("loky", marks=pytest.mark.slow)]
+)
+def test_each_fit_has_one_thread_and_the_caller_keeps_theirs(data, backend):
+    before = threadpoolctl.threadpool_info(), torch.get_num_threads()
+    import joblib
+
+    with joblib.parallel_config(backend=backend, n_jobs=1 if backend == "sequential" else 2):
+        result = compare_models([Threads(), Threads()], data[0], cv=4)
+    assert np.all(result.scores == 1)
+    assert (threadpoolctl.threadpool_info(), torch.get_num_threads()) == before
+
+
+# Errors.
+
+
+def test_differences_over_folds_are_paired(data):
+    X, y = data
+    result = compare_models({n: fir(n) for n in (5, 2, 4)}, X, y, cv=4)
+    scores = result.scores[:, :, 0]
+    best = scores.mean(axis=1).argmax()
+    assert result.paired_over == "folds"
+    assert (result.best_index, result.best_name) == (best, [5, 2, 4][best])
+    for place in range(3):
+        assert result.standard_error[place] == pytest.approx(scipy.stats.sem(scores[place]))
+        if place == best:
+            assert result.difference_to_best[place] == 0
+            assert result.difference_standard_error[place] == 0
+            continue
+        mean = result.difference_to_best[place]
+        test = scipy.stats.ttest_rel(scores[place], scores[best])
+        assert mean / result.difference_standard_error[place] == pytest.approx(test.statistic)
+    assert result.rank.tolist() == scipy.stats.rankdata(-result.mean_score).tolist()
+
+
+def test_correlations_are_compared_neuron_by_neuron(data):
+    X, y = data
+    result = compare_models({n: fir(n) for n in (2, 5)}, X, y, cv=3, scoring="correlation")
+    assert result.scores.shape == (2, 3, 1, 3)
+    assert result.paired_over == "outputs"
+    labels = BlockKFold(3).block_labels(X)
+    for fold, (train, test) in enumerate(BlockKFold(3).split(X)):
+        fitted = fir(5).fit(X[train], y[train], sessions=labels[train])
+        expected = correlation_score(y[test], fitted.predict(X[test]), multioutput="raw_values")
+        np.testing.assert_allclose(result.scores[1, fold, 0], expected, atol=1e-12)
+    neurons = result.scores[:, :, 0].mean(axis=1)
+    test = scipy.stats.ttest_rel(neurons[0], neurons[1])
+    np.testing.assert_allclose(result.mean_score, neurons.mean(axis=1))
+    np.testing.assert_allclose(result.standard_error, scipy.stats.sem(neurons, axis=1))
+    ratio = result.difference_to_best[0] / result.difference_standard_error[0]
+    assert ratio == pytest.approx(test.statistic)
+
+
+def test_a_neuron_without_a_score_in_a_fold_or_in_all_is_left_out_there(data):
+    X, y = data
+
+    def scorer(estimator, X, y):
+        found = correlation_score(y, estimator.predict(X), multioutput="raw_values")
+        return np.where([X[0, 0] == data[0][0, 0], True, False], np.nan, found)
+
+    result = compare_models([fir(5), fir(2)], X, y, cv=3, scoring=scorer)
+    scores = result.scores[:, :, 0]
+    assert np.isnan(scores).tolist() == [[[True, True, False], *[[False, True, False]] * 2]] * 2
+    neurons = np.stack([scores[:, 1:, 0].mean(axis=1), scores[:, :, 2].mean(axis=1)], axis=1)
+    np.testing.assert_allclose(result.mean_score, neurons.mean(axis=1))
+    np.testing.assert_allclose(result.standard_error, scipy.stats.sem(neurons, axis=1))
+
+
+@pytest.mark.parametrize(
+    "scoring", ["r2", correlation_scorer, make_scorer(r2_score), lambda model, X, y: 0.5]
+)
+def test_any_scorer_of_one_number_will_do(data, scoring):
+    X, y = data
+    result = compare_models([Ridge()], X, y, cv=KFold(3), scoring=scoring)
+    expected = cross_validate(Ridge(), X, y, cv=KFold(3), scoring=scoring)["test_score"]
+    np.testing.assert_allclose(result.scores[0, :, 0], expected, atol=1e-12)
+
+
+def test_one_neuron_is_compared_over_folds(data):
+    X, y = data
+    result = compare_models([fir(5, 1)], X, y[:, 0], scoring="correlation", cv=3)
+    assert result.scores.shape == (1, 3, 1)
+    assert result.paired_over == "folds"
+
+
+def test_noise_corrected_correlation_takes_repeats(data):
+    X, y = data
+    repeats = y[:, :, np.newaxis] + np.random.default_rng(0).standard_normal((240, 3, 4))
+    options = {"cv": 3, "params": {"repeats": repeats}}
+    raw = compare_models([fir(5)], X, y, cv=3, scoring="correlation")
+    corrected = compare_models([fir(5)], X, y, scoring="noise_corrected_correlation", **options)
+    assert corrected.scores.shape == raw.scores.shape
+    assert corrected.mean_score[0] > 0.5
+
+
+def test_one_fold_or_output_has_no_error(data):
+    X, y = data
+    split = [(np.arange(200), np.arange(200, 240))]
+    result = compare_models([fir(5), fir(2)], X, y, cv=split)
+    assert np.isnan(result.standard_error).all()
+    assert result.difference_to_best[1] < 0
+    assert "±" not in repr(result).split("\n", 1)[1]
+
+
+# Failures.
+
+
+@pytest.mark.parametrize("n_jobs", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_a_failing_candidate_is_told_and_the_others_are_ranked(data, n_jobs):
+    X, y = data
+    with pytest.warns(FitFailedWarning, match=r"(?s)3 of 9.*bad: fit failed in 3 of 3.*no luck"):
+        result = compare_models(
+            {"bad": Failing(), "fir": fir(5), "ridge": Ridge()}, X, y, cv=3, n_jobs=n_jobs
+        )
+    assert result.best_name == "fir"
+    assert result.rank.tolist() == [3, 1, 2]
+    assert np.isnan(result.mean_score[0])
+    assert [(one.name, one.fold, one.step, one.error) for one in result.failures] == [
+        ("bad", fold, "fit", "RuntimeError") for fold in range(3)
+    ]
+    assert "_fail" in result.failures[0].traceback
+    without = compare_models([fir(5), Ridge()], X, y, cv=3)
+    np.testing.assert_array_equal(result.scores[1:], without.scores)
+    np.testing.assert_array_equal(result.difference_to_best[1:], without.difference_to_best)
+    assert result.to_frame().loc["bad", "n_failures"] == 3
+    assert "bad: fit failed in 3 of 3 fits: RuntimeError: no luck" in repr(result)
+
+
+@pytest.mark.parametrize("step", ["fit", "predict"])
+@pytest.mark.parametrize("scoring", [None, "correlation"])
+def test_who_fails_in_one_fold_comes_last_and_keeps_the_other_scores(data, step, scoring):
+    X, y = data
+    value = X[80, 0]  # first row of the training set of fold 0, and of the test set of fold 1
+    with pytest.warns(FitFailedWarning, match="1 of 6"):
+        result = compare_models(
+            {"bad": Failing(value, step), "worse": Ridge()}, X, y, cv=3, scoring=scoring
+        )
+    fold = {"fit": 0, "predict": 1}[step]
+    assert result.failures[0].fold == fold
+    assert result.failures[0].step == {"fit": "fit", "predict": "score"}[step]
+    missing = np.isnan(result.scores[0].reshape(3, -1)).all(axis=1)
+    assert np.flatnonzero(missing).tolist() == [fold]
+    assert result.rank.tolist() == [2, 1]
+    assert np.isnan(result.difference_to_best[0])
+
+
+def test_a_number_may_stand_for_a_failed_fit(data):
+    X, y = data
+    with pytest.warns(FitFailedWarning):
+        result = compare_models([Failing(X[80, 0]), Ridge()], X, y, cv=3, error_score=-7)
+    assert result.scores[0, 0, 0] == -7
+    assert result.mean_score[0] == pytest.approx(result.scores[0].mean())
+
+
+def test_if_all_fail_it_raises(data):
+    X, y = data
+    with pytest.raises(ValueError, match=r"(?s)All 6 fits failed.*no luck"):
+        compare_models({"one": Failing(), "other": Failing(step="predict")}, X, y, cv=3)
+    with (
+        pytest.warns(FitFailedWarning),
+        pytest.raises(ValueError, match="No candidate has a score in all folds"),
+    ):
+        compare_models([Failing(X[80, 0])], X, y, cv=3)
+    with pytest.raises(RuntimeError, match="no luck"):
+        compare_models([Failing(), Ridge()], X, y, cv=3, error_score="raise")
+    fine = compare_models([Ridge()], X, y, cv=3, error_score="raise")
+    assert np.isfinite(fine.scores).all()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"estimators": Ridge()}, "put it in a list"),
+        ({"estimators": []}, "at least one"),
+        ({"estimators": [("a", Ridge()), ("a", Ridge())]}, "different names"),
+        ({"estimators": {"a": Ridge}}, "an estimator with fit"),
+        ({"estimators": {"a": 3}}, "an estimator with fit"),
+        ({"repeat": 0}, "repeat=0"),
+        ({"error_score": "warn"}, "error_score='warn'"),
+        ({"scoring": ["r2"]}, "one metric at a time"),
+        ({"scoring": lambda model, X, y: {"a": 1.0}, "error_score": "raise"}, "one metric"),
+        ({"sessions": [0, 1]}, "inconsistent numbers"),
+        ({"params": {"sessions": SESSIONS}}, "pass sessions="),
+        ({"cv": SessionKFold(2)}, "no sessions, expected a label per row"),
+    ],
+)
+def test_wrong_arguments_are_told(data, arguments, message):
+    X, y = data
+    arguments = {"estimators": [Ridge()], "X": X, "y": y} | arguments
+    with pytest.raises(ValueError, match=message):
+        compare_models(**arguments)
+
+
+def test_sessions_twice_or_a_list_of_one_are_told(data):
+    X, y = data
+    with pytest.raises(ValueError, match="expected one of the two"):
+        compare_models([fir(5)], [X, X], [y, y], sessions=[0, 1])
+    with pytest.raises(ValueError, match=r"Got 1 sessions .*use BlockKFold"):
+        compare_models([fir(5)], [X], [y])

@@ -1,0 +1,132 @@
+"""The table, the text and the picture of a comparison, and how memory is measured."""
+
+import pickle
+import time
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from sklearn.exceptions import FitFailedWarning
+from sklearn.linear_model import Ridge
+
+from skdyn import NEMSRegressor
+from skdyn.model_selection import ModelComparison, compare_models
+from skdyn.model_selection import evaluation as evaluating
+from skdyn.model_selection.evaluation import MemoryRise
+
+
+@pytest.fixture(scope="module")
+def data():
+    """Three neurons that follow the row three before, with more and more noise."""
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((240, 1))
+    y = np.roll(X, 3, axis=0) + [0.1, 0.5, 1.0] * rng.standard_normal((240, 3))
+    return X, y
+
+
+def fir(n_lags):
+    return NEMSRegressor(f"fir.{n_lags}x1x3")
+
+
+class Failing(Ridge):
+    def fit(self, X, y):
+        raise RuntimeError("no luck")
+
+
+def test_names_are_given_or_those_of_types(data):
+    X, y = data
+    assert compare_models([Ridge(), fir(2), Ridge(2)], X, y, cv=2).names == [
+        "ridge-1",
+        "nemsregressor",
+        "ridge-2",
+    ]
+    assert compare_models([("b", Ridge()), ("a", fir(2))], X, y, cv=2).names == ["b", "a"]
+    assert compare_models({1: Ridge()}, X, y, cv=2).best_name == 1
+
+
+@pytest.fixture(scope="module")
+def result(data):
+    return compare_models({n: fir(n) for n in (2, 5, 4)}, *data, cv=3, scoring="correlation")
+
+
+def test_the_table_has_a_row_per_candidate_the_best_first(result):
+    frame = result.to_frame()
+    assert frame.index.tolist() == [result.names[n] for n in np.argsort(-result.mean_score)]
+    for n, name in enumerate(result.names):
+        assert frame.loc[name, "mean_score"] == result.mean_score[n]
+        assert frame.loc[name, "fit_seconds"] == np.median(result.fit_seconds[n])
+        assert frame.loc[name, "peak_memory"] == np.median(result.peak_memory[n])
+    lines = repr(result).splitlines()
+    assert lines[0] == "3 candidates, 3 folds; mean ± standard error over 3 outputs"
+    assert [line.split()[0] for line in lines[2:]] == [str(name) for name in frame.index]
+    assert "best" in lines[2]
+
+
+def test_it_is_a_bunch_that_pickles(result):
+    assert isinstance(result, ModelComparison)
+    copy = pickle.loads(pickle.dumps(result))
+    assert isinstance(copy, ModelComparison)
+    assert repr(copy) == repr(result)
+    assert copy["scores"] is copy.scores
+    assert (result.fit_seconds > 0).all()
+    assert (result.score_seconds > 0).all()
+
+
+def test_the_picture_shows_means_errors_and_units(result):
+    before = dict(mpl.rcParams)
+    fig, axes = result.plot()
+    fig.canvas.draw()
+    order = np.argsort(result.rank)
+    names = [label.get_text() for label in axes[0].get_yticklabels()]
+    assert names == [str(result.names[n]) for n in order]
+    low, high = axes[0].get_ylim()
+    assert low > high, "the best is not at the top"
+    shown = [
+        (axes[0], result.mean_score, result.standard_error),
+        (axes[1], result.difference_to_best, result.difference_standard_error),
+    ]
+    for panel, means, errors in shown:
+        points, _, (bars,) = panel.containers[0]
+        np.testing.assert_allclose(points.get_xdata(), means[order])
+        widths = [np.ptp(segment[:, 0]) / 2 for segment in bars.get_segments()]
+        np.testing.assert_allclose(widths, errors[order], atol=1e-12)
+    units = np.stack([line.get_xdata() for line in axes[0].lines[:3]])
+    np.testing.assert_allclose(units, result.scores[order, :, 0].mean(axis=1))
+    given = plt.figure().subplots(1, 2)
+    assert result.plot(ax=given)[1][0] is given[0]
+    plt.close("all")
+    assert dict(mpl.rcParams) == before
+
+
+def test_the_picture_names_who_failed(data):
+    with pytest.warns(FitFailedWarning):
+        result = compare_models({"bad": Failing(), "good": Ridge()}, *data, cv=3)
+    _, axes = result.plot()
+    assert [label.get_text() for label in axes[0].get_yticklabels()] == ["good", "bad (failed)"]
+    plt.close("all")
+
+
+# Memory.
+
+
+def test_memory_is_that_at_the_height():
+    with MemoryRise() as idle:
+        pass
+    with MemoryRise() as memory:
+        block = np.ones(8_000_000)
+        time.sleep(0.2)
+        del block
+    assert 5e7 < memory.rise < 1e8
+    assert idle.rise < 1e7
+
+
+@pytest.mark.parametrize("module", [True, False])
+def test_other_systems_tell_the_most_or_nothing(monkeypatch, module):
+    here = evaluating.resident_bytes()
+    monkeypatch.setattr(evaluating, "STATM", "no such file")
+    if not module:
+        monkeypatch.setitem(__import__("sys").modules, "resource", None)
+        assert np.isnan(evaluating.resident_bytes())
+        return
+    assert evaluating.resident_bytes() >= 0.9 * here
