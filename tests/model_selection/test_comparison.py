@@ -23,6 +23,7 @@ from sklearn.preprocessing import StandardScaler
 from skdyn import NEMSRegressor
 from skdyn.metrics import correlation_score, correlation_scorer
 from skdyn.model_selection import BlockKFold, SessionKFold, compare_models
+from skdyn.model_selection.evaluation import Rows, evaluate
 
 SESSIONS = np.repeat([0, 1, 2, 3], [60, 80, 40, 60])
 TWICE = np.repeat([0, 1, 2, 3, 0, 1], 40)
@@ -250,6 +251,14 @@ def test_each_fit_has_one_thread_and_the_caller_keeps_theirs(data, backend):
     finally:
         torch.set_num_threads(before)
     assert np.all(result.scores == 1)
+
+
+def test_a_worker_of_its_own_has_one_thread_too():
+    everything = Rows(np.zeros((4, 1)), None, None), (np.arange(3), np.arange(3, 4)), {}, {}
+    options = {"want_modes": False, "want_estimator": False, "may_raise": True}
+    with threadpoolctl.threadpool_limits(2):
+        found = evaluate(Threads(), lambda model, X: model.score(X), *everything, **options)
+    assert found.scores == 1
 
 
 # Errors.
