@@ -1,5 +1,8 @@
 """Comparisons give the scores of cross_validate, errors by hand, and tell of what failed."""
 
+import time
+
+import joblib
 import numpy as np
 import pandas as pd
 import pytest
@@ -20,6 +23,7 @@ from sklearn.preprocessing import StandardScaler
 from skdyn import NEMSRegressor
 from skdyn.metrics import correlation_score, correlation_scorer
 from skdyn.model_selection import BlockKFold, SessionKFold, compare_models
+from skdyn.model_selection.evaluation import Rows, evaluate
 
 SESSIONS = np.repeat([0, 1, 2, 3], [60, 80, 40, 60])
 TWICE = np.repeat([0, 1, 2, 3, 0, 1], 40)
@@ -63,7 +67,11 @@ class Failing(RegressorMixin, BaseEstimator):
 class Threads(BaseEstimator):
     """Scores how many threads torch and BLAS have in fit."""
 
+    def __init__(self, seconds=0.0):
+        self.seconds = seconds
+
     def fit(self, X, y=None):
+        time.sleep(self.seconds)
         pools = threadpoolctl.threadpool_info()
         blas = [pool["num_threads"] for pool in pools if pool["user_api"] == "blas"]
         self.n_threads_ = max(torch.get_num_threads(), *blas)
@@ -230,13 +238,27 @@ def test_nothing_of_the_caller_is_changed(data, frame):
     "backend", ["sequential", "threading", pytest.param("loky", marks=pytest.mark.slow)]
 )
 def test_each_fit_has_one_thread_and_the_caller_keeps_theirs(data, backend):
-    before = threadpoolctl.threadpool_info(), torch.get_num_threads()
-    import joblib
-
-    with joblib.parallel_config(backend=backend, n_jobs=1 if backend == "sequential" else 2):
-        result = compare_models([Threads(), Threads()], data[0], cv=4)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        with threadpoolctl.threadpool_limits(2), joblib.parallel_config(backend=backend, n_jobs=2):
+            kept = threadpoolctl.threadpool_info()
+            assert {pool["num_threads"] for pool in kept} == {2}
+            # Fits begin one after the other, and end in the order in which they began.
+            result = compare_models([Threads(0.02), Threads(0.05)], data[0], cv=4)
+            assert threadpoolctl.threadpool_info() == kept
+            assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
     assert np.all(result.scores == 1)
-    assert (threadpoolctl.threadpool_info(), torch.get_num_threads()) == before
+
+
+def test_a_worker_of_its_own_has_one_thread_too():
+    everything = Rows(np.zeros((4, 1)), None, None), (np.arange(3), np.arange(3, 4)), {}, {}
+    options = {"want_modes": False, "want_estimator": False, "may_raise": True}
+    with threadpoolctl.threadpool_limits(2):
+        found = evaluate(Threads(), lambda model, X: model.score(X), *everything, **options)
+    assert found.scores == 1
 
 
 # Errors.

@@ -44,11 +44,13 @@ def check_partition(cv, length, *args, **kwargs):
 # Sessions.
 
 
-def test_sessions_of_different_lengths_are_dealt_out_as_groups_are():
-    ours = splits(SessionKFold(3), X, sessions=LABELS)
-    theirs = splits(GroupKFold(3), X, groups=LABELS)
+@pytest.mark.parametrize("lengths", [[20, 5, 10, 13, 12], [3, 4, 8, 15, 30]])
+def test_sessions_of_different_lengths_are_dealt_out_as_groups_are(lengths):
+    labels = np.repeat([3, 1, 2, 0, 7], lengths)
+    ours = splits(SessionKFold(3), X, sessions=labels)
+    theirs = splits(GroupKFold(3), X, groups=labels)
     assert sorted(ours) == sorted(theirs)
-    assert ours == splits(SessionKFold(3), X, groups=LABELS)
+    assert ours == splits(SessionKFold(3), X, groups=labels)
 
 
 @pytest.mark.parametrize("shuffle", [False, True])
