@@ -13,6 +13,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from skdyn._sklearn import Interval, StrOptions, _BaseComposition, _fit_context, one_blas_thread
+from skdyn.core.distributed import start_together
 from skdyn.core.runtime import check_device, one_thread
 from skdyn.nems.building import build_model, has_names
 from skdyn.nems.fitting import (
@@ -273,6 +274,10 @@ class NEMSRegressor(RegressorMixin, _BaseComposition):
         settings = self._settings()
         with one_thread(), one_blas_thread():
             model, trials = self._start(stimulus, targets, weights)
+            if self.solver == "adam":
+                data = [np.abs(a).sum() for t in trials for a in (t.target, *t.data.values())]
+                parameters = self.get_params(deep=False)
+                start_together(parameters, data, random_state, settings.device)
             if self.early_stopping:
                 trials = hold_out(trials, self.validation_fraction, random_state)
             model = self._best_fit(model, trials, settings, random_state)
