@@ -127,6 +127,11 @@ class NEMSRegressor(RegressorMixin, _BaseComposition):
 
     "lbfgs" iterates in coordinates in which the loss is round, see `skdyn.nems.curvature`.
 
+    Several processes share a fit with "adam" if each calls `fit`, with the same data and
+    parameters, after `torch.distributed.init_process_group`, in a script that torchrun starts, as
+    in examples/distributed_fit.py. Each computes its share of the windows of every batch, and all
+    end with the values that a single process finds, up to rounding. With "lbfgs" each fits alone.
+
     Examples
     --------
     >>> import numpy as np

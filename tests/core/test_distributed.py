@@ -5,7 +5,15 @@ import pytest
 import torch
 
 from skdyn.core import distributed
-from skdyn.core.distributed import Draws, by_first, gathered, is_first, n_processes, share
+from skdyn.core.distributed import (
+    Draws,
+    by_first,
+    gathered,
+    is_first,
+    n_processes,
+    share,
+    start_together,
+)
 from skdyn.core.training import TrainingSettings, train
 
 
@@ -61,6 +69,16 @@ def test_a_process_without_a_group_is_alone():
     own = torch.ones(3, requires_grad=True)
     assert gathered(own, share(3)) is own
     assert by_first(lambda: 7, torch.device("cpu")) == 7
+
+
+@pytest.mark.parametrize(
+    ("backend", "device"), [("cuda:nccl", "cpu"), ("cpu:gloo,cuda:gloo", "mps")]
+)
+def test_a_backend_that_does_not_serve_the_device_is_refused(process, monkeypatch, backend, device):
+    process(0, 2)
+    monkeypatch.setattr(torch.distributed, "get_backend_config", lambda: backend)
+    with pytest.raises(ValueError, match=f"backend '{backend}' and a device of type '{device}'"):
+        start_together({}, [], np.random.RandomState(0), torch.device(device))
 
 
 def test_alone_nothing_is_sent(monkeypatch):
