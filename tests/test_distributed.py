@@ -310,22 +310,24 @@ def together(tmp_path_factory):
         "OMP_NUM_THREADS": "1",
         "PYTHONPATH": os.pathsep.join(filter(None, paths)),
     }
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-W", "ignore", __file__, str(rank), str(folder)],
-            env=environment,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(N_PROCESSES)
-    ]
-    try:
+    with contextlib.ExitStack() as stack:
+        started = [
+            stack.enter_context(
+                subprocess.Popen(
+                    [sys.executable, "-W", "ignore", __file__, str(rank), str(folder)],
+                    env=environment,
+                    stderr=subprocess.PIPE,
+                    text=True,
+                )
+            )
+            for rank in range(N_PROCESSES)
+        ]
+        # Where one has failed, the other would wait for it.
+        for process in started:
+            stack.callback(process.kill)
         for process in started:
             _, errors = process.communicate(timeout=180)
             assert process.returncode == 0, errors
-    finally:
-        for process in started:
-            process.kill()
     return [pickle.loads((folder / f"{rank}.pickle").read_bytes()) for rank in range(N_PROCESSES)]
 
 
