@@ -12,6 +12,8 @@ demo: $(INSTALLED)
 	MPLBACKEND=Agg $(BIN)/python examples/plot_resting_state.py --figures figures
 	MPLBACKEND=Agg $(BIN)/python examples/plot_nems_introduction.py --figures figures
 	MPLBACKEND=Agg $(BIN)/python examples/plot_grasshopper_receptor.py --figures figures
+	MPLBACKEND=Agg $(BIN)/python examples/plot_from_mne.py --figures figures
+	MPLBACKEND=Agg $(BIN)/python examples/plot_from_xarray.py --figures figures
 
 test: $(INSTALLED)
 	MPLBACKEND=Agg $(BIN)/python -m pytest

@@ -8,7 +8,12 @@ from scipy.optimize import linear_sum_assignment
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from skdyn._sklearn import SessionTransformerMixin, StrOptions, _fit_context
+from skdyn._sklearn import (
+    DocumentedMixin,
+    SessionTransformerMixin,
+    StrOptions,
+    _fit_context,
+)
 from skdyn.metrics import _cosine_matrix, _riemannian_matrix, _rv_matrix, correlation_matrix
 from skdyn.sessions import check_sessions, container_of
 
@@ -126,7 +131,9 @@ def match_modes(*modes, metric="correlation", return_order=False):
     ]
 
 
-class ModeMatcher(ClassNamePrefixFeaturesOutMixin, SessionTransformerMixin, BaseEstimator):
+class ModeMatcher(
+    DocumentedMixin, ClassNamePrefixFeaturesOutMixin, SessionTransformerMixin, BaseEstimator
+):
     """Put the modes of a run in the order of a reference.
 
     The modes of a fit have no order of their own: two runs, or two folds of a

@@ -83,11 +83,7 @@ def check_sessions(estimator, X, sessions=None, *, reset: bool, min_samples: int
     if container == "array":
         array = _validate(estimator, X, reset=reset, min_samples=min_samples)
         return Sessions(split_sessions(array, sessions), container)
-    if sessions is not None:
-        raise ValueError(
-            f"Got sessions= together with X as a {'list' if container == 'list' else '3-D array'} "
-            "of sessions, expected one of the two; leave sessions out, or give a 2-D X."
-        )
+    _refuse_labels(sessions, container)
     checked = Sessions(_validate_each(estimator, X, reset=reset), container)
     if checked.n_samples < min_samples:
         raise ValueError(
@@ -95,6 +91,54 @@ def check_sessions(estimator, X, sessions=None, *, reset: bool, min_samples: int
             f"{min_samples} is required by {type(estimator).__name__}; give more data."
         )
     return checked
+
+
+def check_columns(X, sessions=None, *, n_columns: int) -> Sessions:
+    """Check what a transformer gave, on its way back, and split it into sessions.
+
+    Parameters
+    ----------
+    X : array-like of shape (n_samples, n_columns), list of such, or array of shape \
+            (n_sessions, n_samples, n_columns)
+        Rows of time.
+    sessions : array-like of shape (n_samples,), default=None
+        Label of each row, for a 2-D X.
+    n_columns : int
+        Columns that there must be.
+
+    Returns
+    -------
+    Sessions
+        The sessions, of floats.
+
+    Raises
+    ------
+    ValueError
+        If the values are not finite numbers, the width differs, or labels and rows do not agree.
+    """
+    container = container_of(X)
+    arrays = [
+        check_array(one, dtype=[np.float64, np.float32], input_name="X")
+        for one in ([X] if container == "array" else X)
+    ]
+    widths = sorted({array.shape[1] for array in arrays})
+    if widths != [n_columns]:
+        raise ValueError(
+            f"Got X with {' and '.join(map(str, widths))} columns, expected {n_columns}; give what "
+            "transform gave."
+        )
+    if container == "array":
+        return Sessions(split_sessions(arrays[0], sessions), container)
+    _refuse_labels(sessions, container)
+    return Sessions(arrays, container)
+
+
+def _refuse_labels(sessions, container: str) -> None:
+    if sessions is not None:
+        raise ValueError(
+            f"Got sessions= together with X as a {'list' if container == 'list' else '3-D array'} "
+            "of sessions, expected one of the two; leave sessions out, or give a 2-D X."
+        )
 
 
 def container_of(X) -> Literal["array", "list", "stack"]:

@@ -19,15 +19,19 @@ ROOT = Path(__file__).resolve().parents[1]
 RUNTIME_PACKAGES = {
     *("joblib", "matplotlib", "numpy", "scikit-learn", "scipy", "torch", "tqdm"),
 }
+# What one file may import beside them, within a function, and the extra that installs it.
+OPTIONAL_PACKAGES = {"skdyn/persistence.py": {"skops": "persistence"}}
 ROOMS = {
     "skdyn": "__init__ _drawing _sklearn datasets matching persistence sessions simulation",
-    "skdyn/preprocessing": "__init__ embedding filtering scaling signs",
+    "skdyn/preprocessing": "__init__ base embedding filtering scaling signs",
     "skdyn/model_selection": "__init__ comparison repeats splitters",
-    "skdyn/core": "__init__ checkpoint distributed gaussian recurrent runtime simplex training windows",
+    "skdyn/core": "__init__ checkpoint distributed gaussian recurrent runtime simplex training "
+    "windows",
     "skdyn/dynemo": "__init__ adaptation estimator fitting inference initialisation "
     "moments network objective",
-    "skdyn/nems": "__init__ adam building curvature distributions estimator fitting initialisation "
-    "keywords lbfgs linear model moments objective parameter stack trials wiring words",
+    "skdyn/nems": "__init__ adam building curvature distributions estimator fitting inference "
+    "initialisation keywords lbfgs linear model moments objective parameter stack trials wiring "
+    "words",
     "skdyn/nems/layers": "__init__ algebra base channels convolution filters nonlinearities "
     "plasticity shapes state tensors",
     "skdyn/metrics": "__init__ modes responses scorers",
@@ -70,6 +74,13 @@ def _imports(path, text):
             ("import_module", "__import__")
         ):
             yield from ((node.lineno, str(a.value)) for a in node.args if _is_text(a))
+
+
+def _late_imports(text):
+    """Lines of the imports that run only when a function is called."""
+    tree = ast.parse(text)
+    inner = [node for f in ast.walk(tree) if isinstance(f, FUNCTIONS) for node in ast.walk(f)]
+    return {n.lineno for n in inner if isinstance(n, ast.Import | ast.ImportFrom)}
 
 
 def _dotted(node):
@@ -139,9 +150,7 @@ def displays_see_what_is_public(path, text):
 def matplotlib_comes_late(path, text):
     if not _is_python(path, "skdyn/"):
         return
-    tree = ast.parse(text)
-    inner = [node for f in ast.walk(tree) if isinstance(f, FUNCTIONS) for node in ast.walk(f)]
-    late = {n.lineno for n in inner if isinstance(n, ast.Import | ast.ImportFrom)}
+    late = _late_imports(text)
     for line, name in _imports(path, text):
         if name.split(".")[0] in ("matplotlib", "mpl_toolkits") and line not in late:
             yield line, f"{name} is imported outside a function"
@@ -230,8 +239,10 @@ def only_runtime_packages(path, text):
     if not _is_python(path, "skdyn/"):
         return
     known = sys.stdlib_module_names | RUNTIME_PACKAGES | {"sklearn", "skdyn"}
+    optional, late = OPTIONAL_PACKAGES.get(path, {}), _late_imports(text)
     for line, name in _imports(path, text):
-        if name.split(".")[0] not in known:
+        package = name.split(".")[0]
+        if package not in known and not (package in optional and line in late):
             yield line, f"{name} is not one of the packages that skdyn runs on"
 
 
@@ -387,6 +398,8 @@ BAD = [
     (no_global_randomness, "skdyn/a.py", "truncnorm.rvs(-2, 2)"),
     (only_runtime_packages, "skdyn/a.py", "import pandas"),
     (only_runtime_packages, "skdyn/a.py", "def f():\n    from tensorflow import keras"),
+    (only_runtime_packages, "skdyn/persistence.py", "import skops.io"),
+    (only_runtime_packages, "skdyn/a.py", "def f():\n    import skops.io"),
     (only_known_rooms, "skdyn/helpers.py", ""),
     (only_known_rooms, "skdyn/core/utils.py", ""),
     (front_door_only_names, "skdyn/__init__.py", "'''D.'''\nfrom a import B\n__all__ = []"),
@@ -416,6 +429,7 @@ GOOD = [
     (no_global_randomness, "skdyn/a.py", "torch.randn(3, generator=g)\nw.normal_(generator=g)"),
     (no_global_randomness, "skdyn/a.py", "torch.Generator().manual_seed(0)"),
     (only_runtime_packages, "skdyn/a.py", "import os\nimport torch.nn\nfrom . import b"),
+    (only_runtime_packages, "skdyn/persistence.py", "def f():\n    import skops.io"),
     (names_are_words, "skdyn/a.py", "def fit(X, y): x = 1\ndef _f(x): 0"),
     (places_stay_out, "a.md", "either/or, /optional, a/work/b, https://example.org/conda-free"),
 ]
@@ -455,8 +469,14 @@ def test_import_is_light():
 
 def test_declared_packages_are_those_that_are_allowed():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    declared = {re.split(r"[<>=!~ ;\[]", one)[0] for one in project["project"]["dependencies"]}
-    assert declared == RUNTIME_PACKAGES
+    assert _packages_in(project["project"]["dependencies"]) == RUNTIME_PACKAGES
+    for packages in OPTIONAL_PACKAGES.values():
+        for package, extra in packages.items():
+            assert package in _packages_in(project["project"]["optional-dependencies"][extra])
+
+
+def _packages_in(requirements):
+    return {re.split(r"[<>=!~ ;\[]", one)[0] for one in requirements}
 
 
 def test_warnings_are_errors_in_the_suite():

@@ -19,6 +19,7 @@ import torch
 from torch import distributed
 
 from skdyn import DyNeMoEstimator, NEMSRegressor
+from skdyn._sklearn import FitTask
 from skdyn.core.training import FitDivergedError
 from skdyn.core.windows import WindowLoader
 from skdyn.dynemo import initialisation
@@ -157,6 +158,19 @@ def with_other_arithmetic():
         return in_double_precision()
 
 
+def asked_to_stop_in_one():
+    """Callbacks of the last process want no more epochs, nor starts."""
+    end = FitTask.end
+
+    def ask(self, *attributes):
+        end(self, *attributes)
+        return is_last()
+
+    with mock.patch.object(FitTask, "end", ask):
+        found = nems(n_init=2, init="prior_sample")
+        return found | {"epochs": in_double_precision()["n_iter_"]}
+
+
 def never_finite_in_one():
     return said(lambda: spoiled(1000), FitDivergedError)
 
@@ -273,7 +287,13 @@ def alone_amid_others():
 
 SAME = [
     *(with_dropout, batches_of_one, from_random_subsets, stopped_early, not_finite_in_one),
-    *(with_other_arithmetic, nems_squared_error, nems_poisson, nems_batches_of_one),
+    *(
+        with_other_arithmetic,
+        asked_to_stop_in_one,
+        nems_squared_error,
+        nems_poisson,
+        nems_batches_of_one,
+    ),
     *(nems_any_loss, nems_stopped_early, nems_from_several_starts),
 ]
 OTHERS = [
@@ -371,6 +391,8 @@ def test_the_scenarios_are_what_they_say(together):
     assert early["n_iter_"] < 20
     assert nems_early["n_iter_"] < 50
     assert "validation_loss" in nems_early
+    asked = of(together, asked_to_stop_in_one)[0]
+    assert asked["n_iter_"] == asked["epochs"] == 1
     rates = of(together, not_finite_in_one)[0]["learning_rate"]
     whole = of(together, in_single_precision)[0]["learning_rate"]
     np.testing.assert_allclose(np.divide(rates, whole), [1, 1, 0.25, 0.25])

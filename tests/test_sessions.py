@@ -3,7 +3,13 @@ import pandas as pd
 import pytest
 from sklearn.base import BaseEstimator
 
-from skdyn.sessions import Sessions, check_sessions, check_targets, check_weights
+from skdyn.sessions import (
+    Sessions,
+    check_columns,
+    check_sessions,
+    check_targets,
+    check_weights,
+)
 
 
 class Recorder(BaseEstimator):
@@ -180,6 +186,33 @@ def test_names_of_channels_are_kept_and_compared():
         check([frame, frame[["Cz", "C3", "C4"]]], estimator=estimator)
     found = check(frame, pd.Series(list("aaaaaabbbbbb")), estimator=estimator)
     np.testing.assert_array_equal(found.arrays[1], frame.to_numpy()[6:])
+
+
+def in_xarray(array):
+    xarray = pytest.importorskip("xarray")
+    times = {"time": np.arange(array.shape[-2]) / 100, "channel": ["C3", "Cz", "C4"]}
+    dims = ("session", "time", "channel")[-array.ndim :]
+    return xarray.DataArray(array, coords=times, dims=dims)
+
+
+@pytest.mark.parametrize("n_sessions", [1, 2, 3])
+def test_arrays_with_names_of_axes_count_by_their_values(n_sessions):
+    stack = values(12).reshape(3, 4, 3)
+    given = in_xarray(stack)
+    forms = {1: given[0], 2: [given[0], given[1]], 3: given}
+    X = forms[n_sessions]
+    found = check(X)
+    assert found.container == {1: "array", 2: "list", 3: "stack"}[n_sessions]
+    targets = check_targets(Recorder(), found, X)
+    weights = check_weights(found, targets, [one**2 for one in X] if n_sessions == 2 else X**2)
+    for arrays, wanted in ((found.arrays, stack), (targets, stack), (weights, stack**2)):
+        assert all(type(array) is np.ndarray for array in arrays)
+        np.testing.assert_array_equal(arrays, wanted[:n_sessions])
+
+
+def test_labels_with_names_of_axes():
+    labels = in_xarray(values(4))["channel"][[0, 0, 1, 2]]
+    assert [len(array) for array in check(values(4), labels).arrays] == [2, 1, 1]
 
 
 REJECTED = {
@@ -367,3 +400,30 @@ def test_weights_that_make_no_sense(kind):
     form, weight, message = BAD_WEIGHTS[kind]
     with pytest.raises(ValueError, match=message):
         weights_of(form, weight)
+
+
+# What a transformer gave.
+
+
+def test_columns_come_back_in_the_form_of_sessions():
+    X = values()
+    assert [len(one) for one in check_columns(X, [0] * 5 + [1] * 7, n_columns=3).arrays] == [5, 7]
+    found = check_columns([X[:5], X[5:].astype(np.float32)], n_columns=3)
+    assert found.container == "list"
+    assert [one.dtype for one in found.arrays] == [np.float64, np.float32]
+    assert check_columns(X.reshape(3, 4, 3), n_columns=3).container == "stack"
+
+
+@pytest.mark.parametrize(
+    ("X", "sessions", "message"),
+    [
+        (values(), None, "Got X with 3 columns, expected 4"),
+        ([values(), values(width=4)], None, "Got X with 3 and 4 columns, expected 4"),
+        (np.full((5, 4), np.nan), None, "NaN"),
+        (values(width=4), np.zeros(5), "5 labels for X with 12 rows"),
+        ([values(width=4)], np.zeros(12), "one of the two"),
+    ],
+)
+def test_bad_columns(X, sessions, message):
+    with pytest.raises(ValueError, match=message):
+        check_columns(X, sessions, n_columns=4)

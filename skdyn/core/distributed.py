@@ -209,6 +209,24 @@ def add_up(numbers: Iterable[Tensor | float], device: torch.device) -> list[floa
     return sums.tolist()
 
 
+def any_process(asked: bool, device: torch.device) -> bool:
+    """Tell whether something is asked for in any of the processes.
+
+    Parameters
+    ----------
+    asked : bool
+        Whether it is in this one.
+    device : torch.device
+        Where the training runs.
+
+    Returns
+    -------
+    bool
+        The same in all processes.
+    """
+    return add_up([asked], device)[0] > 0
+
+
 def gathered(own: Tensor, windows: Share) -> Tensor:
     """What all processes have computed for the windows of a batch.
 

@@ -13,7 +13,14 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from skdyn.core.distributed import add_up, copy_first, is_first, share, sum_gradients
+from skdyn.core.distributed import (
+    add_up,
+    any_process,
+    copy_first,
+    is_first,
+    share,
+    sum_gradients,
+)
 from skdyn.core.runtime import is_host
 
 # How often in a row an epoch may be undone, its learning rate halved each time.
@@ -43,6 +50,34 @@ class Objective(Protocol):
         """Tell, after an epoch that was not finite, if it is worth repeating at the same rate."""
 
 
+class Watcher:
+    """Who is told of each step of a fit, and may end it. This one never does."""
+
+    def begin(self) -> None:
+        """Hear that a step begins."""
+
+    def end(self, numbers: dict[str, float], weights: Any) -> bool:
+        """Hear what a step gave.
+
+        Parameters
+        ----------
+        numbers : dict of float
+            The losses.
+        weights : object
+            What would remain if this step was the last. It changes with the fit: who keeps it
+            copies it.
+
+        Returns
+        -------
+        bool
+            Whether this step is to be the last.
+        """
+        return False
+
+
+NOBODY = Watcher()
+
+
 @dataclass(frozen=True)
 class TrainingSettings:
     """How an objective is minimised.
@@ -68,6 +103,10 @@ class TrainingSettings:
         What the progress bar is called.
     advice : str
         What to try if training diverges.
+    report : callable
+        What is shown, recorded and told of an epoch, made of its terms.
+    watcher : Watcher
+        Who is told of each epoch; the weights are a state dict.
     """
 
     n_epochs: int
@@ -79,6 +118,8 @@ class TrainingSettings:
     verbose: int = 0
     label: str = "fit"
     advice: str = "Try a smaller learning_rate."
+    report: Callable[[dict[str, float]], dict[str, float]] = dict
+    watcher: Watcher = NOBODY
 
 
 @dataclass
@@ -91,10 +132,13 @@ class Training:
         One number per epoch and term, with "learning_rate" and "seconds".
     converged : bool
         Whether the held-out loss stopped moving within the budget.
+    stopped : bool
+        Whether the watcher ended it before that.
     """
 
     history: dict[str, list[float]] = field(default_factory=dict)
     converged: bool = False
+    stopped: bool = False
 
     def append(self, **numbers: float) -> None:
         """Add one epoch.
@@ -168,7 +212,8 @@ def train(
 
     An epoch that meets a non-finite loss or gradient is undone, weights and optimiser alike, and
     repeated at half the learning rate, or at the same rate if the objective can take more care.
-    With `n_iter_no_change`, the weights of the best held-out loss are the ones that remain.
+    With `n_iter_no_change`, the weights of the best held-out loss are the ones that remain, also
+    where a watcher ends the training.
 
     Processes that share the training, see `skdyn.core.distributed`, start from the weights of the
     first, take the same steps, and end with the same weights.
@@ -199,23 +244,30 @@ def train(
     patience, n_stale = settings.n_iter_no_change, 0
     best_loss, best_weights = math.inf, None
     silent = not settings.verbose or not is_first()
-    with tqdm(total=settings.n_epochs, desc=settings.label, disable=silent) as progress:
+    with tqdm(
+        total=settings.n_epochs, desc=settings.label, unit="epoch", disable=silent
+    ) as progress:
         for epoch in range(settings.n_epochs):
+            settings.watcher.begin()
             start = time.perf_counter()
             terms = run.epoch(epoch)
             if patience is not None:
                 terms["validation_loss"] = run.held_out_loss()
             seconds = time.perf_counter() - start
-            training.append(**terms, learning_rate=run.learning_rate, seconds=seconds)
-            progress.set_postfix({name: f"{value:.4g}" for name, value in terms.items()})
+            told = settings.report(terms)
+            progress.set_postfix({name: f"{value:.4g}" for name, value in told.items()})
             progress.update()
-            if patience is None or epoch < settings.first_watched_epoch:
-                continue
-            n_stale = 0 if terms["validation_loss"] < best_loss - settings.tol else n_stale + 1
-            if terms["validation_loss"] < best_loss:
-                best_loss, best_weights = terms["validation_loss"], _snapshot(module)
-            if n_stale >= patience:
-                training.converged = True
+            told |= {"learning_rate": run.learning_rate, "seconds": seconds}
+            training.append(**told)
+            if patience is not None and epoch >= settings.first_watched_epoch:
+                n_stale = 0 if terms["validation_loss"] < best_loss - settings.tol else n_stale + 1
+                if terms["validation_loss"] < best_loss:
+                    best_loss, best_weights = terms["validation_loss"], _snapshot(module)
+                training.converged = n_stale >= patience
+            asked = settings.watcher.end(told, best_weights or module.state_dict())
+            asked = any_process(asked, run.device)
+            training.stopped = asked and not training.converged
+            if training.converged or training.stopped:
                 break
     if best_weights is not None:
         module.load_state_dict(best_weights)

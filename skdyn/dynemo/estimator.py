@@ -10,13 +10,29 @@ import numpy as np
 import torch
 from sklearn.exceptions import ConvergenceWarning
 
-from skdyn._sklearn import HasMethods, Interval, StrOptions, _fit_context, one_blas_thread
+from skdyn._sklearn import (
+    CallbackSupportMixin,
+    FitTask,
+    HasMethods,
+    Interval,
+    StepWatcher,
+    StrOptions,
+    _fit_context,
+    one_blas_thread,
+)
 from skdyn.core.recurrent import ACTIVATIONS, CELLS, NORMALIZATIONS
 from skdyn.core.runtime import one_thread
-from skdyn.dynemo.fitting import check_scale, fit_network, given_modes, make_loader
+from skdyn.core.training import Training
+from skdyn.dynemo.fitting import (
+    check_scale,
+    fit_network,
+    given_modes,
+    make_loader,
+    network_settings,
+)
 from skdyn.dynemo.inference import FittedDyNeMo
 from skdyn.dynemo.initialisation import METHODS
-from skdyn.dynemo.network import DyNeMoNetwork
+from skdyn.dynemo.network import DyNeMoNetwork, empty_network
 from skdyn.sessions import check_sessions
 
 _COUNT = [Interval(Integral, 1, None, closed="left")]
@@ -32,7 +48,7 @@ _RECURRENT = {
 }
 
 
-class DyNeMoEstimator(FittedDyNeMo):
+class DyNeMoEstimator(CallbackSupportMixin, FittedDyNeMo):
     """Dynamic Network Modes: a recording as a soft mixture of modes that changes in time.
 
     Each row of the data is Gaussian, its mean and covariance mixtures of those of a few modes
@@ -50,25 +66,40 @@ class DyNeMoEstimator(FittedDyNeMo):
     sequence_length : int, default=200
         Rows of the windows on which the recurrent networks are unrolled, at least 2. A session
         that is shorter is one window.
-    inference_rnn, model_rnn : {"lstm", "gru"}, default="lstm"
-        Recurrent layers of the inference network (bidirectional) and of the prior.
-    inference_n_layers, model_n_layers : int, default=1
-        How many recurrent layers are stacked.
-    inference_n_units, model_n_units : int, default=64
+    inference_rnn : {"lstm", "gru"}, default="lstm"
+        Recurrent layers of the inference network, which is bidirectional.
+    inference_n_layers : int, default=1
+        How many of them are stacked.
+    inference_n_units : int, default=64
         Units of a layer, per direction.
-    inference_normalization, model_normalization : {"layer", "batch"} or None, default="layer"
+    inference_normalization : {"layer", "batch"} or None, default="layer"
         Normalisation after each recurrent layer.
-    inference_activation, model_activation : {"elu", "gelu", "relu", "selu", "sigmoid", \
-            "softplus", "swish", "tanh"} or None, default=None
+    inference_activation : {"elu", "gelu", "relu", "selu", "sigmoid", "softplus", "swish", \
+            "tanh"} or None, default=None
         Activation after each normalisation.
-    inference_dropout, model_dropout : float in [0, 1), default=0.0
+    inference_dropout : float in [0, 1), default=0.0
         Share of the inputs and of each layer's outputs that is dropped in training.
+    model_rnn : {"lstm", "gru"}, default="lstm"
+        Recurrent layers of the prior.
+    model_n_layers : int, default=1
+        How many of them are stacked.
+    model_n_units : int, default=64
+        Units of a layer.
+    model_normalization : {"layer", "batch"} or None, default="layer"
+        As inference_normalization.
+    model_activation : {"elu", "gelu", "relu", "selu", "sigmoid", "softplus", "swish", \
+            "tanh"} or None, default=None
+        As inference_activation.
+    model_dropout : float in [0, 1), default=0.0
+        As inference_dropout.
     learn_alpha_temperature : bool, default=True
         Whether tau is trained.
     initial_alpha_temperature : float, default=1.0
         Starting value of tau, positive.
-    learn_means, learn_covariances : bool, default=False, True
-        Whether the modes' means and covariances are trained or stay as they start.
+    learn_means : bool, default=False
+        Whether the modes' means are trained, or stay as they start.
+    learn_covariances : bool, default=True
+        Whether the modes' covariances are trained, or stay as they start.
     initial_means : array-like of shape (n_modes, n_channels), default=None
         Starting means, in units of X. None leaves them to init_method, or zero if not learned.
     initial_covariances : array-like of shape (n_modes, n_channels, n_channels), default=None
@@ -117,7 +148,8 @@ class DyNeMoEstimator(FittedDyNeMo):
         Source of all randomness. With an int, fits are identical to the bit. None takes fresh
         entropy; NumPy's global generator is not read.
     verbose : int, default=0
-        0 is silent, 1 shows a progress bar, 2 also one for what comes before the training proper.
+        0 is silent. 1 shows a progress bar with epochs, the losses of `history_` and the time that
+        is left; 2 also one for what comes before the training proper.
     warm_start : bool, default=False
         Whether `fit` goes on from the fitted network, without annealing again.
     tol : float, default=1e-3
@@ -147,7 +179,7 @@ class DyNeMoEstimator(FittedDyNeMo):
     n_iter_ : int
         Epochs that were run.
     converged_ : bool
-        Whether training stopped before its budget of epochs ended.
+        Whether training stopped by itself before its budget of epochs ended.
     channel_scale_ : ndarray of shape (n_channels,)
         Root mean square of each channel, by which the data are divided before they enter the
         network, so that their unit does not matter. Nothing is subtracted.
@@ -179,6 +211,18 @@ class DyNeMoEstimator(FittedDyNeMo):
     X has rows of time: (n_samples, n_channels), one recording. Several sessions come as labels
     per row in `sessions`, as a list of 2-D arrays, or as (n_sessions, n_samples, n_channels); the
     results have the same form. Means are zero unless they are learned: centre the channels first.
+
+    With scikit-learn's metadata routing, `sessions` flows through pipelines, searches and
+    cross-validation without being requested; only `cross_val_predict`, and before scikit-learn 1.8
+    a search over a pipeline, give it to `fit` alone. So does everything without routing, where a
+    pipeline takes ``dynemoestimator__sessions=``: what is then transformed, predicted or scored
+    counts as one session. A halving search may have `n_epochs` as its resource; rows, drawn at
+    random, would lose their order in time.
+
+    Callbacks of scikit-learn >= 1.9 see a task "fit" with a task "epoch" per epoch, and the
+    estimator as it would be if it stopped there, `history_` included. A callback that asks to stop
+    after an epoch ends the training: the weights of that epoch stay, or the best ones with
+    `n_iter_no_change`. Metadata of callbacks hold `sessions` where routing is enabled.
 
     Several processes share a fit if each calls `fit`, with the same recording and parameters, after
     `torch.distributed.init_process_group`: "gloo", or "nccl" with a GPU per process, in a script
@@ -370,16 +414,13 @@ class DyNeMoEstimator(FittedDyNeMo):
         recording = check_sessions(self, X, sessions, reset=True, min_samples=max(2, self.n_modes))
         scale = check_scale(recording.arrays)
         loader = make_loader(self, recording.arrays, scale)
+        task = FitTask.of(self, self.n_epochs, X, y, sessions=sessions)
+        watcher = StepWatcher(task, "epoch", lambda *found: self._restored(scale, *found))
         with one_thread(), one_blas_thread():
-            network, training = fit_network(self, loader, self._random_state())
-        self.network_ = network
-        self.channel_scale_ = scale
-        self.means_, self.covariances_ = self._modes(network, scale)
-        self.alpha_temperature_ = network.temperature().item()
-        self.history_ = training.history
-        self.n_iter_ = len(training.history["loss"])
-        self.converged_ = training.converged
-        if self.n_iter_no_change is not None and not training.converged:
+            network, training = fit_network(self, loader, self._random_state(), watcher)
+        self.__dict__.update(self._fitted(network, scale, training))
+        task.end({})
+        if self.n_iter_no_change is not None and not (training.converged or training.stopped):
             warnings.warn(
                 f"The free energy still moved when n_epochs={self.n_epochs} ended; raise n_epochs "
                 f"or tol={self.tol}, or lower n_iter_no_change={self.n_iter_no_change}.",
@@ -407,6 +448,25 @@ class DyNeMoEstimator(FittedDyNeMo):
             Mixing coefficients.
         """
         return self.fit(X, y, sessions=sessions)._alpha(X, sessions)
+
+    def _restored(self, scale: np.ndarray, history: dict, weights: dict) -> dict:
+        """What a fit would have given that had stopped at these weights."""
+        network = empty_network(network_settings(self, len(scale)), torch.device("cpu"))
+        network.load_state_dict(weights)
+        return self._fitted(network.eval(), scale, Training(history))
+
+    def _fitted(self, network: DyNeMoNetwork, scale: np.ndarray, training: Training) -> dict:
+        means, covariances = self._modes(network, scale)
+        return {
+            "network_": network,
+            "channel_scale_": scale,
+            "means_": means,
+            "covariances_": covariances,
+            "alpha_temperature_": network.temperature().item(),
+            "history_": training.history,
+            "n_iter_": len(training.history["loss"]),
+            "converged_": training.converged,
+        }
 
     def _modes(self, network: DyNeMoNetwork, scale: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Means and full covariances in the units of the data; what was held fixed, as given."""

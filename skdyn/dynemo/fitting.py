@@ -12,7 +12,15 @@ from sklearn.utils.validation import check_is_fitted
 from skdyn.core.distributed import n_processes, start_together
 from skdyn.core.recurrent import RecurrentSettings
 from skdyn.core.runtime import check_device, is_host, make_generator
-from skdyn.core.training import Training, TrainingSettings, exponential_decay, linear_decay, train
+from skdyn.core.training import (
+    NOBODY,
+    Training,
+    TrainingSettings,
+    Watcher,
+    exponential_decay,
+    linear_decay,
+    train,
+)
 from skdyn.core.windows import (
     WindowLoader,
     Windows,
@@ -40,7 +48,10 @@ ADVICE = (
 
 
 def fit_network(
-    estimator, loader: WindowLoader, random_state: np.random.RandomState
+    estimator,
+    loader: WindowLoader,
+    random_state: np.random.RandomState,
+    watcher: Watcher = NOBODY,
 ) -> tuple[DyNeMoNetwork, Training]:
     """Train a network on a recording, alone or together with other processes.
 
@@ -52,6 +63,8 @@ def fit_network(
         The recording.
     random_state : numpy.random.RandomState
         Where all randomness comes from.
+    watcher : Watcher, default=NOBODY
+        Who is told of each epoch of the training proper.
 
     Returns
     -------
@@ -118,7 +131,7 @@ def fit_network(
         )
         method = estimator.init_method if isinstance(estimator.init_method, str) else "simplex"
         METHODS[method](start)
-    long = _training_settings(estimator)
+    long = replace(_training_settings(estimator), watcher=watcher)
     training = train(network, objective, lambda: epoch_batches(windows), long)
     return network.cpu(), training
 

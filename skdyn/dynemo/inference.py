@@ -11,7 +11,7 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, column_or_1d
 
-from skdyn._sklearn import SessionTransformerMixin
+from skdyn._sklearn import DocumentedMixin, SessionTransformerMixin
 from skdyn.core.gaussian import sample_mixture
 from skdyn.core.runtime import make_generator, one_thread
 from skdyn.dynemo.fitting import make_loader
@@ -20,7 +20,9 @@ from skdyn.dynemo.objective import infer_sessions
 from skdyn.sessions import Sessions, check_sessions
 
 
-class FittedDyNeMo(ClassNamePrefixFeaturesOutMixin, SessionTransformerMixin, BaseEstimator):
+class FittedDyNeMo(
+    DocumentedMixin, ClassNamePrefixFeaturesOutMixin, SessionTransformerMixin, BaseEstimator
+):
     """The methods of a `DyNeMoEstimator` that need a fitted model."""
 
     __metadata_request__transform = {"sessions": True}  # noqa: RUF012
@@ -182,7 +184,8 @@ class FittedDyNeMo(ClassNamePrefixFeaturesOutMixin, SessionTransformerMixin, Bas
         last = {name: values[-1] for name, values in self.history_.items()}
         power = np.trace(self.covariances_ / np.outer(*[self.channel_scale_] * 2), axis1=1, axis2=2)
         modes = " ".join(f"{share:.2f}" for share in power / self.n_features_in_)
-        stopped = "stopped by itself" if self.converged_ else "ran to its last epoch"
+        stopped = "was asked to stop" if self.n_iter_ < self.n_epochs else "ran to its last epoch"
+        stopped = "stopped by itself" if self.converged_ else stopped
         return "\n".join(
             [
                 f"DyNeMo with {self.n_modes} modes of {self.n_features_in_} channels",

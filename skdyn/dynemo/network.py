@@ -12,7 +12,7 @@ NeuroImage 263, 119595.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor, nn
@@ -77,6 +77,25 @@ class DyNeMoNetwork(nn.Module):
         else:
             shape = (n_modes,) + (n_channels,) * (1 if settings.diagonal_covariances else 2)
             self.fixed_covariances = nn.Buffer(torch.empty(shape))
+
+    def __getstate__(self) -> dict:
+        # Plain numbers, which can be read without trusting, or having, torch's own types.
+        return {
+            "settings": asdict(self.settings),
+            "weights": {name: value.cpu().numpy() for name, value in self.state_dict().items()},
+            "training": self.training,
+        }
+
+    def __setstate__(self, state: dict) -> None:
+        settings = dict(state["settings"])
+        for part in ("inference", "model"):
+            settings[part] = RecurrentSettings(**settings[part])
+        network = empty_network(NetworkSettings(**settings), torch.device("cpu"))
+        weights = state["weights"]
+        network.load_state_dict(
+            {name: torch.tensor(weights[name], device="cpu") for name in weights}, assign=True
+        )
+        self.__dict__.update(network.train(state["training"]).__dict__)
 
     def initialise(self, generator: torch.Generator, means: Tensor, covariances: Tensor) -> None:
         """Draw the weights of the networks anew and set the modes.

@@ -12,9 +12,16 @@ from torch import Tensor, nn
 
 from skdyn.core.distributed import gathered, n_processes, share
 from skdyn.core.runtime import make_generator
-from skdyn.core.training import TrainingSettings, linear_decay, train
+from skdyn.core.training import (
+    NOBODY,
+    Training,
+    TrainingSettings,
+    Watcher,
+    linear_decay,
+    train,
+)
 from skdyn.nems.layers.base import Layer
-from skdyn.nems.lbfgs import FitResults, layer_not_followed
+from skdyn.nems.lbfgs import STOPPED, FitResults, layer_not_followed
 from skdyn.nems.objective import Group, Objective, Trial, tensors_of
 
 if TYPE_CHECKING:
@@ -95,6 +102,20 @@ class _Values(nn.Module):
         self.theta = nn.Parameter(torch.tensor(values, dtype=torch.float64, device=device))
 
 
+class _Translator(Watcher):
+    """Tells another watcher, who knows losses and vectors of parameters."""
+
+    def __init__(self, watcher: Watcher):
+        self.watcher = watcher
+
+    def begin(self) -> None:
+        self.watcher.begin()
+
+    def end(self, numbers: dict[str, float], weights: dict[str, Tensor]) -> bool:
+        losses = {name: value for name, value in numbers.items() if name.endswith("loss")}
+        return self.watcher.end(losses, weights["theta"].cpu().numpy())
+
+
 class _Training:
     """What core's loop asks for; losses are in units of the objective's scale."""
 
@@ -164,6 +185,7 @@ def fit_adam(
     learning_rate: float,
     random_state: np.random.RandomState,
     verbose: int = 0,
+    watcher: Watcher = NOBODY,
 ) -> FitResults:
     """Fit the model of an objective in place with Adam, within its bounds.
 
@@ -188,6 +210,8 @@ def fit_adam(
         Order of the windows.
     verbose : int, default=0
         Whether a progress bar is shown.
+    watcher : Watcher, default=NOBODY
+        Who is told of each epoch, and may end the fit; the weights are a vector of parameters.
 
     Returns
     -------
@@ -214,6 +238,12 @@ def fit_adam(
         for number in torch.randperm(len(chosen), generator=generator).tolist():
             yield chosen[number]
 
+    def report(terms: dict[str, float]) -> dict[str, float]:
+        loss, watched = (objective.scale * terms[name] for name in ("loss", "validation_loss"))
+        return (
+            {"loss": loss, "validation_loss": watched} if objective.held_out else {"loss": watched}
+        )
+
     settings = TrainingSettings(
         n_epochs=max_iter,
         learning_rate=lambda epoch: linear_decay(epoch, learning_rate, max_iter, 0),
@@ -221,25 +251,32 @@ def fit_adam(
         tol=tol,
         verbose=verbose,
         advice=ADVICE,
+        report=report,
+        watcher=_Translator(watcher),
     )
     done = train(values, training, batches, settings)
     training.project()
     found = values.theta.detach().cpu().numpy()
-    held_out = bool(objective.held_out)
-    watched = [objective.scale * loss for loss in done.history["validation_loss"]]
     return FitResults(
         initial_parameters=start,
         final_parameters=found,
         initial_error=initial_error,
         final_error=objective.error(found),
-        n_iter=len(watched),
+        n_iter=len(done.history["loss"]),
         n_evaluations=objective.n_evaluations + training.n_steps,
         converged=done.converged,
-        message="The loss does not fall any more." if done.converged else "Out of epochs.",
+        stopped=done.stopped,
+        message=_why(done),
         exact_gradients=True,
-        history=[objective.scale * one for one in done.history["loss"]] if held_out else watched,
-        held_out_history=watched if held_out else [],
+        history=done.history["loss"],
+        held_out_history=done.history.get("validation_loss", []),
     )
+
+
+def _why(done: Training) -> str:
+    if done.converged:
+        return "The loss does not fall any more."
+    return STOPPED if done.stopped else "Out of epochs."
 
 
 def _require_gradients(model: Model, objective: Objective, start: np.ndarray) -> None:

@@ -156,9 +156,12 @@ class Distribution:
         draws = np.where(above, self._scipy.isf(shares), self._scipy.ppf(shares))
         return np.asarray(np.clip(draws, low, high))
 
-    def __reduce__(self):
+    def __getstate__(self) -> dict[str, np.ndarray]:
         # What SciPy keeps with a distribution holds NumPy's global generator, state and all.
-        return _made, (type(self), self.parameters)
+        return dict(self.parameters)
+
+    def __setstate__(self, state: dict[str, np.ndarray]) -> None:
+        self.__dict__ = type(self)(**state).__dict__
 
     def __eq__(self, other) -> bool:
         return (
@@ -177,10 +180,6 @@ class Distribution:
             f"{_SYMBOLS.get(name, name)}={_short(value)}" for name, value in self.parameters.items()
         )
         return f"{type(self).__name__}({given})"
-
-
-def _made(cls, parameters: dict) -> Distribution:
-    return cls(**parameters)
 
 
 def _short(value: np.ndarray) -> str:

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import dataclass
+from functools import partial
 from numbers import Integral, Real
 
 import numpy as np
-from sklearn.base import RegressorMixin
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.metrics import r2_score
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_is_fitted
 
-from skdyn._sklearn import Interval, StrOptions, _BaseComposition, _fit_context, one_blas_thread
-from skdyn.core.distributed import start_together
+from skdyn._sklearn import (
+    CallbackSupportMixin,
+    FitTask,
+    Interval,
+    StepWatcher,
+    StrOptions,
+    _fit_context,
+    one_blas_thread,
+)
+from skdyn.core.distributed import any_process, is_first, start_together
 from skdyn.core.runtime import check_device, one_thread
 from skdyn.nems.building import build_model, has_names
 from skdyn.nems.fitting import (
@@ -23,16 +30,17 @@ from skdyn.nems.fitting import (
     has_closed_form,
     start_at_data,
 )
+from skdyn.nems.inference import FittedNEMS
 from skdyn.nems.model import Model
-from skdyn.nems.objective import LOSSES, Trial
+from skdyn.nems.objective import LOSSES, Objective, Trial
 from skdyn.nems.trials import check_weighted, hold_out, make_trials
 from skdyn.nems.wiring import INPUT
-from skdyn.sessions import Sessions, check_sessions, check_targets, check_weights
+from skdyn.sessions import Sessions
 
 _COUNT = [Interval(Integral, 1, None, closed="left")]
 
 
-class NEMSRegressor(RegressorMixin, _BaseComposition):
+class NEMSRegressor(CallbackSupportMixin, FittedNEMS):
     """Neural encoding model: a response predicted from a stimulus by a stack of fitted layers.
 
     Parameters
@@ -61,7 +69,7 @@ class NEMSRegressor(RegressorMixin, _BaseComposition):
         Number of fits, of which the best stays. All but the first start at draws from the priors.
     max_iter : int, default=1000
         Most iterations of "lbfgs", or epochs of "adam".
-    tol : float, default=1e-6
+    tol : float, default=2e-6
         With "lbfgs", the fit ends once the loss falls by less than that per iteration, as a mean
         over five; with "adam", an epoch counts as progress if it falls by more. Relative to the
         loss of predicting the mean, or to the mean count for "poisson".
@@ -84,7 +92,8 @@ class NEMSRegressor(RegressorMixin, _BaseComposition):
     device : str, default="cpu"
         Torch device that computes gradients, such as "cuda".
     verbose : int, default=0
-        Whether progress is shown.
+        0 is silent. 1 shows progress: with "lbfgs" the loss of every 25th iteration and the end,
+        with "adam" a bar with epochs, losses and the time that is left.
     warm_start : bool, default=False
         Whether `fit` goes on from the values of the fitted model.
 
@@ -127,6 +136,21 @@ class NEMSRegressor(RegressorMixin, _BaseComposition):
 
     "lbfgs" iterates in coordinates in which the loss is round, see `skdyn.nems.curvature`.
 
+    With scikit-learn's metadata routing, `sessions` flows through pipelines, searches and
+    cross-validation without being requested, and `sample_weight` after
+    ``set_fit_request(sample_weight=True)`` and ``set_score_request(sample_weight=True)``. Only
+    `cross_val_predict`, and before scikit-learn 1.8 a search over a pipeline, give them to `fit`
+    alone. So does everything without routing, where a pipeline takes ``nemsregressor__sessions=``
+    and ``nemsregressor__sample_weight=``: what is then predicted or scored counts as one session. A
+    halving search may have `max_iter` as its resource; rows, drawn at random, would lose their
+    order in time.
+
+    Callbacks of scikit-learn >= 1.9 see a task "fit", in it a task "start" for each of `n_init`,
+    and in that a task "iteration" or, with "adam", "epoch" for each; and the estimator as it would
+    be if that start ended there, `history_` included. A callback that asks to stop after one of
+    these ends the start, one that asks after a start leaves out those to come. Metadata of
+    callbacks hold `sample_weight` and, where routing is enabled, `sessions`.
+
     Several processes share a fit with "adam" if each calls `fit`, with the same data and
     parameters, after `torch.distributed.init_process_group`, in a script that torchrun starts, as
     in examples/distributed_fit.py. Each computes its share of the windows of every batch, and all
@@ -145,9 +169,6 @@ class NEMSRegressor(RegressorMixin, _BaseComposition):
     """
 
     __metadata_request__fit = {"sessions": True}  # noqa: RUF012
-    __metadata_request__predict = {"sessions": True}  # noqa: RUF012
-    __metadata_request__score = {"sessions": True}  # noqa: RUF012
-
     _parameter_constraints: dict = {  # noqa: RUF012
         "layers": [str, list, tuple, None],
         "loss": [StrOptions(set(LOSSES)), callable],
@@ -178,7 +199,7 @@ class NEMSRegressor(RegressorMixin, _BaseComposition):
         init="auto",
         n_init=1,
         max_iter=1000,
-        tol=1e-6,
+        tol=2e-6,
         early_stopping=False,
         validation_fraction=0.1,
         n_iter_no_change=10,
@@ -276,28 +297,24 @@ class NEMSRegressor(RegressorMixin, _BaseComposition):
         # None is fresh entropy, and not NumPy's global generator.
         given = np.random.RandomState() if self.random_state is None else self.random_state
         random_state = check_random_state(given)
-        settings = self._settings()
+        metadata = {"sessions": sessions, "sample_weight": sample_weight}
         with one_thread(), one_blas_thread():
+            settings = self._settings()
             model, trials = self._start(stimulus, targets, weights)
-            if self.solver == "adam":
+            if settings.solver == "adam":
                 data = [np.abs(a).sum() for t in trials for a in (t.target, *t.data.values())]
                 parameters = self.get_params(deep=False)
                 start_together(parameters, data, random_state, settings.device)
             if self.early_stopping:
                 trials = hold_out(trials, self.validation_fraction, random_state)
-            model = self._best_fit(model, trials, settings, random_state)
-        results = model.results
+            task = FitTask.of(self, self.n_init, X, y, **metadata)
+            fit = _Fit(task, trials, settings, targets[0].ndim == 2)
+            best = self._best_fit(model, fit, random_state)
+        self.__dict__.update(fit.fitted(best))
+        task.end({})
+        results = best.results
         assert results is not None
-        self.model_ = model
-        self.n_outputs_ = trials[0].target.shape[1]
-        self._has_output_axis = targets[0].ndim == 2
-        self.loss_ = results.final_error
-        self.n_iter_ = results.n_iter
-        self.converged_ = results.converged
-        self.history_ = {"loss": results.history}
-        if self.early_stopping:
-            self.history_["validation_loss"] = results.held_out_history
-        if not results.converged:
+        if not (results.converged or results.stopped):
             warnings.warn(
                 f"The loss still fell when the fit ended after {results.n_iter} of "
                 f"max_iter={self.max_iter} ({results.message}); raise max_iter or tol={self.tol}.",
@@ -305,12 +322,6 @@ class NEMSRegressor(RegressorMixin, _BaseComposition):
                 stacklevel=3,  # past scikit-learn's wrapper of fit
             )
         return self
-
-    def _check(self, X, y, sample_weight, sessions, *, reset: bool):
-        """Sessions, responses and weights that go together."""
-        stimulus = check_sessions(self, X, sessions, reset=reset)
-        targets = check_targets(self, stimulus, y)
-        return stimulus, targets, check_weights(stimulus, targets, sample_weight)
 
     def _settings(self) -> FitSettings:
         return FitSettings(
@@ -345,17 +356,23 @@ class NEMSRegressor(RegressorMixin, _BaseComposition):
         model.take_sizes(trials[0].data)
         return model, trials
 
-    def _best_fit(self, model: Model, trials, settings, random_state) -> Model:
+    def _best_fit(self, model: Model, fit: _Fit, random_state) -> Model:
         """Fit from each start; the best of the fitted models."""
-        closed = has_closed_form(model, trials, settings)
-        fits = []
-        for number in range(1 if closed else self.n_init):
+        closed = has_closed_form(model, fit.trials, fit.settings)
+        n_starts = 1 if closed else self.n_init
+        # One of several processes speaks, where they share the fit.
+        shows = self.verbose and (self.solver == "lbfgs" or is_first())
+        models = []
+        for number in range(n_starts):
+            if shows and n_starts > 1:
+                print(f"Start {number + 1} of {n_starts}")
             one = model.copy()
             if not closed:
-                self._set_start(one, trials, number, random_state)
-            one.results = fit_trials(one, trials, settings, random_state)
-            fits.append(one)
-        return min(fits, key=lambda one: one.results.criterion)
+                self._set_start(one, fit.trials, number, random_state)
+            models.append(one)
+            if fit.run(one, random_state):
+                break
+        return min(models, key=lambda one: one.results.criterion)
 
     def _set_start(self, model: Model, trials, number: int, random_state) -> None:
         """Set the values that a fit starts from."""
@@ -373,104 +390,62 @@ class NEMSRegressor(RegressorMixin, _BaseComposition):
     def _is_warm(self) -> bool:
         return self.warm_start and hasattr(self, "model_")
 
-    def predict(self, X, *, sessions=None, preceding=None):
-        """Predict the response.
 
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_channels), list of such, or array of shape \
-                (n_sessions, n_samples, n_channels)
-            The stimulus.
-        sessions : array-like of shape (n_samples,), default=None
-            Label of each row of a 2-D X.
-        preceding : array-like of shape (n_preceding, n_channels), or list of such, default=None
-            Rows right before X, or before each session of a list or a 3-D array, as history. None
-            for zeros.
+@dataclass(frozen=True)
+class _Fit:
+    """A fit under way: what it is told to, what it is made to, and how.
 
-        Returns
-        -------
-        ndarray of shape (n_samples,) or (n_samples, n_outputs), or as X
-            The predicted response.
-        """
-        check_is_fitted(self)
-        stimulus = check_sessions(self, X, sessions, reset=False)
-        outputs = self._outputs(stimulus, self._check_preceding(stimulus, preceding))
-        return stimulus.like_input(
-            [output if self._has_output_axis else output[:, 0] for output in outputs]
-        )
+    Attributes
+    ----------
+    task : FitTask
+        The whole fit, in which each start is a task.
+    trials : list of Trial
+        What is to be predicted.
+    settings : FitSettings
+        How.
+    has_output_axis : bool
+        Whether y has an axis of outputs.
+    """
 
-    def _outputs(self, stimulus: Sessions, before: list[np.ndarray]) -> list[np.ndarray]:
-        """Predictions (n_samples, n_outputs) of checked sessions."""
-        with one_thread():
-            return [
-                self.model_.predict(np.concatenate([rows, array]))[len(rows) :]
-                for rows, array in zip(before, stimulus.arrays, strict=True)
-            ]
+    task: FitTask
+    trials: list[Trial]
+    settings: FitSettings
+    has_output_axis: bool
 
-    def _check_preceding(self, stimulus: Sessions, preceding) -> list[np.ndarray]:
-        if preceding is None:
-            return [array[:0] for array in stimulus.arrays]
-        given = [preceding] if stimulus.container == "array" else list(preceding)
-        if len(given) != len(stimulus.arrays):
-            raise ValueError(
-                f"Got preceding rows for {len(given)} sessions and X with "
-                f"{len(stimulus.arrays)}, expected as many; give a list with an array per session, "
-                "and X as a list, too."
-            )
-        return [
-            check_sessions(self, rows, reset=False).arrays[0]
-            if len(rows)
-            else stimulus.arrays[0][:0]
-            for rows in given
-        ]
+    def run(self, model: Model, random_state: np.random.RandomState) -> bool:
+        """Fit a model from its present values, and tell if there are to be no more starts."""
+        start = self.task.subtask("start", self.settings.max_iter)
+        name = "epoch" if self.settings.solver == "adam" else "iteration"
+        steps = StepWatcher(start, name, partial(self.restored, model))
+        model.results = fit_trials(model, self.trials, self.settings, random_state, steps)
+        steps.close()
+        asked = start.end(partial(self.fitted, model))
+        return any_process(asked, self.settings.device) if name == "epoch" else asked
 
-    def score(self, X, y, sample_weight=None, *, sessions=None):
-        """Coefficient of determination of the prediction, the mean over outputs.
+    def fitted(self, model: Model) -> dict:
+        """Attributes of an estimator whose model this is."""
+        results = model.results
+        assert results is not None
+        history = {"loss": results.history}
+        if self.settings.early_stopping:
+            history["validation_loss"] = results.held_out_history
+        return self._attributes(model, history, results.final_error, results.converged)
 
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_channels), list of such, or array of shape \
-                (n_sessions, n_samples, n_channels)
-            The stimulus.
-        y : array-like of shape (n_samples,) or (n_samples, n_outputs), list of such, or array of \
-                shape (n_sessions, n_samples) or (n_sessions, n_samples, n_outputs)
-            The response. Where it has no weight it may be NaN.
-        sample_weight : array-like of shape (n_samples,), or like y, default=None
-            Weights.
-        sessions : array-like of shape (n_samples,), default=None
-            Label of each row of a 2-D X.
+    def restored(self, model: Model, history: dict, vector: np.ndarray) -> dict:
+        """Attributes of an estimator whose fit had stopped with these values."""
+        settings, model = self.settings, model.copy()
+        objective = Objective(model, self.trials, settings.loss, settings.alpha, settings.device)
+        # Which gives the values to the model.
+        loss = objective.error(vector)
+        return self._attributes(model, history, loss, False)
 
-        Returns
-        -------
-        float
-            R^2, at most 1.
-        """
-        check_is_fitted(self)
-        stimulus, targets, weights = self._check(X, y, sample_weight, sessions, reset=False)
-        target, weight = (
-            np.concatenate([part.reshape(len(part), -1) for part in parts])
-            for parts in (targets, weights)
-        )
-        if target.shape[1] != self.n_outputs_:
-            raise ValueError(
-                f"Got y with {target.shape[1]} outputs, expected {self.n_outputs_}, as in fit."
-            )
-        prediction = np.concatenate(self._outputs(stimulus, self._check_preceding(stimulus, None)))
-        weight = np.broadcast_to(weight, target.shape)
-        if not weight.any():
-            raise ValueError("Got sample weights that are all zero, expected some above zero.")
-        target = np.where(weight > 0, target, 0.0)
-        return float(
-            np.mean(
-                [
-                    r2_score(target[:, n], prediction[:, n], sample_weight=weight[:, n])
-                    for n in np.flatnonzero(weight.any(axis=0))
-                ]
-            )
-        )
-
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        tags.input_tags.three_d_array = True
-        tags.target_tags.multi_output = True
-        return tags
+    def _attributes(self, model: Model, history: dict, loss: float, converged: bool) -> dict:
+        return {
+            "model_": model,
+            "loss_": loss,
+            "history_": history,
+            "n_iter_": len(history["loss"]),
+            "converged_": converged,
+            "n_outputs_": self.trials[0].target.shape[1],
+            "_has_output_axis": self.has_output_axis,
+        }

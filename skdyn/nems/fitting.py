@@ -12,6 +12,7 @@ import torch
 
 from skdyn._sklearn import one_blas_thread
 from skdyn.core.runtime import one_thread
+from skdyn.core.training import NOBODY, Watcher
 from skdyn.nems.adam import fit_adam
 from skdyn.nems.initialisation import adapt_others, start_from_data
 from skdyn.nems.lbfgs import FitResults, fit_lbfgs
@@ -60,7 +61,7 @@ class FitSettings:
     alpha: float = 0.0
     solver: str = "lbfgs"
     max_iter: int = 1000
-    tol: float = 1e-6
+    tol: float = 2e-6
     early_stopping: bool = False
     n_iter_no_change: int = 10
     batch_size: int | str = "auto"
@@ -74,6 +75,7 @@ def fit_trials(
     trials: Sequence[Trial],
     settings: FitSettings,
     random_state: np.random.RandomState | None = None,
+    watcher: Watcher = NOBODY,
 ) -> FitResults:
     """Fit a model in place, from its present values.
 
@@ -90,6 +92,9 @@ def fit_trials(
         How.
     random_state : RandomState, default=None
         Order of Adam's batches; L-BFGS-B needs none.
+    watcher : Watcher, default=NOBODY
+        Who is told of each iteration or epoch, and may end the fit. What is solved in closed form
+        counts as one.
 
     Returns
     -------
@@ -108,17 +113,22 @@ def fit_trials(
             learning_rate=settings.learning_rate,
             random_state=random_state or np.random.RandomState(),
             verbose=settings.verbose,
+            watcher=watcher,
         )
     start = model.get_parameter_vector()
     if has_closed_form(model, trials, settings):
+        watcher.begin()
         solve_linear(objective, trials)
-        return _closed_form(objective, start, settings.verbose)
+        results = _closed_form(objective, start, settings.verbose)
+        watcher.end({"loss": results.history[0]}, results.final_parameters)
+        return results
     return fit_lbfgs(
         objective,
         max_iter=settings.max_iter,
         tol=settings.tol,
         n_iter_no_change=settings.n_iter_no_change if settings.early_stopping else None,
         verbose=settings.verbose,
+        watcher=watcher,
     )
 
 
@@ -178,7 +188,7 @@ def fit_model(
     sample_weight=None,
     trials: bool = False,
     max_iter: int = 1000,
-    tol: float = 1e-6,
+    tol: float = 2e-6,
     init: str | None = None,
     verbose: int = 1,
     in_place: bool = False,
@@ -204,7 +214,7 @@ def fit_model(
         Whether the first axis is one of trials.
     max_iter : int, default=1000
         Most iterations.
-    tol : float, default=1e-6
+    tol : float, default=2e-6
         Decrease of the loss per iteration, relative to the loss of a constant prediction and as a
         mean over five, below which the fit has converged.
     init : {None, "auto"}, default=None

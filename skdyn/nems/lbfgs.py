@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from scipy.optimize import OptimizeResult, minimize
 
+from skdyn.core.training import NOBODY, Watcher
 from skdyn.nems.curvature import plain_coordinates, round_coordinates
 from skdyn.nems.objective import Objective, tensors_of
 
@@ -37,6 +38,8 @@ ITERATIONS_PER_ROUND = 50
 # How often progress is told.
 ITERATIONS_PER_LINE = 25
 
+STOPPED = "It was asked to stop."
+
 
 @dataclass
 class FitResults:
@@ -62,6 +65,8 @@ class FitResults:
         Loss with the penalty, after each iteration.
     held_out_history : list of float
         Loss of what was held out, after each iteration; empty if nothing was.
+    stopped : bool
+        Whether a watcher ended the fit.
     """
 
     initial_parameters: np.ndarray
@@ -75,6 +80,7 @@ class FitResults:
     exact_gradients: bool
     history: list[float] = field(default_factory=list)
     held_out_history: list[float] = field(default_factory=list)
+    stopped: bool = False
 
     @property
     def n_parameters(self) -> int:
@@ -156,9 +162,10 @@ def fit_lbfgs(
     objective: Objective,
     *,
     max_iter: int = 1000,
-    tol: float = 1e-6,
+    tol: float = 2e-6,
     n_iter_no_change: int | None = None,
     verbose: int = 0,
+    watcher: Watcher = NOBODY,
 ) -> FitResults:
     """Fit the model of an objective in place with SciPy's L-BFGS-B, within its bounds.
 
@@ -168,7 +175,7 @@ def fit_lbfgs(
         The loss; its model is fitted from its present values.
     max_iter : int, default=1000
         Most iterations.
-    tol : float, default=1e-6
+    tol : float, default=2e-6
         Decrease of the loss per iteration, relative to the loss of a constant prediction and as a
         mean over five, below which the fit has converged.
     n_iter_no_change : int, default=None
@@ -176,6 +183,9 @@ def fit_lbfgs(
         values stay. None does not look at it.
     verbose : int, default=0
         Whether progress is printed.
+    watcher : Watcher, default=NOBODY
+        Who is told of each iteration, and may end the fit; the weights are a vector of parameters.
+        The last iteration has no end if no smaller loss was found.
 
     Returns
     -------
@@ -187,7 +197,7 @@ def fit_lbfgs(
     start = np.clip(model.get_parameter_vector(), low, high)
     initial_error = objective.error(start)
     exact = _has_exact_gradients(model, objective, start)
-    watch = _Watch(objective, tol, n_iter_no_change, verbose)
+    watch = _Watch(objective, tol, n_iter_no_change, verbose, watcher)
     found = OptimizeResult(x=start, nit=0, status=0, message="There is nothing to fit.")
     # Where a fit is stopped early, its path counts: that of the parameters themselves goes first
     # where the response is largest, as a ridge penalty does.
@@ -208,7 +218,8 @@ def fit_lbfgs(
         final_error=0.0,
         n_iter=len(watch.history),
         n_evaluations=objective.n_evaluations,
-        converged=bool(found.status == 0 or watch.reason),
+        converged=bool(found.status == 0 or watch.reason) and watch.reason != STOPPED,
+        stopped=watch.reason == STOPPED,
         message=watch.reason or str(found.message),
         exact_gradients=exact,
         history=watch.history,
@@ -227,9 +238,18 @@ def fit_lbfgs(
 class _Watch:
     """What is noted after each iteration, and whether to stop for it."""
 
-    def __init__(self, objective: Objective, tol: float, patience: int | None, verbose: int):
+    def __init__(
+        self,
+        objective: Objective,
+        tol: float,
+        patience: int | None,
+        verbose: int,
+        watcher: Watcher,
+    ):
         self.objective, self.tol, self.patience = objective, tol, patience
-        self.verbose = verbose
+        self.verbose, self.watcher = verbose, watcher
+        # Whether an iteration is under way.
+        self.is_open = False
         self.history: list[float] = []
         self.held_out: list[float] = []
         self.best: np.ndarray | None = None
@@ -237,20 +257,36 @@ class _Watch:
         # Whether the loss was not a number somewhere in the present round.
         self.met_nonsense = False
 
+    def begin(self) -> None:
+        """Note that something is computed: an iteration is under way."""
+        if not self.is_open:
+            self.is_open = True
+            self.watcher.begin()
+
     def note(self, value: float, vector: np.ndarray) -> None:
         """Note one iteration; raises StopIteration, which SciPy takes as a wish to stop."""
         self.history.append(self.objective.scale * value)
-        if self.verbose and len(self.history) % ITERATIONS_PER_LINE == 1:
-            print(f"Iteration {len(self.history)}, error {self.history[-1]:.6g}")
         if self.patience is not None:
             self._look_at_held_out(vector, self.patience)
+        if self.verbose and len(self.history) % ITERATIONS_PER_LINE == 1:
+            held_out = f", held out {self.held_out[-1]:.6g}" if self.held_out else ""
+            print(f"Iteration {len(self.history)}, error {self.history[-1]:.6g}{held_out}")
         judged = self.history[-N_JUDGED - 1 :]
         if len(judged) > N_JUDGED:
             decrease = (judged[0] - judged[-1]) / N_JUDGED
             if decrease <= self.tol * self.objective.scale:
                 self.reason = "The loss does not fall any more."
+        self._tell(vector if self.best is None else self.best)
         if self.reason:
             raise StopIteration
+
+    def _tell(self, vector: np.ndarray) -> None:
+        numbers = {"loss": self.history[-1]}
+        if self.held_out:
+            numbers["validation_loss"] = self.held_out[-1]
+        self.is_open = False
+        if self.watcher.end(numbers, vector) and not self.reason:
+            self.reason = STOPPED
 
     def _look_at_held_out(self, vector: np.ndarray, patience: int) -> None:
         self.held_out.append(self.objective.held_out_error(vector))
@@ -289,6 +325,7 @@ def _one_round(
         return sound
 
     def value_and_gradient(point):
+        watch.begin()
         value, gradient = objective.value_and_gradient(inside(point))
         if is_sound(value, gradient):
             return value, to.gradient(gradient)
@@ -296,6 +333,7 @@ def _one_round(
         return HUGE, HUGE * np.nan_to_num(point)
 
     def value_alone(point):
+        watch.begin()
         value = objective.value(inside(point))
         return value if is_sound(value) else HUGE
 

@@ -1,3 +1,5 @@
+import copy
+import pickle
 from dataclasses import replace
 
 import numpy as np
@@ -68,6 +70,45 @@ def test_a_network_can_be_made_and_initialised_without_the_global_generator(
     assert torch.equal(before, torch.get_rng_state())
     assert all(value.device == CPU for value in network.state_dict().values())
     assert all(value.isfinite().all() for value in network.state_dict().values())
+
+
+@pytest.mark.parametrize(
+    "made_again",
+    [copy.copy, copy.deepcopy, lambda network: pickle.loads(pickle.dumps(network))],
+    ids=["copy", "deepcopy", "pickle"],
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("learned", [True, False])
+def test_a_copy_keeps_everything_and_shares_nothing(made_again, dtype, learned):
+    network = make_network(
+        recurrent={"normalization": "batch", "n_layers": 2},
+        learn_covariances=learned,
+        learn_means=learned,
+        learn_alpha_temperature=learned,
+    )
+    network.to(dtype).train(learned)
+    before = torch.get_rng_state()
+    again = made_again(network)
+    assert torch.equal(before, torch.get_rng_state())
+    assert again.settings == network.settings
+    assert {m.training for m in again.modules()} == {learned}
+    ours, theirs = dict(again.named_parameters()), dict(network.named_parameters())
+    assert [(n, w.requires_grad) for n, w in ours.items()] == [
+        (n, w.requires_grad) for n, w in theirs.items()
+    ]
+    assert list(again.state_dict()) == list(network.state_dict())
+    for name, value in network.state_dict().items():
+        assert again.state_dict()[name].dtype == value.dtype, name
+        assert torch.equal(again.state_dict()[name], value), name
+    # The weights are those that the recurrent layers compute with.
+    data = torch.randn(2, 5, 4, generator=generator(), dtype=dtype)
+    wanted = network.eval().posterior(data)
+    assert torch.equal(again.eval().posterior(data)[0], wanted[0])
+    with torch.no_grad():
+        for weight in again.parameters():
+            weight.fill_(0.1)
+    assert torch.equal(network.posterior(data)[0], wanted[0])
+    assert not torch.equal(again.posterior(data)[0], wanted[0])
 
 
 def test_the_same_generator_gives_the_same_weights():

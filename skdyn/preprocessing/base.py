@@ -1,0 +1,122 @@
+"""What all transformers of recordings share: sessions in, the same sessions out."""
+
+from __future__ import annotations
+
+import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import check_is_fitted
+
+from skdyn._sklearn import DocumentedMixin, SessionTransformerMixin, _fit_context
+from skdyn.sessions import check_sessions
+
+
+class SessionTransformer(DocumentedMixin, SessionTransformerMixin, BaseEstimator):
+    """A transformer that maps each session by itself.
+
+    Nothing crosses a session's start or end. A subclass says in `_learn` what `fit` learns from
+    the sessions, if anything, and in `_map` what becomes of one of them.
+    """
+
+    __metadata_request__fit = {"sessions": True}  # noqa: RUF012
+    __metadata_request__transform = {"sessions": True}  # noqa: RUF012
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y=None, *, sessions=None):
+        """Check the parameters, and learn what there is to learn.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_channels), list of such, or array of shape \
+                (n_sessions, n_samples, n_channels)
+            The recording; rows are time.
+        y : None
+            Ignored.
+        sessions : array-like of shape (n_samples,), default=None
+            Label of each row of a 2-D X: a contiguous run of one label is one session.
+
+        Returns
+        -------
+        SessionTransformer
+            The fitted transformer.
+
+        Raises
+        ------
+        ValueError
+            If X is not a finite recording, or parameters contradict each other or X.
+        """
+        self._learn(check_sessions(self, X, sessions, reset=True).arrays)
+        return self
+
+    def transform(self, X, *, sessions=None):
+        """Transform each session by itself.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_channels), list of such, or array of shape \
+                (n_sessions, n_samples, n_channels)
+            The recording.
+        sessions : array-like of shape (n_samples,), default=None
+            Label of each row of a 2-D X.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_columns), or as X
+            In float32 if X is, otherwise in float64.
+        """
+        return self._transform(X, sessions)
+
+    def fit_transform(self, X, y=None, *, sessions=None):
+        """Fit, then transform the same recording.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_channels), list of such, or array of shape \
+                (n_sessions, n_samples, n_channels)
+            The recording.
+        y : None
+            Ignored.
+        sessions : array-like of shape (n_samples,), default=None
+            Label of each row of a 2-D X.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_columns), or as X
+            In float32 if X is, otherwise in float64.
+        """
+        return self.fit(X, y, sessions=sessions)._transform(X, sessions)
+
+    def _learn(self, arrays: list[np.ndarray]) -> None:
+        """Learn from the sessions; by default nothing."""
+
+    def _map(self, session: np.ndarray) -> np.ndarray:
+        """Transform one session."""
+        raise NotImplementedError
+
+    def _transform(self, X, sessions):
+        check_is_fitted(self)
+        recording = check_sessions(self, X, sessions, reset=False)
+        return recording.like_input(
+            [self._map(one).astype(float_type(one), copy=False) for one in recording.arrays]
+        )
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.three_d_array = True
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags
+
+
+def float_type(array: np.ndarray) -> type:
+    """Tell in which type an array's results are given.
+
+    Parameters
+    ----------
+    array : ndarray
+        Numbers.
+
+    Returns
+    -------
+    type
+        float32 for float32, float64 for all else.
+    """
+    return np.float32 if array.dtype == np.float32 else np.float64

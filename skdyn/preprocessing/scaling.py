@@ -1,0 +1,80 @@
+"""Channels of each session in units of their own spread."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+from sklearn.base import OneToOneFeatureMixin
+
+from skdyn.preprocessing.base import SessionTransformer, float_type
+
+
+class SessionScaler(OneToOneFeatureMixin, SessionTransformer):
+    """Standardise each session by itself: every channel to mean zero and variance one.
+
+    Sessions differ in gain and offset for reasons that are no matter of the model: another day,
+    another cap, another subject. So each is scaled by its own mean and standard deviation, those
+    of `fit` as those of `transform`.
+
+    Parameters
+    ----------
+    with_mean : bool, default=True
+        Whether each channel's mean over the session is subtracted.
+    with_std : bool, default=True
+        Whether each channel is divided by its standard deviation over the session, of n, not
+        n - 1, degrees of freedom. A channel that does not vary beyond rounding is not divided.
+
+    Attributes
+    ----------
+    n_features_in_ : int
+        Number of channels.
+    feature_names_in_ : ndarray of str
+        Names of the channels, where X had any.
+
+    See Also
+    --------
+    sklearn.preprocessing.StandardScaler : One mean and scale, learned in `fit`, for all rows.
+
+    Notes
+    -----
+    `fit` learns no numbers: what `transform` subtracts and divides by are statistics of the very
+    sessions that it is given. A row therefore depends on its whole session, also on what comes
+    later; a session that is cut in two is scaled as two. Without labels, X is one session. As the
+    statistics are not kept, there is no inverse.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skdyn.preprocessing import SessionScaler
+    >>> X = np.array([[1.0], [3.0], [10.0], [50.0]])
+    >>> SessionScaler().fit_transform(X, sessions=[0, 0, 1, 1]).ravel()
+    array([-1.,  1., -1.,  1.])
+    """
+
+    _parameter_constraints: ClassVar[dict] = {
+        "with_mean": ["boolean"],
+        "with_std": ["boolean"],
+    }
+
+    def __init__(self, *, with_mean=True, with_std=True):
+        self.with_mean = with_mean
+        self.with_std = with_std
+
+    def _map(self, session):
+        scaled = np.array(session, dtype=np.float64)
+        mean = scaled.mean(axis=0)
+        deviation = scaled.std(axis=0)
+        if self.with_mean:
+            scaled -= mean
+        if self.with_std:
+            scaled /= np.where(_is_constant(session), 1.0, deviation)
+        return scaled
+
+
+def _is_constant(session: np.ndarray) -> np.ndarray:
+    """Whether the values of a channel differ by no more than rounding can do."""
+    lowest = session.min(axis=0).astype(np.float64)
+    highest = session.max(axis=0).astype(np.float64)
+    rounding = 10 * np.finfo(float_type(session)).eps
+    return highest - lowest <= rounding * np.maximum(np.abs(lowest), np.abs(highest))
