@@ -38,10 +38,10 @@ TRANSFORMERS = {"dynemoestimator": DYNEMO, "modematcher": ModeMatcher()}
 every_transformer = pytest.mark.parametrize("name", TRANSFORMERS)
 VERSION = parse_version(sklearn.__version__)
 needs_tooltips = pytest.mark.skipif(
-    VERSION < parse_version("1.8"), reason="tooltips are new in scikit-learn 1.8"
+    parse_version("1.8") > VERSION, reason="tooltips are new in scikit-learn 1.8"
 )
 needs_attributes = pytest.mark.skipif(
-    VERSION < parse_version("1.9"),
+    parse_version("1.9") > VERSION,
     reason="scikit-learn 1.9 shows fitted attributes, and knows the names of polars' columns",
 )
 

@@ -229,9 +229,9 @@ class DyNeMoEstimator(CallbackSupportMixin, FittedDyNeMo):
     that torchrun starts, see examples/distributed_fit.py. Each computes its share of every batch;
     `batch_size` stays that of the whole, and more is gained if it is large. All take the random
     numbers of rank 0, and end with the same network and `history_`, but for its seconds: those of a
-    single process, up to rounding. Rank 0 shows the progress. Only training is shared, and without
-    batch normalisation; without a process group, or in the workers of a search, a fit is one
-    process' own.
+    single process, up to rounding. Rank 0 shows the progress; a callback of any of them ends the
+    training of all. Only training is shared, and without batch normalisation; without a process
+    group, or in the worker processes of a search, a fit is one process' own.
 
     References
     ----------
