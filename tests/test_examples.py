@@ -78,6 +78,28 @@ def test_an_example_draws_what_it_says(example, tmp_path):
 
 
 @pytest.mark.slow
+def test_one_fit_on_several_processes(tmp_path, monkeypatch):
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    example = [ROOT / "examples" / "distributed_fit.py", "--quick"]
+    here = ["--standalone", "--local-addr", "127.0.0.1", "--nproc_per_node", 2]
+    alone = run(example, tmp_path)
+    shared = run(["-m", "torch.distributed.run", *here, *example], tmp_path)
+    said = []
+    for number, done in enumerate([alone, shared], start=1):
+        assert done.returncode == 0, done.stderr
+        # Only one process speaks.
+        assert done.stdout.count("processes") == 1
+        assert done.stdout.startswith(f"{number} processes")
+        assert "DyNeMo: 100%" in done.stderr
+        said.append(re.findall(r"loss (\S+)\n(.+)", done.stdout))
+    # The same loss, to as many digits as are printed, and the same modes.
+    assert len(said[0]) == 1
+    assert said[0] == said[1]
+    assert not files_below(tmp_path)
+
+
+@pytest.mark.slow
 def test_the_resting_state_without_its_recordings(tmp_path):
     program = (
         "import runpy, sys\n"

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from skdyn.core.distributed import Draws
+
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "elu": functional.elu,
     "gelu": functional.gelu,
@@ -96,7 +98,7 @@ class RecurrentStack(nn.Module):
                 norm.reset_parameters()
 
     def forward(
-        self, inputs: Tensor, generator: torch.Generator | None = None, state: list | None = None
+        self, inputs: Tensor, draws: Draws | None = None, state: list | None = None
     ) -> Tensor:
         """Run the stack over whole windows.
 
@@ -104,7 +106,7 @@ class RecurrentStack(nn.Module):
         ----------
         inputs : Tensor of shape (batch, time, n_inputs)
             The windows.
-        generator : torch.Generator, default=None
+        draws : Draws, default=None
             Where dropout draws from; without one nothing is dropped.
         state : list, default=None
             One state per layer to start from; replaced in place by the states at the end.
@@ -120,20 +122,20 @@ class RecurrentStack(nn.Module):
             outputs, last = cell(outputs, None if state is None else state[layer])
             if state is not None:
                 state[layer] = last
-            outputs = dropout(activation(norm(outputs)), self.settings.dropout, generator)
+            outputs = dropout(activation(norm(outputs)), self.settings.dropout, draws)
         return outputs
 
 
-def dropout(values: Tensor, probability: float, generator: torch.Generator | None) -> Tensor:
+def dropout(values: Tensor, probability: float, draws: Draws | None) -> Tensor:
     """Set a random part of the values to zero and scale up the rest.
 
     Parameters
     ----------
-    values : Tensor
-        Values of any shape.
+    values : Tensor of shape (batch, ...)
+        Values.
     probability : float in [0, 1)
         Share that is dropped.
-    generator : torch.Generator or None
+    draws : Draws or None
         Where the randomness comes from; without one nothing is dropped.
 
     Returns
@@ -141,10 +143,9 @@ def dropout(values: Tensor, probability: float, generator: torch.Generator | Non
     Tensor
         Values of the same shape and the same expectation.
     """
-    if generator is None or probability == 0:
+    if draws is None or probability == 0:
         return values
-    draw = torch.rand(values.shape, generator=generator, device=values.device, dtype=values.dtype)
-    return values * (draw >= probability) / (1 - probability)
+    return values * (draws.uniform(values) >= probability) / (1 - probability)
 
 
 def initialise_linear(layer: nn.Linear, generator: torch.Generator) -> None:

@@ -13,6 +13,14 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from skdyn.core.distributed import (
+    add_up,
+    any_process,
+    copy_first,
+    is_first,
+    share,
+    sum_gradients,
+)
 from skdyn.core.runtime import is_host
 
 # How often in a row an epoch may be undone, its learning rate halved each time.
@@ -24,13 +32,19 @@ class FitDivergedError(ArithmeticError):
 
 
 class Objective(Protocol):
-    """What is minimised."""
+    """What is minimised.
+
+    Where several processes share the training, each computes its `share` of the windows.
+    """
 
     def training_terms(self, batch: Any, epoch: int) -> dict[str, Tensor]:
-        """Terms of the loss of one batch, with "loss" among them, to be differentiated."""
+        """Terms of the loss, with "loss" among them, to be differentiated.
+
+        Means over the windows of a batch, or over those of this process.
+        """
 
     def held_out_loss(self) -> float:
-        """What early stopping watches; called after each epoch."""
+        """What early stopping watches, or what this process adds to it; called after each epoch."""
 
     def take_care(self) -> bool:
         """Tell, after an epoch that was not finite, if it is worth repeating at the same rate."""
@@ -201,6 +215,9 @@ def train(
     With `n_iter_no_change`, the weights of the best held-out loss are the ones that remain, also
     where a watcher ends the training.
 
+    Processes that share the training, see `skdyn.core.distributed`, start from the weights of the
+    first, take the same steps, and end with the same weights.
+
     Parameters
     ----------
     module : torch.nn.Module
@@ -226,8 +243,9 @@ def train(
     training = Training()
     patience, n_stale = settings.n_iter_no_change, 0
     best_loss, best_weights = math.inf, None
+    silent = not settings.verbose or not is_first()
     with tqdm(
-        total=settings.n_epochs, desc=settings.label, unit="epoch", disable=not settings.verbose
+        total=settings.n_epochs, desc=settings.label, unit="epoch", disable=silent
     ) as progress:
         for epoch in range(settings.n_epochs):
             settings.watcher.begin()
@@ -247,6 +265,7 @@ def train(
                     best_loss, best_weights = terms["validation_loss"], _snapshot(module)
                 training.converged = n_stale >= patience
             asked = settings.watcher.end(told, best_weights or module.state_dict())
+            asked = any_process(asked, run.device)
             training.stopped = asked and not training.converged
             if training.converged or training.stopped:
                 break
@@ -254,6 +273,7 @@ def train(
         module.load_state_dict(best_weights)
     elif not run.stands():
         run.restore(run.good)
+    copy_first(module)
     module.eval()
     return training
 
@@ -275,6 +295,8 @@ class _Run:
         self.epoch_batches = epoch_batches
         self.settings = settings
         self.weights = [weight for weight in module.parameters() if weight.requires_grad]
+        self.device = self.weights[0].device
+        copy_first(module)
         # Keras' epsilon, not torch's 1e-8.
         self.optimizer = torch.optim.Adam(self.weights, eps=1e-7, fused=True)
         self.n_halvings = 0
@@ -294,7 +316,7 @@ class _Run:
     def held_out_loss(self) -> float:
         """Give the loss that early stopping watches."""
         self.module.eval()
-        return self.objective.held_out_loss()
+        return add_up([self.objective.held_out_loss()], self.device)[0]
 
     def stands(self) -> bool:
         """Tell whether the weights as they are give a finite loss."""
@@ -331,28 +353,31 @@ class _Run:
         sums: dict[str, Tensor] = {}
         n_windows, finite = 0, None
         for batch in self.epoch_batches():
+            own = share(len(batch))
             terms = self.objective.training_terms(batch, epoch)
-            ok = self._step(terms["loss"])
+            ok = self._step(terms["loss"], own.weight)
             if is_host(ok.device) and not bool(ok):
                 return None
             finite = ok if finite is None else finite & ok
             n_windows += len(batch)
             for name, term in terms.items():
-                sums[name] = sums.get(name, 0) + term.detach() * len(batch)
+                sums[name] = sums.get(name, 0) + term.detach() * own.n_counted
         if finite is not None and not bool(finite):
             return None
-        return {name: float(value) / n_windows for name, value in sums.items()}
+        totals = add_up(sums.values(), self.device)
+        return {name: total / n_windows for name, total in zip(sums, totals, strict=True)}
 
-    def _step(self, loss: Tensor) -> Tensor:
+    def _step(self, loss: Tensor, weight: float) -> Tensor:
         """Take one step and tell whether the loss and its gradients were finite."""
         self.optimizer.zero_grad()
         loss.backward()
         gradients = [weight.grad for weight in self.weights if weight.grad is not None]
+        loss = sum_gradients(loss.detach(), gradients, weight)
         norms = torch.stack([gradient.norm() for gradient in gradients])
         if self.settings.gradient_clip is not None:
             _clip(gradients, norms, self.settings.gradient_clip)
         self.optimizer.step()
-        return torch.isfinite(loss.detach()) & torch.isfinite(norms).all()
+        return torch.isfinite(loss) & torch.isfinite(norms).all()
 
 
 def _clip(gradients: list[Tensor], norms: Tensor, largest: float) -> None:

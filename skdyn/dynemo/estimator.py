@@ -224,6 +224,15 @@ class DyNeMoEstimator(CallbackSupportMixin, FittedDyNeMo):
     after an epoch ends the training: the weights of that epoch stay, or the best ones with
     `n_iter_no_change`. Metadata of callbacks hold `sessions` where routing is enabled.
 
+    Several processes share a fit if each calls `fit`, with the same recording and parameters, after
+    `torch.distributed.init_process_group`: "gloo", or "nccl" with a GPU per process, in a script
+    that torchrun starts, see examples/distributed_fit.py. Each computes its share of every batch;
+    `batch_size` stays that of the whole, and more is gained if it is large. All take the random
+    numbers of rank 0, and end with the same network and `history_`, but for its seconds: those of a
+    single process, up to rounding. Rank 0 shows the progress; a callback of any of them ends the
+    training of all. Only training is shared, and without batch normalisation; without a process
+    group, or in the worker processes of a search, a fit is one process' own.
+
     References
     ----------
     .. [1] Gohil, C., et al. (2022). Mixtures of large-scale dynamic functional brain network

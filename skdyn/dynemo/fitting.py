@@ -9,6 +9,7 @@ import torch
 from sklearn.utils import check_array
 from sklearn.utils.validation import check_is_fitted
 
+from skdyn.core.distributed import n_processes, start_together
 from skdyn.core.recurrent import RecurrentSettings
 from skdyn.core.runtime import check_device, is_host, make_generator
 from skdyn.core.training import (
@@ -52,7 +53,7 @@ def fit_network(
     random_state: np.random.RandomState,
     watcher: Watcher = NOBODY,
 ) -> tuple[DyNeMoNetwork, Training]:
-    """Train a network on a recording.
+    """Train a network on a recording, alone or together with other processes.
 
     Parameters
     ----------
@@ -73,6 +74,7 @@ def fit_network(
         What came of it.
     """
     settings = network_settings(estimator, len(loader.scale))
+    _start_together(estimator, settings, loader, random_state)
     modes = starting_modes(estimator, loader.scale)
     generator = make_generator(random_state, loader.device)
     training_loader, held_out = _hold_out(loader, estimator, random_state)
@@ -132,6 +134,21 @@ def fit_network(
     long = replace(_training_settings(estimator), watcher=watcher)
     training = train(network, objective, lambda: epoch_batches(windows), long)
     return network.cpu(), training
+
+
+def _start_together(
+    estimator, settings: NetworkSettings, loader: WindowLoader, random_state: np.random.RandomState
+) -> None:
+    """See to it that all processes that share the training begin the same one."""
+    networks = settings.inference, settings.model
+    if n_processes() > 1 and "batch" in [network.normalization for network in networks]:
+        raise ValueError(
+            "Got a normalization 'batch' and a training that several processes share, each of "
+            "which sees a part of a batch only, expected one that does not depend on the others; "
+            "use 'layer' or None."
+        )
+    data = [*loader.scale, *(len(session) for session in loader.sessions)]
+    start_together(estimator.get_params(deep=False), data, random_state, loader.device)
 
 
 def batch_size(estimator, n_windows: int) -> int:

@@ -16,6 +16,7 @@ from scipy.sparse.linalg import ArpackError
 from scipy.stats import truncnorm
 from torch import Tensor
 
+from skdyn.core.distributed import by_first
 from skdyn.core.training import FitDivergedError
 from skdyn.core.windows import WindowLoader
 from skdyn.dynemo.moments import Moments, mixing_from_moments, modes_from_moments, stretches
@@ -131,20 +132,31 @@ def simplex(start: Start) -> None:
     start : Start
         What there is to work with.
     """
-    n_rows, lesson = sum(map(len, start.loader.sessions)), None
-    if n_rows >= MIN_ROWS_PER_MODE * start.network.settings.n_modes:
-        # No eigenvectors, or points that are all equal: there is nothing to start from.
-        with suppress(ArpackError, np.linalg.LinAlgError):
-            start, lesson = _from_moments(start)
-    random(start)
-    if lesson is not None:
-        start.teach(*lesson)
-
-
-def _from_moments(start: Start) -> tuple[Start, tuple[list[np.ndarray], list[np.ndarray]]]:
-    """The start with its modes, and rows with the mixing that belongs to them."""
-    settings, means, covariances = start.network.settings, start.means, start.covariances
+    n_rows = sum(map(len, start.loader.sessions))
+    if n_rows < MIN_ROWS_PER_MODE * start.network.settings.n_modes:
+        random(start)
+        return
     rows = stretches(start.loader)
+    # Elsewhere rounding could put the modes in another order.
+    found = by_first(lambda: _from_moments(start, rows), start.loader.device)
+    if found is None:
+        random(start)
+        return
+    means, covariances, mixing = found
+    random(replace(start, means=means, covariances=covariances))
+    start.teach(rows, mixing)
+
+
+def _from_moments(start: Start, rows: list[np.ndarray]) -> tuple | None:
+    """Means, covariances, and mixing of these rows, or None where the moments show none."""
+    # No eigenvectors, or points that are all equal: there is nothing to start from.
+    with suppress(ArpackError, np.linalg.LinAlgError):
+        return _modes_and_mixing(start, rows)
+    return None
+
+
+def _modes_and_mixing(start: Start, rows: list[np.ndarray]) -> tuple:
+    settings, means, covariances = start.network.settings, start.means, start.covariances
     moments = Moments(
         rows,
         means=not settings.zero_means,
@@ -154,8 +166,7 @@ def _from_moments(start: Start) -> tuple[Start, tuple[list[np.ndarray], list[np.
     if start.is_open:
         given = means, covariances
         means, covariances = modes_from_moments(moments, settings.n_modes, given)
-    mixing = mixing_from_moments(moments, means, covariances)
-    return replace(start, means=means, covariances=covariances), (rows, mixing)
+    return means, covariances, mixing_from_moments(moments, means, covariances)
 
 
 METHODS: dict[str, Callable[[Start], None]] = {

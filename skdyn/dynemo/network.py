@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from skdyn.core.distributed import Draws
 from skdyn.core.gaussian import covariances_from_vectors, vectors_from_covariances
 from skdyn.core.recurrent import RecurrentSettings, RecurrentStack, dropout, initialise_linear
 
@@ -121,16 +122,14 @@ class DyNeMoNetwork(nn.Module):
             else:
                 self.fixed_covariances.copy_(covariances)
 
-    def posterior(
-        self, data: Tensor, generator: torch.Generator | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def posterior(self, data: Tensor, draws: Draws | None = None) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of q(theta | x).
 
         Parameters
         ----------
         data : Tensor of shape (batch, time, n_channels)
             Windows.
-        generator : torch.Generator, default=None
+        draws : Draws, default=None
             Where dropout draws from; without one nothing is dropped.
 
         Returns
@@ -138,14 +137,14 @@ class DyNeMoNetwork(nn.Module):
         mean, std : Tensor of shape (batch, time, n_modes)
             Of each logit.
         """
-        inputs = dropout(data, self.settings.inference.dropout, generator)
-        hidden = self.inference_rnn(inputs, generator)
+        inputs = dropout(data, self.settings.inference.dropout, draws)
+        hidden = self.inference_rnn(inputs, draws)
         return self.posterior_mean(hidden), _std(self.posterior_std(hidden))
 
     def prior(
         self,
         theta: Tensor,
-        generator: torch.Generator | None = None,
+        draws: Draws | None = None,
         state: list | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of p(theta_t+1 | theta_1..t) at every t.
@@ -154,7 +153,7 @@ class DyNeMoNetwork(nn.Module):
         ----------
         theta : Tensor of shape (batch, time, n_modes)
             Logits.
-        generator : torch.Generator, default=None
+        draws : Draws, default=None
             Where dropout draws from; without one nothing is dropped.
         state : list, default=None
             State of each recurrent layer, replaced in place; for going on step by step.
@@ -164,8 +163,8 @@ class DyNeMoNetwork(nn.Module):
         mean, std : Tensor of shape (batch, time, n_modes)
             Of each logit one step later.
         """
-        inputs = dropout(theta, self.settings.model.dropout, generator)
-        hidden = self.model_rnn(inputs, generator, state)
+        inputs = dropout(theta, self.settings.model.dropout, draws)
+        hidden = self.model_rnn(inputs, draws, state)
         return self.prior_mean(hidden), _std(self.prior_std(hidden))
 
     def temperature(self) -> Tensor:

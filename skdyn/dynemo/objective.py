@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from skdyn.core.distributed import Draws, share
 from skdyn.core.gaussian import mixture_log_likelihood, mixture_log_prob
 from skdyn.core.windows import WindowLoader, Windows, batches, cut_windows, stitch
 from skdyn.dynemo.network import DyNeMoNetwork
@@ -156,14 +157,12 @@ class FreeEnergy:
         Returns
         -------
         dict of Tensor
-            "loss" = "ll_loss" + "kl_factor" x "kl_loss".
+            "loss" = "ll_loss" + "kl_factor" x "kl_loss", means over the windows of this process.
         """
-        network = self.network
-        mean, std = network.posterior(batch, self.generator)
-        noise = torch.randn(
-            mean.shape, generator=self.generator, device=mean.device, dtype=mean.dtype
-        )
-        theta = mean + std * noise
+        network, own = self.network, share(len(batch))
+        batch, draws = batch[own.rows], Draws(self.generator, own)
+        mean, std = network.posterior(batch, draws)
+        theta = mean + std * draws.normal(mean)
         log_likelihood = mixture_log_likelihood(
             batch.flatten(0, 1),
             network.mixing(theta).flatten(0, 1),
@@ -171,7 +170,7 @@ class FreeEnergy:
             network.mode_covariances(),
             rescue=self.rescue,
         )
-        kl = kl_divergence((mean, std), network.prior(theta, self.generator))
+        kl = kl_divergence((mean, std), network.prior(theta, draws))
         per_window = 1 if self.loss_calc == "sum" else batch.shape[1]
         per_step = 1 if self.loss_calc == "sum" else max(1, kl.shape[1])
         ll_loss = -log_likelihood / (len(batch) * per_window)
@@ -190,14 +189,14 @@ class FreeEnergy:
         Returns
         -------
         float
-            Mean over rows, the KL term with its full weight.
+            Mean over rows, the KL term with its full weight; of several processes, what the windows
+            of this one add to it.
         """
-        total, n_rows = 0.0, 0
-        for index in _large_batches(self.held_out):
-            _, bound = infer(self.network, self.loader(self.held_out[index]), bound=True)
+        windows, total = _own(self.held_out), 0.0
+        for index in _large_batches(windows):
+            _, bound = infer(self.network, self.loader(windows[index]), bound=True)
             total -= float(bound.sum())
-            n_rows += bound.numel()
-        return total / n_rows
+        return total / int(self.held_out.length.sum())
 
 
 @dataclass
@@ -236,9 +235,10 @@ class MixingLoss:
         Returns
         -------
         dict of Tensor
-            "loss" alone.
+            "loss" alone, the mean over the windows of this process.
         """
-        return {"loss": self._cross_entropy(batch, self.generator)}
+        own = share(len(batch))
+        return {"loss": self._cross_entropy(batch[own.rows], Draws(self.generator, own))}
 
     def held_out_loss(self) -> float:
         """Mean over all windows.
@@ -246,15 +246,14 @@ class MixingLoss:
         Returns
         -------
         float
-            In nats per row.
+            In nats per row; of several processes, what the windows of this one add to it.
         """
-        total, n_rows = 0.0, 0
+        windows, total = _own(self.windows), 0.0
         with torch.no_grad():
-            for index in _large_batches(self.windows):
-                size = int(self.windows[index].length.sum())
-                total += size * float(self._cross_entropy(self.loader(self.windows[index])))
-                n_rows += size
-        return total / n_rows
+            for index in _large_batches(windows):
+                part = windows[index]
+                total += int(part.length.sum()) * float(self._cross_entropy(self.loader(part)))
+        return total / int(self.windows.length.sum())
 
     def take_care(self) -> bool:
         """Do nothing: there is no more care to take.
@@ -266,9 +265,9 @@ class MixingLoss:
         """
         return False
 
-    def _cross_entropy(self, batch: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    def _cross_entropy(self, batch: Tensor, draws: Draws | None = None) -> Tensor:
         data, mixing = batch.tensor_split([self.network.settings.n_channels], dim=-1)
-        theta, _ = self.network.posterior(data, generator)
+        theta, _ = self.network.posterior(data, draws)
         # How sharp the softmax is, the likelihood shall say.
         logits = theta / self.network.temperature().detach()
         return -(mixing * logits.log_softmax(dim=-1)).sum(-1).mean()
@@ -349,5 +348,11 @@ def infer_sessions(
     return stitch(windows, alphas, n_rows), stitch(windows, bounds, n_rows) if bound else None
 
 
+def _own(windows: Windows) -> Windows:
+    """Those that this process has to compute; there may be none."""
+    own = share(len(windows))
+    return windows[np.arange(len(windows))[own.rows][: own.n_counted]]
+
+
 def _large_batches(windows: Windows) -> Iterator[np.ndarray]:
-    return batches(windows, max(1, ROWS_AT_ONCE // int(windows.length.max())))
+    return batches(windows, max(1, ROWS_AT_ONCE // int(windows.length.max(initial=1))))

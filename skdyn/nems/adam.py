@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from skdyn.core.distributed import gathered, n_processes, share
 from skdyn.core.runtime import make_generator
 from skdyn.core.training import (
     NOBODY,
@@ -146,20 +147,27 @@ class _Training:
         return {"loss": share * self._loss(part) + self._penalty()}
 
     def _loss(self, group: Group) -> Tensor:
+        """Loss of all windows, which is not always a mean over them."""
+        own = share(len(group.target))
+        data = {name: array[own.rows] for name, array in group.data.items()}
         with tensors_of(self.objective.model, self.values.theta):
-            prediction = self.objective.predict(group.data)
+            prediction = gathered(self.objective.predict(data), own)
         return self.objective.loss_of(group, prediction) / self.objective.scale
 
     def _penalty(self) -> Tensor:
         return 0.5 * (self.penalty * self.values.theta**2).sum() / self.objective.scale
 
     def held_out_loss(self) -> float:
-        """Loss of what is held out, or of everything, with the penalty, if nothing is."""
+        """Loss of what is held out, or of everything, with the penalty, if nothing is.
+
+        All processes that share the training compute it, so each adds its part.
+        """
         self.project()
         watched = self.objective.held_out or self.objective.groups
         with torch.no_grad():
             total = sum(float(group.share * self._loss(group)) for group in watched)
-            return total + (0.0 if self.objective.held_out else float(self._penalty()))
+            total += 0.0 if self.objective.held_out else float(self._penalty())
+        return total / n_processes()
 
     def take_care(self) -> bool:
         """An epoch that is not finite is repeated at half the rate."""

@@ -20,6 +20,7 @@ from skdyn._sklearn import (
     _fit_context,
     one_blas_thread,
 )
+from skdyn.core.distributed import any_process, is_first, start_together
 from skdyn.core.runtime import check_device, one_thread
 from skdyn.nems.building import build_model, has_names
 from skdyn.nems.fitting import (
@@ -149,6 +150,11 @@ class NEMSRegressor(CallbackSupportMixin, FittedNEMS):
     be if that start ended there, `history_` included. A callback that asks to stop after one of
     these ends the start, one that asks after a start leaves out those to come. Metadata of
     callbacks hold `sample_weight` and, where routing is enabled, `sessions`.
+
+    Several processes share a fit with "adam" if each calls `fit`, with the same data and
+    parameters, after `torch.distributed.init_process_group`, in a script that torchrun starts, as
+    in examples/distributed_fit.py. Each computes its share of the windows of every batch, and all
+    end with the values that a single process finds, up to rounding. With "lbfgs" each fits alone.
 
     Examples
     --------
@@ -293,11 +299,16 @@ class NEMSRegressor(CallbackSupportMixin, FittedNEMS):
         random_state = check_random_state(given)
         metadata = {"sessions": sessions, "sample_weight": sample_weight}
         with one_thread(), one_blas_thread():
+            settings = self._settings()
             model, trials = self._start(stimulus, targets, weights)
+            if settings.solver == "adam":
+                data = [np.abs(a).sum() for t in trials for a in (t.target, *t.data.values())]
+                parameters = self.get_params(deep=False)
+                start_together(parameters, data, random_state, settings.device)
             if self.early_stopping:
                 trials = hold_out(trials, self.validation_fraction, random_state)
             task = FitTask.of(self, self.n_init, X, y, **metadata)
-            fit = _Fit(task, trials, self._settings(), targets[0].ndim == 2)
+            fit = _Fit(task, trials, settings, targets[0].ndim == 2)
             best = self._best_fit(model, fit, random_state)
         self.__dict__.update(fit.fitted(best))
         task.end({})
@@ -349,9 +360,11 @@ class NEMSRegressor(CallbackSupportMixin, FittedNEMS):
         """Fit from each start; the best of the fitted models."""
         closed = has_closed_form(model, fit.trials, fit.settings)
         n_starts = 1 if closed else self.n_init
+        # One of several processes speaks, where they share the fit.
+        shows = self.verbose and (self.solver == "lbfgs" or is_first())
         models = []
         for number in range(n_starts):
-            if self.verbose and n_starts > 1:
+            if shows and n_starts > 1:
                 print(f"Start {number + 1} of {n_starts}")
             one = model.copy()
             if not closed:
@@ -406,7 +419,8 @@ class _Fit:
         steps = StepWatcher(start, name, partial(self.restored, model))
         model.results = fit_trials(model, self.trials, self.settings, random_state, steps)
         steps.close()
-        return start.end(partial(self.fitted, model))
+        asked = start.end(partial(self.fitted, model))
+        return any_process(asked, self.settings.device) if name == "epoch" else asked
 
     def fitted(self, model: Model) -> dict:
         """Attributes of an estimator whose model this is."""

@@ -4,6 +4,7 @@ import torch
 from scipy.special import erf, expit, log_expit
 from torch import nn
 
+from skdyn.core.distributed import Draws, share
 from skdyn.core.recurrent import (
     ACTIVATIONS,
     RecurrentSettings,
@@ -18,6 +19,10 @@ DIRECTIONS = pytest.mark.parametrize("bidirectional", [False, True], ids=["causa
 
 def generator(seed=0):
     return torch.Generator().manual_seed(seed)
+
+
+def draws_for(n_windows, seed=0):
+    return Draws(generator(seed), share(n_windows))
 
 
 def make_stack(n_inputs=3, *, bidirectional=False, seed=0, **settings):
@@ -321,7 +326,7 @@ def test_storage_that_was_never_set_is_set_by_initialise():
 
 def test_dropout_keeps_the_expectation():
     n, probability = 200_000, 0.3
-    values = dropout(torch.ones(n), probability, generator())
+    values = dropout(torch.ones(n), probability, draws_for(n))
     kept = values[values != 0]
     torch.testing.assert_close(kept, torch.full_like(kept, 1 / 0.7))
     # Five standard errors of a binomial share.
@@ -331,28 +336,28 @@ def test_dropout_keeps_the_expectation():
 
 def test_dropout_scales_the_gradient_as_it_scales_the_values():
     x = torch.randn(1000, generator=generator(1)).requires_grad_()
-    values = dropout(x, 0.5, generator())
+    values = dropout(x, 0.5, draws_for(1000))
     values.sum().backward()
     torch.testing.assert_close(x.grad * x.detach(), values.detach())
 
 
-def test_without_a_generator_or_a_probability_nothing_is_dropped_or_drawn():
+def test_without_draws_or_a_probability_nothing_is_dropped_or_drawn():
     x = inputs()
     assert torch.equal(dropout(x, 0.9, None), x)
-    source = generator()
-    before = source.get_state()
+    source = draws_for(len(x))
+    before = source.generator.get_state()
     assert torch.equal(dropout(x, 0.0, source), x)
-    assert torch.equal(before, source.get_state())
+    assert torch.equal(before, source.generator.get_state())
 
 
-def test_the_stack_drops_after_every_layer_only_with_a_generator():
+def test_the_stack_drops_after_every_layer_only_with_draws():
     stack = make_stack(n_layers=2, dropout=0.5)
     x = inputs(8, 20)
     with torch.no_grad():
         plain = make_stack(n_layers=2, dropout=0.0)(x)
         assert torch.equal(stack(x), plain)
-        dropped = stack(x, generator(3))
-        assert torch.equal(dropped, stack(x, generator(3)))
+        dropped = stack(x, draws_for(8, seed=3))
+        assert torch.equal(dropped, stack(x, draws_for(8, seed=3)))
     zero = dropped == 0
     assert abs(float(zero.float().mean()) - 0.5) < 5 * np.sqrt(0.25 / zero.numel())
     # What is left differs from a mere doubling, as the first layer's output was dropped too.
@@ -364,5 +369,5 @@ def test_the_global_generator_of_torch_is_left_alone():
     with torch.device("meta"):
         stack = RecurrentStack(3, RecurrentSettings(dropout=0.5), bidirectional=True)
     stack.to_empty(device="cpu").initialise(generator())
-    stack.train()(inputs(), generator(1)).sum().backward()
+    stack.train()(inputs(8, 20), draws_for(8, seed=1)).sum().backward()
     assert torch.equal(before, torch.get_rng_state())

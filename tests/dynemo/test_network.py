@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from skdyn.core.distributed import Draws, share
 from skdyn.core.recurrent import RecurrentSettings
 from skdyn.dynemo.network import (
     STD_EPSILON,
@@ -64,7 +65,7 @@ def test_a_network_can_be_made_and_initialised_without_the_global_generator(
     network = make_network(
         rnn=rnn, recurrent=recurrent, learn_covariances=learn_covariances, learn_means=True
     )
-    network.train().posterior(torch.zeros(2, 5, 4), generator())
+    network.train().posterior(torch.zeros(2, 5, 4), Draws(generator(), share(2)))
     sample_logits(network.eval(), 3, 2, generator())
     assert torch.equal(before, torch.get_rng_state())
     assert all(value.device == CPU for value in network.state_dict().values())
@@ -229,7 +230,7 @@ def test_dropout_acts_on_the_inputs_too(name):
     rnn = {"inference": network.inference_rnn, "model": network.model_rnn}[name]
     rnn.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
     with torch.no_grad():
-        run(values, generator(3))
+        run(values, Draws(generator(3), share(1)))
         run(values)
     assert set(seen[0].flatten().tolist()) == {0.0, 2.0}
     assert torch.equal(seen[1], values)
