@@ -5,13 +5,16 @@ BIN := $(ENV)/bin
 INSTALLED := $(ENV)/.installed
 
 .PHONY: demo test lint bench-dynemo bench-dynemo-agreement bench-dynemo-scaling \
-	bench-dynemo-robustness bench-dynemo-reference bench-nems bench-nems-ferret clean
+	bench-dynemo-robustness bench-dynemo-reference bench-nems bench-nems-ferret bench-eeg \
+	bench-search clean
 
 demo: $(INSTALLED)
 	MPLBACKEND=Agg $(BIN)/python examples/plot_soft_mixture.py --figures figures
 	MPLBACKEND=Agg $(BIN)/python examples/plot_resting_state.py --figures figures
 	MPLBACKEND=Agg $(BIN)/python examples/plot_nems_introduction.py --figures figures
 	MPLBACKEND=Agg $(BIN)/python examples/plot_grasshopper_receptor.py --figures figures
+	MPLBACKEND=Agg $(BIN)/python examples/plot_how_many_modes.py --figures figures
+	MPLBACKEND=Agg $(BIN)/python examples/plot_which_encoding_model.py --figures figures
 	MPLBACKEND=Agg $(BIN)/python examples/plot_from_mne.py --figures figures
 	MPLBACKEND=Agg $(BIN)/python examples/plot_from_xarray.py --figures figures
 
@@ -43,12 +46,18 @@ bench-dynemo-reference: $(INSTALLED)
 	$(BIN)/python benchmarks/dynemo_reference.py --reference-python $(REFERENCE_PYTHON) \
 		--reference-script $(REFERENCE_SCRIPT) --recording $(RECORDING) $(ARGS)
 
-# Need PROBLEMS=file.npz and RECORDING=file.npz.
+# Need PROBLEMS=file.npz or RECORDING=file.npz.
 bench-nems: $(INSTALLED)
 	$(BIN)/python benchmarks/nems_problems.py $(if $(PROBLEMS),--problems $(PROBLEMS)) $(ARGS)
 
 bench-nems-ferret: $(INSTALLED)
 	$(BIN)/python benchmarks/nems_ferret.py $(if $(RECORDING),--recording $(RECORDING)) $(ARGS)
+
+bench-eeg: $(INSTALLED)
+	$(BIN)/python benchmarks/eeg_states.py $(if $(RECORDING),--recording $(RECORDING)) $(ARGS)
+
+bench-search: $(INSTALLED)
+	$(BIN)/python benchmarks/search_workers.py $(ARGS)
 
 $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(ENV)
