@@ -4,7 +4,7 @@ Throughput of a search over small fits: two joblib workers against one, their th
 Each round searches with one worker and with two, in turn; the workers have been started before, and
 have fitted once. A throughput is fits per second of wall time. CPU seconds per second of a fit tell
 how many threads were at work in it: with one per worker there is no oversubscription. Memory is the
-most that was resident in a worker, libraries included, and in a worker that has only imported skdyn.
+most that was resident in a worker, libraries included, and in one that has only imported skdyn.
 """
 
 import argparse
@@ -89,7 +89,14 @@ def main():
                 f"{max(memory for *_, memory in seen):.0f} (bare {bare:.0f})",
             ]
         )
-    heads = ["model", "fits/s, 1 worker", "2 workers", "ratio", "threads per worker", "MB per worker"]
+    heads = [
+        "model",
+        "fits/s, 1 worker",
+        "2 workers",
+        "ratio",
+        "threads per worker",
+        "MB per worker",
+    ]
     markdown(heads, rows)
 
 

@@ -100,6 +100,15 @@ def test_one_fit_on_several_processes(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+def test_a_search_on_a_cluster(tmp_path):
+    pytest.importorskip("distributed")
+    done = run([ROOT / "examples" / "search_on_a_cluster.py"], tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "'layers': 'wc.x1-fir.4-lvl-relu'" in done.stdout
+    assert re.search(r"linear-nonlinear .* best", done.stdout)
+
+
+@pytest.mark.slow
 def test_the_resting_state_without_its_recordings(tmp_path):
     program = (
         "import runpy, sys\n"
