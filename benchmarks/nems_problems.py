@@ -64,6 +64,8 @@ def one(path, case, how, repeats):
         model.set_params(alpha=choice)
     elif how == "early stopping":
         model.set_params(early_stopping=True)
+    elif how == "three starts":
+        model.set_params(n_init=3)
     costs = [measured(partial(model.fit, X, y))[1] for _ in range(1 + repeats)]
     prediction = model.predict(X_test, preceding=X[-N_HISTORY:])
     return {
@@ -94,7 +96,7 @@ def main():
     requests = [
         {"path": arguments.problems, "case": case, "how": how, "repeats": arguments.repeats}
         for case in arguments.cases
-        for how in ("default", "alpha", "early stopping")
+        for how in ("default", "three starts", "alpha", "early stopping")
     ]
     answers = list(ask_all(__file__, requests, arguments.jobs))
     answers.sort(key=lambda answer: list(LAYERS).index(answer["case"]))

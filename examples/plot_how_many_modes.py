@@ -3,13 +3,15 @@ How many modes?
 ===============
 
 A model with more modes fits what it is fitted to better, so it is asked for rows that it has not
-seen: the number of modes is the one with the highest held-out evidence lower bound.
+seen: the best number of modes is the one with the highest held-out evidence lower bound. A mode too
+many does little harm, though, and chance decides whether three or four come out best. So the number
+is the smallest that is within two standard errors of the best, fold by fold.
 
 First a simulation of three modes, in which the number is known. The recording is cut into four
 blocks, each of which is held out once; no row of a block is history to another's. Then seven
 subjects at rest, held out in turn: there is no true number of modes there, and the bound goes on
-rising as long as more of them describe new subjects better. What comes before the model, a scaling
-of each subject and principal components, is a part of what is fitted, and sees the subjects of the
+rising for as long as more of them describe new subjects better. What comes before the model, a
+scaling of each subject and principal components, is a part of what is fitted, and sees those of the
 training set only.
 
 `--seeds 10` simulates ten times, and says how often the right number comes out.
@@ -91,7 +93,8 @@ def draw_mixing(simulation, n_modes, n_epochs):
 
 
 def pick(comparison):
-    return int(comparison.best_name.split()[0])
+    """The number of modes: candidates are given with the fewest first."""
+    return int(comparison.simplest().split()[0])
 
 
 def main():
@@ -121,6 +124,7 @@ def main():
     }
     comparison = compare_on_recordings(rest, n_subjects, n_epochs, arguments.jobs)
     print(comparison)
+    print(f"{pick(comparison)} modes for the recordings")
     figures["rest"] = comparison.plot()[0]
 
     arguments.figures.mkdir(parents=True, exist_ok=True)

@@ -231,8 +231,8 @@ class DyNeMoEstimator(CallbackSupportMixin, FittedDyNeMo):
     numbers of rank 0, and end with the same network and `history_`, but for its seconds: those of a
     single process, up to rounding. Rank 0 shows the progress; a callback of any of them ends the
     training of all. Only training is shared, and without batch normalisation; without a process
-    group, or in the worker processes of a search, a fit is one process' own. Within a group a search
-    must not run fits in threads: what they send to other processes would get mixed up.
+    group, or in the worker processes of a search, a fit is one process' own. Within a group a
+    search must not run fits in threads: what they send would get mixed up.
 
     References
     ----------

@@ -65,6 +65,38 @@ class ModelComparison(Bunch):
         Fitted estimators, with `return_estimators` only; None where the fit failed.
     """
 
+    def simplest(self, n_standard_errors=2.0):
+        """Name the first candidate that is hardly worse than the best.
+
+        Candidates that can do more than is needed are often as good as the one that can do just
+        that, and chance decides which of them comes out best [1]_, section 7.10.
+
+        Parameters
+        ----------
+        n_standard_errors : float, default=2.0
+            How many standard errors of the paired difference a candidate may be below the best.
+
+        Returns
+        -------
+        hashable
+            Of those candidates, the name of the one that was given first: do give the simplest
+            first.
+
+        Raises
+        ------
+        ValueError
+            If the number of standard errors is negative.
+
+        References
+        ----------
+        .. [1] Hastie, T., Tibshirani, R., & Friedman, J. (2009). The elements of statistical
+           learning (2nd ed.). Springer.
+        """
+        if not n_standard_errors >= 0:
+            raise ValueError(f"Got n_standard_errors={n_standard_errors!r}, expected 0 or more.")
+        margin = n_standard_errors * np.nan_to_num(self.difference_standard_error)
+        return self.names[int(np.flatnonzero(self.difference_to_best >= -margin)[0])]
+
     def to_frame(self):
         """Give a table with one row per candidate, the best first.
 

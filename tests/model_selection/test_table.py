@@ -130,3 +130,25 @@ def test_other_systems_tell_the_most_or_nothing(monkeypatch, module):
         assert np.isnan(evaluating.resident_bytes())
         return
     assert evaluating.resident_bytes() >= 0.9 * here
+
+
+@pytest.mark.parametrize(
+    ("n_standard_errors", "expected"), [(0, "four"), (1, "three"), (2, "three"), (4, "two")]
+)
+def test_the_simplest_is_the_first_that_is_hardly_worse(n_standard_errors, expected):
+    comparison = ModelComparison(
+        names=["failed", "two", "three", "four", "five"],
+        difference_to_best=np.array([np.nan, -0.3, -0.01, 0.0, -0.001]),
+        difference_standard_error=np.array([np.nan, 0.1, 0.01, 0.0, 0.01]),
+    )
+    assert comparison.simplest(n_standard_errors) == expected
+
+
+def test_the_simplest_of_a_comparison_with_a_single_fold(data):
+    X, y = data
+    rows = np.arange(len(X))
+    folds = [(rows[:160], rows[160:])]
+    comparison = compare_models({n: fir(n) for n in (2, 4)}, X, y, cv=folds)
+    assert comparison.simplest() == comparison.best_name == 4
+    with pytest.raises(ValueError, match="expected 0 or more"):
+        comparison.simplest(-1)
