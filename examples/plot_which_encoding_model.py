@@ -78,7 +78,7 @@ def both(X):
 
 
 def compare_on_recordings(grasshopper, n_rows, n_jobs):
-    """Compare filters, and what they filter, at 1 ms; a second at a time is held out."""
+    """Compare filters, and what they filter, at 1 ms; a fifth at a time is held out."""
     heard, spikes = (
         np.concatenate([recording[:n_rows] for recording in recordings])
         for recordings in (grasshopper.X, grasshopper.y)

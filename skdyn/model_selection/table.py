@@ -154,6 +154,7 @@ class ModelComparison(Bunch):
             error = np.nan_to_num(errors[order])
             style = {"fmt": "o", "color": PALETTE[0], "ms": 4.5, "elinewidth": 1.5}
             panel.errorbar(means[order], np.arange(n_rows), xerr=error, **style)
+            panel.locator_params(axis="x", nbins=6)
             panel.set_xlabel(label, size=LABEL_SIZE, color=INK)
         axes[1].axvline(0, color=FAINT, lw=0.6, zorder=0)
         failed = np.isnan(self.mean_score)
