@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import threading
 import time
 
@@ -28,6 +29,17 @@ SMALL = {
     "model_n_units": 8,
     "random_state": 0,
 }
+
+
+def test_a_cluster_that_is_not_there():
+    with pytest.raises(ValueError, match="client"):
+        on_dask()
+
+
+def test_a_package_that_is_not_there(monkeypatch):
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(ImportError, match=r"pip install 'skdyn\[distributed\]'"):
+        on_dask()
 
 
 @pytest.fixture(scope="module")
