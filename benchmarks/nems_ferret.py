@@ -7,8 +7,8 @@ sounds that are not held out. Each candidate is fitted to the mean response over
 penalty, and its number of shared filters, are those with the highest mean correlation in
 cross-validation over four groups of the sounds that are not held out; then it is fitted to all of
 these, and scored on the others: by the mean over units of the correlation with the mean response,
-and of the one with single repeats, corrected for noise. The baseline is Ridge of scikit-learn on 15
-lags.
+and of the one with single repeats, corrected for noise. Words joined by " + " are models whose
+predictions are averaged. The baseline is Ridge of scikit-learn on 15 lags.
 """
 
 import argparse

@@ -123,8 +123,7 @@ def compare_models(
     takes `sessions` gets them in different sessions, in `fit` and in scoring. Scores with
     `BlockKFold` are those of blocks in files of their own.
 
-    All fits go through one `joblib.Parallel`: ``joblib.parallel_config(backend="dask")`` sends them
-    to a cluster.
+    All fits go through one `joblib.Parallel`; within `on_dask` they run on a cluster.
 
     Training sets of folds overlap, so that standard errors over folds are too small as those of a
     new recording; differences below two of them say little.

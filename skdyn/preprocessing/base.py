@@ -90,7 +90,7 @@ class SessionTransformer(DocumentedMixin, SessionTransformerMixin, BaseEstimator
 
     def _map(self, session: np.ndarray) -> np.ndarray:
         """Transform one session."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} has no _map(self, session).")
 
     def _transform(self, X, sessions):
         check_is_fitted(self)
