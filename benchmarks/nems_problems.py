@@ -6,9 +6,9 @@ neuron with a filter of rank one and an output nonlinearity, y1_train and y1_tes
 neurons with filters of rank two, Y10_train and Y10_test. Each fit is made in a process of its own
 on one thread: once, which includes what torch loads at a first fit, and then again a few times, of
 which the median counts. Settings are the default, three starts, a penalty chosen on the training
-rows, and early stopping. The error is the root of the mean squared error over the standard deviation
-of the response, as NEMS has it; the correlation is the mean over neurons, with the last training
-rows given as history of the first test rows.
+rows, and early stopping. The error is the root of the mean squared error over the standard
+deviation of the response, as NEMS has it; the correlation is the mean over neurons, with the last
+training rows given as history of the first test rows.
 """
 
 import argparse
