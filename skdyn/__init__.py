@@ -3,7 +3,7 @@
 from skdyn.core.training import FitDivergedError
 from skdyn.dynemo.estimator import DyNeMoEstimator
 from skdyn.matching import ModeMatcher, match_modes
-from skdyn.nems.estimator import NEMSRegressor
+from skdyn.nems.regressor import NEMSRegressor
 
 __version__ = "0.1.0"
 

@@ -10,7 +10,14 @@ from typing import Any
 import numpy as np
 from sklearn import get_config
 from sklearn.base import TransformerMixin, _fit_context
-from sklearn.utils._param_validation import HasMethods, Hidden, Interval, RealNotInt, StrOptions
+from sklearn.utils._param_validation import (
+    HasMethods,
+    Hidden,
+    Interval,
+    RealNotInt,
+    StrOptions,
+    validate_parameter_constraints,
+)
 from sklearn.utils._set_output import _wrap_data_with_container
 from sklearn.utils.metaestimators import _BaseComposition
 from sklearn.utils.parallel import _get_threadpool_controller
@@ -31,6 +38,7 @@ __all__ = [
     "_BaseComposition",
     "_fit_context",
     "one_blas_thread",
+    "validate_parameter_constraints",
 ]
 
 

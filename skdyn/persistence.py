@@ -17,43 +17,39 @@ from zipfile import ZIP_DEFLATED, BadZipFile, ZipFile
 from sklearn.exceptions import InconsistentVersionWarning
 
 from skdyn import __version__
+from skdyn.nems import (
+    Beta,
+    Exponential,
+    FitResults,
+    Gamma,
+    HalfNormal,
+    Layer,
+    Model,
+    NEMSRegressor,
+    Normal,
+    Parameter,
+    Phi,
+    Uniform,
+    layers,
+)
+from skdyn.nems.fitting import SOLVERS
+from skdyn.nems.losses import LOSSES
 
 __all__ = ["TRUSTED_TYPES", "load", "save"]
 
-# What is made of each of these is made of plain values, and calls nothing that a file names.
+# What is made of each of these is made of plain values, and calls nothing that a file names. The
+# parts of encoding models are those of their registries.
+_PARTS_OF_MODELS = (
+    *(NEMSRegressor, Model, Parameter, Phi, FitResults),
+    *(Beta, Exponential, Gamma, HalfNormal, Normal, Uniform),
+    *(kind for kind in layers.CLASSES if kind is not Layer),
+    *LOSSES.values(),
+    *SOLVERS.values(),
+)
 TRUSTED_TYPES = (
     "skdyn.dynemo.estimator.DyNeMoEstimator",
     "skdyn.dynemo.network.DyNeMoNetwork",
     "skdyn.matching.ModeMatcher",
-    "skdyn.nems.distributions.Beta",
-    "skdyn.nems.distributions.Exponential",
-    "skdyn.nems.distributions.Gamma",
-    "skdyn.nems.distributions.HalfNormal",
-    "skdyn.nems.distributions.Normal",
-    "skdyn.nems.distributions.Uniform",
-    "skdyn.nems.estimator.NEMSRegressor",
-    "skdyn.nems.layers.algebra.Concatenate",
-    "skdyn.nems.layers.algebra.Multiply",
-    "skdyn.nems.layers.algebra.Select",
-    "skdyn.nems.layers.algebra.Sum",
-    "skdyn.nems.layers.channels.WeightChannels",
-    "skdyn.nems.layers.channels.WeightChannelsGaussian",
-    "skdyn.nems.layers.channels.WeightChannelsMulti",
-    "skdyn.nems.layers.filters.FiniteImpulseResponse",
-    "skdyn.nems.layers.filters.STRF",
-    "skdyn.nems.layers.nonlinearities.DoubleExponential",
-    "skdyn.nems.layers.nonlinearities.Hinge",
-    "skdyn.nems.layers.nonlinearities.LevelShift",
-    "skdyn.nems.layers.nonlinearities.LogCompress",
-    "skdyn.nems.layers.nonlinearities.RectifiedLinear",
-    "skdyn.nems.layers.nonlinearities.Sigmoid",
-    "skdyn.nems.layers.nonlinearities.SoftRelu",
-    "skdyn.nems.layers.nonlinearities.StaticNonlinearity",
-    "skdyn.nems.layers.nonlinearities.Tanh",
-    "skdyn.nems.lbfgs.FitResults",
-    "skdyn.nems.model.Model",
-    "skdyn.nems.parameter.Parameter",
-    "skdyn.nems.parameter.Phi",
     "skdyn.preprocessing.embedding.TimeDelayEmbedder",
     "skdyn.preprocessing.embedding.TimeDelayPCA",
     "skdyn.preprocessing.filtering.AmplitudeEnvelope",
@@ -62,6 +58,7 @@ TRUSTED_TYPES = (
     "skdyn.preprocessing.filtering.MovingAverage",
     "skdyn.preprocessing.scaling.SessionScaler",
     "skdyn.preprocessing.signs.SignAligner",
+    *sorted(f"{kind.__module__}.{kind.__qualname__}" for kind in _PARTS_OF_MODELS),
 )
 
 _VERSION = f"skdyn {__version__}"

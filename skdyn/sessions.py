@@ -233,7 +233,7 @@ def check_targets(estimator, stimulus: Sessions, y) -> list[np.ndarray]:
     if y is None:
         name = type(estimator).__name__
         raise ValueError(f"{name} requires y to be passed, but the target y is None.")
-    targets = _like_sessions(stimulus, y, "y")
+    targets = like_sessions(stimulus, y, "y")
     widths = {target.shape[1:] for target in targets}
     if len(widths) > 1 or any(target.ndim > 2 for target in targets):
         raise ValueError(
@@ -267,7 +267,7 @@ def check_weights(stimulus: Sessions, targets: list[np.ndarray], sample_weight) 
     """
     if sample_weight is None:
         return [np.ones((len(target), 1)) for target in targets]
-    weights = _like_sessions(stimulus, sample_weight, "sample_weight")
+    weights = like_sessions(stimulus, sample_weight, "sample_weight")
     for weight, target in zip(weights, targets, strict=True):
         if weight.shape not in ((len(target),), (len(target), 1), target.shape):
             raise ValueError(
@@ -279,8 +279,23 @@ def check_weights(stimulus: Sessions, targets: list[np.ndarray], sample_weight) 
     return [weight.reshape(len(weight), -1) for weight in weights]
 
 
-def _like_sessions(stimulus: Sessions, values, name: str) -> list[np.ndarray]:
-    """Split numbers per row as X was split; they come in the same form."""
+def like_sessions(stimulus: Sessions, values, name: str) -> list[np.ndarray]:
+    """Split numbers per row as X was split; they come in the same form.
+
+    Parameters
+    ----------
+    stimulus : Sessions
+        X, checked.
+    values : array-like
+        Numbers, in the form of X. They may be NaN.
+    name : str
+        The name of the argument, for errors.
+
+    Returns
+    -------
+    list of ndarray of shape (n_samples, ...)
+        One per session, of floats.
+    """
     if stimulus.container == "array":
         array = check_array(
             values, ensure_2d=False, ensure_all_finite=False, dtype=float, input_name=name

@@ -1,23 +1,28 @@
 """Encoding models: a neural response predicted from a stimulus by a stack of fitted layers."""
 
 from skdyn.nems.distributions import Beta, Exponential, Gamma, HalfNormal, Normal, Uniform
-from skdyn.nems.estimator import NEMSRegressor
+from skdyn.nems.fitting import FitResults, Solver
 from skdyn.nems.keywords import from_keywords, keyword, to_keywords
 from skdyn.nems.layers.base import Layer
+from skdyn.nems.losses import Loss
 from skdyn.nems.model import Model
 from skdyn.nems.parameter import Parameter, Phi
+from skdyn.nems.regressor import NEMSRegressor
 
 __all__ = [
     "Beta",
     "Exponential",
+    "FitResults",
     "Gamma",
     "HalfNormal",
     "Layer",
+    "Loss",
     "Model",
     "NEMSRegressor",
     "Normal",
     "Parameter",
     "Phi",
+    "Solver",
     "Uniform",
     "from_keywords",
     "keyword",

@@ -48,6 +48,12 @@ class Distribution:
         self.parameters = {
             name: array.copy() for name, array in zip(parameters, arrays, strict=True)
         }
+        # Those that were given without a point are shown without one.
+        self._integers = {
+            name: int(p)
+            for name, p in parameters.items()
+            if isinstance(p, int | np.integer) and not isinstance(p, bool)
+        }
         with np.errstate(all="ignore"):
             self._scipy = frozen(*self.parameters.values())
             ends = self._scipy.support()  # not numbers where SciPy does not take the parameters
@@ -79,6 +85,8 @@ class Distribution:
         Distribution
             Of that shape.
         """
+        if shape == self.shape:
+            return self
         return type(self)(**{k: np.broadcast_to(v, shape) for k, v in self.parameters.items()})
 
     def mean(self) -> np.ndarray:
@@ -177,7 +185,8 @@ class Distribution:
 
     def __repr__(self) -> str:
         given = ", ".join(
-            f"{_SYMBOLS.get(name, name)}={_short(value)}" for name, value in self.parameters.items()
+            f"{_SYMBOLS.get(name, name)}={self._integers.get(name, _short(value))}"
+            for name, value in self.parameters.items()
         )
         return f"{type(self).__name__}({given})"
 

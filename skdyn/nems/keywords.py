@@ -10,67 +10,56 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from skdyn.nems.layers.algebra import Concatenate, Multiply, Sum
+from skdyn.nems import layers as own_layers
 from skdyn.nems.layers.base import Layer
-from skdyn.nems.layers.channels import (
-    WeightChannels,
-    WeightChannelsGaussian,
-    WeightChannelsMulti,
-)
-from skdyn.nems.layers.filters import STRF, FiniteImpulseResponse
-from skdyn.nems.layers.nonlinearities import (
-    DoubleExponential,
-    Hinge,
-    LevelShift,
-    LogCompress,
-    RectifiedLinear,
-    Sigmoid,
-    SoftRelu,
-    Tanh,
-)
-from skdyn.nems.stack import free_name
-from skdyn.nems.wiring import INPUT
-from skdyn.nems.words import PENALTY, Word, list_of, nearest, penalty_option
+from skdyn.nems.model import free_name
+from skdyn.nems.words import SIZES, Word, list_of, nearest, penalty_option
 
-SIZES = re.compile(r"\d*(x\d*)*")
-
-WORDS: dict[str, Callable[[Word], Layer]] = {}
+# What makes a layer of a word, by the word and by the option that picks one of several makers.
+WORDS: dict[str, dict[str, Callable[[Word], Layer]]] = {}
 
 
 def keyword(name: str) -> Callable:
-    """Make a word of a function that builds a layer.
+    """Make a word of a layer class, or of a function that builds a layer.
 
     Parameters
     ----------
     name : str
-        The word, of letters, digits and underscores.
+        The word, of letters, digits and underscores; "wc.g" is the word "wc" with the option "g".
 
     Returns
     -------
     callable
-        A decorator for a function of a `Word` that gives a layer.
+        A decorator for a `Layer` with `from_word`, or for a function of a `Word` that returns a
+        layer.
 
     Examples
     --------
     >>> from skdyn.nems import Layer, from_keywords, keyword
-    >>> class Square(Layer):
+    >>> @keyword("square")
+    ... class Square(Layer):
     ...     def evaluate(self, values):
     ...         return values ** 2
-    >>> @keyword("square")
-    ... def square(word):
-    ...     return Square()
     >>> from_keywords("wc.18x1-square")[1]
     Square(shape=None)
     ================================
     """
-    if not re.fullmatch(r"[A-Za-z]\w*", name):
-        raise ValueError(f"Got the word {name!r}, expected letters, digits and underscores.")
+    if not re.fullmatch(r"[A-Za-z]\w*(\.\w+)?", name):
+        raise ValueError(f"Invalid word {name!r}: use letters, digits and underscores.")
 
-    def register(build):
-        WORDS[name] = build
-        return build
+    def register(made):
+        if isinstance(made, type):
+            made.word = name
+        head, _, option = name.partition(".")
+        WORDS.setdefault(head, {})[option] = getattr(made, "from_word", made)
+        return made
 
     return register
+
+
+for _kind in own_layers.CLASSES:
+    if vars(_kind).get("word"):
+        keyword(_kind.word)(_kind)
 
 
 def from_keywords(*texts: str) -> list[Layer]:
@@ -136,180 +125,25 @@ def _build(text: str) -> Layer:
     name, *options = text.strip().split(".")
     if name not in WORDS:
         raise ValueError(
-            f"Got the word {text!r}, expected one that begins with {list_of(sorted(WORDS))}."
+            f"Unknown word {text!r}: expected one that begins with {list_of(sorted(WORDS))}."
             f"{nearest(name, WORDS)}"
         )
     if "" in options:
-        raise ValueError(
-            f"Got the word {text!r}, expected something after each point; do take one of them out."
-        )
+        raise ValueError(f"{text!r} has two points in a row, or ends with one; remove it.")
     sizes = next((option for option in options if SIZES.fullmatch(option)), None)
     if sizes is not None:
         options.remove(sizes)
     numbers = sizes and tuple(int(size) if size else None for size in sizes.split("x"))
-    layer = WORDS[name](Word(text, name, numbers or None, tuple(options)))
+    makers = WORDS[name]
+    chosen = [option for option in options if option in makers]
+    if len(chosen) > 1:
+        raise ValueError(f"{text!r} has the options {list_of(chosen)}: at most one is possible.")
+    rest = tuple(option for option in options if option not in chosen)
+    variants = tuple(sorted(filter(None, makers)))
+    layer = makers["".join(chosen)](Word(text, name, numbers or None, rest, variants))
     if layer.name is None:
         layer.name = name
     return layer
-
-
-# ------------------------------------------------------------------------------ the words
-
-
-def _refuse(word: Word, pattern: str, reason: str) -> None:
-    for option in word.options:
-        if re.fullmatch(pattern, option):
-            raise ValueError(f"Got the option {option!r} in the word {word.text!r}, {reason}.")
-
-
-@keyword("wc")
-def _weight_channels(word: Word) -> Layer:
-    flags = word.flags("g", "n", "p", "i", "b", PENALTY)
-    options = {"input": INPUT if "i" in flags else None, "l2": word.penalty}
-    if "g" in flags:
-        for other in ("n", "p", "b", PENALTY):
-            word.exclude("g", other)
-        return WeightChannelsGaussian(word.shape(2, 3), input=options["input"])
-    kind = WeightChannelsMulti if "b" in flags else WeightChannels
-    shape = word.shape(3) if "b" in flags else word.shape(2, 3)
-    return kind(shape, norm_coefficients="n" in flags, positive_only="p" in flags, **options)
-
-
-@keyword("fir")
-def _finite_impulse_response(word: Word) -> Layer:
-    _refuse(
-        word,
-        r"[pz]\d.*",
-        "which asks for filters made of poles and zeros, expected one whose coefficients are free, "
-        "as there are no others here; do leave it out",
-    )
-    flags = word.flags("s#", "ac", PENALTY)
-    return FiniteImpulseResponse(
-        word.shape(2, 3),
-        stride=word.number("s", 1),
-        include_anticausal="ac" in flags,
-        l2=word.penalty,
-    )
-
-
-@keyword("strf")
-def _strf(word: Word) -> Layer:
-    flags = word.flags("relu", "sk", "sk#", "skl", "skl#", "s#", PENALTY)
-    word.exclude("sk", "sk#", "skl", "skl#")
-    after = 100 if "sk" in flags else word.number("sk", 0)
-    before = 100 if "skl" in flags else word.number("skl", 0)
-    return STRF(
-        word.shape(2, 4),
-        skip_alpha=(after - before) / 100,
-        activation="relu" if "relu" in flags else None,
-        stride=word.number("s", 1),
-        l2=word.penalty,
-    )
-
-
-_PLAIN = {"lvl": LevelShift, "dexp": DoubleExponential, "dlog": LogCompress, "prelu": Hinge}
-_SCALED = {"relu": RectifiedLinear, "srelu": SoftRelu, "sig": Sigmoid, "tanh": Tanh}
-
-
-def _plain(kind: type[Layer]) -> Callable[[Word], Layer]:
-    def build(word: Word) -> Layer:
-        word.flags()
-        return kind(word.shape(1))
-
-    return build
-
-
-def _scaled(kind: Callable[..., Layer]) -> Callable[[Word], Layer]:
-    def build(word: Word) -> Layer:
-        _refuse(
-            word, "n", "which NEMS reads and drops, expected none of that name; do leave it out"
-        )
-        letters = set("".join(word.flags("s", "o", "os", "g")))
-        fixed = {"no_shift": "s", "no_offset": "o", "no_gain": "g"}
-        options = {name: letter not in letters for name, letter in fixed.items()}
-        return kind(word.shape(1), **options)
-
-    return build
-
-
-for _name, _kind in _PLAIN.items():
-    keyword(_name)(_plain(_kind))
-for _name, _other in _SCALED.items():
-    keyword(_name)(_scaled(_other))
-
-
-def _of_streams(kind: Callable[..., Layer]) -> Callable[[Word], Layer]:
-    def build(word: Word) -> Layer:
-        names, options = list(word.pieces), {}
-        for name in names:
-            # What begins with x, as x1 does, may well be a name.
-            if name[0].isdigit() and SIZES.fullmatch(name):
-                raise ValueError(
-                    f"Got the size {name!r} in the word {word.text!r}, expected names of data or "
-                    "outputs; do leave it out."
-                )
-        if kind is Concatenate and names[-1:] == ["s"]:
-            names, options = names[:-1], {"sum_later": True}
-        return kind(input=names or None, **options)
-
-    return build
-
-
-for _name, _joins in {"cat": Concatenate, "sum": Sum, "mult": Multiply}.items():
-    keyword(_name)(_of_streams(_joins))
-
-
-# ------------------------------------------------------------------------- back to words
-
-
-def _letters(**flags: bool) -> list[str]:
-    return [name for name, is_set in flags.items() if is_set]
-
-
-def _stride(layer) -> str:
-    return f"s{layer.stride}" if layer.stride > 1 else ""
-
-
-def _write_weights(layer) -> list[str]:
-    return _letters(
-        g=isinstance(layer, WeightChannelsGaussian),
-        b=isinstance(layer, WeightChannelsMulti),
-        n=getattr(layer, "norm_coefficients", False),
-        p=getattr(layer, "positive_only", False),
-        i=layer.input == INPUT,
-    )
-
-
-def _write_scaled(layer) -> list[str]:
-    return _letters(s=not layer.no_shift, o=not layer.no_offset, g=not layer.no_gain)
-
-
-def _write_strf(layer) -> list[str]:
-    name = "sk" if layer.skip_alpha > 0 else "skl"
-    skip = f"{name}{abs(round(100 * layer.skip_alpha))}" if layer.skip_alpha else ""
-    return [*_letters(relu=layer.activation == "relu"), skip, _stride(layer)]
-
-
-def _write_streams(layer) -> list[str]:
-    streams = [layer.input] if isinstance(layer.input, str) else layer.input or []
-    return [*map(str, streams), *_letters(s=getattr(layer, "sum_later", False))]
-
-
-_WRITERS: dict[type, tuple[str, Callable[..., list[str]]]] = {
-    WeightChannels: ("wc", _write_weights),
-    WeightChannelsGaussian: ("wc", _write_weights),
-    WeightChannelsMulti: ("wc", _write_weights),
-    FiniteImpulseResponse: (
-        "fir",
-        lambda layer: [_stride(layer), *_letters(ac=layer.include_anticausal)],
-    ),
-    STRF: ("strf", _write_strf),
-    **{kind: (name, lambda layer: []) for name, kind in _PLAIN.items()},
-    **{kind: (name, _write_scaled) for name, kind in _SCALED.items()},
-    Concatenate: ("cat", _write_streams),
-    Sum: ("sum", _write_streams),
-    Multiply: ("mult", _write_streams),
-}
 
 
 def to_keywords(layers: list[Layer]) -> str:
@@ -342,13 +176,14 @@ def to_keywords(layers: list[Layer]) -> str:
 
 
 def _word_of(layer: Layer) -> str:
-    if type(layer) not in _WRITERS:
+    word = vars(type(layer)).get("word")
+    if word is None:
+        known = sorted(kind.__name__ for kind in own_layers.CLASSES if vars(kind).get("word"))
         raise ValueError(
-            f"Got a layer of type {type(layer).__name__}, expected one of "
-            f"{list_of(kind.__name__ for kind in _WRITERS)}."
+            f"A {type(layer).__name__} has no word; layers that have one are {list_of(known)}."
         )
-    name, options_of = _WRITERS[type(layer)]
-    options = [*options_of(layer), penalty_option(layer.l2)]
+    name, _, variant = word.partition(".")
+    options = [variant, *layer.word_options(), penalty_option(layer.l2)]
     sizes = "x".join("" if size is None else str(size) for size in layer.shape or ())
     lost: list[str] = []
     # Open sizes at the end go without saying, unless there are more of them than there have to be.

@@ -1,38 +1,96 @@
-"""A stack of layers, from a stimulus to a response."""
+"""A stack of layers: how they are connected, evaluated, and what parameters they have."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import copy
+import math
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from contextlib import ExitStack, contextmanager
+from typing import ClassVar
 
 import numpy as np
 
 from skdyn.metrics import correlation_score
-from skdyn.nems.fitting import fit_model
+from skdyn.nems.distributions import as_generator
 from skdyn.nems.layers.base import Layer
-from skdyn.nems.lbfgs import FitResults
-from skdyn.nems.stack import LayerStack
-from skdyn.nems.wiring import (
-    INPUT,
-    OUTPUT,
-    STATE,
-    arguments,
-    check_rows,
-    first,
-    named_outputs,
-    shapes,
-    stacked,
-    with_two_axes,
-)
+
+INPUT, STATE, OUTPUT = "input", "state", "output"
 
 RULE = "~" * 64
 
 
-class Model(LayerStack):
+def free_name(name: str, layers: Iterable[Layer]) -> str:
+    """Find a name that no layer has.
+
+    Parameters
+    ----------
+    name : str
+        The name that is wanted.
+    layers : iterable of Layer
+        Layers that have names.
+
+    Returns
+    -------
+    str
+        That name, or with another number at its end.
+    """
+    # In what is told of all layers, "model" stands for all of them.
+    taken = {layer.name for layer in layers} | {"model"}
+    if name not in taken:
+        return name
+    stem = re.sub(r"\d+$", "", name) or name
+    return next(n for n in (f"{stem}{i}" for i in range(1, len(taken) + 2)) if n not in taken)
+
+
+@contextmanager
+def _all_or_none(layers: Iterable[Layer]) -> Iterator[None]:
+    with ExitStack() as stack:
+        for layer in layers:
+            stack.enter_context(layer.parameters.all_or_none())
+        yield
+
+
+class LayerList(Sequence):
+    """The layers of a model, by place or by name.
+
+    Parameters
+    ----------
+    layers : list of Layer
+        The layers, each with a name of its own.
+    """
+
+    def __init__(self, layers: list[Layer]):
+        self._layers = layers
+
+    def __getitem__(self, key):
+        if isinstance(key, str):
+            names = [layer.name for layer in self._layers]
+            if key not in names:
+                raise KeyError(f"{key!r}; the layers are {names}")
+            return self._layers[names.index(key)]
+        if isinstance(key, slice):
+            return LayerList(self._layers[key])
+        if isinstance(key, list | tuple):
+            return LayerList([self[one] for one in key])
+        return self._layers[key]
+
+    def __len__(self) -> int:
+        return len(self._layers)
+
+    def __repr__(self) -> str:
+        return "\n\n".join(map(repr, self._layers))
+
+    def __str__(self) -> str:
+        return "\n\n".join(map(str, self._layers))
+
+
+class Model:
     """A stack of layers: each takes what came out of the one before, or what it names.
 
     Parameters
     ----------
-    layers : list of Layer, default=None
+    layers : Layer or list of Layer, default=None
         The layers, first to last.
     name : str, default="UnnamedModel"
         What the model is called.
@@ -42,7 +100,7 @@ class Model(LayerStack):
     layers : LayerList
         The layers, by place or by name.
     results : skdyn.nems.fitting.FitResults or None
-        What came of the fit that this model was returned from.
+        The result of the fit that this model was returned from.
 
     Examples
     --------
@@ -63,9 +121,236 @@ class Model(LayerStack):
     """
 
     def __init__(self, layers=None, name: str = "UnnamedModel"):
-        super().__init__(layers or ())
         self.name = name
-        self.results: FitResults | None = None
+        self.results = None
+        self._layers: list[Layer] = []
+        self.add_layers(*([layers] if isinstance(layers, Layer) else layers or ()))
+
+    # ------------------------------------------------------------------------------ layers
+
+    @property
+    def layers(self) -> LayerList:
+        """The layers, by place or by name.
+
+        Returns
+        -------
+        LayerList
+            First to last.
+        """
+        return LayerList(self._layers)
+
+    def add_layers(self, *layers: Layer) -> Model:
+        """Put layers at the end.
+
+        Parameters
+        ----------
+        *layers : Layer
+            Layers, which become part of the model. One without a name gets that of its class, with
+            a number if another has it. One whose own name is taken goes in as a copy of another
+            name, so that what you hold, and a model that it is in already, stay as they are; the
+            copy is among `layers`.
+
+        Returns
+        -------
+        Model
+            This one.
+        """
+        return self.insert_layers(len(self._layers), *layers)
+
+    def insert_layers(self, index: int, *layers: Layer) -> Model:
+        """Put layers before one that is there.
+
+        Parameters
+        ----------
+        index : int
+            Place of the first of them.
+        *layers : Layer
+            Layers, as in `add_layers`.
+
+        Returns
+        -------
+        Model
+            This one.
+        """
+        # All are looked at first, so that an error leaves the model as it was.
+        for number, layer in enumerate(layers):
+            if not isinstance(layer, Layer):
+                raise TypeError(
+                    f"Got {layer!r} of type {type(layer).__name__} as a layer, expected a Layer."
+                )
+            if any(layer is other for other in (*self._layers, *layers[:number])):
+                raise ValueError(
+                    f"Got the layer {layer.name!r}, which is in this model already; add a copy()."
+                )
+        for place, layer in enumerate(layers, start=len(self._layers[:index])):
+            name = free_name(layer.name or type(layer).__name__, self._layers)
+            own = layer.copy() if layer.name and layer.name != name else layer
+            own.name = name
+            self._layers.insert(place, own)
+        return self
+
+    # -------------------------------------------------------------------------- parameters
+
+    def get_parameter_values(self) -> dict[str, dict[str, np.ndarray]]:
+        """Values of all parameters.
+
+        Returns
+        -------
+        dict of dict of ndarray
+            By name of the layer, then of the parameter.
+        """
+        return {str(x.name): x.get_parameter_values(as_dict=True) for x in self._layers}
+
+    def set_parameter_values(self, values: dict, *, ignore_bounds: bool = False) -> None:
+        """Set values of parameters.
+
+        Parameters
+        ----------
+        values : dict of dict of array-like
+            By name of the layer, then of the parameter.
+        ignore_bounds : bool, default=False
+            Whether values may lie outside their bounds.
+        """
+        with _all_or_none(self.layers[name] for name in values):
+            for name, named in values.items():
+                self.layers[name].set_parameter_values(named, ignore_bounds=ignore_bounds)
+
+    def get_parameter_vector(self) -> np.ndarray:
+        """All values that are not frozen, one after the other.
+
+        Returns
+        -------
+        ndarray of shape (n_free,)
+            Copies.
+        """
+        return np.concatenate([np.zeros(0), *(x.parameters.get_vector() for x in self._layers)])
+
+    def set_parameter_vector(self, vector, *, ignore_bounds: bool = False) -> None:
+        """Set all values that are not frozen.
+
+        Parameters
+        ----------
+        vector : array-like of shape (n_free,)
+            As `get_parameter_vector` gives it.
+        ignore_bounds : bool, default=False
+            Whether values may lie outside their bounds.
+        """
+        vector = np.asarray(vector, dtype=float)
+        sizes = [len(layer.parameters.get_vector()) for layer in self._layers]
+        if vector.shape != (sum(sizes),):
+            raise ValueError(
+                f"Got a vector of shape {vector.shape}, expected ({sum(sizes)},), the number of "
+                "values that are not frozen."
+            )
+        parts = np.split(vector, np.cumsum(sizes)[:-1])
+        with _all_or_none(self._layers):
+            for layer, part in zip(self._layers, parts, strict=True):
+                layer.parameters.set_vector(part, ignore_bounds=ignore_bounds)
+
+    def get_bounds_vector(self) -> tuple[np.ndarray, np.ndarray]:
+        """Bounds of all values that are not frozen.
+
+        Returns
+        -------
+        low, high : ndarray of shape (n_free,)
+            Infinite where there is none.
+        """
+        pairs = [layer.parameters.get_bounds() for layer in self._layers]
+        low, high = (
+            np.concatenate([np.zeros(0), *(pair[side] for pair in pairs)]) for side in (0, 1)
+        )
+        return low, high
+
+    def sample_from_priors(self, n_copies: int | None = None, random_state=None):
+        """Copy the model, with values drawn from the priors; frozen ones stay.
+
+        Parameters
+        ----------
+        n_copies : int, default=None
+            How many copies; None for one.
+        random_state : int, Generator, RandomState or None, default=None
+            Where the randomness comes from; None takes fresh entropy.
+
+        Returns
+        -------
+        Model or list of Model
+            The copies.
+        """
+        random = as_generator(random_state)
+        models = [self.copy() for _ in range(1 if n_copies is None else n_copies)]
+        for model in models:
+            for layer in model.layers:
+                layer.sample_from_priors(random)
+        return models[0] if n_copies is None else models
+
+    def mean_of_priors(self) -> Model:
+        """Copy the model, with values at the means of the priors; frozen ones stay.
+
+        Returns
+        -------
+        Model
+            The copy.
+        """
+        model = self.copy()
+        for layer in model.layers:
+            layer.mean_of_priors()
+        return model
+
+    def freeze_layers(self, *names: str) -> None:
+        """Keep all values of some layers in fits and draws.
+
+        Parameters
+        ----------
+        *names : str
+            Which; none for all.
+        """
+        for layer in self._chosen(names):
+            layer.freeze_parameters()
+
+    def unfreeze_layers(self, *names: str) -> None:
+        """Let fits and draws change the values of some layers, unless they are permanent.
+
+        Parameters
+        ----------
+        *names : str
+            Which; none for all.
+        """
+        for layer in self._chosen(names):
+            layer.unfreeze_parameters()
+
+    def _chosen(self, names: tuple[str, ...]) -> list[Layer]:
+        return [self.layers[name] for name in names] if names else self._layers
+
+    @property
+    def parameter_info(self) -> dict[str, dict[str, int]]:
+        """How many numbers there are.
+
+        Returns
+        -------
+        dict of dict of int
+            total, unfrozen, frozen and permanent, by name of the layer, and all together, "model".
+        """
+        info = {str(layer.name): layer.parameter_info for layer in self._layers}
+        keys = ("total", "unfrozen", "frozen", "permanent")
+        return {**info, "model": {key: sum(one[key] for one in info.values()) for key in keys}}
+
+    def copy(self):
+        """Copy, deep.
+
+        Returns
+        -------
+        Model
+            With layers of its own.
+        """
+        return copy.deepcopy(self)
+
+    def __sklearn_clone__(self):
+        return self.copy()
+
+    def __eq__(self, other) -> bool:
+        return type(self) is type(other) and self._layers == other._layers
+
+    __hash__ = None  # type: ignore[assignment]
 
     # -------------------------------------------------------------------------- evaluation
 
@@ -203,15 +488,101 @@ class Model(LayerStack):
             yield layer
 
     @property
-    def n_past(self) -> int:
-        """How many rows before one count for its output, as far as the layers say.
+    def stride(self) -> int:
+        """How many rows of the data there are for each row of the output.
 
         Returns
         -------
         int
-            Sum of the `n_past` of all layers.
+            The product of the strides of all layers.
         """
-        return sum(layer.n_past for layer in self._layers)
+        return math.prod(getattr(layer, "stride", 1) for layer in self._layers)
+
+    @property
+    def n_past(self) -> int | None:
+        """How many rows before one count for its output.
+
+        Returns
+        -------
+        int or None
+            None if a layer does not say how far it looks back.
+        """
+        return self._n_rows("n_past")
+
+    @property
+    def n_future(self) -> int:
+        """How many rows after one count for its output, as far as the layers say.
+
+        Returns
+        -------
+        int
+            0 for causal models.
+        """
+        return self._n_rows("n_future") or 0
+
+    def _n_rows(self, name: str) -> int | None:
+        total, rate = 0, 1
+        for layer in self._layers:
+            n_rows = getattr(layer, name)
+            if n_rows is None:
+                return None
+            total += rate * n_rows
+            rate *= getattr(layer, "stride", 1)
+        return total
+
+    @property
+    def joins_trials(self) -> bool:
+        """Whether trials can be computed as one array, without history across their borders.
+
+        Returns
+        -------
+        bool
+            True if every layer maps each row by itself, or knows where trials begin.
+        """
+        return all(
+            layer.joins_trials or (layer.n_past == 0 and layer.n_future == 0)
+            for layer in self._layers
+        )
+
+    @contextmanager
+    def joined(self, n_trials: int) -> Iterator[None]:
+        """Let the layers know that several trials come as one array, one after the other.
+
+        Parameters
+        ----------
+        n_trials : int
+            The number of trials, of equal lengths.
+
+        Yields
+        ------
+        None
+            It is one trial again at the end.
+        """
+        for layer in self._layers:
+            layer.n_trials = n_trials
+        try:
+            yield
+        finally:
+            for layer in self._layers:
+                layer.n_trials = 1
+
+    def take_outputs(self, n_outputs: int) -> None:
+        """Let layers whose sizes are open take them from the number of outputs.
+
+        Parameters
+        ----------
+        n_outputs : int
+            The number of outputs. The last layer that can change it takes it, and channel weights
+            right before filters have ranks of their own for each of these.
+        """
+        demand: tuple[int | None, ...] | None = (n_outputs,)
+        is_first = True
+        for layer in self._layers[::-1]:
+            if layer.keeps_channels and is_first:
+                continue
+            if demand is None or layer.keeps_channels:
+                break
+            demand, is_first = layer.take_outputs(demand), False
 
     def take_sizes(self, data: dict) -> None:
         """Let layers whose sizes are open take them from what goes in, one after the other.
@@ -233,7 +604,21 @@ class Model(LayerStack):
 
     # -------------------------------------------------------------------------- as a whole
 
-    def fit(self, input, target, state=None, **options) -> Model:  # noqa: A002
+    # What `fit` calls; `skdyn.nems.fitting`, which knows models, puts it here.
+    fitter: ClassVar[Callable]
+
+    def fit(
+        self,
+        input,  # noqa: A002
+        target,
+        state=None,
+        *,
+        sample_weight=None,
+        trials: bool = False,
+        preceding=None,
+        in_place: bool = False,
+        **options,
+    ) -> Model:
         """Copy the model and fit the copy to a response.
 
         Parameters
@@ -241,16 +626,38 @@ class Model(LayerStack):
         input, state
             As in `evaluate`.
         target : array-like of shape (n_samples,) or (n_samples, n_outputs)
-            The response; with `trials`, with an axis of trials in front.
+            The response; with `trials`, with an axis of trials in front, and NaN where nothing was
+            recorded. Where there is one trial of the input, all trials of the response repeat it.
+        sample_weight : array-like of shape (n_samples,) or like the target, default=None
+            Weights; 0 leaves a number of the response out.
+        trials : bool, default=False
+            Whether the first axis is one of trials.
+        preceding : array-like or dict of array-like, default=None
+            Rows right before the input, as history.
+        in_place : bool, default=False
+            Whether the model itself is fitted, and not a copy.
         **options
-            As in `skdyn.nems.fitting.fit_model`.
+            Parameters of `NEMSRegressor`: loss, solver, alpha, init, n_init, max_iter, tol,
+            early_stopping, validation_fraction, n_iter_no_change, batch_size, learning_rate,
+            history, random_state, device and verbose. Their defaults are the same, but for
+            init="given", the values that the model has, and verbose=1.
 
         Returns
         -------
         Model
-            The fitted copy, with `results`.
+            The fitted model, with `results`.
+
+        Raises
+        ------
+        ValueError
+            If shapes do not agree, numbers are missing, or an option is not valid.
+        FitDivergedError
+            If the loss or its gradient is not finite.
         """
-        return fit_model(self, input, target, state, **options)
+        fitted = self if in_place else self.copy()
+        given = {"sample_weight": sample_weight, "trials": trials, "preceding": preceding}
+        Model.fitter(fitted, (input, state), target, given, options)
+        return fitted
 
     def score(self, input, target, state=None, *, trials: bool = False):  # noqa: A002
         """Correlate the prediction with a response.
@@ -277,3 +684,203 @@ class Model(LayerStack):
 
     def __str__(self) -> str:
         return f"Model()\n{RULE}\n.layers:\n\n{self.layers!s}\n\n{RULE}"
+
+
+# ------------------------------------------------------------------------------ wiring
+
+
+def check_rows(data: dict, repeated: Set[tuple[int, ...]] = frozenset()) -> None:
+    """Check that arrays have the same number of rows.
+
+    Parameters
+    ----------
+    data : dict of ndarray of shape (n_samples, ...)
+        What goes in, by name.
+    repeated : set of tuple of int, default=frozenset()
+        Shapes of the first axis that may stand beside any other.
+
+    Raises
+    ------
+    ValueError
+        If they do not, or if one has none.
+    """
+    rows = {name: array.shape[:1] for name, array in data.items()}
+    different = set(rows.values())
+    if not different or different & {(), (0,)}:
+        raise ValueError(
+            f"Got {rows} as rows of the data, expected arrays with a row per moment, in each trial "
+            "if there are trials."
+        )
+    if len(different - repeated) > 1:
+        raise ValueError(
+            f"Got data of {rows} rows, expected the same number in each; cut them to one length."
+        )
+
+
+def shapes(inputs: list) -> Iterator[tuple[int, ...]]:
+    """Give the shapes of arrays, also of those that go in as one list.
+
+    Parameters
+    ----------
+    inputs : list of ndarray, or of lists of such
+        What goes into a layer.
+
+    Yields
+    ------
+    tuple of int
+        One per array.
+    """
+    for one in inputs:
+        if isinstance(one, list):
+            yield from shapes(one)
+        else:
+            yield np.shape(one)
+
+
+def first(data: dict):
+    """Find what goes into a first layer that names nothing.
+
+    Parameters
+    ----------
+    data : dict of ndarray or Tensor
+        What there is, by name.
+
+    Returns
+    -------
+    ndarray, Tensor or None
+        What is called "input", or the only one that is not the state; None if it is not clear.
+    """
+    others = [name for name in data if name != STATE]
+    return data[INPUT] if INPUT in data else data[others[0]] if len(others) == 1 else None
+
+
+def arguments(layer: Layer, data: dict, previous) -> tuple[list, dict]:
+    """Collect what goes into a layer.
+
+    Parameters
+    ----------
+    layer : Layer
+        Whose `input` says what it is.
+    data : dict of ndarray or Tensor
+        Data and named outputs.
+    previous : ndarray, Tensor, list of such or None
+        What came out of the layer before.
+
+    Returns
+    -------
+    args : list
+        Positional arguments.
+    kwargs : dict
+        Keyword arguments.
+
+    Raises
+    ------
+    ValueError
+        If a name is not there, or the first of several data is not clear.
+    """
+    known = sorted(name for name in data if name != OUTPUT)
+
+    def find(name):
+        if isinstance(name, list | tuple):
+            return [find(one) for one in name]
+        if name not in known:
+            raise ValueError(
+                f"Got a layer {layer.name!r} with the input {name!r}, expected one of {known}; "
+                "give it in the data, or as the output of a layer before."
+            )
+        return data[name]
+
+    wanted = layer.input
+    if isinstance(wanted, dict):
+        return [], {argument: find(name) for argument, name in wanted.items()}
+    if isinstance(wanted, str):
+        return [find(wanted)], {}
+    if wanted is not None:
+        return [find(name) for name in wanted], {}
+    if previous is None:
+        raise ValueError(
+            f"Got the data {known} and a first layer {layer.name!r} with input=None, expected a "
+            "name; say which of them it takes."
+        )
+    state_argument = getattr(layer, "state_arg", None)
+    return [previous], {state_argument: find(STATE)} if state_argument else {}
+
+
+def with_two_axes(output, layer: Layer):
+    """Give an output of one axis a second one.
+
+    Parameters
+    ----------
+    output : ndarray, Tensor or list of such
+        What came out of a layer.
+    layer : Layer
+        Which one.
+
+    Returns
+    -------
+    ndarray, Tensor or list of such
+        Of shape (n_samples, ...).
+
+    Raises
+    ------
+    TypeError
+        If it is something else.
+    """
+    if isinstance(output, list | tuple):
+        return [with_two_axes(one, layer) for one in output]
+    if not getattr(output, "ndim", 0):
+        raise TypeError(
+            f"Got {output!r} from evaluate of the layer {layer.name!r}, expected an array with a "
+            "row per moment, or a list of such."
+        )
+    return output[:, None] if output.ndim == 1 else output
+
+
+def named_outputs(layer: Layer, output) -> dict:
+    """Give outputs the names that their layer says.
+
+    Parameters
+    ----------
+    layer : Layer
+        Whose `output` says the names.
+    output : ndarray, Tensor or list of such
+        What came out of it.
+
+    Returns
+    -------
+    dict of ndarray or Tensor
+        One entry per output; those after the first get ".1", ".2", ... where there is one name.
+
+    Raises
+    ------
+    ValueError
+        If there are more or fewer names than outputs.
+    """
+    several = output if isinstance(output, list) else [output]
+    names = layer.output
+    if isinstance(names, str):
+        names = [names] + [f"{names}.{number}" for number in range(1, len(several))]
+    if len(names) != len(several):
+        raise ValueError(
+            f"Got output={layer.output} of a layer {layer.name!r} that gives {len(several)} "
+            "outputs, expected a name for each."
+        )
+    return dict(zip(names, several, strict=True))
+
+
+def stacked(outputs: list):
+    """Put outputs of several trials into one array.
+
+    Parameters
+    ----------
+    outputs : list of ndarray, or of lists of ndarray
+        One entry per trial.
+
+    Returns
+    -------
+    ndarray of shape (n_trials, n_samples, ...), or list of such
+        Trials first.
+    """
+    if isinstance(outputs[0], list):
+        return [np.stack(parts) for parts in zip(*outputs, strict=True)]
+    return np.stack(outputs)

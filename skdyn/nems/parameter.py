@@ -252,11 +252,13 @@ class Parameter:
             [
                 repr(self),
                 RULE,
-                f".prior:     {self.prior!r}",
-                f".bounds:    {_bounds_text(self.bounds)}",
+                f".prior: {self.prior!r}",
+                f".bounds: {_bounds_text(self.bounds)}",
                 f".is_frozen: {self.is_frozen}",
                 ".values:",
                 str(self.values),
+                RULE,
+                "Index: 0",  # of NEMS, whose models can hold several fits
                 RULE,
             ]
         )

@@ -10,6 +10,8 @@ from difflib import get_close_matches
 # What says a penalty, as it is listed, and the exponent that follows it, at most 99.
 PENALTY = "l2:#"
 EXPONENT = re.compile(r"\d{1,2}(d\d+)?")
+# What the sizes look like, such as "18x3" or "x3".
+SIZES = re.compile(r"\d*(x\d*)*")
 # Digits that tell any two numbers apart.
 N_DIGITS = 40
 
@@ -61,14 +63,17 @@ class Word:
         Which layer it is.
     sizes : tuple of int or None, or None
         Sizes, None for those left out; None if there are none at all.
-    options : list of str
+    options : tuple of str
         What else there is, in order.
+    variants : tuple of str, default=()
+        Options that would pick another layer of the same name.
     """
 
     text: str
     name: str
     sizes: tuple[int | None, ...] | None
     options: tuple[str, ...]
+    variants: tuple[str, ...] = ()
 
     @property
     def pieces(self) -> tuple[str, ...]:
@@ -120,9 +125,10 @@ class Word:
         """
         for option in self.options:
             if not {option, _stem(option)} & {*names}:
+                known = (*names, *self.variants)
                 raise ValueError(
-                    f"Got the option {option!r} in the word {self.text!r}, expected "
-                    f"{list_of(names)}.{nearest(option, names)}"
+                    f"Unknown option {option!r} in {self.text!r}: expected {list_of(known)}."
+                    f"{nearest(option, known)}"
                 )
         for name in names:
             self.exclude(name)
@@ -141,6 +147,37 @@ class Word:
             raise ValueError(
                 f"Got the options {list_of(found)} in the word {self.text!r}, expected one."
             )
+
+    def refuse(self, pattern: str, reason: str) -> None:
+        """Raise ValueError for an option that is known, and not supported.
+
+        Parameters
+        ----------
+        pattern : str
+            Regular expression of the option.
+        reason : str
+            What follows its name in the error.
+        """
+        for option in self.options:
+            if re.fullmatch(pattern, option):
+                raise ValueError(f"Option {option!r} in {self.text!r} {reason}.")
+
+    def names(self) -> list[str]:
+        """Names of data or outputs, instead of a shape and options.
+
+        Returns
+        -------
+        list of str
+            In order.
+        """
+        for name in self.pieces:
+            # What begins with x, as x1 does, may well be a name.
+            if name[0].isdigit() and SIZES.fullmatch(name):
+                raise ValueError(
+                    f"{self.text!r} has the size {name!r} where a name of data or of an output is "
+                    "expected; remove it."
+                )
+        return list(self.pieces)
 
     def number(self, name: str, default: int) -> int:
         """Number that follows an option.

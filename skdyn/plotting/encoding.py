@@ -7,7 +7,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from skdyn._drawing import panels
 from skdyn.nems import Model
-from skdyn.nems.wiring import first
+from skdyn.nems.model import first
 from skdyn.plotting.filters import layers_alone, linear_filter, linear_part, static_part
 from skdyn.plotting.responses import plot_filters, plot_nonlinearity, plot_predictions
 from skdyn.plotting.training import TrainingDisplay

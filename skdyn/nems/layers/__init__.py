@@ -46,3 +46,6 @@ __all__ = [
     "WeightChannelsGaussian",
     "WeightChannelsMulti",
 ]
+
+# All classes, each once; files that `skdyn.persistence` reads may hold them.
+CLASSES = tuple(dict.fromkeys(globals()[name] for name in __all__))

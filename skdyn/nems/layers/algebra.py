@@ -7,11 +7,27 @@ import math
 import numpy as np
 import torch
 
-from skdyn.nems.layers.base import Layer
-from skdyn.nems.layers.tensors import on_tensors
+from skdyn.nems.layers.base import Layer, on_tensors
+from skdyn.nems.words import Word
 
 
-class Concatenate(Layer):
+class _Joining(Layer):
+    """Base class of layers that join several inputs."""
+
+    n_past = 0
+
+    @classmethod
+    def from_word(cls, word: Word) -> Layer:
+        """Make the layer from a keyword; see `skdyn.nems.from_keywords`."""
+        return cls(input=word.names() or None)
+
+    def word_options(self) -> list[str]:
+        """Write the names of the inputs."""
+        names = [self.input] if isinstance(self.input, str) else self.input or []
+        return list(map(str, names))
+
+
+class Concatenate(_Joining):
     """Put inputs beside each other.
 
     Parameters
@@ -32,6 +48,8 @@ class Concatenate(Layer):
     (3, 5)
     """
 
+    word = "cat"
+
     def __init__(self, *, axis: int = 1, sum_later: bool = False, **layer_options):
         if not isinstance(axis, int | np.integer) or isinstance(axis, bool) or axis == 0:
             raise ValueError(
@@ -40,6 +58,17 @@ class Concatenate(Layer):
             )
         self.axis, self.sum_later = int(axis), sum_later
         super().__init__(**layer_options)
+
+    @classmethod
+    def from_word(cls, word: Word) -> Layer:
+        """Make the layer from a keyword; see `skdyn.nems.from_keywords`."""
+        names = word.names()
+        sums = names[-1:] == ["s"]
+        return cls(input=(names[:-1] if sums else names) or None, sum_later=sums)
+
+    def word_options(self) -> list[str]:
+        """Write the names of the inputs, and whether the later ones are summed."""
+        return [*super().word_options(), *(["s"] if self.sum_later else [])]
 
     @on_tensors
     def evaluate(self, *inputs):
@@ -66,7 +95,7 @@ class Concatenate(Layer):
         return torch.cat(parts, dim=axis)
 
 
-class Sum(Layer):
+class Sum(_Joining):
     """Add inputs, entry by entry.
 
     Parameters
@@ -83,6 +112,8 @@ class Sum(Layer):
     >>> Sum(input=["left", "right"]).evaluate(np.ones((1, 2)), np.array([[1, 2]]))
     array([[2., 3.]])
     """
+
+    word = "sum"
 
     @on_tensors
     def evaluate(self, *inputs):
@@ -101,7 +132,7 @@ class Sum(Layer):
         return sum(_same_axes(self, _one_by_one(self, inputs)))
 
 
-class Multiply(Layer):
+class Multiply(_Joining):
     """Multiply inputs, entry by entry.
 
     Parameters
@@ -118,6 +149,8 @@ class Multiply(Layer):
     >>> Multiply(input=["drive", "gain"]).evaluate(np.full((1, 2), 3), np.array([[1, 2]]))
     array([[3., 6.]])
     """
+
+    word = "mult"
 
     @on_tensors
     def evaluate(self, *inputs):
@@ -153,6 +186,8 @@ class Select(Layer):
     >>> Select(channels=[2, 0]).evaluate(np.array([[10, 11, 12]]))
     array([[12., 10.]])
     """
+
+    n_past = 0
 
     def __init__(self, channels, **layer_options):
         numbers = np.atleast_1d(channels)

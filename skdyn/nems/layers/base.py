@@ -1,18 +1,23 @@
-"""What all layers have in common."""
+"""The base class of layers, and the checks that layers share."""
 
 from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Iterator
+import math
+import operator
+from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
+from functools import wraps
+from numbers import Real
+from typing import ClassVar
 
 import numpy as np
 import torch
 
 from skdyn.nems.distributions import Distribution, as_generator
-from skdyn.nems.layers.shapes import check_penalty, is_equal, plain_sizes
 from skdyn.nems.parameter import Parameter, Phi
+from skdyn.nems.words import Word
 
 RULE = "=" * 32
 
@@ -63,8 +68,26 @@ class Layer:
     2.3937
     """
 
+    # The word that stands for the layer, such as "fir"; "wc.g" is "wc" with the option "g".
+    word: ClassVar[str | None] = None
+
     # Names of the parameters that count in a penalty; None for all.
     penalised: tuple[str, ...] | None = None
+
+    # Whether each channel is mapped on its own, so that as many come out as go in.
+    keeps_channels: ClassVar[bool] = False
+
+    # Name of the parameter that is added to each channel, of a layer that does nothing else.
+    level: ClassVar[str | None] = None
+
+    # How many rows of the past and of the future count for an output; None if that is not known.
+    n_past: int | None = None
+    n_future: int = 0
+
+    # How many trials of equal length come as one array; only layers that have `joins_trials`, or
+    # that map each row by itself, are ever given more than one.
+    n_trials: int = 1
+    joins_trials: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -113,16 +136,59 @@ class Layer:
         """
         raise NotImplementedError(f"{type(self).__name__} has no evaluate(self, *inputs).")
 
-    @property
-    def n_past(self) -> int:
-        """How many rows before one count for its output; a filter of one's own says it here.
+    @classmethod
+    def from_word(cls, word: Word) -> Layer:
+        """Make the layer from a keyword.
+
+        Parameters
+        ----------
+        word : Word
+            Sizes and options. By default the sizes are the shape, and there are no options.
 
         Returns
         -------
-        int
-            0 unless a subclass says otherwise.
+        Layer
+            The layer.
         """
-        return 0
+        word.flags()
+        return cls(shape=word.sizes) if word.sizes else cls()
+
+    def word_options(self) -> list[str]:
+        """Write the options that `from_word` reads, without the shape and the penalty.
+
+        Returns
+        -------
+        list of str
+            None by default.
+        """
+        return []
+
+    def filter_sizes(self) -> tuple[int, int, int] | None:
+        """Sizes of the layer, if it is one linear filter of all channels that may take any values.
+
+        Returns
+        -------
+        tuple of int or None
+            (n_lags, n_channels, n_outputs); then "coefficients" are the impulse responses, in
+            that order. None, by default, for a layer of another kind.
+        """
+        return None
+
+    def take_outputs(self, demand: tuple[int | None, ...]) -> tuple[int | None, ...] | None:
+        """Take sizes that were left out from what the layers behind need.
+
+        Parameters
+        ----------
+        demand : tuple of int or None
+            The axes behind that of time that the next layer takes: (n_outputs,), or (n_ranks,
+            n_filters) of filters that each have ranks of their own.
+
+        Returns
+        -------
+        tuple of int or None, or None
+            The same of the layer before; None, by default, if it may be anything.
+        """
+        return None
 
     def sizes_from(self, *shapes: tuple[int, ...]) -> tuple[int, ...] | None:
         """Complete the shape, once it is known what goes in.
@@ -465,16 +531,34 @@ class Layer:
         """
         return copy.deepcopy(self)
 
-    def __eq__(self, other) -> bool:
+    def is_like(self, other: Layer) -> bool:
+        """Return whether another layer was made with the same arguments, whatever its values.
+
+        Parameters
+        ----------
+        other : Layer
+            The other layer.
+
+        Returns
+        -------
+        bool
+            False for a layer of another class.
+        """
         return (
             type(self) is type(other)
             and (self.shape, self.input, self.output) == (other.shape, other.input, other.output)
             and self.l2 == other.l2
-            and self._parameters == other._parameters
             and all(
                 is_equal(value, other._own_params()[name])
                 for name, value in self._own_params().items()
             )
+        )
+
+    def __eq__(self, other) -> bool:
+        return (
+            isinstance(other, Layer)
+            and self.is_like(other)
+            and self._parameters == other._parameters
         )
 
     __hash__ = None  # type: ignore[assignment]
@@ -497,3 +581,244 @@ class Layer:
 
 
 _ARGUMENTS = inspect.signature(Layer.__init__).parameters
+
+
+# ------------------------------------------------------------------------------ tensors
+
+
+def on_tensors(evaluate: Callable) -> Callable:
+    """Let an `evaluate` that is written for torch take and give NumPy arrays, too.
+
+    Parameters
+    ----------
+    evaluate : callable
+        The method of a layer. In it, inputs and values of parameters are tensors.
+
+    Returns
+    -------
+    callable
+        A method that gives arrays, unless an input or a parameter was a tensor.
+    """
+
+    @wraps(evaluate)
+    def wrapped(self, *inputs, **named):
+        given = _flat([*inputs, *named.values()])
+        traced = self._tensors is not None or any(map(torch.is_tensor, given))
+        values = self.get_parameter_values(as_dict=True)
+        with self.tensors({name: _as_tensor(value) for name, value in values.items()}):
+            output = evaluate(
+                self,
+                *_mapped(_as_tensor, inputs),
+                **{name: _mapped(_as_tensor, value) for name, value in named.items()},
+            )
+        return output if traced else _mapped(lambda tensor: tensor.numpy(), output)
+
+    return wrapped
+
+
+def _as_tensor(array) -> torch.Tensor:
+    if torch.is_tensor(array):
+        return array if array.is_floating_point() else array.double()
+    array = np.asarray(array)
+    # torch takes no negative strides, and warns of what it could write to but should not.
+    usable = array.flags.writeable and min(array.strides, default=0) >= 0
+    return torch.from_numpy(array if usable and array.dtype == float else np.array(array, float))
+
+
+def _mapped(function, values):
+    if isinstance(values, list | tuple):
+        return type(values)(_mapped(function, value) for value in values)
+    return function(values)
+
+
+def _flat(values) -> Iterator:
+    for value in values:
+        if isinstance(value, list | tuple):
+            yield from _flat(value)
+        else:
+            yield value
+
+
+# ------------------------------------------------------------------------------- checks
+
+
+def is_count(value) -> bool:
+    """Return whether something counts: a whole number from 1 on.
+
+    Parameters
+    ----------
+    value : object
+        Anything.
+
+    Returns
+    -------
+    bool
+        True for an int, also of NumPy, that is positive.
+    """
+    return isinstance(value, int | np.integer) and not isinstance(value, bool) and bool(value > 0)
+
+
+def plain_sizes(shape) -> tuple[int | None, ...]:
+    """Make plain numbers of sizes, which a search may take from an array.
+
+    Parameters
+    ----------
+    shape : int, None or sequence of such
+        The sizes.
+
+    Returns
+    -------
+    tuple of int or None
+        The same.
+    """
+    sizes = np.atleast_1d(np.array(shape, dtype=object))
+    return tuple(None if size is None else operator.index(size) for size in sizes)
+
+
+def check_penalty(l2, layer: Layer) -> float | None:
+    """Check the weight of a layer's own penalty.
+
+    Parameters
+    ----------
+    l2 : float or None
+        The weight.
+    layer : Layer
+        The layer, which has to have something that is penalised.
+
+    Returns
+    -------
+    float or None
+        The weight.
+    """
+    if l2 is None:
+        return None
+    name = type(layer).__name__
+    number = isinstance(l2, Real) and not isinstance(l2, bool | np.bool_)
+    if not number or not math.isfinite(l2) or l2 < 0:
+        raise ValueError(
+            f"Got l2={l2!r} for a {name}, expected a number from 0 on; do use None for the alpha "
+            "of the model."
+        )
+    if layer.penalised == ():
+        raise ValueError(
+            f"Got l2={l2!r} for a {name}, none of whose parameters is penalised, expected None; do "
+            "leave it out, or name some in a subclass's `penalised`."
+        )
+    return float(l2)
+
+
+def is_equal(value, other) -> bool:
+    """Return whether two layers were given the same.
+
+    Parameters
+    ----------
+    value, other : object
+        What they were given, arrays perhaps.
+
+    Returns
+    -------
+    bool
+        For arrays, whether all entries are equal.
+    """
+    if isinstance(value, np.ndarray) or isinstance(other, np.ndarray):
+        return np.array_equal(value, other)
+    return bool(value == other)
+
+
+def check_shape(shape, expected: str, n_sizes: Container[int]) -> tuple:
+    """Check the shape that a layer is given.
+
+    Parameters
+    ----------
+    shape : int, None or sequence of such
+        The sizes.
+    expected : str
+        How they are written, for the error.
+    n_sizes : container of int
+        How many there may be.
+
+    Returns
+    -------
+    tuple of int or None
+        The sizes; those that are None are still to come from the data.
+    """
+    sizes = np.atleast_1d(np.array(shape, dtype=object))
+    counts = all(size is None or is_count(size) for size in sizes.flat)
+    if sizes.ndim > 1 or len(sizes) not in n_sizes or not counts:
+        raise ValueError(
+            f"Got shape={shape!r}, expected shape={expected} of whole numbers from 1 on; do write "
+            "None for one that the data shall say."
+        )
+    return tuple(None if size is None else int(size) for size in sizes)
+
+
+def misfit(layer: Layer, shape, expected: str, advice: str) -> ValueError:
+    """Make the error for what does not fit into a layer.
+
+    Parameters
+    ----------
+    layer : Layer
+        The layer.
+    shape : tuple of int
+        Shape of what came in.
+    expected : str
+        What should have come.
+    advice : str
+        What to do.
+
+    Returns
+    -------
+    ValueError
+        To be raised.
+    """
+    name = type(layer).__name__
+    return ValueError(
+        f"Got an input of shape {tuple(shape)} for {layer.name or name}, a {name} of shape "
+        f"{layer.shape}, expected {expected}; do {advice}."
+    )
+
+
+def sizes_with_width(layer: Layer, shape: tuple[int, ...]) -> tuple:
+    """Complete a shape that begins with the number of channels that come in.
+
+    Parameters
+    ----------
+    layer : Layer
+        Whose shape.
+    shape : tuple of int
+        Shape of the input, (n_samples, n_in).
+
+    Returns
+    -------
+    tuple of int
+        All sizes.
+    """
+    n_in, *others = layer.shape or (None,)
+    if len(shape) != 2 or None in others:
+        raise misfit(
+            layer,
+            shape,
+            "(n_samples, n_in), and only n_in left open",
+            "write the other sizes, or check what goes in",
+        )
+    return (shape[1] if n_in is None else n_in, *others)
+
+
+def check_width(layer: Layer, shape: tuple[int, ...]) -> None:
+    """Check that what comes in has as many channels as the shape of the layer begins with.
+
+    Parameters
+    ----------
+    layer : Layer
+        The layer.
+    shape : tuple of int
+        Shape of the input, which has to be (n_samples, n_in).
+    """
+    n_in, *_ = layer.shape or (None,)
+    if tuple(shape[1:]) != (n_in,):
+        raise misfit(
+            layer,
+            shape,
+            f"(n_samples, {n_in})",
+            "make the layer for that many channels, or name another input",
+        )

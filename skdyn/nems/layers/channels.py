@@ -8,10 +8,16 @@ import numpy as np
 import torch
 
 from skdyn.nems.distributions import HalfNormal, Normal
-from skdyn.nems.layers.base import Layer
-from skdyn.nems.layers.shapes import check_shape, check_width, misfit, sizes_with_width
-from skdyn.nems.layers.tensors import on_tensors
+from skdyn.nems.layers.base import (
+    Layer,
+    check_shape,
+    check_width,
+    misfit,
+    on_tensors,
+    sizes_with_width,
+)
 from skdyn.nems.parameter import Parameter, Phi
+from skdyn.nems.words import PENALTY, Word
 
 # What a shape looks like, and how many sizes it may have.
 SIZES: tuple[str, Container[int]] = "(n_in, n_out) or (n_in, n_ranks, n_out)", range(2, 10)
@@ -35,10 +41,20 @@ def weigh(input: torch.Tensor, coefficients: torch.Tensor) -> torch.Tensor:  # n
     return torch.tensordot(coefficients, input, dims=([0], [1])).movedim(-1, 0)
 
 
+def _outputs_from(shape: tuple, demand: tuple[int | None, ...]) -> tuple:
+    """Complete a shape (n_in, n_out) or (n_in, n_ranks, n_out) by what the next layer needs."""
+    if len(demand) == 2 and len(shape) == 2:  # filters with ranks of their own
+        n_ranks = shape[1] or demand[0] or 1
+        return (shape[0], n_ranks, demand[1])
+    n_out = demand[-1] or 1
+    return (*shape[:-1], n_out if shape[-1] is None else shape[-1])
+
+
 class _FreeWeights(Layer):
     """Weights that each can be fitted."""
 
     penalised = ("coefficients",)
+    n_past = 0
     _sizes = SIZES
 
     shape: tuple[int, ...]
@@ -53,6 +69,11 @@ class _FreeWeights(Layer):
     ):
         self.norm_coefficients, self.positive_only = norm_coefficients, positive_only
         super().__init__(check_shape(shape, *self._sizes), **layer_options)
+
+    def word_options(self) -> list[str]:
+        """Write the options that `from_word` reads."""
+        flags = {"n": self.norm_coefficients, "p": self.positive_only, "i": self.input == "input"}
+        return [name for name, is_set in flags.items() if is_set]
 
     def initial_parameters(self) -> Phi:
         """Make the weights.
@@ -109,6 +130,30 @@ class WeightChannels(_FreeWeights):
     array([[ 3., 15.],
            [ 9., 30.]])
     """
+
+    word = "wc"
+
+    @classmethod
+    def from_word(cls, word: Word) -> Layer:
+        """Make the layer from a keyword; see `skdyn.nems.from_keywords`."""
+        flags = word.flags("n", "p", "i", PENALTY)
+        return cls(
+            word.shape(2, 3),
+            norm_coefficients="n" in flags,
+            positive_only="p" in flags,
+            input="input" if "i" in flags else None,
+            l2=word.penalty,
+        )
+
+    def filter_sizes(self) -> tuple[int, int, int] | None:
+        """Sizes as a filter of one lag, if each output is a free sum of all channels."""
+        if len(self.shape) != 2 or self.norm_coefficients or self.positive_only:
+            return None
+        return 1, self.shape[0], self.shape[1]
+
+    def take_outputs(self, demand: tuple[int | None, ...]) -> None:
+        """Take the number of outputs, and of ranks of each."""
+        self.shape = _outputs_from(self.shape, demand)
 
     def sizes_from(self, *shapes: tuple[int, ...]) -> tuple[int, ...]:
         """Complete the shape.
@@ -179,7 +224,20 @@ class WeightChannelsMulti(_FreeWeights):
     array([[[ 6., 30.]]])
     """
 
+    word = "wc.b"
     _sizes = "(n_in, n_out, n_banks)", (3,)
+
+    @classmethod
+    def from_word(cls, word: Word) -> Layer:
+        """Make the layer from a keyword; see `skdyn.nems.from_keywords`."""
+        flags = word.flags("n", "p", "i", PENALTY)
+        return cls(
+            word.shape(3),
+            norm_coefficients="n" in flags,
+            positive_only="p" in flags,
+            input="input" if "i" in flags else None,
+            l2=word.penalty,
+        )
 
     def sizes_from(self, *shapes: tuple[int, ...]) -> tuple[int, ...]:
         """Complete the shape.
@@ -264,12 +322,27 @@ class WeightChannelsGaussian(Layer):
     array([0.058, 0.258, 0.426, 0.258])
     """
 
+    word = "wc.g"
     penalised = ()
+    n_past = 0
 
     shape: tuple[int, ...]
 
     def __init__(self, shape, **layer_options):
         super().__init__(check_shape(shape, *SIZES), **layer_options)
+
+    @classmethod
+    def from_word(cls, word: Word) -> Layer:
+        """Make the layer from a keyword; see `skdyn.nems.from_keywords`."""
+        return cls(word.shape(2, 3), input="input" if "i" in word.flags("i") else None)
+
+    def word_options(self) -> list[str]:
+        """Write the options that `from_word` reads."""
+        return ["i"] if self.input == "input" else []
+
+    def take_outputs(self, demand: tuple[int | None, ...]) -> None:
+        """Take the number of outputs, and of ranks of each."""
+        self.shape = _outputs_from(self.shape, demand)
 
     def initial_parameters(self) -> Phi:
         """Make the Gaussians.

@@ -7,11 +7,18 @@ import torch
 from torch.nn.functional import conv1d, pad
 
 from skdyn.nems.distributions import Normal
-from skdyn.nems.layers.base import Layer
+from skdyn.nems.layers.base import (
+    Layer,
+    check_shape,
+    check_width,
+    is_count,
+    misfit,
+    on_tensors,
+    sizes_with_width,
+)
 from skdyn.nems.layers.channels import weigh
-from skdyn.nems.layers.shapes import check_shape, check_width, is_count, misfit, sizes_with_width
-from skdyn.nems.layers.tensors import on_tensors
 from skdyn.nems.parameter import Parameter, Phi
+from skdyn.nems.words import PENALTY, Word
 
 # Rows that are computed at a time. Measured: for 15 lags 24 is the fastest of 8 to 64, and for 200
 # it is near the best.
@@ -26,6 +33,7 @@ def filter_in_time(
     input: torch.Tensor,  # noqa: A002
     coefficients: torch.Tensor,
     n_future: int = 0,
+    n_trials: int = 1,
 ) -> torch.Tensor:
     """Filter with finite impulse responses; before the first row and after the last are zeros.
 
@@ -39,6 +47,8 @@ def filter_in_time(
         Responses, from the latest row that counts to the earliest.
     n_future : int, default=0
         How many of the lags come after the present.
+    n_trials : int, default=1
+        How many trials of equal length the rows are; there are zeros between them.
 
     Returns
     -------
@@ -53,11 +63,13 @@ def filter_in_time(
     faster with hundreds of lags, but there rounding lets the future in.
     """
     n_lags, _, n_filters = coefficients.shape
-    n_samples = input.shape[0]
+    n_samples = input.shape[0] // n_trials
     responses = coefficients.flip(0)
+    before = n_lags - 1 - n_future
     if input.ndim == 2 and n_filters >= MANY_FILTERS and n_lags <= FEW_LAGS:
-        series = pad(input.movedim(0, -1), (n_lags - 1 - n_future, n_future))
-        return conv1d(series.unsqueeze(0), responses.permute(2, 1, 0)).squeeze(0).movedim(0, 1)
+        series = input.unflatten(0, (n_trials, -1)).permute(0, 2, 1)
+        output = conv1d(pad(series, (before, n_future)), responses.permute(2, 1, 0))
+        return output.permute(1, 0, 2).flatten(1).movedim(0, 1)
     if input.ndim == 2:  # one group: (1, ranks, time) and (1, ranks, filters, lags)
         series = input.movedim(0, -1).unsqueeze(0)
         responses = responses.permute(1, 2, 0).unsqueeze(0)
@@ -66,11 +78,13 @@ def filter_in_time(
         responses = responses.permute(2, 1, 0).unsqueeze(2)
     n_blocks = max(1, -(-n_samples // BLOCK))
     after = n_blocks * BLOCK - n_samples + n_future
-    windows = pad(series, (n_lags - 1 - n_future, after)).unfold(-1, BLOCK + n_lags - 1, BLOCK)
-    windows = windows.transpose(1, 2).flatten(2)
+    series = pad(series.unflatten(-1, (n_trials, n_samples)), (before, after))
+    windows = series.unfold(-1, BLOCK + n_lags - 1, BLOCK)  # (groups, ranks, trials, blocks, rows)
+    windows = windows.flatten(2, 3).transpose(1, 2).flatten(2)
     bands = _bands(responses).permute(0, 1, 4, 2, 3).flatten(3).flatten(1, 2)
     blocks = (windows @ bands).unflatten(-1, (-1, BLOCK))  # (groups, blocks, filters, BLOCK)
-    return blocks.transpose(1, 2).reshape(n_filters, -1)[:, :n_samples].movedim(0, 1)
+    output = blocks.transpose(1, 2).reshape(n_filters, n_trials, -1)[..., :n_samples]
+    return output.flatten(1).movedim(0, 1)
 
 
 def _bands(responses: torch.Tensor) -> torch.Tensor:
@@ -91,7 +105,20 @@ def _initial_coefficients(shape: tuple[int, ...], start: list[float]) -> Paramet
     return Parameter("coefficients", shape, prior=Normal(mean, 1 / shape[0]))
 
 
-class FiniteImpulseResponse(Layer):
+class _Filter(Layer):
+    """Base class of filters of one or several trials, with a stride."""
+
+    joins_trials = True
+    stride: int = 1
+
+    def _decimated(self, output: torch.Tensor) -> torch.Tensor:
+        """Every stride-th row of each trial, from its first on."""
+        if self.stride == 1:
+            return output
+        return output.unflatten(0, (self.n_trials, -1))[:, :: self.stride].flatten(0, 1)
+
+
+class FiniteImpulseResponse(_Filter):
     """Causal filters, each with an impulse response of some lags.
 
     The output is y[t, k] = sum_{l, r} x[t - l, r] h[l, r, k]; where x has an axis of filters,
@@ -139,6 +166,7 @@ class FiniteImpulseResponse(Layer):
     array([ 4.,  2.,  1.,  0., 40.])
     """
 
+    word = "fir"
     penalised = ("coefficients",)
 
     shape: tuple[int, ...]
@@ -154,6 +182,44 @@ class FiniteImpulseResponse(Layer):
         self.stride, self.include_anticausal = _check_stride(stride), include_anticausal
         expected = "(n_lags, n_ranks) or (n_lags, n_ranks, n_filters)"
         super().__init__(check_shape(shape, expected, (2, 3)), **layer_options)
+
+    @classmethod
+    def from_word(cls, word: Word) -> Layer:
+        """Make the layer from a keyword; see `skdyn.nems.from_keywords`."""
+        word.refuse(r"[pz]\d.*", "asks for a filter of poles and zeros, which is not available")
+        flags = word.flags("s#", "ac", PENALTY)
+        return cls(
+            word.shape(2, 3),
+            stride=word.number("s", 1),
+            include_anticausal="ac" in flags,
+            l2=word.penalty,
+        )
+
+    def word_options(self) -> list[str]:
+        """Write the options that `from_word` reads."""
+        return [*_stride_option(self.stride), *(["ac"] if self.include_anticausal else [])]
+
+    def filter_sizes(self) -> tuple[int, int, int] | None:
+        """Sizes, if each filter sees all channels of the past."""
+        n_lags, n_ranks, *n_filters = self.shape
+        n_outputs = n_filters[0] if n_filters else 1
+        # With one rank, each filter has a channel of its own, unless there is one channel.
+        own = n_ranks == 1 and n_outputs > 1
+        plain = self.stride == 1 and not self.include_anticausal
+        return (n_lags, n_ranks, n_outputs) if plain and not own else None
+
+    def take_outputs(self, demand: tuple[int | None, ...]) -> tuple[int | None, ...] | None:
+        """Take the number of filters; the layer before has ranks for each of them."""
+        n_lags, n_ranks, *n_filters = self.shape
+        n_outputs = demand[-1]
+        if not n_filters:
+            if n_outputs is not None and n_outputs > 1:
+                self.shape = (n_lags, n_ranks, n_outputs)
+                return n_ranks, n_outputs
+            return (n_ranks,)
+        if n_filters[0] is None:
+            self.shape = (n_lags, n_ranks, n_outputs)
+        return None if n_ranks is None else (n_outputs,)
 
     def initial_parameters(self) -> Phi:
         """Make the impulse responses.
@@ -207,7 +273,7 @@ class FiniteImpulseResponse(Layer):
             One row for each `stride` rows.
         """
         (coefficients,) = self.get_parameter_values("coefficients")
-        n_lags, n_ranks, *n_filters = self.shape
+        _, n_ranks, *n_filters = self.shape
         if not n_filters:
             coefficients = coefficients.unsqueeze(-1)
         given = tuple(input.shape[1:])
@@ -215,10 +281,11 @@ class FiniteImpulseResponse(Layer):
             input = input.unsqueeze(1)  # noqa: A001
         elif given != (n_ranks,) and given != (n_ranks, *n_filters):
             raise misfit(self, input.shape, *self._what_fits())
-        return filter_in_time(input, coefficients, n_lags - 1 - self.n_past)[:: self.stride]
+        output = filter_in_time(input, coefficients, self.n_future, self.n_trials)
+        return self._decimated(output)
 
     @property
-    def n_past(self) -> int:
+    def n_past(self) -> int:  # type: ignore[override]
         """How many rows before one count for its output.
 
         Returns
@@ -228,6 +295,17 @@ class FiniteImpulseResponse(Layer):
         """
         n_lags = self.shape[0]
         return max(n_lags // 2 - 1, 0) if self.include_anticausal else n_lags - 1
+
+    @property
+    def n_future(self) -> int:  # type: ignore[override]
+        """How many rows after one count for its output.
+
+        Returns
+        -------
+        int
+            0 for a causal filter.
+        """
+        return self.shape[0] - 1 - self.n_past
 
     def _what_fits(self) -> tuple[str, str]:
         _, n_ranks, *n_filters = self.shape
@@ -246,7 +324,7 @@ class FiniteImpulseResponse(Layer):
 FIR = FiniteImpulseResponse
 
 
-class STRF(Layer):
+class STRF(_Filter):
     """Spectro-temporal receptive fields: channels weighted, then filtered.
 
     The output is y[t, k] = f(sum_{l, r} z[t - l, r, k] h[l, r, k] + shift[k]), where
@@ -286,6 +364,7 @@ class STRF(Layer):
     array([6., 0., 4.])
     """
 
+    word = "strf"
     penalised = ("wcoefficients", "coefficients")
 
     shape: tuple[int, ...]
@@ -308,6 +387,34 @@ class STRF(Layer):
         self.stride = _check_stride(stride)
         expected = "(n_in, n_lags), (n_in, n_ranks, n_lags) or (n_in, n_ranks, n_lags, n_filters)"
         super().__init__(check_shape(shape, expected, (2, 3, 4)), **layer_options)
+
+    @classmethod
+    def from_word(cls, word: Word) -> Layer:
+        """Make the layer from a keyword; see `skdyn.nems.from_keywords`."""
+        flags = word.flags("relu", "sk", "sk#", "skl", "skl#", "s#", PENALTY)
+        word.exclude("sk", "sk#", "skl", "skl#")
+        after = 100 if "sk" in flags else word.number("sk", 0)
+        before = 100 if "skl" in flags else word.number("skl", 0)
+        return cls(
+            word.shape(2, 4),
+            skip_alpha=(after - before) / 100,
+            activation="relu" if "relu" in flags else None,
+            stride=word.number("s", 1),
+            l2=word.penalty,
+        )
+
+    def word_options(self) -> list[str]:
+        """Write the options that `from_word` reads."""
+        name = "sk" if self.skip_alpha > 0 else "skl"
+        skip = [f"{name}{abs(round(100 * self.skip_alpha))}"] if self.skip_alpha else []
+        activation = [self.activation] if self.activation else []
+        return [*activation, *skip, *_stride_option(self.stride)]
+
+    def filter_sizes(self) -> tuple[int, int, int] | None:
+        """Sizes, of one filter with a response of its own for each channel."""
+        if len(self.shape) > 2 or self.activation or self.skip_alpha or self.stride > 1:
+            return None
+        return self.shape[1], self.shape[0], 1
 
     def initial_parameters(self) -> Phi:
         """Make weights, impulse responses and shifts.
@@ -336,7 +443,7 @@ class STRF(Layer):
         )
 
     @property
-    def n_past(self) -> int:
+    def n_past(self) -> int:  # type: ignore[override]
         """How many rows before one count for its output.
 
         Returns
@@ -380,8 +487,8 @@ class STRF(Layer):
             One row for each `stride` rows.
         """
         check_width(self, input.shape)
-        output = self._filtered(input)[:: self.stride]
-        skipped = abs(self.skip_alpha) * input[:: self.stride, : self._n_filters]
+        output = self._decimated(self._filtered(input))
+        skipped = abs(self.skip_alpha) * self._decimated(input)[:, : self._n_filters]
         if self.skip_alpha < 0:
             output = output + skipped
         if self.activation == "relu":
@@ -393,16 +500,21 @@ class STRF(Layer):
     def _filtered(self, stimulus: torch.Tensor) -> torch.Tensor:
         if len(self.shape) == 2:
             (coefficients,) = self.get_parameter_values("coefficients")
-            return filter_in_time(stimulus, coefficients.unsqueeze(-1))
+            return filter_in_time(stimulus, coefficients.unsqueeze(-1), n_trials=self.n_trials)
         weights, coefficients, shift = self.get_parameter_values(
             "wcoefficients", "coefficients", "shift"
         )
         if len(self.shape) == 3:
             coefficients = coefficients.unsqueeze(-1)
-        return filter_in_time(weigh(stimulus, weights), coefficients) + shift
+        weighted = weigh(stimulus, weights)
+        return filter_in_time(weighted, coefficients, n_trials=self.n_trials) + shift
 
 
 def _check_stride(stride) -> int:
     if not is_count(stride):
         raise ValueError(f"Got stride={stride!r}, expected a whole number; do use 1 or more.")
     return int(stride)
+
+
+def _stride_option(stride: int) -> list[str]:
+    return [f"s{stride}"] if stride > 1 else []

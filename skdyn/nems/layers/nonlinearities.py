@@ -7,10 +7,14 @@ import torch
 from torch.nn.functional import softplus
 
 from skdyn.nems.distributions import Normal
-from skdyn.nems.layers.base import Layer
-from skdyn.nems.layers.shapes import check_shape, misfit
-from skdyn.nems.layers.tensors import on_tensors
+from skdyn.nems.layers.base import (
+    Layer,
+    check_shape,
+    misfit,
+    on_tensors,
+)
 from skdyn.nems.parameter import Parameter, Phi
+from skdyn.nems.words import Word
 
 # exp(-exp(u)) is zero in double precision long before u comes here, and exp(u) is not yet infinite;
 # exp(kappa) that is infinite would be multiplied with such zeros.
@@ -54,6 +58,8 @@ class StaticNonlinearity(Layer):
     """
 
     penalised: tuple[str, ...] = ()
+    keeps_channels = True
+    n_past = 0
 
     shape: tuple[int, ...]
 
@@ -61,6 +67,12 @@ class StaticNonlinearity(Layer):
         self.is_skipped = False
         self._frozen_before: list[str] = []
         super().__init__(check_shape(shape, "(n_channels,)", (1,)), **layer_options)
+
+    @classmethod
+    def from_word(cls, word: Word) -> Layer:
+        """Make the layer from a keyword; see `skdyn.nems.from_keywords`."""
+        word.flags()
+        return cls(word.shape(1))
 
     def nonlinearity(self, input):  # noqa: A002
         """Bend; each subclass has its own, and here y = x + shift.
@@ -147,6 +159,9 @@ class LevelShift(StaticNonlinearity):
     array([[ 1., -1.]])
     """
 
+    word = "lvl"
+    level = "shift"
+
     def initial_parameters(self) -> Phi:
         """Make the parameter.
 
@@ -186,6 +201,7 @@ class DoubleExponential(StaticNonlinearity):
     array([0.   , 0.368, 1.   ])
     """
 
+    word = "dexp"
     penalised = ("kappa",)
 
     def initial_parameters(self) -> Phi:
@@ -239,6 +255,19 @@ class _ScaledNonlinearity(StaticNonlinearity):
     ):
         self.no_shift, self.no_offset, self.no_gain = no_shift, no_offset, no_gain
         super().__init__(shape, **layer_options)
+
+    @classmethod
+    def from_word(cls, word: Word) -> Layer:
+        """Make the layer from a keyword; see `skdyn.nems.from_keywords`."""
+        word.refuse("n", "has no effect in NEMS and is not supported; remove it")
+        letters = set("".join(word.flags("s", "o", "os", "g")))
+        fixed = {"no_shift": "s", "no_offset": "o", "no_gain": "g"}
+        return cls(word.shape(1), **{name: one not in letters for name, one in fixed.items()})
+
+    def word_options(self) -> list[str]:
+        """Write the options that `from_word` reads."""
+        flags = {"s": self.no_shift, "o": self.no_offset, "g": self.no_gain}
+        return [name for name, is_fixed in flags.items() if not is_fixed]
 
     def initial_parameters(self) -> Phi:
         """Make the parameters.
@@ -303,6 +332,8 @@ class RectifiedLinear(_ScaledNonlinearity):
     array([0., 2.])
     """
 
+    word = "relu"
+
     def _curve(self, argument: torch.Tensor) -> torch.Tensor:
         return torch.relu(argument)
 
@@ -332,6 +363,8 @@ class SoftRelu(_ScaledNonlinearity):
     array([ 0.   ,  0.693, 30.   ])
     """
 
+    word = "srelu"
+
     def _curve(self, argument: torch.Tensor) -> torch.Tensor:
         return softplus(argument, threshold=LINEAR_FROM)
 
@@ -358,6 +391,8 @@ class Sigmoid(_ScaledNonlinearity):
     array([0. , 0.5, 1. ])
     """
 
+    word = "sig"
+
     def _curve(self, argument: torch.Tensor) -> torch.Tensor:
         return torch.sigmoid(argument)
 
@@ -383,6 +418,8 @@ class Tanh(_ScaledNonlinearity):
     >>> Tanh(shape=(1,)).evaluate(np.array([[-1000], [0], [1000]])).ravel()
     array([-1., 0., 1.])
     """
+
+    word = "tanh"
 
     def _curve(self, argument: torch.Tensor) -> torch.Tensor:
         return torch.tanh(argument)
@@ -412,6 +449,8 @@ class Hinge(StaticNonlinearity):
     >>> layer.evaluate(np.array([[-2], [2]])).ravel()
     array([-1., 2.])
     """
+
+    word = "prelu"
 
     def initial_parameters(self) -> Phi:
         """Make the parameters.
@@ -469,6 +508,8 @@ class LogCompress(StaticNonlinearity):
     >>> LogCompress(shape=(1,)).evaluate(np.array([[0], [np.e - 1]])).ravel()
     array([0., 1.])
     """
+
+    word = "dlog"
 
     def initial_parameters(self) -> Phi:
         """Make the parameter.

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from skdyn.nems.objective import Trial
-from skdyn.nems.wiring import INPUT
+from skdyn.nems.fitting.trials import Trial
+from skdyn.nems.model import INPUT
 
 # Numbers of a lagged stimulus that are held at a time, where it has to be written out.
 NUMBERS_AT_ONCE = 4_000_000

@@ -14,17 +14,14 @@ and a border for what outputs share. Only these are ever computed or factored.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from scipy.linalg import cholesky, solve_triangular
 from torch import Tensor
 
-from skdyn.nems.objective import Group, Objective, tensors_of
-
-if TYPE_CHECKING:
-    from skdyn.nems.model import Model
+from skdyn.nems.fitting.objective import Group, Objective, parameter_slices, tensors_of
+from skdyn.nems.model import Model
 
 # Rows from which the matrix is estimated, and pieces that these are in. Measured: fits take as
 # many iterations with 300 as with 1000.
@@ -37,6 +34,9 @@ DAMPING = 1e-2
 # Least curvature that a parameter is taken to have in units of its usual size, if it belongs to the
 # only output. Measured: at starts that are found from the data most have ten times as much or more.
 LEAST = 1e-2
+
+# Random signs from which sizes of parameters are estimated.
+N_PROBES = 8
 
 # How many derivatives are computed at a time.
 DIRECTIONS_AT_ONCE = 64
@@ -125,21 +125,24 @@ class Coordinates:
         return np.column_stack([(end - self.origin) * self.scale for end in (low, high)])
 
 
-def plain_coordinates(vector: np.ndarray) -> Coordinates:
-    """Coordinates that are the parameters.
+def scaled_coordinates(objective: Objective, vector: np.ndarray) -> Coordinates:
+    """Coordinates that are the parameters in units of their sizes.
 
     Parameters
     ----------
+    objective : Objective
+        The loss.
     vector : ndarray of shape (n_free,)
         Where they are zero.
 
     Returns
     -------
     Coordinates
-        Those.
+        A change of variables without rotation.
     """
     none = np.zeros(0, dtype=int)
-    return Coordinates(vector, np.ones(len(vector)), [], none, np.zeros((0, 0)))
+    sizes = step_sizes(objective, vector)
+    return Coordinates(vector, 1 / sizes, [], none, np.zeros((0, 0)))
 
 
 def round_coordinates(objective: Objective, vector: np.ndarray, boxed: np.ndarray) -> Coordinates:
@@ -163,13 +166,14 @@ def round_coordinates(objective: Objective, vector: np.ndarray, boxed: np.ndarra
         jacobian = _jacobian(objective, vector)
     except RuntimeError:
         # A layer of the user's whose operations torch can derive once only.
-        return plain_coordinates(vector)
+        return scaled_coordinates(objective, vector)
     if not all(np.isfinite(part).all() for part in (*jacobian.own, *jacobian.border)):
-        return plain_coordinates(vector)
-    penalty = objective.penalty / objective.scale
+        return scaled_coordinates(objective, vector)
+    penalty = objective.value_penalty
     known = jacobian.diagonal(len(vector)) + penalty
     # What hardly matters here, as where a curve is flat, is not to go far beyond its usual size.
-    least = LEAST / len(jacobian.places) / usual_sizes(objective.model, vector) ** 2
+    n_outputs = np.bincount(objective.component)[objective.component_of_value]
+    least = LEAST / n_outputs / usual_sizes(objective.model, vector) ** 2
     scale = np.sqrt(np.maximum(known, least))
     load = penalty / scale**2 + np.maximum(1 - known / scale**2, 0) + DAMPING
     keep = ~boxed[jacobian.shared]
@@ -254,8 +258,8 @@ def _jacobian(objective: Objective, vector: np.ndarray) -> _Jacobian:
         prediction = objective.predict(piece.data)
     root = objective.curvature(piece, prediction).sqrt().flatten(0, 1)
     prediction = prediction.flatten(0, 1)
-    owner = _owners(prediction, theta)
     n_outputs = prediction.shape[-1]
+    owner = _owners(objective.reach)
     places = [np.flatnonzero(owner == output) for output in range(n_outputs)]
     shared = np.flatnonzero(owner == n_outputs)
     # What goes backwards is linear in where it starts; its derivatives with respect to that are
@@ -289,41 +293,91 @@ def _jacobian(objective: Objective, vector: np.ndarray) -> _Jacobian:
     )
 
 
-def _owners(prediction: Tensor, theta: Tensor) -> np.ndarray:
-    """For each parameter the one output that depends on it; n_outputs if several do, -1 if none."""
-    n_outputs = prediction.shape[-1]
-    if n_outputs == 1:
-        return np.zeros(len(theta), dtype=int)
-    # Of any size, so that derivatives do not cancel; and always the same.
-    size = torch.linspace(1.0, 2.0, len(prediction)).to(prediction)
-    rows = size[:, None] * torch.eye(n_outputs).to(prediction)[:, None]
-    (gradients,) = torch.autograd.grad(
-        prediction, theta, rows, retain_graph=True, is_grads_batched=True
-    )
-    touched = gradients != 0
-    owner = torch.where(touched.sum(0) > 1, n_outputs, touched.int().argmax(0))
-    return torch.where(touched.any(0), owner, -1).cpu().numpy()
+def _owners(reach: np.ndarray) -> np.ndarray:
+    """For each value the one output that depends on it; n_outputs if several do, -1 if none."""
+    n_reached = reach.sum(axis=0)
+    owner = np.where(n_reached > 1, len(reach), reach.argmax(axis=0))
+    return np.where(n_reached > 0, owner, -1)
 
 
 def _pieces(objective: Objective, n_parameters: int) -> Group:
     """Pieces of the recording, evenly spaced, with no history before them."""
+    past, stride = objective.model.n_past or 0, objective.model.stride
     group = max(objective.groups, key=lambda one: one.target.shape[0] * one.target.shape[1])
     n_trials, n_samples, n_outputs = group.target.shape
     n_rows = max(N_ROWS, 2 * n_parameters // n_outputs)
     if n_trials * n_samples <= n_rows:
         return replace(group, share=1.0)
-    length = min(n_samples, max(n_rows // N_PIECES, 2 * objective.model.n_past))
+    length = min(n_samples, max(n_rows // N_PIECES, 2 * past // stride, 1))
     n_pieces = min(max(1, n_rows // length), max(1, n_trials * n_samples // length))
     places = (np.arange(n_pieces) + 0.5) / n_pieces * n_trials
     starts = [int(place % 1 * (n_samples - length + 1)) for place in places]
 
-    def cut(array: Tensor) -> Tensor:
+    def cut(array: Tensor, rate: int) -> Tensor:
+        pairs = zip(places, starts, strict=True)
         return torch.stack(
-            [
-                array[int(place), start : start + length]
-                for place, start in zip(places, starts, strict=True)
-            ]
+            [array[int(place), rate * start : rate * (start + length)] for place, start in pairs]
         )
 
-    data = {name: cut(array) for name, array in group.data.items()}
-    return Group(data, cut(group.target), cut(group.weight))
+    data = {name: cut(array, stride) for name, array in group.data.items()}
+    return Group(data, cut(group.target, 1), cut(group.weight, 1))
+
+
+def step_sizes(objective: Objective, vector: np.ndarray) -> np.ndarray:
+    """Sizes of the parameters that matter to the predictions, one for each parameter array.
+
+    If all entries of an array change at random by that size, the predictions of the outputs that it
+    reaches change by about as much as the responses vary. The sum of squares of the derivatives is
+    estimated from products of the Jacobian with random signs (Hutchinson 1990, Commun. Stat. Simul.
+    Comput. 19, 433-450).
+
+    Parameters
+    ----------
+    objective : Objective
+        The loss.
+    vector : ndarray of shape (n_free,)
+        Values.
+
+    Returns
+    -------
+    ndarray of shape (n_free,)
+        Positive. Where predictions do not depend on an array, its `usual_sizes`.
+    """
+    sizes = usual_sizes(objective.model, vector)
+    squares = _squared_derivatives(objective, vector) if objective.is_exact else None
+    if squares is None:
+        return sizes
+    # Entries that reach the same outputs have one size.
+    marks = np.random.RandomState(0).random_sample(objective.n_outputs) @ objective.reach
+    for place in parameter_slices(objective.model):
+        _, group = np.unique(marks[place], return_inverse=True)
+        total = np.bincount(group, squares[place])
+        n_each = np.bincount(group)
+        n_reached = np.bincount(group, objective.reach[:, place].sum(axis=0)) / n_each
+        with np.errstate(divide="ignore"):
+            found = np.sqrt(np.maximum(n_reached, 1) / total)
+        sizes[place] = np.where(total > 0, found, 0)[group] + (total <= 0)[group] * sizes[place]
+    return sizes
+
+
+def _squared_derivatives(objective: Objective, vector: np.ndarray) -> np.ndarray | None:
+    """Mean over rows of squared derivatives, relative to typical responses, summed over outputs."""
+    piece = _pieces(objective, 0)
+    theta = torch.tensor(vector, dtype=torch.float64, device=objective.device, requires_grad=True)
+    try:
+        with tensors_of(objective.model, theta):
+            prediction = objective.predict(piece.data)
+        rng = np.random.RandomState(0)
+        n_rows = prediction.shape[0] * prediction.shape[1]
+        typical = torch.as_tensor(objective.sizes.typical).to(prediction)
+        squares = torch.zeros_like(theta)
+        for probe in range(N_PROBES):
+            signs = torch.as_tensor(rng.choice([-1.0, 1.0], prediction.shape)).to(prediction)
+            (found,) = torch.autograd.grad(
+                prediction, theta, signs / typical, retain_graph=probe < N_PROBES - 1
+            )
+            squares += found**2 / (N_PROBES * n_rows)
+    except RuntimeError:
+        return None
+    squares = squares.detach().cpu().numpy()
+    return squares if np.isfinite(squares).all() else None

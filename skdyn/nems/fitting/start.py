@@ -14,21 +14,25 @@ whatever the length of the recording.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from dataclasses import replace
 
 import numpy as np
 
+from skdyn.nems.fitting.moments import LaggedMoments, lagged_moments
+from skdyn.nems.fitting.objective import Objective
+from skdyn.nems.fitting.results import Solver
+from skdyn.nems.fitting.settings import FitSettings
+from skdyn.nems.fitting.trials import Trial
 from skdyn.nems.layers.base import Layer
 from skdyn.nems.layers.channels import WeightChannels
 from skdyn.nems.layers.filters import FiniteImpulseResponse
 from skdyn.nems.layers.nonlinearities import DoubleExponential, StaticNonlinearity
-from skdyn.nems.moments import LaggedMoments, lagged_moments
-from skdyn.nems.objective import Trial
-from skdyn.nems.wiring import INPUT, OUTPUT
+from skdyn.nems.model import INPUT, OUTPUT, Model
 
-if TYPE_CHECKING:
-    from skdyn.nems.model import Model
+# What it takes to fit an output nonlinearity alone well enough for a start.
+START_ITERATIONS, START_TOL = 60, 1e-4
 
 # Ridge, relative to the mean of the diagonal.
 RIDGE = 1e-3
@@ -275,6 +279,52 @@ def _share_size(weigh, filter_, place, filters, channels, weights) -> None:
         all_values = np.array(layer["coefficients"].values)
         all_values[place] = values
         layer["coefficients"] = all_values
+
+
+def start_at_data(objective: Objective, settings: FitSettings, solver: Solver) -> None:
+    """Set the linear layers from the data, then fit what comes after them to their output.
+
+    Parameters
+    ----------
+    objective : Objective
+        The loss; the values of its model change if it begins with such layers, and what comes out
+        is finite.
+    settings : FitSettings
+        How the fit is made.
+    solver : Solver
+        What makes it.
+    """
+    model, trials = objective.model, objective.trials
+    before = model.get_parameter_vector()
+    n_linear = start_from_data(model, trials)
+    others = model.layers[n_linear:]
+    alone = all(layer.input is None and not hasattr(layer, "state_arg") for layer in others)
+    if n_linear and len(others) and alone:
+        outputs = adapt_others(model, trials, n_linear)
+        if not all(np.isfinite(model.output(dict(trial.data))).all() for trial in trials):
+            # Such as the logarithm of less than zero; the values of before may do better.
+            model.set_parameter_vector(before, ignore_bounds=True)
+            return
+        rest = Model([layer.copy() for layer in others])
+        with warnings.catch_warnings():
+            # The fit itself says which layer torch cannot follow.
+            warnings.simplefilter("ignore", UserWarning)
+            inner = Objective(rest, outputs, objective.loss, 0.0, objective.device)
+            results = solver.fit(
+                inner,
+                replace(
+                    settings,
+                    max_iter=START_ITERATIONS,
+                    tol=START_TOL,
+                    early_stopping=False,
+                    verbose=0,
+                ),
+                np.random.RandomState(0),
+            )
+        rest.set_parameter_vector(results.final_parameters, ignore_bounds=True)
+        for layer, fitted in zip(others, rest.layers, strict=True):
+            for name, parameter in fitted.parameters.items():
+                layer[name].values = parameter.values
 
 
 def adapt_others(model: Model, trials: Sequence[Trial], n_linear: int) -> list[Trial]:

@@ -1,0 +1,189 @@
+"""Models that are linear in their parameters, solved in closed form."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+from scipy.linalg import LinAlgError, cho_factor, cho_solve, eigh
+from scipy.linalg.lapack import dpocon
+
+from skdyn.nems.fitting.moments import (
+    LaggedMoments,
+    lagged_moments,
+    lagged_products,
+    lagged_sums,
+)
+from skdyn.nems.fitting.objective import Objective
+from skdyn.nems.fitting.results import FitResults
+from skdyn.nems.fitting.trials import Trial
+from skdyn.nems.model import INPUT, Model
+
+# Smallest share of the largest eigenvalue, per column, that is not taken for rounding.
+SINGULAR = 1e-15
+
+# Inverse of a condition that costs six digits of sixteen; and how often, and until when, a solution
+# is refined that has lost more.
+WELL_CONDITIONED, N_REFINEMENTS, SMALL_STEP = 1e-6, 3, 1e-9
+
+
+def solve_linear(objective: Objective) -> FitResults:
+    """Set a linear model, see `is_linear`, to the minimum of its squared error.
+
+    The minimum for an output of weight W solves (X' W X + tr(W) alpha / 2) h = X' W y, where X
+    holds the stimulus at all lags, less its mean if there is a level. Where X' W X is singular and
+    alpha is zero, h is the shortest of all solutions.
+
+    Parameters
+    ----------
+    objective : Objective
+        The loss; its model changes.
+
+    Returns
+    -------
+    FitResults
+        The result, of one iteration.
+    """
+    model = objective.model
+    start = model.get_parameter_vector()
+    filter_, *levels = model.layers
+    n_lags, n_channels, n_outputs = filter_.filter_sizes()
+    solution, level = np.zeros((n_lags * n_channels, n_outputs)), np.zeros(n_outputs)
+    alpha = objective.alpha if filter_.l2 is None else np.full(n_outputs, filter_.l2)
+    for outputs, part in _by_weight(objective.trials):
+        solution[:, outputs], level[outputs] = _solve(part, n_lags, alpha[outputs], bool(levels))
+    filter_["coefficients"] = solution.reshape(filter_["coefficients"].shape)
+    if levels:
+        levels[0][levels[0].level] = level
+    found = model.get_parameter_vector()
+    initial_error, final_error = objective.error(start), objective.error(found)
+    return FitResults(
+        initial_parameters=start,
+        final_parameters=found,
+        initial_error=initial_error,
+        final_error=final_error,
+        n_iter=1,
+        n_evaluations=objective.n_evaluations,
+        converged=True,
+        message="Solved in closed form.",
+        exact_gradients=True,
+        history=[objective.with_penalty(final_error, found)],
+    )
+
+
+def is_linear(model: Model, trials: Sequence[Trial]) -> bool:
+    """Return whether a model is a filter of the stimulus, free to take any values, and a level.
+
+    Parameters
+    ----------
+    model : Model
+        The model; its layers know their sizes.
+    trials : sequence of Trial
+        What it is to predict.
+
+    Returns
+    -------
+    bool
+        Whether its squared error has a minimum in closed form.
+    """
+    data = trials[0].data
+    if not model.layers or set(data) != {INPUT} or data[INPUT].ndim != 2:
+        return False
+    filter_, *levels = model.layers
+    n_outputs = trials[0].target.shape[1]
+    low, high = model.get_bounds_vector()
+    return (
+        filter_.filter_sizes() is not None
+        and filter_.filter_sizes()[1:] == (data[INPUT].shape[1], n_outputs)
+        and filter_.penalised == ("coefficients",)
+        and filter_.input in (None, INPUT)
+        and len(levels) < 2
+        and all(layer.level and layer.input is None for layer in levels)
+        and not any(layer.penalised for layer in levels)
+        and all(layer[layer.level].size == n_outputs for layer in levels)
+        and not any(p.is_frozen for layer in model.layers for p in layer.parameters.values())
+        and not (np.isfinite(low).any() or np.isfinite(high).any())
+    )
+
+
+def _by_weight(trials: Sequence[Trial]) -> Iterator[tuple[slice, Sequence[Trial]]]:
+    """Outputs with the same weights, and the trials of these alone."""
+    if all(trial.weight.shape[1] == 1 for trial in trials):
+        yield slice(None), trials
+        return
+    for output in range(trials[0].target.shape[1]):
+        one = slice(output, output + 1)
+        yield (
+            one,
+            [
+                replace(trial, target=trial.target[:, one], weight=trial.weight[:, one])
+                for trial in trials
+            ],
+        )
+
+
+def _solve(trials: Sequence[Trial], n_lags: int, alpha: np.ndarray, has_level: bool):
+    """Least squares of outputs with the same weights, and penalties of their own."""
+    if not any(trial.weight.any() for trial in trials):
+        return 0.0, 0.0
+    moments = lagged_moments(trials, n_lags, centred=has_level)
+    solution = np.zeros_like(moments.response)
+    for one in np.unique(alpha):
+        outputs = np.flatnonzero(alpha == one)
+        solution[:, outputs] = _solve_alike(trials, moments, outputs, one / 2)
+    return solution, moments.response_mean - moments.stimulus_mean @ solution
+
+
+def _solve_alike(
+    trials: Sequence[Trial], moments: LaggedMoments, outputs: np.ndarray, load: float
+) -> np.ndarray:
+    """Least squares of outputs with the same weights and the same penalty."""
+    total = sum(trial.weight.mean(axis=1).sum() for trial in trials)
+    matrix = moments.stimulus + load * np.eye(len(moments.stimulus))
+    solve, share = _solver(matrix)
+    # Digits that were lost when means were subtracted.
+    variance, square = np.diag(matrix), moments.stimulus_mean**2
+    share *= np.min(variance / np.where(variance + square > 0, variance + square, 1), initial=1)
+    solution = solve(moments.response[:, outputs])
+    for _ in range(N_REFINEMENTS if share < WELL_CONDITIONED else 0):
+        # Normal equations square the condition, so what a solution leaves is solved again.
+        left = _gradient(trials, moments, outputs, solution) / total
+        step = solve(left - load * solution)
+        solution = solution + step
+        if np.abs(step).max() <= SMALL_STEP * np.abs(solution).max():
+            break
+    return solution
+
+
+def _gradient(
+    trials: Sequence[Trial], moments: LaggedMoments, outputs: np.ndarray, solution: np.ndarray
+) -> np.ndarray:
+    """Products of what is left of the response with the stimulus at all lags, less its mean."""
+    level = moments.response_mean[outputs] - moments.stimulus_mean @ solution
+    total = np.zeros_like(solution)
+    for trial in trials:
+        stimulus = np.asarray(trial.data[INPUT], dtype=float)
+        left = trial.target[:, outputs] - lagged_sums(stimulus, solution, moments.n_lags) - level
+        left = left * trial.weight.mean(axis=1, keepdims=True)
+        total += lagged_products(stimulus, left, moments.n_lags)
+        total -= np.outer(moments.stimulus_mean, left.sum(axis=0))
+    return total
+
+
+def _solver(matrix: np.ndarray) -> tuple[Callable[[np.ndarray], np.ndarray], float]:
+    """Solve with a positive matrix, or for the shortest solution where it is singular.
+
+    Also gives about the inverse of the condition, 0 for a singular one.
+    """
+    try:
+        factor = cho_factor(matrix)
+        share, _ = dpocon(factor[0], np.abs(matrix).sum(axis=0).max())
+        if share > SINGULAR * len(matrix):
+            return lambda right: cho_solve(factor, right), share
+    except LinAlgError:
+        pass
+    values, vectors = eigh(matrix)
+    keep = values > SINGULAR * len(matrix) * values.max(initial=0)
+    values, vectors = values[keep], vectors[:, keep]
+    return lambda right: vectors @ ((vectors.T @ right) / values[:, np.newaxis]), 0.0

@@ -1,0 +1,121 @@
+"""Whether torch finds the gradient of a model, and which layer is to blame if not."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import torch
+
+from skdyn.nems.fitting.objective import Objective, layer_of, parameter_slices, tensors_of
+from skdyn.nems.layers.base import Layer
+from skdyn.nems.model import Model
+
+# Largest relative error of a derivative that counts as rounding, and steps that are tried, relative
+# to the size of the values.
+TOLERANCE, STEPS = 1e-4, (1e-5, 1e-4, 1e-6)
+
+
+def layer_not_followed(objective: Objective, vector: np.ndarray) -> str | None:
+    """Name of a layer through which torch finds no gradient, or a wrong one.
+
+    A layer that cannot be vectorised over trials is followed trial by trial. Layers that are not
+    the package's own are compared with finite differences, since what they compute may leave torch
+    without an error.
+
+    Parameters
+    ----------
+    objective : Objective
+        The loss; trials are computed one after the other from now on if they have to be.
+    vector : ndarray of shape (n_free,)
+        Where to look.
+
+    Returns
+    -------
+    str or None
+        None if gradients are exact.
+    """
+    model = objective.model
+    name = _layer_that_fails(model, objective, vector)
+    if name is not None:
+        return name
+    try:
+        _, gradient = objective.values_and_gradient(vector)
+    except Exception:
+        # One trial at a time every layer can be followed, so that vectorising them is what fails.
+        objective.is_looped = True
+        try:
+            _, gradient = objective.values_and_gradient(vector)
+        except Exception:
+            return _first_foreign(model)
+    if all(map(_is_own, model.layers)):
+        return None
+    return _layer_with_wrong_gradient(objective, vector, gradient)
+
+
+def _is_own(layer: Layer) -> bool:
+    """Whether a layer computes what the package's own classes do."""
+    return type(layer).evaluate.__module__ == "skdyn.nems.layers" or (
+        type(layer).__module__.startswith("skdyn.nems.layers.")
+    )
+
+
+def _first_foreign(model: Model) -> str:
+    foreign = [layer for layer in model.layers if not _is_own(layer)]
+    return str((foreign or list(model.layers))[0].name)
+
+
+def _layer_that_fails(model: Model, objective: Objective, vector: np.ndarray) -> str | None:
+    """Name of the first layer that raises an error for tensors, or returns something else."""
+    theta = torch.tensor(vector, dtype=torch.float64, device=objective.device, requires_grad=True)
+    data = {name: values[0] for name, values in objective.groups[0].data.items()}
+    reached: list[Layer] = []
+    with tensors_of(model, theta), warnings.catch_warnings():
+        # torch warns of what is about to be found out.
+        warnings.simplefilter("ignore")
+        try:
+            for layer in model.steps(data):
+                outputs = data["output"]
+                parts = outputs if isinstance(outputs, list) else [outputs]
+                if not all(map(torch.is_tensor, parts)):
+                    return str(layer.name)
+                reached.append(layer)
+        except Exception:
+            # Whatever it is that tensors cannot do; arrays have been through all layers already.
+            return str(model.layers[min(len(reached), len(model.layers) - 1)].name)
+    return None
+
+
+def _layer_with_wrong_gradient(
+    objective: Objective, vector: np.ndarray, gradient: np.ndarray
+) -> str | None:
+    """Compare with finite differences, one parameter array at a time along a random direction."""
+    rng = np.random.RandomState(0)
+    for place in parameter_slices(objective.model):
+        direction = np.zeros(len(vector))
+        direction[place] = rng.standard_normal(place.stop - place.start)
+        size = float(np.sqrt(np.mean(vector[place] ** 2))) or 1.0
+        if not _agrees(objective, vector, gradient, direction, size):
+            return _to_blame(objective.model, layer_of(objective.model, place.start))
+    return None
+
+
+def _agrees(objective, vector, gradient, direction, size) -> bool:
+    exact = float(gradient @ direction)
+    scale = np.abs(gradient) @ np.abs(direction)
+    for step in STEPS:
+        ends = [objective.value(vector + sign * step * size * direction) for sign in (1, -1)]
+        numeric = (ends[0] - ends[1]) / (2 * step * size)
+        rounding = 1e-10 * max(map(abs, ends)) / (step * size)
+        if abs(numeric - exact) <= TOLERANCE * (scale + abs(numeric)) + rounding:
+            objective.model.set_parameter_vector(vector, ignore_bounds=True)
+            return True
+    objective.model.set_parameter_vector(vector, ignore_bounds=True)
+    return False
+
+
+def _to_blame(model: Model, layer: Layer) -> str:
+    """The layer of a wrong derivative or, if it is the package's own, the next foreign one."""
+    layers = list(model.layers)
+    behind = layers[next(i for i, one in enumerate(layers) if one is layer) :]
+    return str(next((one for one in behind if not _is_own(one)), layer).name)

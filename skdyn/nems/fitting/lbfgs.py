@@ -1,0 +1,399 @@
+"""L-BFGS in coordinates that fit the loss, each component of a model by itself.
+
+The outputs of a population often share nothing: the loss is a sum of functions of different
+parameters. All are computed together, but each has curvature pairs, steps and an end of its own
+(Nocedal & Wright 2006, Numerical Optimization, algorithms 3.1, 7.4 and 7.5), so that none takes a
+step that is bad for it because that step is good for its neighbours. Bounds hold by projection
+(Bertsekas 1982, SIAM J. Control Optim. 20, 221-246).
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from skdyn.core.training import NOBODY, FitDivergedError, Watcher
+from skdyn.nems.fitting.gradients import layer_not_followed
+from skdyn.nems.fitting.objective import Objective
+from skdyn.nems.fitting.preconditioning import round_coordinates, scaled_coordinates
+from skdyn.nems.fitting.results import NO_PROGRESS, STOPPED, FitResults, Solver
+from skdyn.nems.fitting.settings import FitSettings
+
+# Curvature pairs that are kept.
+N_PAIRS = 20
+
+# Share of the decrease that a slope promises that a step has to bring (Armijo).
+SUFFICIENT = 1e-4
+
+# Steps that may be shortened in a row before a component starts again from its gradient.
+MAX_SHORTENED = 20
+
+# Iterations over which progress is judged.
+N_JUDGED = 5
+
+# Evaluations after which coordinates are found anew.
+EVALUATIONS_PER_ROUND = 50
+
+# Largest decrease, relative to the size of the loss, that a gradient may promise at a minimum: half
+# its square in coordinates in which the loss has a curvature of about one.
+SMALL_DECREASE = 1e-3
+
+# Rounds that a component may end without progress while its gradient still promises some.
+N_FRUITLESS = 2
+
+# How often progress is printed.
+ITERATIONS_PER_LINE = 25
+
+# Evaluations per iteration that a fit with numeric gradients may take.
+MANY = 20
+
+# Rounding of a loss, relative to its size.
+ROUNDING = 1e-14
+
+
+class LBFGS(Solver):
+    """L-BFGS on all data, in double precision, within the bounds of the parameters."""
+
+    name = "lbfgs"
+    finds_minimum = True
+
+    def fit(
+        self,
+        objective: Objective,
+        settings: FitSettings,
+        random_state: np.random.RandomState,
+        watcher: Watcher = NOBODY,
+    ) -> FitResults:
+        """Fit the model of an objective in place; see `Solver`."""
+        return _Fit(objective, settings, watcher).run()
+
+
+class _Search:
+    """Points, steps and curvature pairs of all components in one system of coordinates."""
+
+    def __init__(self, bounds: np.ndarray, component: np.ndarray, active: np.ndarray):
+        self.bounds, self.component = bounds, component
+        self.n_components = len(active)
+        self.point = np.zeros(len(component))
+        self.active = active.copy()
+        self.steps = np.zeros((N_PAIRS, len(component)))
+        self.changes = np.zeros((N_PAIRS, len(component)))
+        self.inverse = np.zeros((N_PAIRS, self.n_components))  # 1 / (s' y), 0 where there is none
+        self.size = np.ones(self.n_components)
+        self.n_shortened = np.zeros(self.n_components, dtype=int)
+
+    def dot(self, left: np.ndarray, right: np.ndarray) -> np.ndarray:
+        """Inner products, one per component."""
+        return np.bincount(self.component, left * right, self.n_components)
+
+    def begin(self, values: np.ndarray, gradient: np.ndarray) -> None:
+        """Set losses and gradient at the origin, and the first steps."""
+        self.values, self.gradient = values.copy(), gradient.copy()
+        self.direction = np.zeros_like(gradient)
+        self._direct(self.active)
+        # Where the curvature is not known at all, the first step is a short one.
+        self.size = 1 / np.maximum(1, np.sqrt(self.dot(self.direction, self.direction)))
+
+    def trial(self) -> np.ndarray:
+        """The point to be tried: each active component takes its step."""
+        moved = self.point + self.size[self.component] * self.direction
+        moved = np.clip(moved, self.bounds[:, 0], self.bounds[:, 1])
+        return np.where(self.active[self.component], moved, self.point)
+
+    def receive(self, trial: np.ndarray, values: np.ndarray, gradient: np.ndarray) -> np.ndarray:
+        """Accept the steps that are good, and shorten the others; return which are accepted."""
+        finite = np.isfinite(values)
+        step = trial - self.point
+        slope = self.dot(self.gradient, step)
+        noise = ROUNDING * (1 + np.abs(self.values))
+        enough = values <= self.values + SUFFICIENT * slope + noise
+        accepted = self.active & enough
+        self._accept(accepted, trial, step, values, gradient)
+        self._shorten(self.active & ~accepted, values, slope, finite)
+        return accepted
+
+    def _accept(self, accepted, trial, step, values, gradient) -> None:
+        if not accepted.any():
+            return
+        here = accepted[self.component]
+        change = np.where(here, gradient - self.gradient, 0.0)
+        step = np.where(here, step, 0.0)
+        curvature = self.dot(step, change)
+        usable = accepted & (curvature > 1e-10 * self.dot(change, change))
+        place = usable[self.component]
+        for pairs, new in ((self.steps, step), (self.changes, change)):
+            pairs[:-1, place] = pairs[1:, place]
+            pairs[-1, place] = new[place]
+        self.inverse[:-1, usable] = self.inverse[1:, usable]
+        self.inverse[-1, usable] = 1 / curvature[usable]
+        self.point = np.where(here, trial, self.point)
+        self.values = np.where(accepted, values, self.values)
+        self.gradient = np.where(here, gradient, self.gradient)
+        self._direct(accepted)
+        self.size = np.where(accepted, 1.0, self.size)
+        self.n_shortened = np.where(accepted, 0, self.n_shortened)
+
+    def _shorten(self, failed, values, slope, finite) -> None:
+        if not failed.any():
+            return
+        # The minimum of the parabola through both losses with the slope at the first.
+        rise = values - self.values - slope
+        with np.errstate(divide="ignore", invalid="ignore"):
+            factor = np.where(rise > 0, -slope / (2 * rise), 0.5)
+        factor = np.where(finite, np.clip(factor, 0.1, 0.5), 0.1)
+        self.size = np.where(failed, factor * self.size, self.size)
+        self.n_shortened = self.n_shortened + failed
+        lost = failed & (self.n_shortened == MAX_SHORTENED)
+        if lost.any():  # the pairs lead nowhere
+            self.inverse[:, lost] = 0
+            self._direct(lost)
+            norm = np.sqrt(self.dot(self.direction, self.direction))
+            self.size = np.where(lost, 1 / np.maximum(1, norm), self.size)
+        self.active &= self.n_shortened < 2 * MAX_SHORTENED
+
+    def free(self) -> np.ndarray:
+        """Whether each coordinate can move against the gradient."""
+        low, high = self.bounds.T
+        at_low = (self.point <= low) & (self.gradient > 0)
+        return ~(at_low | ((self.point >= high) & (self.gradient < 0)))
+
+    def _direct(self, chosen: np.ndarray) -> None:
+        """Set the directions of some components, by the two loops over their pairs."""
+        free = self.free()
+        rest = np.where(free, self.gradient, 0.0)
+        weights = np.zeros((N_PAIRS, self.n_components))
+        for pair in range(N_PAIRS - 1, -1, -1):
+            if self.inverse[pair].any():
+                weights[pair] = self.inverse[pair] * self.dot(self.steps[pair], rest)
+                rest = rest - weights[pair][self.component] * self.changes[pair]
+        length = self.dot(self.changes[-1], self.changes[-1]) * self.inverse[-1]
+        rest = rest / np.where(length > 0, length, 1.0)[self.component]
+        for pair in range(N_PAIRS):
+            if self.inverse[pair].any():
+                back = self.inverse[pair] * self.dot(self.changes[pair], rest)
+                rest = rest + (weights[pair] - back)[self.component] * self.steps[pair]
+        new = -np.where(free, rest, 0.0)
+        uphill = self.dot(new, self.gradient) >= 0
+        self.inverse[:, uphill & chosen] = 0
+        new = np.where(uphill[self.component], -np.where(free, self.gradient, 0.0), new)
+        self.direction = np.where(chosen[self.component], new, self.direction)
+
+    def promise(self) -> np.ndarray:
+        """Decrease that the gradient of each component promises."""
+        moved = np.clip(self.point - self.gradient, self.bounds[:, 0], self.bounds[:, 1])
+        step = moved - self.point
+        return 0.5 * self.dot(step, step)
+
+
+@dataclass
+class _Fit:
+    """A fit under way."""
+
+    objective: Objective
+    settings: FitSettings
+    watcher: Watcher
+
+    history: list[float] = field(default_factory=list)
+    held_out: list[float] = field(default_factory=list)
+    best: np.ndarray | None = None
+    reason: str = ""
+    is_open: bool = False  # whether an iteration is under way
+
+    def run(self) -> FitResults:
+        """Iterate until no component gets better any more."""
+        objective, settings = self.objective, self.settings
+        low, high = objective.model.get_bounds_vector()
+        start = found = np.clip(objective.model.get_parameter_vector(), low, high)
+        initial_error = objective.error(start)
+        self.exact = objective.is_exact = has_exact_gradients(objective, start)
+        self._require_finite(start)
+        n_components = len(objective.component_share)
+        self.promise = np.zeros(n_components)
+        # Losses of each component after its last iterations, the last one last.
+        self.recent = np.full((N_JUDGED + 1, n_components), np.inf)
+        active = np.ones(n_components, dtype=bool) & bool(len(start))
+        n_fruitless = np.zeros(n_components, dtype=int)
+        while active.any() and not self.reason and len(self.history) < settings.max_iter:
+            found, stalled = self._round(found, active)
+            promises = self.promise > SMALL_DECREASE
+            n_fruitless += stalled & promises
+            active &= ~stalled | (promises & (n_fruitless <= N_FRUITLESS))
+        return self._results(start, found, initial_error, not active.any())
+
+    def _require_finite(self, start: np.ndarray) -> None:
+        if not len(start):
+            return
+        values, gradient = self._evaluate(start)
+        if not (np.isfinite(values).all() and np.isfinite(gradient).all()):
+            what = "gradient of the loss" if np.isfinite(values).all() else "loss"
+            raise FitDivergedError(
+                f"The {what} is not finite where the fit starts. Look for logarithms or powers of "
+                "negative numbers in the layers, or for very large values of X and y."
+            )
+
+    def _evaluate(self, vector: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Losses of the components, and the gradient of each with respect to its values."""
+        if self.exact:
+            return self.objective.values_and_gradient(vector)
+        return self._numeric_gradient(vector)
+
+    def _evaluate_finite(self, vector: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The same; a component whose loss or gradient is not finite has an infinite loss."""
+        values, gradient = self._evaluate(vector)
+        component = self.objective.component_of_value
+        wrong = ~np.isfinite(values)
+        wrong |= np.bincount(component, ~np.isfinite(gradient), len(values)) > 0
+        return np.where(wrong, np.inf, values), np.where(wrong[component], 0.0, gradient)
+
+    def _numeric_gradient(self, vector: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        objective = self.objective
+        values, component = objective.values(vector), objective.component_of_value
+        errors = objective.last_errors
+        low, high = objective.model.get_bounds_vector()
+        gradient = np.zeros(len(vector))
+        for place, value in enumerate(vector):
+            step = np.cbrt(np.finfo(float).eps) * max(abs(value), 1e-3)
+            ends = [min(value + step, high[place]), max(value - step, low[place])]
+            losses = []
+            for end in ends:
+                vector[place] = end
+                losses.append(objective.values(vector)[component[place]])
+            vector[place] = value
+            if ends[0] > ends[1]:
+                gradient[place] = (losses[0] - losses[1]) / (ends[0] - ends[1])
+        objective.last_errors = errors
+        return values, gradient
+
+    def _round(self, start: np.ndarray, active: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Iterate in coordinates that suit the start; return where it ends, and who has stalled."""
+        objective, settings = self.objective, self.settings
+        low, high = objective.model.get_bounds_vector()
+        boxed = np.isfinite(low) | np.isfinite(high)
+        # Where a fit is stopped early, its path counts: that of the parameters themselves goes
+        # first where the response is largest, as a ridge penalty does.
+        if self.exact and not settings.early_stopping:
+            to = round_coordinates(objective, start, boxed)
+        else:
+            to = scaled_coordinates(objective, start)
+        bounds = np.where(boxed[:, np.newaxis], to.bounds(low, high), [-np.inf, np.inf])
+
+        def inside(point: np.ndarray) -> np.ndarray:
+            # Rounding in the coordinates must not carry values over their bounds, or off them.
+            vector = np.clip(to.parameters(point), low, high)
+            vector = np.where(point <= bounds[:, 0], low, vector)
+            return np.where(point >= bounds[:, 1], high, vector)
+
+        search = _Search(bounds, objective.component_of_value, active)
+        values, gradient = self._evaluate(inside(search.point))
+        errors = objective.last_errors
+        search.begin(values, to.gradient(gradient))
+        self.promise = np.where(active, search.promise(), self.promise)
+        stalled = np.zeros_like(active)
+        for _ in range(EVALUATIONS_PER_ROUND if self.exact else MANY * settings.max_iter):
+            self._begin()
+            trial = search.trial()
+            values, gradient = self._evaluate_finite(inside(trial))
+            accepted = search.receive(trial, values, to.gradient(gradient))
+            if accepted.any():
+                errors = np.where(accepted[objective.component], objective.last_errors, errors)
+                self.recent[:-1, accepted] = self.recent[1:, accepted]
+                self.recent[-1, accepted] = search.values[accepted]
+                self.promise = np.where(active, search.promise(), self.promise)
+                stalled |= accepted & self._has_stalled()
+                self._note(inside(search.point), errors)
+            stalled |= active & ~search.active
+            search.active &= ~stalled
+            if self.reason or not search.active.any() or len(self.history) >= settings.max_iter:
+                break
+        return inside(search.point), stalled
+
+    def _has_stalled(self) -> np.ndarray:
+        with np.errstate(invalid="ignore"):
+            decrease = (self.recent[0] - self.recent[-1]) / N_JUDGED
+        return decrease <= self.settings.tol
+
+    def _begin(self) -> None:
+        if not self.is_open:
+            self.is_open = True
+            self.watcher.begin()
+
+    def _note(self, vector: np.ndarray, errors: np.ndarray) -> None:
+        """Note one iteration, and whether it is the last."""
+        objective = self.objective
+        error = float(objective.sizes.share @ errors)
+        self.history.append(objective.with_penalty(error, vector))
+        if self.settings.early_stopping:
+            self._look_at_held_out(vector)
+        if self.settings.verbose and len(self.history) % ITERATIONS_PER_LINE == 1:
+            held_out = f", held out {self.held_out[-1]:.6g}" if self.held_out else ""
+            print(f"Iteration {len(self.history)}, error {self.history[-1]:.6g}{held_out}")
+        numbers = {"loss": self.history[-1]}
+        if self.held_out:
+            numbers["validation_loss"] = self.held_out[-1]
+        self.is_open = False
+        if self.watcher.end(numbers, vector if self.best is None else self.best):
+            self.reason = self.reason or STOPPED
+
+    def _look_at_held_out(self, vector: np.ndarray) -> None:
+        self.held_out.append(self.objective.held_out_error(vector))
+        best = int(np.argmin(np.nan_to_num(self.held_out, nan=np.inf)))
+        if best == len(self.held_out) - 1:
+            self.best = vector.copy()
+        if len(self.held_out) - 1 - best >= self.settings.n_iter_no_change:
+            self.reason = "The held-out loss does not fall any more."
+
+    def _results(
+        self, start: np.ndarray, found: np.ndarray, initial_error: float, is_done: bool
+    ) -> FitResults:
+        objective = self.objective
+        final = found if self.best is None else self.best
+        converged, message = self._verdict(len(start), is_done)
+        results = FitResults(
+            initial_parameters=start,
+            final_parameters=final,
+            initial_error=initial_error,
+            final_error=objective.error(final),
+            n_iter=len(self.history),
+            n_evaluations=objective.n_evaluations,
+            converged=converged,
+            stopped=self.reason == STOPPED,
+            message=message,
+            exact_gradients=self.exact,
+            history=self.history,
+            held_out_history=self.held_out,
+        )
+        # Nothing is left to improve.
+        perfect = results.final_error <= np.finfo(float).eps * objective.scale
+        results.converged = bool(results.converged or perfect)
+        return results
+
+    def _verdict(self, n_free: int, is_done: bool) -> tuple[bool, str]:
+        """Whether the fit has converged, and why it ended."""
+        if not n_free:
+            return True, "There is nothing to fit."
+        if self.reason:
+            return self.reason != STOPPED, self.reason
+        if not is_done:
+            return False, f"The loss still fell after max_iter={self.settings.max_iter} iterations"
+        worst = float(self.promise.max())
+        if worst <= SMALL_DECREASE or self.settings.early_stopping:
+            return True, NO_PROGRESS
+        return False, (
+            f"No step makes the loss smaller, but its gradient promises a decrease of {worst:.2g} "
+            "times the loss of a constant prediction"
+        )
+
+
+def has_exact_gradients(objective: Objective, start: np.ndarray) -> bool:
+    """Return whether torch can follow all layers, and warn if it cannot."""
+    name = layer_not_followed(objective, start) if len(start) else None
+    if name is not None:
+        warnings.warn(
+            f"torch cannot follow the layer {name!r}, so gradients are numeric, which takes many "
+            "times as long; write its evaluate in plain arithmetic or with torch.",
+            UserWarning,
+            stacklevel=4,
+        )
+    return name is None

@@ -1,0 +1,567 @@
+"""The loss of a model as a function of the vector of its parameters."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from scipy.sparse.csgraph import connected_components
+from torch import Tensor
+
+from skdyn.nems.fitting.trials import Trial
+from skdyn.nems.layers.base import Layer
+from skdyn.nems.losses import Loss
+from skdyn.nems.model import Model
+
+CPU = torch.device("cpu")
+
+# Draws of values, and rows of noise, from which the parameters that an output depends on are found.
+N_PROBES, N_PROBE_ROWS = 2, 64
+
+
+@dataclass(frozen=True)
+class Group:
+    """Trials of one length, which are computed together.
+
+    Attributes
+    ----------
+    data : dict of Tensor of shape (n_trials, n_samples, ...)
+        What goes into the model, by name.
+    target : Tensor of shape (n_trials, n_rows, n_outputs)
+        The response.
+    weight : Tensor of shape (n_trials, n_rows, 1) or (n_trials, n_rows, n_outputs)
+        Weights.
+    share : float, default=1.0
+        Factor of the loss of the group.
+    """
+
+    data: dict[str, Tensor]
+    target: Tensor
+    weight: Tensor
+    share: float = 1.0
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What losses are relative to, from all data.
+
+    Attributes
+    ----------
+    typical : ndarray of shape (n_outputs,)
+        A typical size of each output, see `Loss.typical`.
+    scale : ndarray of shape (n_outputs,) or (1,)
+        Size of the loss of each output.
+    share : ndarray like scale
+        Share of each output in the loss; their sum is 1.
+    """
+
+    typical: np.ndarray
+    scale: np.ndarray
+    share: np.ndarray
+
+    @classmethod
+    def of(cls, loss: Loss, trials: Sequence[Trial]) -> Sizes:
+        """Compute the sizes from all trials."""
+        target = np.concatenate([trial.target for trial in trials])
+        weight = np.concatenate(
+            [np.broadcast_to(trial.weight, trial.target.shape) for trial in trials]
+        )
+        typical = loss.typical(target, weight)
+        scale = loss.scale(target, weight, typical)
+        total = weight.sum(axis=0) if loss.is_per_output else np.ones(1)
+        return cls(typical, scale, total / total.sum())
+
+
+class Objective:
+    """The loss of a model as a function of the vector of its values that are not frozen.
+
+    The loss of output n is L_n + alpha_n / 2 times the sum of squares of the penalised values that
+    it depends on, and the loss of the model is the mean over outputs, weighted by their weights.
+    Outputs that share parameters, directly or through others, form a component. Solvers minimise
+    `values`, the loss of each component relative to its size. They have the same minimum, and
+    neither units nor neighbours matter in them.
+
+    Parameters
+    ----------
+    model : Model
+        The model; its layers know their sizes.
+    trials : sequence of Trial
+        What it is to predict.
+    loss : Loss
+        What is minimised.
+    alpha : float or ndarray of shape (n_outputs,)
+        Weight of the penalty of layers that have no `l2` of their own.
+    device : torch.device, default=torch.device("cpu")
+        Where gradients are computed.
+    sizes : Sizes, default=None
+        What losses are relative to; None takes it from the trials.
+    reach : ndarray of bool of shape (n_outputs, n_free), default=None
+        Which values each output depends on; None finds it.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        trials: Sequence[Trial],
+        loss: Loss,
+        alpha=0.0,
+        device: torch.device = CPU,
+        *,
+        sizes: Sizes | None = None,
+        reach: np.ndarray | None = None,
+    ):
+        self.model, self.loss, self.device = model, loss, device
+        self.trials = trials
+        self.sizes = Sizes.of(loss, trials) if sizes is None else sizes
+        self.alpha = np.broadcast_to(np.asarray(alpha, float), (self.n_outputs,))
+        self.n_evaluations = 0
+        if reach is not None:
+            self.reach = reach
+
+    @property
+    def n_outputs(self) -> int:
+        """Number of outputs."""
+        return self.trials[0].target.shape[1]
+
+    @cached_property
+    def groups(self) -> list[Group]:
+        """The trials, as tensors."""
+        return self._group([trial.weight for trial in self.trials])
+
+    @cached_property
+    def held_out(self) -> list[Group]:
+        """The same with the weights of what is held out; empty if nothing is."""
+        weights = [trial.held_out for trial in self.trials if trial.held_out is not None]
+        return self._group(weights) if weights else []
+
+    # ---------------------------------------------------------------------------- structure
+
+    @cached_property
+    def reach(self) -> np.ndarray:
+        """Which values each output depends on, of shape (n_outputs, n_free)."""
+        n_free = len(self.model.get_parameter_vector())
+        if self.n_outputs == 1 or not self.loss.is_per_output or not self.is_exact:
+            return np.ones((self.n_outputs, n_free), dtype=bool)
+        return find_reach(self.model, self.trials[0], self.n_outputs)
+
+    @cached_property
+    def component(self) -> np.ndarray:
+        """Number of the component of each output; outputs that share parameters are in one."""
+        if not self.loss.is_per_output:
+            return np.zeros(1, dtype=int)
+        reach = self.reach.astype(np.float32)
+        return connected_components(reach @ reach.T > 0, directed=False)[1]
+
+    @cached_property
+    def penalty(self) -> np.ndarray:
+        """Weight of half the square of each value in the loss, of shape (n_free,)."""
+        per_output = self.loss.is_per_output
+        share = self.sizes.share if per_output else np.full(self.n_outputs, 1 / self.n_outputs)
+        # A value that no output was seen to depend on counts in the loss of all.
+        reach = self.reach | ~self.reach.any(axis=0)
+        counts, own = _penalties(self.model)
+        return counts * np.where(np.isnan(own), share * self.alpha @ reach, own * (share @ reach))
+
+    @cached_property
+    def factors(self) -> np.ndarray:
+        """What makes the loss of each output relative to its component, like `Sizes.scale`."""
+        share, component = self.sizes.share, self.component
+        sizes = np.bincount(component, share * self.sizes.scale)
+        sizes = np.where(sizes > 0, sizes, 1.0)  # components without any weight
+        return share / sizes[component]
+
+    @cached_property
+    def component_of_value(self) -> np.ndarray:
+        """The component of each value, of shape (n_free,); that of the first output if none."""
+        if not self.loss.is_per_output:
+            return np.zeros(self.reach.shape[1], dtype=int)
+        return self.component[self.reach.argmax(axis=0)]
+
+    @cached_property
+    def value_penalty(self) -> np.ndarray:
+        """Weight of half the square of each value in `values`, of shape (n_free,)."""
+        if not self.loss.is_per_output:
+            return self.penalty * self.factors[0]
+        ratio = np.zeros(self.component.max(initial=0) + 1)
+        share = self.sizes.share
+        ratio[self.component] = self.factors / np.where(share > 0, share, 1.0)
+        return self.penalty * ratio[self.component_of_value]
+
+    @cached_property
+    def component_share(self) -> np.ndarray:
+        """Share of each component in `value`: that of its outputs, of shape (n_components,)."""
+        counts = np.bincount(self.component)
+        return counts / counts.sum()
+
+    @property
+    def scale(self) -> float:
+        """Size of the loss of all outputs together."""
+        return float(self.sizes.share @ self.sizes.scale)
+
+    # ------------------------------------------------------------------------------- values
+
+    def error(self, vector: np.ndarray) -> float:
+        """Loss without the penalty, computed by the layers' own arithmetic on arrays.
+
+        Parameters
+        ----------
+        vector : ndarray of shape (n_free,)
+            Values.
+
+        Returns
+        -------
+        float
+            The loss.
+        """
+        self.n_evaluations += 1
+        return float(self.sizes.share @ self.errors(vector))
+
+    def held_out_error(self, vector: np.ndarray) -> float:
+        """Loss of what is held out, without the penalty.
+
+        Parameters
+        ----------
+        vector : ndarray of shape (n_free,)
+            Values.
+
+        Returns
+        -------
+        float
+            The loss.
+        """
+        return float(self.sizes.share @ self.errors(vector, self.held_out))
+
+    def with_penalty(self, error: float, vector: np.ndarray) -> float:
+        """Add the penalty to a loss."""
+        return error + 0.5 * float(self.penalty @ vector**2)
+
+    def errors(self, vector: np.ndarray, groups: list[Group] | None = None) -> np.ndarray:
+        """Loss of each output without the penalty, like `Sizes.scale`.
+
+        Parameters
+        ----------
+        vector : ndarray of shape (n_free,)
+            Values.
+        groups : list of Group, default=None
+            What counts; None for all that is fitted.
+
+        Returns
+        -------
+        ndarray of shape (n_outputs,) or (1,)
+            The losses.
+        """
+        groups = self.groups if groups is None else groups
+        self.model.set_parameter_vector(vector, ignore_bounds=True)
+        total = np.zeros(len(self.sizes.share))
+        for group in groups:
+            outputs = [
+                self.model.output({k: array[i].cpu().numpy() for k, array in group.data.items()})
+                for i in range(len(group.target))
+            ]
+            prediction = torch.as_tensor(np.stack([np.asarray(one) for one in outputs]))
+            total += self.losses(group, prediction.to(self.device)).cpu().numpy()
+        return total
+
+    def losses(self, group: Group, prediction: Tensor) -> Tensor:
+        """Losses of the predictions of a group, without the penalty.
+
+        Parameters
+        ----------
+        group : Group
+            The group.
+        prediction : Tensor of shape (n_trials, n_rows, n_outputs)
+            Predictions.
+
+        Returns
+        -------
+        Tensor of shape (n_outputs,) or (1,)
+            The losses, like `Sizes.scale`.
+        """
+        if prediction.shape != group.target.shape:
+            raise ValueError(
+                f"The output of the model has the shape {tuple(prediction.shape[1:])}, but the "
+                f"response has {tuple(group.target.shape[1:])}; change the last layer."
+            )
+        typical = torch.as_tensor(self.sizes.typical, device=prediction.device)
+        typical = typical.to(prediction.dtype)
+        return group.share * self.loss.values(group.target, prediction, group.weight, typical)
+
+    def values(self, vector: np.ndarray) -> np.ndarray:
+        """Loss of each component with the penalty, relative to its size.
+
+        Parameters
+        ----------
+        vector : ndarray of shape (n_free,)
+            Values.
+
+        Returns
+        -------
+        ndarray of shape (n_components,)
+            The losses.
+        """
+        self.n_evaluations += 1
+        return self._values(self.errors(vector), vector)
+
+    def value(self, vector: np.ndarray) -> float:
+        """Mean of `values` over outputs."""
+        return float(self.component_share @ self.values(vector))
+
+    def _values(self, errors: np.ndarray, vector: np.ndarray) -> np.ndarray:
+        self.last_errors = errors
+        n_components = len(self.component_share)
+        values = np.bincount(self.component, self.factors * errors, n_components)
+        penalty = 0.5 * self.value_penalty * vector**2
+        return values + np.bincount(self.component_of_value, penalty, n_components)
+
+    def values_and_gradient(self, vector: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Loss of each component with the penalty, and the exact gradient of their sum.
+
+        Parameters
+        ----------
+        vector : ndarray of shape (n_free,)
+            Values.
+
+        Returns
+        -------
+        values : ndarray of shape (n_components,)
+            The losses, relative to their sizes.
+        gradient : ndarray of shape (n_free,)
+            The derivatives, each of the loss of its component.
+        """
+        self.n_evaluations += 1
+        theta = torch.tensor(vector, dtype=torch.float64, device=self.device, requires_grad=True)
+        total = torch.zeros(len(self.factors), dtype=torch.float64, device=self.device)
+        factors = torch.as_tensor(self.factors, device=self.device)
+        with tensors_of(self.model, theta):
+            for group in self.groups:
+                losses = self.losses(group, self.predict(group.data))
+                (factors @ losses).backward()
+                total += losses.detach()
+        assert theta.grad is not None
+        gradient = theta.grad.cpu().numpy() + self.value_penalty * vector
+        return self._values(total.cpu().numpy(), vector), gradient
+
+    # --------------------------------------------------------------------------- predictions
+
+    def predict(self, data: dict[str, Tensor]) -> Tensor:
+        """Predictions of trials of one length.
+
+        Parameters
+        ----------
+        data : dict of Tensor of shape (n_trials, n_samples, ...)
+            What goes in, by name.
+
+        Returns
+        -------
+        Tensor of shape (n_trials, n_rows, n_outputs)
+            What comes out.
+        """
+        n_trials = len(next(iter(data.values())))
+        if n_trials == 1:
+            return self.model.output({name: values[0] for name, values in data.items()})[None]
+        if self.model.joins_trials:
+            joined = {name: values.flatten(0, 1) for name, values in data.items()}
+            with self.model.joined(n_trials):
+                return self.model.output(joined).unflatten(0, (n_trials, -1))
+        if self.is_looped:
+            return torch.stack(
+                [
+                    self.model.output({name: values[i] for name, values in data.items()})
+                    for i in range(n_trials)
+                ]
+            )
+        return torch.func.vmap(self.model.output)(data)
+
+    # Whether trials are computed one after the other, since a layer cannot be vectorised; and
+    # whether torch can follow all layers.
+    is_looped = False
+    is_exact = True
+
+    def curvature(self, group: Group, prediction: Tensor) -> Tensor:
+        """Second derivatives of the loss, each with respect to one prediction.
+
+        Parameters
+        ----------
+        group : Group
+            The response.
+        prediction : Tensor of shape (n_trials, n_rows, n_outputs)
+            Predictions.
+
+        Returns
+        -------
+        Tensor of shape (n_trials, n_rows, n_outputs)
+            In the units of `values`, and at least zero; where a loss has none at all, as that of
+            absolute errors, those of a squared error.
+        """
+        factors = torch.as_tensor(self.factors, device=prediction.device)
+        rows = prediction.shape[0] * prediction.shape[1]
+        size = torch.as_tensor(self.sizes.typical, device=prediction.device)
+        flat = (2 / rows / size**2).expand_as(prediction)
+        at = prediction.detach().requires_grad_()
+        losses = factors @ self.losses(group, at)
+        (slope,) = torch.autograd.grad(losses, at, create_graph=True)
+        if not slope.requires_grad:
+            return flat
+        (curvature,) = torch.autograd.grad(slope.sum(), at)
+        curvature = curvature.clamp_min(0)
+        usable = torch.isfinite(curvature).all() & curvature.any()
+        return curvature if usable else flat
+
+    def _group(self, weights: Sequence[np.ndarray]) -> list[Group]:
+        """Put trials of one length together, with an axis of trials in front."""
+        # Trials that do not count at all have no weights to divide by.
+        pairs = zip(self.trials, weights, strict=True)
+        counting = [(trial, weight) for trial, weight in pairs if weight.any()]
+        total = sum(np.broadcast_to(w, t.target.shape).sum(axis=0) for t, w in counting)
+        lengths = sorted({(_n_samples(trial), len(trial.target)) for trial, _ in counting})
+        return [
+            self._make_group(
+                [one for one in counting if (_n_samples(one[0]), len(one[0].target)) == length],
+                np.asarray(total),
+            )
+            for length in lengths
+        ]
+
+    def _make_group(self, same: list[tuple[Trial, np.ndarray]], total: np.ndarray) -> Group:
+        target = self._stack([trial.target for trial, _ in same])
+        weight = self._stack([weight for _, weight in same])
+        names = same[0][0].data
+        data = {name: self._stack([trial.data[name] for trial, _ in same]) for name in names}
+        if self.loss.is_per_output:
+            n_rows = target.shape[0] * target.shape[1]
+            each = np.where(total > 0, total, 1.0)
+            if np.all(each == each[0]):
+                each = each[:1]
+            return Group(data, target, weight * torch.as_tensor(n_rows / each, device=self.device))
+        mean = float(weight.mean())
+        share = mean * target.numel() / float(total.sum())
+        return Group(data, target, weight / mean, share)
+
+    def _stack(self, arrays: Sequence[np.ndarray]) -> Tensor:
+        """Arrays with an axis of trials in front; in memory time comes last."""
+        first = arrays[0]
+        stacked = np.empty((*first.shape[1:], len(arrays), len(first)))
+        for number, array in enumerate(arrays):
+            stacked[..., number, :] = np.moveaxis(array, 0, -1)
+        return torch.from_numpy(stacked).to(self.device).movedim((-2, -1), (0, 1))
+
+
+def _n_samples(trial: Trial) -> int:
+    return len(next(iter(trial.data.values())))
+
+
+def _penalties(model: Model) -> tuple[np.ndarray, np.ndarray]:
+    """Whether each free value is penalised, and the `l2` of its layer, NaN where it has none."""
+    counts, own = [np.zeros(0)], [np.zeros(0)]
+    for layer in model.layers:
+        for name, parameter in layer.parameters.items():
+            if not parameter.is_frozen:
+                counted = layer.penalised is None or name in layer.penalised
+                counts.append(np.full(parameter.size, float(counted)))
+                own.append(np.full(parameter.size, np.nan if layer.l2 is None else layer.l2))
+    return np.concatenate(counts), np.concatenate(own)
+
+
+def find_reach(model: Model, trial: Trial, n_outputs: int) -> np.ndarray:
+    """Find which values each output depends on, by derivatives at random values and inputs.
+
+    Parameters
+    ----------
+    model : Model
+        The model.
+    trial : Trial
+        Whose data say what goes in.
+    n_outputs : int
+        Number of outputs.
+
+    Returns
+    -------
+    ndarray of bool of shape (n_outputs, n_free)
+        True everywhere if torch cannot follow the model.
+    """
+    rng = np.random.RandomState(0)
+    reach = np.zeros((n_outputs, len(model.get_parameter_vector())), dtype=bool)
+    n_rows = min(_n_samples(trial), N_PROBE_ROWS + (model.n_past or N_PROBE_ROWS))
+    for _ in range(N_PROBES):
+        theta = torch.tensor(_random_values(model, rng), requires_grad=True)
+        data = {
+            name: torch.from_numpy(np.abs(rng.standard_normal((n_rows, *array.shape[1:]))))
+            for name, array in trial.data.items()
+        }
+        try:
+            with tensors_of(model, theta), warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                prediction = model.output(data)
+            row = torch.linspace(1.0, 2.0, len(prediction), dtype=torch.float64)
+            starts = row[:, None] * torch.eye(n_outputs, dtype=torch.float64)[:, None]
+            (gradients,) = torch.autograd.grad(prediction, theta, starts, is_grads_batched=True)
+        except Exception:  # whatever it is that tensors cannot do in a layer of the user's
+            return np.ones_like(reach)
+        reach |= (gradients != 0).numpy()
+    return reach
+
+
+def _random_values(model: Model, rng: np.random.RandomState) -> np.ndarray:
+    """Values at which signals have a size of about one throughout, within the bounds."""
+    low, high = model.get_bounds_vector()
+    parts = [np.zeros(0)]
+    for layer in model.layers:
+        for parameter in layer.parameters.free:
+            fan_in = parameter.size / (parameter.shape[-1] if parameter.shape else 1)
+            size = rng.choice([-1.0, 1.0], parameter.size) / np.sqrt(max(fan_in, 1.0))
+            parts.append(size * rng.uniform(0.5, 1.5, parameter.size))
+    values = np.concatenate(parts)
+    # Half a usual size, or half the way to the other bound, inside the bounds.
+    with np.errstate(invalid="ignore"):
+        room = np.minimum(np.abs(values), np.where(np.isfinite(high - low), (high - low) / 2, 1.0))
+    values = np.where(values <= low, low + room, values)
+    return np.where(values >= high, high - room, values)
+
+
+@contextmanager
+def tensors_of(model: Model, theta: Tensor) -> Iterator[None]:
+    """Let the layers take their values from a tensor.
+
+    Parameters
+    ----------
+    model : Model
+        The model.
+    theta : Tensor of shape (n_free,)
+        Values that are not frozen.
+
+    Yields
+    ------
+    None
+        The values are put back at the end.
+    """
+    start = 0
+    with ExitStack() as stack:
+        for layer in model.layers:
+            tensors = {}
+            for name, parameter in layer.parameters.items():
+                if parameter.is_frozen:
+                    tensors[name] = torch.from_numpy(parameter.values).to(theta)
+                else:
+                    part = theta[start : start + parameter.size]
+                    tensors[name] = part.reshape(parameter.shape)
+                    start += parameter.size
+            stack.enter_context(layer.tensors(tensors))
+        yield
+
+
+def layer_of(model: Model, place: int) -> Layer:
+    """The layer that the free value at a place of the vector belongs to."""
+    ends = np.cumsum([sum(p.size for p in layer.parameters.free) for layer in model.layers])
+    return model.layers[int(np.searchsorted(ends, place, side="right"))]
+
+
+def parameter_slices(model: Model) -> list[slice]:
+    """Where each parameter that is not frozen is in the vector of free values."""
+    sizes = [p.size for layer in model.layers for p in layer.parameters.free]
+    ends = np.cumsum(sizes)
+    return [slice(int(end - size), int(end)) for size, end in zip(sizes, ends, strict=True) if size]

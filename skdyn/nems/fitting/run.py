@@ -1,0 +1,370 @@
+"""The flow of a fit: from data to trials, a start, a solver, and a check of what it found."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from numbers import Integral, Real
+
+import numpy as np
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils import check_random_state
+
+from skdyn._sklearn import Interval, StrOptions, one_blas_thread, validate_parameter_constraints
+from skdyn.core.runtime import check_device, one_thread
+from skdyn.core.training import NOBODY, Watcher
+from skdyn.nems.fitting.adam import Adam
+from skdyn.nems.fitting.closed_form import is_linear, solve_linear
+from skdyn.nems.fitting.lbfgs import LBFGS
+from skdyn.nems.fitting.objective import Objective
+from skdyn.nems.fitting.results import FitResults, Solver
+from skdyn.nems.fitting.settings import FitSettings
+from skdyn.nems.fitting.start import start_at_data
+from skdyn.nems.fitting.trials import Trial, check_weighted, hold_out, make_trials
+from skdyn.nems.losses import LOSSES, Loss, make_loss
+from skdyn.nems.model import Model
+
+SOLVERS: dict[str, type[Solver]] = {kind.name: kind for kind in (LBFGS, Adam)}
+
+_COUNT = [Interval(Integral, 1, None, closed="left")]
+_POSITIVE = [Interval(Real, 0, None, closed="neither")]
+
+# The parameters of a fit, as scikit-learn writes what they may be.
+CONSTRAINTS: dict[str, list] = {
+    "loss": [StrOptions(set(LOSSES)), Loss, callable],
+    "solver": [StrOptions(set(SOLVERS)), Solver],
+    "alpha": [Interval(Real, 0, None, closed="left"), "array-like"],
+    "init": [StrOptions({"auto", "given", "prior_mean", "prior_sample"})],
+    "n_init": _COUNT,
+    "max_iter": _COUNT,
+    "tol": [Interval(Real, 0, None, closed="left")],
+    "early_stopping": ["boolean"],
+    "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
+    "n_iter_no_change": _COUNT,
+    "batch_size": [*_COUNT, StrOptions({"auto"})],
+    "learning_rate": _POSITIVE,
+    "history": [StrOptions({"zeros", "skip"})],
+    "random_state": ["random_state"],
+    "device": [str],
+    "verbose": ["verbose"],
+}
+DEFAULTS: dict[str, object] = {
+    "loss": "squared_error",
+    "solver": "lbfgs",
+    "alpha": 0.0,
+    "init": "auto",
+    "n_init": 1,
+    "max_iter": 1000,
+    "tol": 2e-6,
+    "early_stopping": False,
+    "validation_fraction": 0.1,
+    "n_iter_no_change": 10,
+    "batch_size": "auto",
+    "learning_rate": 0.01,
+    "history": "skip",
+    "random_state": None,
+    "device": "cpu",
+    "verbose": 0,
+}
+
+
+class Observer:
+    """Receives a call before and after each of several fits of a model. This one does nothing."""
+
+    def begin(self, model: Model, trials: Sequence[Trial]) -> Watcher:
+        """Receive a call before a fit.
+
+        Parameters
+        ----------
+        model : Model
+            The model.
+        trials : sequence of Trial
+            What it is fitted to.
+
+        Returns
+        -------
+        Watcher
+            Which receives a call before and after each step.
+        """
+        return NOBODY
+
+    def end(self, model: Model) -> bool:
+        """Receive a call after a fit.
+
+        Parameters
+        ----------
+        model : Model
+            The fitted model.
+
+        Returns
+        -------
+        bool
+            Whether it is to be the last.
+        """
+        return False
+
+
+def fit_model(model: Model, input, target, given: dict, options: dict) -> None:  # noqa: A002
+    """Fit a model in place; this is `Model.fit`.
+
+    Parameters
+    ----------
+    model : Model
+        The model.
+    input : tuple
+        Input and state, as in `Model.evaluate`.
+    target : array-like
+        The response.
+    given : dict
+        sample_weight, trials and preceding, as in `Model.fit`.
+    options : dict
+        Parameters of the fit.
+    """
+    unknown = sorted(set(options) - set(CONSTRAINTS))
+    if unknown:
+        raise TypeError(f"Unknown options {unknown} of fit: expected some of {list(CONSTRAINTS)}.")
+    options = {**DEFAULTS, "init": "given", "verbose": 1, **options}
+    validate_parameter_constraints(CONSTRAINTS, options, "Model.fit")
+    if not model.layers:
+        raise ValueError("The model has no layers; add some with add_layers.")
+    trials = make_trials(model, input, target, **given, history=options["history"])
+    fitted = fit_trials(model, trials, options)
+    model.set_parameter_vector(fitted.get_parameter_vector(), ignore_bounds=True)
+    model.results = fitted.results
+    assert fitted.results is not None
+    if options["verbose"]:
+        results = fitted.results
+        print(
+            f"Fit successful: {results.converged}, error {results.final_error:.6g}, "
+            f"{results.message}"
+        )
+
+
+Model.fitter = staticmethod(fit_model)
+
+
+def fit_trials(
+    model: Model,
+    trials: Sequence[Trial],
+    options: dict,
+    observer: Observer | None = None,
+    random_state: np.random.RandomState | None = None,
+) -> Model:
+    """Fit copies of a model, from one start or several, and return the best.
+
+    Parameters
+    ----------
+    model : Model
+        The model; its layers know their sizes.
+    trials : sequence of Trial
+        What it is to predict.
+    options : dict
+        A value for each of `CONSTRAINTS`.
+    observer : Observer, default=None
+        Receives a call before and after each start.
+    random_state : RandomState, default=None
+        Source of randomness; None makes it from the option of that name.
+
+    Returns
+    -------
+    Model
+        The best of the fitted copies, with `results`.
+
+    Warns
+    -----
+    ConvergenceWarning
+        If the fit did not end at a minimum.
+    """
+    loss, solver = make_loss(options["loss"]), make_solver(options["solver"])
+    check_weighted(trials, model, options["history"])
+    for trial in trials:
+        loss.check(trial.target[np.broadcast_to(trial.weight > 0, trial.target.shape)])
+    random_state = random_state or make_random_state(options["random_state"])
+    settings = make_settings(options, loss, trials[0].target.shape[1])
+    observer = observer or Observer()
+    if settings.early_stopping:
+        trials = hold_out(trials, options["validation_fraction"], random_state)
+    with one_thread(), one_blas_thread():
+        objective = Objective(model, trials, loss, settings.alpha, settings.device)
+        is_exact = (
+            loss.has_closed_form
+            and solver.finds_minimum
+            and not settings.early_stopping
+            and is_linear(model, trials)
+        )
+        models = []
+        for number in range(1 if is_exact else options["n_init"]):
+            one = model.copy()
+            watcher = observer.begin(one, trials)
+            objective = Objective(
+                one, trials, loss, settings.alpha, settings.device, sizes=objective.sizes
+            )
+            if is_exact:
+                one.results = _solve_exactly(objective, watcher)
+            else:
+                set_start(objective, number, options["init"], settings, solver, random_state)
+                one.results = solver.fit(objective, settings, random_state, watcher)
+            one.set_parameter_vector(one.results.final_parameters, ignore_bounds=True)
+            models.append(one)
+            if observer.end(one):
+                break
+        best = min(models, key=lambda one: one.results.criterion)
+        check_fit(best, objective)
+    _warn(best.results, settings)
+    return best
+
+
+def make_random_state(random_state) -> np.random.RandomState:
+    """Return a RandomState; None is fresh entropy, and not NumPy's global generator."""
+    return check_random_state(np.random.RandomState() if random_state is None else random_state)
+
+
+def make_solver(solver: str | Solver) -> Solver:
+    """Return the solver of a name, or the one that was given."""
+    return solver if isinstance(solver, Solver) else SOLVERS[solver]()
+
+
+def make_settings(options: dict, loss: Loss, n_outputs: int) -> FitSettings:
+    """Make the settings of a fit from its options.
+
+    Parameters
+    ----------
+    options : dict
+        A value for each of `CONSTRAINTS`.
+    loss : Loss
+        What is minimised.
+    n_outputs : int
+        Number of outputs.
+
+    Returns
+    -------
+    FitSettings
+        The settings.
+
+    Raises
+    ------
+    ValueError
+        If alpha is neither one number nor one per output.
+    """
+    alpha = np.asarray(options["alpha"], dtype=float)
+    if alpha.shape not in ((), (n_outputs,)) or not (np.isfinite(alpha) & (alpha >= 0)).all():
+        raise ValueError(
+            f"alpha={options['alpha']!r} must be a number of at least 0, or one for each of the "
+            f"{n_outputs} outputs."
+        )
+    names = ("max_iter", "tol", "early_stopping", "n_iter_no_change", "batch_size")
+    return FitSettings(
+        loss=loss,
+        alpha=tuple(np.broadcast_to(alpha, (n_outputs,)).tolist()),
+        learning_rate=options["learning_rate"],
+        device=check_device(options["device"]),
+        verbose=options["verbose"],
+        **{name: options[name] for name in names},
+    )
+
+
+def set_start(
+    objective: Objective,
+    number: int,
+    init: str,
+    settings: FitSettings,
+    solver: Solver,
+    random_state: np.random.RandomState,
+) -> None:
+    """Set the values that a fit starts from.
+
+    Parameters
+    ----------
+    objective : Objective
+        The loss; the values of its model change.
+    number : int
+        Which start it is; all but the first are drawn from the priors.
+    init : {"auto", "given", "prior_mean", "prior_sample"}
+        Where to start.
+    settings : FitSettings
+        How the fit is made.
+    solver : Solver
+        What makes it.
+    random_state : RandomState
+        Source of draws.
+    """
+    layers = objective.model.layers
+    if number or init == "prior_sample":
+        for layer in layers:
+            layer.sample_from_priors(random_state)
+    elif init == "prior_mean":
+        for layer in layers:
+            layer.mean_of_priors()
+    elif init == "auto":
+        start_at_data(objective, settings, solver)
+
+
+def _solve_exactly(objective: Objective, watcher: Watcher) -> FitResults:
+    watcher.begin()
+    results = solve_linear(objective)
+    watcher.end({"loss": results.history[0]}, results.final_parameters)
+    return results
+
+
+def check_fit(model: Model, objective: Objective) -> None:
+    """Look at the predictions of a fitted model, and note if they are not those of a minimum.
+
+    Parameters
+    ----------
+    model : Model
+        The model, with `results`, which are changed.
+    objective : Objective
+        Its loss.
+    """
+    results = model.results
+    assert results is not None
+    problem = _problem(model, objective)
+    if problem:
+        results.converged = False
+        results.message = problem
+
+
+def _problem(model: Model, objective: Objective) -> str:
+    target, weight, prediction = [], [], []
+    for trial in objective.trials:
+        target.append(trial.target)
+        weight.append(np.broadcast_to(trial.weight, trial.target.shape))
+        prediction.append(np.asarray(model.output(dict(trial.data))))
+    y, w, p = (np.concatenate(parts) for parts in (target, weight, prediction))
+    counted = w > 0
+    if not np.isfinite(p[counted]).all():
+        return "Predictions are not finite"
+    largest = np.max(np.abs(y), initial=0, where=counted, axis=0)
+    too_large = np.max(np.abs(p), initial=0, where=counted, axis=0) > 1e6 * largest
+    if np.any(too_large & (largest > 0)):
+        outputs = np.flatnonzero(too_large & (largest > 0)).tolist()
+        return f"Predictions of the outputs {outputs} are more than 1e6 times the response"
+    if any(p.size for layer in model.layers for p in layer.parameters.free):
+        varies = _spread(y, counted) > 0
+        constant = _spread(p, counted) <= 1e-9 * _spread(y, counted)
+        if np.any(varies & constant):
+            outputs = np.flatnonzero(varies & constant).tolist()
+            return f"Predictions of the outputs {outputs} are constant, but the response is not"
+    return ""
+
+
+def _spread(values: np.ndarray, counted: np.ndarray) -> np.ndarray:
+    """Range of each column where it counts; 0 if nothing does."""
+    low = np.min(values, initial=np.inf, where=counted, axis=0)
+    high = np.max(values, initial=-np.inf, where=counted, axis=0)
+    return np.where(np.isfinite(low) & np.isfinite(high), high - low, 0.0)
+
+
+def _warn(results: FitResults, settings: FitSettings) -> None:
+    if results.converged or results.stopped:
+        return
+    if results.n_iter >= settings.max_iter:
+        advice = f"raise max_iter={settings.max_iter} or tol={settings.tol}"
+    else:
+        advice = "try init='prior_sample' with n_init=5, or another model"
+    warnings.warn(
+        f"The fit has not converged after {results.n_iter} iterations: {results.message}; "
+        f"{advice}.",
+        ConvergenceWarning,
+        stacklevel=4,  # past scikit-learn's wrapper of fit
+    )

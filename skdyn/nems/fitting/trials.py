@@ -1,0 +1,390 @@
+"""What a model is fitted to: checked, and cut into trials."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from skdyn.nems.model import INPUT, STATE, Model
+
+# Stretches of which some are held out.
+N_STRETCHES = 20
+
+# Rows of a window that count in its loss.
+WINDOW = 256
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One stretch of time, with zeros as the history before it.
+
+    Attributes
+    ----------
+    data : dict of ndarray of shape (n_samples, ...)
+        What goes into the model, by name.
+    target : ndarray of shape (n_rows, n_outputs)
+        The response; fewer rows than samples if the model has a stride.
+    weight : ndarray of shape (n_rows, 1) or (n_rows, n_outputs)
+        Weight of each number of the response; 0 leaves it out.
+    held_out : ndarray like weight, default=None
+        Weight of those numbers that a fit is watched on and that have no weight in it.
+    """
+
+    data: dict[str, np.ndarray]
+    target: np.ndarray
+    weight: np.ndarray
+    held_out: np.ndarray | None = None
+
+
+def make_trial(
+    model: Model,
+    data: dict[str, np.ndarray],
+    target: np.ndarray,
+    weight: np.ndarray,
+    preceding: dict[str, np.ndarray] | None = None,
+    history: str = "zeros",
+) -> Trial:
+    """Make a trial of data, what precedes them, and a response.
+
+    Parameters
+    ----------
+    model : Model
+        The model; its layers know their sizes.
+    data : dict of ndarray of shape (n_samples, ...)
+        What goes in, by name.
+    target : ndarray of shape (n_samples,) or (n_samples, n_outputs)
+        The response, or, where the model has a stride, every stride-th row of it.
+    weight : ndarray of shape (n_samples, 1) or like target
+        Weights.
+    preceding : dict of ndarray of shape (n_preceding, ...), default=None
+        Rows right before the data.
+    history : {"zeros", "skip"}, default="zeros"
+        Whether rows whose history is incomplete count as if there had been zeros, or not at all.
+
+    Returns
+    -------
+    Trial
+        With a row of the response for each row that the model gives.
+    """
+    stride = model.stride
+    data, n_before = with_preceding(model, data, preceding)
+    target = at_rate(target.reshape(len(target), -1), _n_samples(data) - n_before, stride)
+    weight = at_rate(weight, _n_samples(data) - n_before, stride)
+    counts = np.broadcast_to(weight > 0, target.shape)
+    if (~np.isfinite(target) & counts).any():
+        raise ValueError(
+            "The response contains NaN or infinite values where it has weight; give those a "
+            "sample_weight of 0 to leave them out."
+        )
+    # In one order in memory: matrix products of slices of others are many times as slow.
+    target = np.ascontiguousarray(np.where(counts, target, 0.0))
+    if history == "skip":
+        weight = np.where(has_history(model, len(target), n_before)[:, np.newaxis], weight, 0.0)
+    empty = n_before // stride
+    if empty:
+        target = np.concatenate([np.zeros((empty, target.shape[1])), target])
+        weight = np.concatenate([np.zeros((empty, weight.shape[1])), weight])
+    return Trial(data, target, weight)
+
+
+def with_preceding(
+    model: Model, data: dict[str, np.ndarray], preceding: dict[str, np.ndarray] | None
+) -> tuple[dict[str, np.ndarray], int]:
+    """Put the rows that precede data in front, as many as the model looks back.
+
+    Parameters
+    ----------
+    model : Model
+        The model.
+    data, preceding : dict of ndarray of shape (n_samples, ...)
+        Data, and rows right before them, or None.
+
+    Returns
+    -------
+    data : dict of ndarray
+        Both.
+    n_before : int
+        The number of rows that were put in front, a multiple of the stride.
+    """
+    if preceding is None or not _n_samples(preceding):
+        return data, 0
+    if set(preceding) != set(data):
+        raise ValueError(
+            f"preceding has {sorted(preceding)}, but the data have {sorted(data)}; give rows of "
+            "each."
+        )
+    n_rows = _n_samples(preceding)
+    if model.n_past is not None:
+        n_rows = min(n_rows, -(-model.n_past // model.stride) * model.stride)
+    n_rows -= n_rows % model.stride
+    start = _n_samples(preceding) - n_rows
+    joined = {name: np.concatenate([preceding[name][start:], data[name]]) for name in data}
+    return joined, n_rows
+
+
+def has_history(model: Model, n_rows: int, n_before: int = 0) -> np.ndarray:
+    """Which rows of an output have all the rows that they depend on.
+
+    Parameters
+    ----------
+    model : Model
+        The model. Where it does not know how far it looks back, all rows count.
+    n_rows : int
+        Number of rows of the output.
+    n_before : int, default=0
+        Number of rows that precede the data.
+
+    Returns
+    -------
+    ndarray of bool of shape (n_rows,)
+        False at the start and, for anticausal filters, at the end.
+    """
+    past, future, stride = model.n_past or 0, model.n_future, model.stride
+    first = -(-max(past - n_before, 0) // stride)
+    last = n_rows + -(-future // stride) * -1
+    row = np.arange(n_rows)
+    return (row >= first) & (row < last)
+
+
+def at_rate(values: np.ndarray, n_samples: int, stride: int) -> np.ndarray:
+    """Rows of a response at the rate of a model's output.
+
+    Parameters
+    ----------
+    values : ndarray of shape (n_samples, ...) or (ceil(n_samples / stride), ...)
+        At the rate of the data, or of the output.
+    n_samples : int
+        Number of samples of the data.
+    stride : int
+        The stride of the model.
+
+    Returns
+    -------
+    ndarray of shape (ceil(n_samples / stride), ...)
+        At the rate of the output.
+    """
+    n_rows = -(-n_samples // stride)
+    if len(values) == n_rows:
+        return values
+    if len(values) == n_samples:
+        return values[::stride]
+    either = f" or {n_rows}" if stride > 1 else ""
+    raise ValueError(
+        f"The response has {len(values)} rows for {n_samples} rows of data; expected "
+        f"{n_samples}{either}."
+    )
+
+
+def make_trials(
+    model: Model,
+    given: tuple,
+    target,
+    sample_weight,
+    trials: bool,
+    preceding=None,
+    history: str = "zeros",
+) -> list[Trial]:
+    """Check what a model is to be fitted to, and cut it into trials.
+
+    Parameters
+    ----------
+    model : Model
+        The model; it takes sizes that are open from the data.
+    given : tuple
+        Input and state, as in `Model.evaluate`.
+    target : array-like of shape (n_samples,) or (n_samples, n_outputs)
+        The response; with `trials`, with an axis of trials in front. Where it has no weight it may
+        be NaN; and, with `trials`, where nothing was recorded.
+    sample_weight : array-like of shape (n_samples,) or like the target, or None
+        Weights; None for one each.
+    trials : bool
+        Whether the first axis is one of trials.
+    preceding : array-like or dict of array-like, default=None
+        Rows right before the input, of each trial if there are trials.
+    history : {"zeros", "skip"}, default="zeros"
+        What becomes of rows whose history is incomplete.
+
+    Returns
+    -------
+    list of Trial
+        At least one.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not agree, or numbers are missing.
+    """
+    data, target = model.check_data(*given), np.asarray(target, dtype=float)
+    weight = _check_weight(sample_weight, target, n_axes=2 if trials else 1)
+    before = None if preceding is None else model.check_data(preceding)
+    if not trials:
+        data = {name: array[None] for name, array in data.items()}
+        before = before and {name: array[None] for name, array in before.items()}
+        target, weight = target[None], weight[None]
+    else:
+        missing = ~np.isfinite(target.reshape(*target.shape[:2], -1))
+        weight = np.where(missing, 0.0, np.broadcast_to(weight, missing.shape))
+    n_trials = max(len(array) for array in data.values())
+    if target.ndim < 2 or (n_trials not in (1, len(target))):
+        raise ValueError(
+            f"The input has {n_trials} trials, but the response has the shape {target.shape}: "
+            "their first axes must match, unless all repeat one trial of the input."
+        )
+    model.take_outputs(int(np.prod(target.shape[2:])))
+    model.take_sizes({name: array[0] for name, array in data.items()})
+
+    def of(arrays, number):
+        return {name: array[0 if len(array) == 1 else number] for name, array in arrays.items()}
+
+    return [
+        make_trial(
+            model,
+            of(data, number),
+            target[number],
+            weight[number],
+            before and of(before, number),
+            history,
+        )
+        for number in range(len(target))
+    ]
+
+
+def _n_samples(data: dict[str, np.ndarray]) -> int:
+    return len(next(iter(data.values())))
+
+
+def _check_weight(sample_weight, target: np.ndarray, n_axes: int) -> np.ndarray:
+    """Weights, with an axis of outputs behind those of trials and samples."""
+    samples = target.shape[:n_axes]
+    weight = np.ones(samples) if sample_weight is None else np.asarray(sample_weight, dtype=float)
+    usable = np.all((weight >= 0) & (weight < np.inf))
+    if weight.shape not in (samples, (*samples, 1), target.shape) or not usable:
+        raise ValueError(
+            f"sample_weight has the shape {weight.shape}: expected finite weights of at least 0, "
+            f"one per sample, {samples}, or one per number of the response, {target.shape}."
+        )
+    return weight.reshape(*samples, -1)
+
+
+def check_weighted(trials: Sequence[Trial], model: Model, history: str) -> None:
+    """Raise ValueError if nothing has weight.
+
+    Parameters
+    ----------
+    trials : sequence of Trial
+        What a model is to predict.
+    model : Model
+        The model.
+    history : {"zeros", "skip"}
+        What becomes of rows whose history is incomplete.
+    """
+    if any(trial.weight.any() for trial in trials):
+        return
+    longest = max(_n_samples(trial.data) for trial in trials)
+    if history == "skip" and longest <= (model.n_past or 0) + model.n_future:
+        raise ValueError(
+            f"The model looks back {model.n_past} rows, but n_samples = {longest} in the longest "
+            "session, so that no row has a complete history. Use fewer lags, or history='zeros'."
+        )
+    raise ValueError("All sample weights are zero; at least one must be positive.")
+
+
+def hold_out(
+    trials: Sequence[Trial], share: float, random_state: np.random.RandomState
+) -> list[Trial]:
+    """Take the weight from some stretches of a recording, to watch a fit on them.
+
+    Stretches stay where they are: what follows them keeps its history.
+
+    Parameters
+    ----------
+    trials : sequence of Trial
+        The recording.
+    share : float in (0, 1)
+        Which share of the rows to hold out, at least one stretch.
+    random_state : RandomState
+        Draws the stretches, out of 20 of equal length in all trials together, or as many as there
+        are rows.
+
+    Returns
+    -------
+    list of Trial
+        With weights that are held out.
+
+    Raises
+    ------
+    ValueError
+        If nothing with weight is left on either side.
+    """
+    ends = np.cumsum([len(trial.target) for trial in trials])
+    n_stretches = min(N_STRETCHES, int(ends[-1]))
+    if n_stretches < 2:
+        raise ValueError("early_stopping holds rows out, but n_samples = 1; use at least 2 rows.")
+    n_chosen = max(1, round(share * n_stretches))
+    chosen = np.zeros(n_stretches, dtype=bool)
+    chosen[random_state.permutation(n_stretches)[:n_chosen]] = True
+    rows = chosen[np.arange(ends[-1]) * n_stretches // ends[-1], np.newaxis]
+    parts = [
+        Trial(trial.data, trial.target, np.where(out, 0, trial.weight), out * trial.weight)
+        for trial, out in zip(trials, np.split(rows, ends[:-1]), strict=True)
+    ]
+    for side in ("weight", "held_out"):
+        if not any(getattr(part, side).any() for part in parts):
+            raise ValueError(
+                f"validation_fraction={share} of {ends[-1]} rows leaves none with weight to "
+                f"{'fit' if side == 'weight' else 'watch'}; change it, or set early_stopping=False."
+            )
+    return parts
+
+
+def cut_windows(model: Model, trials: Sequence[Trial]) -> list[Trial]:
+    """Cut trials into windows of one length, in which each row counts once.
+
+    Rows that come before those of a window go in with it, without weight, as the history that
+    filters see. Trials stay whole if the history of a layer is not known, or the future counts.
+
+    Parameters
+    ----------
+    model : Model
+        Whose layers say how far back they look.
+    trials : sequence of Trial
+        A recording.
+
+    Returns
+    -------
+    list of Trial
+        The windows; views of the trials.
+    """
+    if model.n_past is None or model.n_future or model.stride > 1:
+        return list(trials)
+    size = model.n_past + WINDOW
+    windows = []
+    for trial in trials:
+        n_samples = len(trial.target)
+        if n_samples <= size:
+            windows.append(trial)
+            continue
+        done = 0
+        while done < n_samples:
+            start = max(0, min(done - model.n_past, n_samples - size))
+            rows = slice(start, start + size)
+            counts = (np.arange(n_samples)[rows] >= done)[:, np.newaxis]
+            windows.append(
+                replace(
+                    trial,
+                    data={name: array[rows] for name, array in trial.data.items()},
+                    target=trial.target[rows],
+                    weight=counts * trial.weight[rows],
+                    held_out=None if trial.held_out is None else counts * trial.held_out[rows],
+                )
+            )
+            done = start + size
+    return windows
+
+
+def data_of_session(array: np.ndarray, state, streams) -> dict[str, np.ndarray]:
+    """Name what goes into a model for one session."""
+    data = {INPUT: array, **(streams or {})}
+    return data if state is None else {**data, STATE: state}

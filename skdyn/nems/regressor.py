@@ -1,0 +1,690 @@
+"""The encoding model as a scikit-learn estimator."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+import numpy as np
+from sklearn.base import RegressorMixin
+from sklearn.metrics import r2_score
+from sklearn.utils.validation import check_is_fitted
+
+from skdyn._sklearn import (
+    CallbackSupportMixin,
+    DocumentedMixin,
+    FitTask,
+    StepWatcher,
+    _BaseComposition,
+    _fit_context,
+)
+from skdyn.core.distributed import any_process, is_first, start_together
+from skdyn.core.runtime import check_device, one_thread
+from skdyn.core.training import Watcher
+from skdyn.nems.fitting.objective import Objective
+from skdyn.nems.fitting.results import FitResults, Solver
+from skdyn.nems.fitting.run import (
+    CONSTRAINTS,
+    Observer,
+    fit_trials,
+    make_random_state,
+    make_solver,
+)
+from skdyn.nems.fitting.trials import Trial, make_trial, with_preceding
+from skdyn.nems.keywords import from_keywords
+from skdyn.nems.layers.base import Layer
+from skdyn.nems.losses import make_loss
+from skdyn.nems.model import INPUT, STATE, Model
+from skdyn.sessions import Sessions, check_sessions, check_targets, check_weights, like_sessions
+
+# A linear map of each row: which number of lags suits depends on the sampling rate.
+DEFAULT_LAYERS = "wc-lvl"
+
+
+class NEMSRegressor(CallbackSupportMixin, DocumentedMixin, RegressorMixin, _BaseComposition):
+    """Neural encoding model: a response predicted from a stimulus by a stack of fitted layers.
+
+    Parameters
+    ----------
+    layers : str, Layer, list of Layer, list of (str, Layer) or None, default=None
+        The model, from the stimulus to the response: words such as "wc.18x3-fir.15x3-lvl.1-dexp.1",
+        a layer, layers, or layers with names, whose parameters a search can set (`filter__shape`).
+        Sizes that are left out, as in "wc.x3-fir.15-lvl-dexp", are taken from X and y, for any
+        number of outputs. None is "wc-lvl", a linear map of each row without memory.
+    loss : {"squared_error", "poisson"}, Loss or callable, default="squared_error"
+        What is minimised: the mean squared error; the negative log-likelihood of Poisson counts; a
+        `skdyn.nems.Loss`; or a function of response, prediction and weight, tensors of shape
+        (n_trials, n_samples, n_outputs), that returns a mean over them.
+    solver : {"lbfgs", "adam"} or Solver, default="lbfgs"
+        "lbfgs" is SciPy's L-BFGS-B on all data, in double precision. "adam" takes steps on batches
+        of windows, for recordings or models that are too large for that.
+    alpha : float or array-like of shape (n_outputs,), default=0.0
+        Weight of the penalty of each output, in units of its loss: alpha / 2 times the sum of
+        squares of the penalised parameters that the output depends on. Penalised are the
+        coefficients of filters and channels, kappa of `DoubleExponential`, and all parameters of
+        your own layers. A layer with an `l2` has its own weight.
+    init : {"auto", "given", "prior_mean", "prior_sample"}, default="auto"
+        Where the fit starts: "auto" at filters that are found from the data, and nonlinearities
+        that go with them; "given" at the values of the layers; "prior_mean" at the means of the
+        priors; "prior_sample" at a draw from them. Frozen parameters keep their values.
+    n_init : int, default=1
+        Number of fits, of which the best stays. All but the first start at draws from the priors.
+    max_iter : int, default=1000
+        Most iterations of "lbfgs", or epochs of "adam".
+    tol : float, default=2e-6
+        With "lbfgs", the fit ends once the loss falls by less than that per iteration, as a mean
+        over five; with "adam", an epoch counts as progress if it falls by more. Relative to the
+        loss of predicting the mean, or to the mean count for "poisson".
+    early_stopping : bool, default=False
+        Whether stretches of the recording are held out, and the fit ends once their loss does not
+        fall any more. The values of the best iteration stay.
+    validation_fraction : float in (0, 1), default=0.1
+        Share of the rows that is held out, in random stretches of a 20th of all rows. They stay in
+        place as history of what follows.
+    n_iter_no_change : int, default=10
+        Iterations or epochs without progress after which the fit ends, with `early_stopping` or
+        "adam".
+    batch_size : int or "auto", default="auto"
+        Windows of 256 rows in each step of "adam"; "auto" is an eighth of them, but from 1 to 64.
+    learning_rate : float, default=0.01
+        Step size of "adam" at the start, relative to the size of a parameter that matters to the
+        predictions; it falls to zero over `max_iter` epochs.
+    history : {"skip", "zeros"}, default="skip"
+        What becomes of the rows at the start of a session that depend on rows before it, and have
+        not been given in `preceding`. "skip" leaves them out of fits and scores, which is right
+        where a recording was cut; "zeros" counts them as if there had been zeros, which is right
+        where a stimulus began in silence. Predictions of those rows take zeros in either case.
+    random_state : int, RandomState instance or None, default=None
+        Source of draws from the priors, held-out stretches and batches. With an int, fits are
+        identical to the bit. None is fresh entropy, not NumPy's global generator.
+    device : str, default="cpu"
+        Torch device that computes gradients, such as "cuda".
+    verbose : int, default=0
+        0 is silent. 1 shows progress: with "lbfgs" the loss of every 25th iteration and the end,
+        with "adam" a bar with epochs, losses and the time that is left.
+    warm_start : bool, default=False
+        Whether `fit` goes on from the values of the fitted model.
+
+    Attributes
+    ----------
+    model_ : Model
+        The fitted model.
+    loss_ : float
+        Its loss, without the penalty, on what it was fitted to.
+    history_ : dict of list
+        After each iteration or epoch: loss, with the penalty, and validation_loss with
+        `early_stopping`.
+    n_iter_ : int
+        Number of iterations or epochs; 1 for a model that is solved in closed form.
+    converged_ : bool
+        Whether the fit ended at a minimum: the loss and the predictions are finite, the gradient is
+        small, and no prediction is constant where the response is not. If not, a ConvergenceWarning
+        says why.
+    n_features_in_ : int
+        Number of channels of the stimulus.
+    feature_names_in_ : ndarray of str
+        Names of the channels, where X had any.
+    n_outputs_ : int
+        Number of outputs.
+
+    See Also
+    --------
+    skdyn.nems.Model : The model itself, without scikit-learn.
+    skdyn.metrics.correlation_score : The score that is usual for encoding models.
+
+    Notes
+    -----
+    Rows are time. X is (n_samples, n_channels), one recording. Several sessions come as labels per
+    row in `sessions`, as a list of 2-D arrays, or as (n_sessions, n_samples, n_channels), and y
+    likewise; predictions have the same form.
+
+    A model with a stride predicts each stride-th row; y may have all rows, or those.
+
+    A model of one filter, or of channel weights, that sees all channels, with or without a level
+    shift, is linear in its parameters. Its squared error is minimised in closed form, unless
+    the fit is to be stopped early: this is ridge regression on the lags of the stimulus. A ridge
+    penalty r of the sum of squared errors, as in `sklearn.linear_model.Ridge`, is
+    alpha = 2 r / n_samples, for any number of outputs.
+
+    The loss of a model is the mean over outputs, weighted by their sample weights. Outputs that
+    share no parameter do not influence each other: their losses count relative to their size.
+
+    With scikit-learn's metadata routing, `sessions` and `state` flow through pipelines, searches
+    and cross-validation without being requested, and `sample_weight` after
+    ``set_fit_request(sample_weight=True)`` and ``set_score_request(sample_weight=True)``. Only
+    `cross_val_predict`, and before scikit-learn 1.8 a search over a pipeline, give them to `fit`
+    alone. So does everything without routing, where a pipeline takes ``nemsregressor__sessions=``
+    and ``nemsregressor__sample_weight=``: what is then predicted or scored counts as one session. A
+    halving search may have `max_iter` as its resource; rows, drawn at random, would lose their
+    order in time.
+
+    Callbacks of scikit-learn >= 1.9 see a task "fit", in it a task "start" for each of `n_init`,
+    and in that a task "iteration" or, with "adam", "epoch" for each; and the estimator as it would
+    be if that start ended there, `history_` included. A callback that asks to stop after one of
+    these ends the start, one that asks after a start leaves out those to come. Metadata of
+    callbacks hold `sample_weight` and, where routing is enabled, `sessions`.
+
+    Several processes share a fit with "adam" if each calls `fit`, with the same data and
+    parameters, after `torch.distributed.init_process_group`, in a script that torchrun starts, as
+    in examples/distributed_fit.py. Each computes its share of the windows of every batch, and all
+    end with the values that a single process finds, up to rounding. With "lbfgs" each fits alone.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skdyn import NEMSRegressor
+    >>> rng = np.random.default_rng(0)
+    >>> X = rng.standard_normal((500, 3))
+    >>> y = np.maximum(X[:, 0] + np.roll(X[:, 1], 1), 0)
+    >>> model = NEMSRegressor("wc.x2-fir.2-relu", random_state=0).fit(X, y)
+    >>> round(model.score(X, y), 2)
+    1.0
+
+    A population: each of three neurons has channel weights and a filter of its own.
+
+    >>> Y = np.stack([np.maximum(X[:, n] + np.roll(X[:, n - 1], 1), 0) for n in range(3)], axis=1)
+    >>> population = NEMSRegressor("wc.x2-fir.2-relu", random_state=0).fit(X, Y)
+    >>> population.predict(X).shape, round(population.score(X, Y), 2)
+    ((500, 3), 1.0)
+    """
+
+    __metadata_request__fit = {"sessions": True, "state": True}  # noqa: RUF012
+    __metadata_request__predict = {"sessions": True, "state": True}  # noqa: RUF012
+    __metadata_request__score = {"sessions": True, "state": True}  # noqa: RUF012
+    _parameter_constraints: dict = {  # noqa: RUF012
+        "layers": [str, Layer, list, tuple, None],
+        **CONSTRAINTS,
+        "warm_start": ["boolean"],
+    }
+
+    def __init__(
+        self,
+        layers=None,
+        *,
+        loss="squared_error",
+        solver="lbfgs",
+        alpha=0.0,
+        init="auto",
+        n_init=1,
+        max_iter=1000,
+        tol=2e-6,
+        early_stopping=False,
+        validation_fraction=0.1,
+        n_iter_no_change=10,
+        batch_size="auto",
+        learning_rate=0.01,
+        history="skip",
+        random_state=None,
+        device="cpu",
+        verbose=0,
+        warm_start=False,
+    ):
+        self.layers = layers
+        self.loss = loss
+        self.solver = solver
+        self.alpha = alpha
+        self.init = init
+        self.n_init = n_init
+        self.max_iter = max_iter
+        self.tol = tol
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.history = history
+        self.random_state = random_state
+        self.device = device
+        self.verbose = verbose
+        self.warm_start = warm_start
+
+    def get_params(self, deep=True):
+        """Get the parameters, and those of layers with names.
+
+        Parameters
+        ----------
+        deep : bool, default=True
+            Whether layers and their parameters are among them.
+
+        Returns
+        -------
+        dict
+            Values by name.
+        """
+        if not _has_names(self.layers):
+            return super().get_params(deep=deep)
+        params = self._get_params("layers", deep=deep)
+        # The name of the pair is the name of the layer.
+        return {name: params[name] for name in params if name not in self._layer_names()}
+
+    def set_params(self, **params):
+        """Set parameters, layers with names, and parameters of these.
+
+        Parameters
+        ----------
+        **params
+            Values by name.
+
+        Returns
+        -------
+        NEMSRegressor
+            The estimator.
+        """
+        if "layers" in params:
+            self.layers = params.pop("layers")
+        if not _has_names(self.layers):
+            return super().set_params(**params)
+        refused = sorted(set(params) & set(self._layer_names()))
+        if refused:
+            raise ValueError(
+                f"Invalid parameter {refused[0]!r}: a layer's name is that of its pair in layers."
+            )
+        return self._set_params("layers", **params)
+
+    def _layer_names(self) -> list[str]:
+        return [f"{name}__name" for name, _ in self.layers]
+
+    # -------------------------------------------------------------------------------- fit
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(
+        self, X, y, sample_weight=None, *, sessions=None, state=None, streams=None, preceding=None
+    ):
+        """Fit the model.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_channels), list of such, or array of shape \
+                (n_sessions, n_samples, n_channels)
+            The stimulus; rows are time.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs), list of such, or array of \
+                shape (n_sessions, n_samples) or (n_sessions, n_samples, n_outputs)
+            The response. Where it has no weight it may be NaN.
+        sample_weight : array-like of shape (n_samples,), or like y, default=None
+            Weights; 0 leaves a row, or a number of y, out of the loss.
+        sessions : array-like of shape (n_samples,), default=None
+            Label of each row of a 2-D X: a contiguous run of one label is one session.
+        state : array-like of shape (n_samples,) or (n_samples, n_states), or in the form of X, \
+                default=None
+            What layers name as "state", such as the size of the pupil.
+        streams : dict of array-like, default=None
+            More of what layers name in `input`, each in the form of X.
+        preceding : array-like of shape (n_preceding, n_channels), or list of such, default=None
+            Rows right before X, or before each session, as history.
+
+        Returns
+        -------
+        NEMSRegressor
+            The fitted estimator.
+
+        Raises
+        ------
+        ValueError
+            If X is not finite, y does not go with it or with the model, or nothing has weight.
+        FitDivergedError
+            If the loss or its gradient is not finite where the fit starts, or, with "adam", at
+            any learning rate.
+        """
+        stimulus = check_sessions(self, X, sessions, reset=True)
+        given = self._check_data(stimulus, state, streams, preceding)
+        targets, weights = self._check_response(stimulus, y, sample_weight)
+        random_state = make_random_state(self.random_state)
+        options = {name: getattr(self, name) for name in CONSTRAINTS}
+        model = self._start(given, targets[0].shape[1] if targets[0].ndim == 2 else 1)
+        if self._is_warm() and self.init != "prior_sample":
+            options["init"] = "given"
+        trials = [
+            make_trial(model, data, target, weight, before, self.history)
+            for (data, before), target, weight in zip(given, targets, weights, strict=True)
+        ]
+        if make_solver(self.solver).shares_processes:
+            numbers = [np.abs(a).sum() for t in trials for a in (t.target, *t.data.values())]
+            parameters = self.get_params(deep=False)
+            start_together(parameters, numbers, random_state, check_device(self.device))
+        metadata = {"sessions": sessions, "sample_weight": sample_weight}
+        task = FitTask.of(self, self.n_init, X, y, **metadata)
+        observer = _Observer(self, task, targets[0].ndim == 2)
+        best = fit_trials(model, trials, options, observer, random_state)
+        self.__dict__.update(observer.fitted(best))
+        task.end({})
+        return self
+
+    def _start(self, given, n_outputs: int) -> Model:
+        """The model to be fitted, with all its sizes."""
+        model = self._build(given, n_outputs)
+        if not self._is_warm():
+            return model
+        pairs = zip(model.layers, self.model_.layers, strict=False)
+        alike = all(one.is_like(fitted) for one, fitted in pairs)
+        if len(model.layers) != len(self.model_.layers) or not alike:
+            raise ValueError(
+                "warm_start=True goes on from the fitted layers, but layers, channels or outputs "
+                "are not those of that fit; set warm_start=False."
+            )
+        return self.model_.copy()
+
+    def _build(self, given, n_outputs: int) -> Model:
+        if _has_names(self.layers):
+            self._validate_names([name for name, _ in self.layers])
+        model = _build_model(self.layers)
+        model.take_outputs(n_outputs)
+        model.take_sizes(given[0][0])
+        return model
+
+    def _is_warm(self) -> bool:
+        return self.warm_start and hasattr(self, "model_")
+
+    # ------------------------------------------------------------------- predict and score
+
+    def predict(self, X, *, sessions=None, state=None, streams=None, preceding=None):
+        """Predict the response.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_channels), list of such, or array of shape \
+                (n_sessions, n_samples, n_channels)
+            The stimulus.
+        sessions : array-like of shape (n_samples,), default=None
+            Label of each row of a 2-D X.
+        state, streams
+            As in `fit`.
+        preceding : array-like of shape (n_preceding, n_channels), or list of such, default=None
+            Rows right before X, or before each session of a list or a 3-D array, as history. None
+            for zeros.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,) or (n_samples, n_outputs), or as X
+            The predicted response.
+        """
+        check_is_fitted(self)
+        stimulus = check_sessions(self, X, sessions, reset=False)
+        outputs = self._outputs(self._check_data(stimulus, state, streams, preceding))
+        return stimulus.like_input(
+            [output if self._has_output_axis else output[:, 0] for output in outputs]
+        )
+
+    def score(
+        self, X, y, sample_weight=None, *, sessions=None, state=None, streams=None, preceding=None
+    ):
+        """Coefficient of determination of the prediction, the mean over outputs that vary.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_channels), list of such, or array of shape \
+                (n_sessions, n_samples, n_channels)
+            The stimulus.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs), list of such, or array of \
+                shape (n_sessions, n_samples) or (n_sessions, n_samples, n_outputs)
+            The response. Where it has no weight it may be NaN.
+        sample_weight : array-like of shape (n_samples,), or like y, default=None
+            Weights.
+        sessions : array-like of shape (n_samples,), default=None
+            Label of each row of a 2-D X.
+        state, streams, preceding
+            As in `fit`.
+
+        Returns
+        -------
+        float
+            R^2, at most 1. With history="skip", rows whose history is incomplete do not count.
+
+        Warns
+        -----
+        UserWarning
+            If an output is constant, so that it has no R^2 and is left out of the mean.
+        """
+        check_is_fitted(self)
+        stimulus = check_sessions(self, X, sessions, reset=False)
+        given = self._check_data(stimulus, state, streams, preceding)
+        targets, weights = self._check_response(stimulus, y, sample_weight)
+        trials = [
+            make_trial(self.model_, data, target, weight, before, self.history)
+            for (data, before), target, weight in zip(given, targets, weights, strict=True)
+        ]
+        target, weight = (
+            np.concatenate([getattr(trial, name) for trial in trials])
+            for name in ("target", "weight")
+        )
+        if target.shape[1] != self.n_outputs_:
+            raise ValueError(
+                f"y has {target.shape[1]} outputs, but the model was fitted with {self.n_outputs_}."
+            )
+        if not weight.any():
+            raise ValueError(
+                "No row counts: all weights are zero, or no row has a complete history; set "
+                "history='zeros' for sessions that short."
+            )
+        with one_thread():
+            prediction = np.concatenate([self.model_.predict(trial.data) for trial in trials])
+        return _mean_r2(target, prediction, np.broadcast_to(weight, target.shape))
+
+    def _outputs(self, given) -> list[np.ndarray]:
+        """Predictions (n_rows, n_outputs) of checked sessions."""
+        outputs = []
+        with one_thread():
+            for data, before in given:
+                joined, n_before = with_preceding(self.model_, data, before)
+                outputs.append(self.model_.predict(joined)[n_before // self.model_.stride :])
+        return outputs
+
+    # ------------------------------------------------------------------------------ checks
+
+    def _check_data(self, stimulus: Sessions, state, streams, preceding):
+        """What goes into the model for each session, and what precedes it."""
+        named = {**(streams or {}), **({} if state is None else {STATE: state})}
+        if INPUT in named:
+            raise ValueError(f"{INPUT!r} is the name of X; give streams other names.")
+        split = {name: like_sessions(stimulus, values, name) for name, values in named.items()}
+        data = [
+            {INPUT: array, **{name: parts[number] for name, parts in split.items()}}
+            for number, array in enumerate(stimulus.arrays)
+        ]
+        before = self._check_preceding(stimulus, preceding)
+        if split and any(rows is not None and len(rows) for rows in before):
+            raise ValueError("preceding has rows of X alone, so that it needs a model of X alone.")
+        return [
+            (one, None if rows is None else {INPUT: rows})
+            for one, rows in zip(data, before, strict=True)
+        ]
+
+    def _check_preceding(self, stimulus: Sessions, preceding) -> Sequence[np.ndarray | None]:
+        if preceding is None:
+            return [None for _ in stimulus.arrays]
+        given = [preceding] if stimulus.container == "array" else list(preceding)
+        if len(given) != len(stimulus.arrays):
+            raise ValueError(
+                f"preceding has rows for {len(given)} sessions, but X has {len(stimulus.arrays)}; "
+                "give a list with an array per session, and X as a list, too."
+            )
+        return [
+            check_sessions(self, rows, reset=False).arrays[0] if len(rows) else None
+            for rows in given
+        ]
+
+    def _check_response(self, stimulus: Sessions, y, sample_weight):
+        """Responses and weights that go with a stimulus, at its rate or that of the output."""
+        targets = check_targets(self, stimulus, y)
+        return targets, check_weights(stimulus, targets, sample_weight)
+
+    # ----------------------------------------------------------------------------- summary
+
+    def summary(self):
+        """Describe the fitted model.
+
+        Returns
+        -------
+        str
+            A line per layer: its shape, how many numbers it has, and their range. Then one on the
+            fit: how long it took, and the loss.
+        """
+        check_is_fitted(self)
+        layers = [_describe(layer) for layer in self.model_.layers]
+        widths = [max(map(len, column)) for column in zip(*layers, strict=True)]
+        lines = [
+            "  ".join(word.ljust(width) for word, width in zip(words, widths, strict=True)).rstrip()
+            for words in layers
+        ]
+        solver = make_solver(self.solver)
+        stopped = "was asked to stop" if self.n_iter_ < self.max_iter else "ran to the last one"
+        stopped = "stopped by itself" if self.converged_ else stopped
+        loss = make_loss(self.loss).name
+        return "\n".join(
+            [
+                f"NEMS of {_count(len(layers), 'layer')}, from "
+                f"{_count(self.n_features_in_, 'channel')} to {_count(self.n_outputs_, 'output')}",
+                *(f"  {line}" for line in lines),
+                f"  training: {self.n_iter_} of {self.max_iter} {solver.unit}s of {solver.name}, "
+                f"{stopped}, {loss} {self.loss_:.4g}",
+            ]
+        )
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.three_d_array = True
+        tags.target_tags.multi_output = True
+        return tags
+
+
+# -------------------------------------------------------------------------------- helpers
+
+
+@dataclass
+class _Observer(Observer):
+    """Reports the starts and steps of a fit to scikit-learn's callbacks."""
+
+    estimator: NEMSRegressor
+    task: FitTask
+    has_output_axis: bool
+    n_started: int = 0
+    trials: Sequence[Trial] = ()
+    start: FitTask | None = None
+    steps: StepWatcher | None = None
+    solver: Solver = field(default_factory=Solver)
+
+    def begin(self, model: Model, trials: Sequence[Trial]) -> Watcher:
+        """Begin a start; see `Observer`."""
+        estimator, self.trials = self.estimator, trials
+        self.solver = make_solver(estimator.solver)
+        self.n_started += 1
+        # One of several processes prints, where they share the fit.
+        shows = estimator.verbose and (not self.solver.shares_processes or is_first())
+        if shows and estimator.n_init > 1:
+            print(f"Start {self.n_started} of {estimator.n_init}")
+        self.start = self.task.subtask("start", estimator.max_iter)
+        self.steps = StepWatcher(self.start, self.solver.unit, partial(self.restored, model))
+        return self.steps
+
+    def end(self, model: Model) -> bool:
+        """End a start; see `Observer`."""
+        assert self.start is not None and self.steps is not None
+        self.steps.close()
+        asked = self.start.end(partial(self.fitted, model))
+        shared = self.solver.shares_processes
+        return any_process(asked, check_device(self.estimator.device)) if shared else asked
+
+    def fitted(self, model: Model) -> dict:
+        """Attributes of an estimator whose model this is."""
+        results = model.results
+        assert isinstance(results, FitResults)
+        history = {"loss": results.history}
+        if self.estimator.early_stopping:
+            history["validation_loss"] = results.held_out_history
+        return self._attributes(model, history, results.final_error, results.converged)
+
+    def restored(self, model: Model, history: dict, vector: np.ndarray) -> dict:
+        """Attributes of an estimator whose fit had stopped with these values."""
+        model = model.copy()
+        objective = Objective(model, self.trials, make_loss(self.estimator.loss))
+        loss = objective.error(vector)  # which gives the values to the model
+        return self._attributes(model, history, loss, False)
+
+    def _attributes(self, model: Model, history: dict, loss: float, converged: bool) -> dict:
+        return {
+            "model_": model,
+            "loss_": loss,
+            "history_": history,
+            "n_iter_": len(history["loss"]),
+            "converged_": converged,
+            "n_outputs_": self.trials[0].target.shape[1],
+            "_has_output_axis": self.has_output_axis,
+        }
+
+
+def _has_names(layers) -> bool:
+    """Return whether layers are a list of pairs of a name and something else."""
+    return (
+        isinstance(layers, list)
+        and bool(layers)
+        and all(
+            isinstance(one, tuple) and len(one) == 2 and isinstance(one[0], str) for one in layers
+        )
+    )
+
+
+def _build_model(layers) -> Model:
+    """Make a model of copies of layers, given as words, a layer, a list or a list of pairs."""
+    layers = DEFAULT_LAYERS if layers is None else layers
+    if isinstance(layers, str):
+        return Model(from_keywords(layers))
+    named = _has_names(layers)
+    given = [layers] if isinstance(layers, Layer) else [x for _, x in layers] if named else layers
+    if not len(given) or not all(isinstance(layer, Layer) for layer in given):
+        raise ValueError(
+            f"Invalid layers={layers!r}: expected words, a layer, a list of layers, or a list of "
+            "(name, layer) pairs, with at least one layer."
+        )
+    copies = [layer.copy() for layer in given]
+    if named:
+        for (name, _), layer in zip(layers, copies, strict=True):
+            layer.name = name
+    return Model(copies)
+
+
+def _mean_r2(target: np.ndarray, prediction: np.ndarray, weight: np.ndarray) -> float:
+    """Mean R^2 of the outputs that vary where they have weight."""
+    scores, constant = [], []
+    for n in np.flatnonzero(weight.any(axis=0)):
+        counted = weight[:, n] > 0
+        if np.ptp(target[counted, n]) == 0:
+            constant.append(int(n))
+            continue
+        scores.append(
+            r2_score(target[counted, n], prediction[counted, n], sample_weight=weight[counted, n])
+        )
+    if constant:
+        warnings.warn(
+            f"The outputs {constant} are constant, so that they have no R^2; "
+            + (
+                "they are left out of the mean. Remove them from y to silence this warning."
+                if scores
+                else "the score is 1 where they are predicted exactly, and 0 otherwise."
+            ),
+            UserWarning,
+            stacklevel=3,
+        )
+    if not scores:
+        return float(r2_score(target[:, constant], prediction[:, constant]))
+    return float(np.mean(scores))
+
+
+def _count(number: int, name: str) -> str:
+    return f"{number} {name}" + ("" if number == 1 else "s")
+
+
+def _describe(layer: Layer) -> tuple[str, str, str, str]:
+    """Name, shape, how many numbers, and their range by parameter."""
+    parameters = dict(layer.parameters.items())
+    n_values = sum(parameter.size for parameter in parameters.values())
+    n_frozen = sum(one.size for one in parameters.values() if one.is_frozen)
+    count = _count(n_values, "value") + (f", {n_frozen} frozen" if n_frozen else "")
+    ranges = [
+        f"{name} {np.min(one.values):.3g} to {np.max(one.values):.3g}"
+        if one.size > 1
+        else f"{name} {np.ravel(one.values)[0]:.3g}"
+        for name, one in parameters.items()
+        if one.size
+    ]
+    return str(layer.name), str(layer.shape), count, ", ".join(ranges)
