@@ -65,15 +65,17 @@ def lagged_moments(
     total = sum(weight.sum() for weight in weights)
     stimuli = [np.asarray(trial.data[name], dtype=float) for trial in trials]
     responses = [trial.target for trial in trials]
-    first = weights[0][0]
-    if first > 0 and all(np.all(weight == first) for weight in weights):
-        sums = [first * part for part in _products(stimuli, responses, n_lags)]
+    # Most rows usually have one weight: what the others have more or less is added for these alone.
+    common = float(np.median(np.concatenate(weights)))
+    others = [weight - common for weight in weights]
+    if 2 * sum(np.count_nonzero(weight) for weight in others) < sum(map(len, weights)):
+        sums = [common * part for part in _products(stimuli, responses, n_lags)]
     else:
-        each = [
-            _weighted_products(*one, n_lags)
-            for one in zip(stimuli, responses, weights, strict=True)
-        ]
-        sums = [sum(parts) for parts in zip(*each, strict=True)]
+        sums, others = None, weights
+    for one in zip(stimuli, responses, others, strict=True):
+        if one[2].any() or sums is None:
+            parts = _weighted_products(*one, n_lags)
+            sums = parts if sums is None else [a + b for a, b in zip(sums, parts, strict=True)]
     matrix, response, stimulus_mean, response_mean = (part / total for part in sums)
     if centred:
         matrix = matrix - np.outer(stimulus_mean, stimulus_mean)
@@ -182,16 +184,19 @@ def _products(stimuli, responses, n_lags: int) -> list[np.ndarray]:
 
 
 def _weighted_products(stimulus, response, weight, n_lags: int) -> list[np.ndarray]:
-    """Sums over time, some rows at a time."""
-    n_samples, n_channels = stimulus.shape
-    padded = np.concatenate([np.zeros((n_lags - 1, n_channels)), stimulus])
-    windows = np.lib.stride_tricks.sliding_window_view(padded, n_lags, axis=0)[..., ::-1]
+    """Sums over the rows that have weight, some of them at a time."""
+    n_channels = stimulus.shape[1]
     size = n_lags * n_channels
     sums = [np.zeros((size, size)), np.zeros((size, response.shape[1])), np.zeros(size)]
+    lags = np.arange(n_lags)
+    counting = np.flatnonzero(weight)
     step = max(1, NUMBERS_AT_ONCE // size)
-    for start in range(0, n_samples, step):
-        rows = slice(start, start + step)
-        design = windows[rows].swapaxes(1, 2).reshape(-1, size)
+    for start in range(0, len(counting), step):
+        rows = counting[start : start + step]
+        places = rows[:, np.newaxis] - lags
+        design = stimulus[np.maximum(places, 0)]
+        design[places < 0] = 0
+        design = design.reshape(len(rows), size)
         weighted = design * weight[rows, np.newaxis]
         for total, new in zip(
             sums, (weighted.T @ design, weighted.T @ response[rows], weighted.sum(0)), strict=True

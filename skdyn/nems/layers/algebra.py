@@ -16,6 +16,10 @@ class _Joining(Layer):
 
     n_past = 0
 
+    def __init__(self, **layer_options):
+        _refuse_shape(type(self), layer_options)
+        super().__init__(**layer_options)
+
     @classmethod
     def from_word(cls, word: Word) -> Layer:
         """Make the layer from a keyword; see `skdyn.nems.from_keywords`."""
@@ -100,8 +104,6 @@ class Sum(_Joining):
 
     Parameters
     ----------
-    shape : None
-        Not used.
     **layer_options
         As for `Layer`; `input` names what goes in.
 
@@ -137,8 +139,6 @@ class Multiply(_Joining):
 
     Parameters
     ----------
-    shape : None
-        Not used.
     **layer_options
         As for `Layer`; `input` names what goes in.
 
@@ -197,6 +197,7 @@ class Select(Layer):
                 "do turn a mask into numbers with np.flatnonzero."
             )
         self.channels = channels
+        _refuse_shape(Select, layer_options)
         super().__init__(**layer_options)
 
     @on_tensors
@@ -222,6 +223,11 @@ class Select(Layer):
                 "name another input."
             )
         return input[:, numbers.tolist()]
+
+
+def _refuse_shape(kind: type[Layer], options: dict) -> None:
+    if options.get("shape") is not None:
+        raise ValueError(f"{kind.__name__} has no parameters, so that it takes no shape.")
 
 
 def _one_by_one(layer: Layer, inputs) -> list[torch.Tensor]:

@@ -53,6 +53,12 @@ class Layer:
         fitted, in place of the model's `alpha`; None leaves it to `alpha`. Penalised are the
         coefficients of filters and channels, and all parameters of a layer of your own, unless its
         attribute `penalised` names those that are.
+    values : dict of array-like, default=None
+        Values of parameters of that name, instead of the means of their priors.
+    frozen : bool or tuple of str, default=()
+        Names of the parameters that fits and draws leave alone; True for all.
+    permanent : tuple of str, default=()
+        Names of the parameters that are frozen for good.
 
     Examples
     --------
@@ -99,15 +105,37 @@ class Layer:
         bounds: dict | None = None,
         name: str | None = None,
         l2: float | None = None,
+        values: dict | None = None,
+        frozen: bool | tuple[str, ...] = (),
+        permanent: tuple[str, ...] = (),
     ):
+        self._parameters: Phi | None = None
+        self._tensors: dict[str, torch.Tensor] | None = None
         self.shape = None if shape is None else plain_sizes(shape)
         self.l2 = check_penalty(l2, self)
         self.input, self.output = input, output
         self.name = name
-        self._given_parameters, self._given_priors = parameters, priors
-        self._given_bounds = bounds
-        self._tensors: dict[str, torch.Tensor] | None = None
-        self._parameters = self._make_parameters() if self.is_sized else None
+        self._given = {"parameters": parameters, "priors": priors, "bounds": bounds}
+        self._given |= {"values": values, "frozen": frozen, "permanent": permanent}
+        if self.is_sized:
+            self._parameters = self._make_parameters()
+
+    @property
+    def shape(self):
+        """Sizes that the parameters depend on; parameters are made anew if it changes.
+
+        Returns
+        -------
+        tuple of int or None
+            Sizes that are None are taken from the data.
+        """
+        return self._shape
+
+    @shape.setter
+    def shape(self, shape) -> None:
+        if self._parameters is not None and shape != self._shape:
+            self._parameters = None
+        self._shape = shape
 
     # ------------------------------------------------------------------ what a subclass says
 
@@ -239,12 +267,21 @@ class Layer:
             self._parameters = self._make_parameters()
 
     def _make_parameters(self) -> Phi:
-        given = self._given_parameters
-        phi = self.initial_parameters() if given is None else given.copy()
-        for name, prior in (self._given_priors or {}).items():
+        given = self._given
+        phi = self.initial_parameters() if given["parameters"] is None else given["parameters"]
+        phi = phi.copy()
+        for name, prior in (given["priors"] or {}).items():
             phi[name].set_prior(prior)
-        for name, bounds in (self._given_bounds or {}).items():
+        for name, bounds in (given["bounds"] or {}).items():
             phi[name].set_bounds(bounds)
+        for name, values in (given["values"] or {}).items():
+            if not (phi[name].is_permanent and np.array_equal(phi[name].values, values)):
+                phi[name].update(values)
+        frozen = tuple(phi) if given["frozen"] is True else given["frozen"] or ()
+        for name in frozen:
+            phi[name].freeze()
+        for name in given["permanent"] or ():
+            phi[name].make_permanent()
         return phi
 
     @property
@@ -489,34 +526,93 @@ class Layer:
         dict
             Arguments of the constructor by name.
         """
-        given = {"parameters", "priors", "bounds"}
-        return {
-            name: getattr(self, f"_given_{name}" if name in given else name)
+        own = {
+            name: getattr(self, name)
             for name in self._names_of_arguments()
+            if name not in self._given
         }
+        return {**own, **self._given_or_found()}
+
+    def _given_or_found(self) -> dict:
+        """What says the parameters: as given until there are any, then their present state."""
+        if self._parameters is None:
+            return dict(self._given)
+        default = self._blank()._make_parameters()
+        changed = {
+            name: parameter.values.copy()
+            for name, parameter in self._parameters.items()
+            if not np.array_equal(parameter.values, default[name].values)
+        }
+        flags = {
+            key: tuple(
+                name
+                for name, parameter in self._parameters.items()
+                if getattr(parameter, flag) and not getattr(default[name], flag)
+            )
+            for key, flag in (("frozen", "is_frozen"), ("permanent", "is_permanent"))
+        }
+        flags["frozen"] = tuple(x for x in flags["frozen"] if x not in flags["permanent"])
+        given = {name: self._given[name] for name in ("parameters", "priors", "bounds")}
+        for name, parameter in self._parameters.items():
+            if parameter.prior != default[name].prior:
+                given["priors"] = {**(given["priors"] or {}), name: parameter.prior}
+            if not all(map(np.array_equal, parameter.bounds, default[name].bounds)):
+                given["bounds"] = {**(given["bounds"] or {}), name: parameter.bounds}
+        return {**given, "values": changed or None, **flags}
+
+    def _blank(self) -> Layer:
+        """A shallow copy as it was made, but for values and what is frozen."""
+        blank = copy.copy(self)
+        blank._given = {**self._given, "values": None, "frozen": (), "permanent": ()}
+        return blank
 
     def set_params(self, **params) -> Layer:
-        """Make the layer anew, with other arguments.
+        """Set arguments of the constructor.
 
         Parameters
         ----------
         **params
-            Arguments of the constructor by name.
+            Arguments by name. Parameters that they do not concern keep their values, and stay
+            frozen or permanent; the others are made anew.
 
         Returns
         -------
         Layer
-            This one; its parameters are as they are before a fit.
+            This one.
         """
         unknown = sorted(set(params) - set(self._names_of_arguments()))
         if unknown:
             raise ValueError(
-                f"Got {unknown} for {type(self).__name__}, expected some of "
+                f"Invalid parameter {unknown[0]!r} for {type(self).__name__}: expected one of "
                 f"{self._names_of_arguments()}."
             )
-        made = type(self)(**{**self.get_params(), **params})
+        before = {k: v for k, v in self.get_params().items() if k not in _STATE}
+        made = type(self)(**{**before, **params})
+        if self._parameters is None or made._parameters is None:
+            state = {name: self._given[name] for name in _STATE if name not in params}
+            made._given |= state
+        else:
+            old = type(self)(**before)._blank()._make_parameters()
+            made._parameters = _carried_over(
+                self._parameters, old, made._blank()._make_parameters()
+            )
+            made._set_state({name: params[name] for name in _STATE if name in params})
         self.__dict__ = made.__dict__
         return self
+
+    def _set_state(self, state: dict) -> None:
+        """Set values and what is frozen, where they are given."""
+        parameters = self.parameters
+        for name, values in (state.get("values") or {}).items():
+            parameters[name].update(values)
+        if "frozen" in state:
+            frozen = tuple(parameters) if state["frozen"] is True else state["frozen"] or ()
+            for name, parameter in parameters.items():
+                parameter.unfreeze()
+                if name in frozen:
+                    parameter.freeze()
+        for name in state.get("permanent") or ():
+            parameters[name].make_permanent()
 
     def __sklearn_clone__(self) -> Layer:
         return self.copy()
@@ -581,6 +677,39 @@ class Layer:
 
 
 _ARGUMENTS = inspect.signature(Layer.__init__).parameters
+
+# Arguments that say the state of parameters.
+_STATE = ("values", "frozen", "permanent")
+
+
+def _carried_over(current: Phi, old: Phi, new: Phi) -> Phi:
+    """Parameters as they are where old and new defaults agree, and otherwise as far as they can."""
+    parameters = []
+    for name, parameter in new.items():
+        if name in current and old[name] == parameter:
+            parameter = copy.deepcopy(current[name])
+        elif name in current:
+            _carry_over(current[name], old[name], parameter)
+        parameters.append(parameter)
+    return Phi(*parameters)
+
+
+def _carry_over(current: Parameter, old: Parameter, new: Parameter) -> None:
+    """Give a parameter the state of one that had another shape, prior or bounds."""
+    for flag in ("is_frozen", "is_permanent"):
+        if getattr(old, flag) == getattr(new, flag):
+            setattr(new, flag, getattr(current, flag))
+    values, (low, high) = current.values, new.bounds
+    was_set = not np.array_equal(values, old.values)
+    kept = was_set or old.prior == new.prior
+    is_free = old.is_permanent == new.is_permanent
+    if (
+        kept
+        and is_free
+        and current.shape == new.shape
+        and np.all((low <= values) & (values <= high))
+    ):
+        new.values = values.copy()
 
 
 # ------------------------------------------------------------------------------ tensors

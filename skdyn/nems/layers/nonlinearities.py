@@ -34,6 +34,8 @@ class StaticNonlinearity(Layer):
     ----------
     shape : tuple of int, default=None
         (n_channels,), the last axis of the input. None is taken from the data.
+    skipped : bool, default=False
+        Whether the layer only adds its shift, and its other parameters are not fitted.
     **layer_options
         As for `Layer`.
 
@@ -63,9 +65,9 @@ class StaticNonlinearity(Layer):
 
     shape: tuple[int, ...]
 
-    def __init__(self, shape=None, **layer_options):
-        self.is_skipped = False
-        self._frozen_before: list[str] = []
+    def __init__(self, shape=None, *, skipped: bool = False, **layer_options):
+        self.skipped = skipped
+        self._frozen_before: tuple[str, ...] = ()
         super().__init__(check_shape(shape, "(n_channels,)", (1,)), **layer_options)
 
     @classmethod
@@ -110,29 +112,50 @@ class StaticNonlinearity(Layer):
                 f"(n_samples, {self.shape[0]})",
                 "make the layer for that many channels, or name another input",
             )
-        if self.is_skipped:
+        if self.skipped:
             return StaticNonlinearity.nonlinearity(self, input)
         return self.nonlinearity(input)
+
+    @property
+    def is_skipped(self) -> bool:
+        """Whether only the shift is at work.
+
+        Returns
+        -------
+        bool
+            The argument `skipped`.
+        """
+        return self.skipped
+
+    def _make_parameters(self) -> Phi:
+        phi = super()._make_parameters()
+        if self.skipped:
+            self._freeze_curve(phi)
+        return phi
+
+    def _freeze_curve(self, phi: Phi) -> None:
+        self._frozen_before = tuple(name for name, p in phi.items() if p.is_frozen)
+        for name, parameter in phi.items():
+            if name != "shift":
+                parameter.freeze()
 
     def skip_nonlinearity(self) -> None:
         """Let y = x + shift, and freeze all parameters but shift.
 
         A model is often fitted so first, and with its nonlinearities after that.
         """
-        if not self.is_skipped:
-            self._frozen_before = [name for name, p in self.parameters.items() if p.is_frozen]
-            for name, parameter in self.parameters.items():
-                if name != "shift":
-                    parameter.freeze()
-            self.is_skipped = True
+        if not self.skipped:
+            self.skipped = True
+            if self.is_sized:
+                self._freeze_curve(self.parameters)
 
     def unskip_nonlinearity(self) -> None:
-        """Put the curve back, and let those parameters go that were free before."""
-        if self.is_skipped:
-            for name, parameter in self.parameters.items():
+        """Put the curve back, and unfreeze those parameters that were not frozen before."""
+        if self.skipped:
+            self.skipped = False
+            for name, parameter in self.parameters.items() if self.is_sized else ():
                 if name not in self._frozen_before:
                     parameter.unfreeze()
-            self.is_skipped = False
 
 
 class LevelShift(StaticNonlinearity):
@@ -261,6 +284,8 @@ class _ScaledNonlinearity(StaticNonlinearity):
         """Make the layer from a keyword; see `skdyn.nems.from_keywords`."""
         word.refuse("n", "has no effect in NEMS and is not supported; remove it")
         letters = set("".join(word.flags("s", "o", "os", "g")))
+        word.exclude("s", "os")
+        word.exclude("o", "os")
         fixed = {"no_shift": "s", "no_offset": "o", "no_gain": "g"}
         return cls(word.shape(1), **{name: one not in letters for name, one in fixed.items()})
 
