@@ -208,7 +208,7 @@ def split_sessions(array: np.ndarray, sessions) -> list[np.ndarray]:
     return np.split(array, borders)
 
 
-def check_targets(estimator, stimulus: Sessions, y) -> list[np.ndarray]:
+def check_targets(estimator, stimulus: Sessions, y, *, stride: int = 1) -> list[np.ndarray]:
     """Check a response, and split it as X was split.
 
     Parameters
@@ -219,6 +219,8 @@ def check_targets(estimator, stimulus: Sessions, y) -> list[np.ndarray]:
         X, checked.
     y : array-like
         The response, in the form of X. It may hold NaN.
+    stride : int, default=1
+        A response of every stride-th row of each session is accepted, too.
 
     Returns
     -------
@@ -233,7 +235,7 @@ def check_targets(estimator, stimulus: Sessions, y) -> list[np.ndarray]:
     if y is None:
         name = type(estimator).__name__
         raise ValueError(f"{name} requires y to be passed, but the target y is None.")
-    targets = like_sessions(stimulus, y, "y")
+    targets = like_sessions(stimulus, y, "y", stride=stride)
     widths = {target.shape[1:] for target in targets}
     if len(widths) > 1 or any(target.ndim > 2 for target in targets):
         raise ValueError(
@@ -267,7 +269,8 @@ def check_weights(stimulus: Sessions, targets: list[np.ndarray], sample_weight) 
     """
     if sample_weight is None:
         return [np.ones((len(target), 1)) for target in targets]
-    weights = like_sessions(stimulus, sample_weight, "sample_weight")
+    given = Sessions(targets, stimulus.container)
+    weights = like_sessions(given, sample_weight, "sample_weight")
     for weight, target in zip(weights, targets, strict=True):
         if weight.shape not in ((len(target),), (len(target), 1), target.shape):
             raise ValueError(
@@ -279,7 +282,7 @@ def check_weights(stimulus: Sessions, targets: list[np.ndarray], sample_weight) 
     return [weight.reshape(len(weight), -1) for weight in weights]
 
 
-def like_sessions(stimulus: Sessions, values, name: str) -> list[np.ndarray]:
+def like_sessions(stimulus: Sessions, values, name: str, *, stride: int = 1) -> list[np.ndarray]:
     """Split numbers per row as X was split; they come in the same form.
 
     Parameters
@@ -290,31 +293,36 @@ def like_sessions(stimulus: Sessions, values, name: str) -> list[np.ndarray]:
         Numbers, in the form of X. They may be NaN.
     name : str
         The name of the argument, for errors.
+    stride : int, default=1
+        Numbers of every stride-th row of each session are accepted, too.
 
     Returns
     -------
     list of ndarray of shape (n_samples, ...)
         One per session, of floats.
     """
+    lengths = [len(one) for one in stimulus.arrays]
+    fewer = [-(-length // stride) for length in lengths]
     if stimulus.container == "array":
         array = check_array(
             values, ensure_2d=False, ensure_all_finite=False, dtype=float, input_name=name
         )
-        check_consistent_length(np.empty(stimulus.n_samples), array)
-        return np.split(array, np.cumsum([len(one) for one in stimulus.arrays])[:-1])
+        if len(array) == sum(fewer):
+            lengths = fewer
+        check_consistent_length(np.empty(sum(lengths)), array)
+        return np.split(array, np.cumsum(lengths)[:-1])
     if any(np.ndim(one) == 0 for one in values):
         raise ValueError(
-            f"Got {name} with one number per row for X with {len(stimulus.arrays)} sessions, "
-            f"expected an array per session; give {name} in the form of X."
+            f"{name} has one number per row, but X has {len(stimulus.arrays)} sessions; give an "
+            "array per session, in the form of X."
         )
     arrays = [
         check_array(one, ensure_2d=False, ensure_all_finite=False, dtype=float, input_name=name)
         for one in values
     ]
-    lengths = [len(one) for one in stimulus.arrays]
-    if [len(one) for one in arrays] != lengths:
+    if [len(one) for one in arrays] not in (lengths, fewer):
         raise ValueError(
-            f"Got {name} with sessions of {[len(one) for one in arrays]} rows and X with sessions "
-            f"of {lengths}, expected the same."
+            f"{name} has sessions of {[len(one) for one in arrays]} rows, but X has sessions of "
+            f"{lengths}; they must be the same."
         )
     return arrays

@@ -390,20 +390,36 @@ class Model:
         ]
         return {name: stacked([one[name] for one in outputs]) for name in outputs[0]}
 
-    def predict(self, input, state=None, *, trials: bool = False):  # noqa: A002
+    def predict(self, input, state=None, *, trials: bool = False, preceding=None):  # noqa: A002
         """Compute the output of the last layer alone.
 
         Parameters
         ----------
         input, state, trials
             As in `evaluate`.
+        preceding : array-like or dict of array-like, default=None
+            Rows right before the input, as history; None for zeros.
 
         Returns
         -------
         ndarray of shape (n_samples, ...) or (n_trials, n_samples, ...)
             A list of such if the last layer gives several.
         """
-        return self.evaluate(input, state, trials=trials)[OUTPUT]
+        if preceding is None:
+            return self.evaluate(input, state, trials=trials)[OUTPUT]
+        data, before = self.check_data(input, state), self.check_data(preceding)
+        if not trials:
+            data, n_before = self.with_preceding(data, before)
+            return self.evaluate(data)[OUTPUT][n_before // self.stride :]
+        n_trials = max(map(len, data.values()))
+        outputs = []
+        for number in range(n_trials):
+            one, rows = (
+                {name: array[number % len(array)] for name, array in arrays.items()}
+                for arrays in (data, before)
+            )
+            outputs.append(self.predict(one, preceding=rows))
+        return stacked(outputs)
 
     def check_data(self, given, state=None) -> dict[str, np.ndarray]:
         """Check what goes in.
@@ -566,6 +582,100 @@ class Model:
             for layer in self._layers:
                 layer.n_trials = 1
 
+    def with_preceding(
+        self, data: dict[str, np.ndarray], preceding: dict[str, np.ndarray] | None
+    ) -> tuple[dict[str, np.ndarray], int]:
+        """Put the rows that precede data in front, as many as the model looks back.
+
+        Parameters
+        ----------
+        data : dict of ndarray of shape (n_samples, ...)
+            What goes in, by name.
+        preceding : dict of ndarray of shape (n_preceding, ...) or None
+            Rows right before the data.
+
+        Returns
+        -------
+        data : dict of ndarray
+            Both.
+        n_before : int
+            The number of rows that were put in front, a multiple of the stride.
+
+        Raises
+        ------
+        ValueError
+            If there are rows of other names, or of other numbers of channels.
+        """
+        if preceding is None:
+            return data, 0
+        if set(preceding) != set(data):
+            raise ValueError(
+                f"preceding has {sorted(preceding)}, but the data have {sorted(data)}; give rows "
+                "of each."
+            )
+        n_rows = min(map(len, preceding.values()))
+        n_usable = n_rows
+        if self.n_past is not None:
+            n_usable = min(n_rows, -(-self.n_past // self.stride) * self.stride)
+        n_usable -= n_usable % self.stride
+        joined = {
+            name: np.concatenate([preceding[name][n_rows - n_usable :], data[name]])
+            for name in data
+        }
+        return joined, n_usable
+
+    def has_history(self, n_rows: int, n_before: int = 0) -> np.ndarray:
+        """Which rows of the output have all the rows that they depend on.
+
+        Parameters
+        ----------
+        n_rows : int
+            Number of rows of the output.
+        n_before : int, default=0
+            Number of rows that precede the data.
+
+        Returns
+        -------
+        ndarray of bool of shape (n_rows,)
+            False at the start and, for anticausal filters, at the end. True throughout if a layer
+            does not say how far it looks back.
+        """
+        n_first = -(-max((self.n_past or 0) - n_before, 0) // self.stride)
+        n_last = -(-self.n_future // self.stride)
+        row = np.arange(n_rows)
+        return (row >= n_first) & (row < n_rows - n_last)
+
+    def at_rate(self, values: np.ndarray, n_samples: int) -> np.ndarray:
+        """Rows of a response at the rate of the output.
+
+        Parameters
+        ----------
+        values : ndarray of shape (n_samples, ...) or (ceil(n_samples / stride), ...)
+            At the rate of the data, or of the output.
+        n_samples : int
+            Number of samples of the data.
+
+        Returns
+        -------
+        ndarray of shape (ceil(n_samples / stride), ...)
+            At the rate of the output.
+
+        Raises
+        ------
+        ValueError
+            If there is another number of rows.
+        """
+        n_rows = -(-n_samples // self.stride)
+        if len(values) == n_rows:
+            return values
+        if len(values) == n_samples:
+            return values[:: self.stride]
+        either = f" or {n_rows}" if self.stride > 1 else ""
+        raise ValueError(
+            f"The response has {len(values)} rows for {n_samples} rows of data; expected "
+            f"{n_samples}{either}."
+        )
+
     def take_outputs(self, n_outputs: int) -> None:
         """Let layers whose sizes are open take them from the number of outputs.
 
@@ -659,24 +769,46 @@ class Model:
         Model.fitter(fitted, (input, state), target, given, options)
         return fitted
 
-    def score(self, input, target, state=None, *, trials: bool = False):  # noqa: A002
+    def score(
+        self,
+        input,  # noqa: A002
+        target,
+        state=None,
+        *,
+        trials: bool = False,
+        preceding=None,
+    ):
         """Correlate the prediction with a response.
 
         Parameters
         ----------
-        input, state, trials
-            As in `evaluate`.
+        input, state, trials, preceding
+            As in `predict`.
         target : array-like of shape (n_samples,) or (n_samples, n_outputs)
-            The response.
+            The response; with `trials`, with an axis of trials in front, which all repeat the input
+            if it has one trial. NaN where nothing was recorded.
 
         Returns
         -------
         float or ndarray of shape (n_outputs,)
             Pearson correlation, of each output where there are several.
         """
-        prediction = self.predict(input, state, trials=trials)
-        target = np.reshape(np.asarray(target, dtype=float), prediction.shape)
-        scores = correlation_score(target, prediction, multioutput="raw_values")
+        prediction = self.predict(input, state, trials=trials, preceding=preceding)
+        target = np.asarray(target, dtype=float)
+        if not trials:
+            prediction, target = prediction[None], target[None]
+        prediction = np.broadcast_to(prediction, (len(target), *prediction.shape[1:]))
+        n_samples = target.shape[1]
+        if n_samples != prediction.shape[1]:
+            target = np.stack([self.at_rate(one, n_samples) for one in target])
+        target = target.reshape(-1, *prediction.shape[2:])
+        recorded = np.isfinite(target)
+        scores = correlation_score(
+            np.where(recorded, target, 0.0),
+            prediction.reshape(target.shape),
+            sample_weight=None if recorded.all() else recorded.astype(float),
+            multioutput="raw_values",
+        )
         return scores if len(scores) > 1 else float(scores[0])
 
     def __repr__(self) -> str:

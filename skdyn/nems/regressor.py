@@ -32,7 +32,7 @@ from skdyn.nems.fitting.run import (
     make_random_state,
     make_solver,
 )
-from skdyn.nems.fitting.trials import Trial, make_trial, with_preceding
+from skdyn.nems.fitting.trials import Trial, make_trial
 from skdyn.nems.keywords import from_keywords
 from skdyn.nems.layers.base import Layer
 from skdyn.nems.losses import make_loss
@@ -329,10 +329,11 @@ class NEMSRegressor(CallbackSupportMixin, DocumentedMixin, RegressorMixin, _Base
         """
         stimulus = check_sessions(self, X, sessions, reset=True)
         given = self._check_data(stimulus, state, streams, preceding)
-        targets, weights = self._check_response(stimulus, y, sample_weight)
+        model = self._build()
+        targets, weights = self._check_response(stimulus, y, sample_weight, model)
         random_state = make_random_state(self.random_state)
         options = {name: getattr(self, name) for name in CONSTRAINTS}
-        model = self._start(given, targets[0].shape[1] if targets[0].ndim == 2 else 1)
+        model = self._start(model, given, targets[0].shape[1] if targets[0].ndim == 2 else 1)
         if self._is_warm() and self.init != "prior_sample":
             options["init"] = "given"
         trials = [
@@ -351,9 +352,10 @@ class NEMSRegressor(CallbackSupportMixin, DocumentedMixin, RegressorMixin, _Base
         task.end({})
         return self
 
-    def _start(self, given, n_outputs: int) -> Model:
+    def _start(self, model: Model, given, n_outputs: int) -> Model:
         """The model to be fitted, with all its sizes."""
-        model = self._build(given, n_outputs)
+        model.take_outputs(n_outputs)
+        model.take_sizes(given[0][0])
         if not self._is_warm():
             return model
         pairs = zip(model.layers, self.model_.layers, strict=False)
@@ -365,13 +367,10 @@ class NEMSRegressor(CallbackSupportMixin, DocumentedMixin, RegressorMixin, _Base
             )
         return self.model_.copy()
 
-    def _build(self, given, n_outputs: int) -> Model:
+    def _build(self) -> Model:
         if _has_names(self.layers):
             self._validate_names([name for name, _ in self.layers])
-        model = _build_model(self.layers)
-        model.take_outputs(n_outputs)
-        model.take_sizes(given[0][0])
-        return model
+        return _build_model(self.layers)
 
     def _is_warm(self) -> bool:
         return self.warm_start and hasattr(self, "model_")
@@ -439,7 +438,7 @@ class NEMSRegressor(CallbackSupportMixin, DocumentedMixin, RegressorMixin, _Base
         check_is_fitted(self)
         stimulus = check_sessions(self, X, sessions, reset=False)
         given = self._check_data(stimulus, state, streams, preceding)
-        targets, weights = self._check_response(stimulus, y, sample_weight)
+        targets, weights = self._check_response(stimulus, y, sample_weight, self.model_)
         trials = [
             make_trial(self.model_, data, target, weight, before, self.history)
             for (data, before), target, weight in zip(given, targets, weights, strict=True)
@@ -466,7 +465,7 @@ class NEMSRegressor(CallbackSupportMixin, DocumentedMixin, RegressorMixin, _Base
         outputs = []
         with one_thread():
             for data, before in given:
-                joined, n_before = with_preceding(self.model_, data, before)
+                joined, n_before = self.model_.with_preceding(data, before)
                 outputs.append(self.model_.predict(joined)[n_before // self.model_.stride :])
         return outputs
 
@@ -504,9 +503,9 @@ class NEMSRegressor(CallbackSupportMixin, DocumentedMixin, RegressorMixin, _Base
             for rows in given
         ]
 
-    def _check_response(self, stimulus: Sessions, y, sample_weight):
+    def _check_response(self, stimulus: Sessions, y, sample_weight, model: Model):
         """Responses and weights that go with a stimulus, at its rate or that of the output."""
-        targets = check_targets(self, stimulus, y)
+        targets = check_targets(self, stimulus, y, stride=model.stride)
         return targets, check_weights(stimulus, targets, sample_weight)
 
     # ----------------------------------------------------------------------------- summary

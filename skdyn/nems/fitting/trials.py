@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from skdyn.nems.model import INPUT, STATE, Model
+from skdyn.nems.model import Model
 
 # Stretches of which some are held out.
 N_STRETCHES = 20
@@ -69,9 +69,10 @@ def make_trial(
         With a row of the response for each row that the model gives.
     """
     stride = model.stride
-    data, n_before = with_preceding(model, data, preceding)
-    target = at_rate(target.reshape(len(target), -1), _n_samples(data) - n_before, stride)
-    weight = at_rate(weight, _n_samples(data) - n_before, stride)
+    n_samples = _n_samples(data)
+    data, n_before = model.with_preceding(data, preceding)
+    target = model.at_rate(target.reshape(len(target), -1), n_samples)
+    weight = model.at_rate(weight, n_samples)
     counts = np.broadcast_to(weight > 0, target.shape)
     if (~np.isfinite(target) & counts).any():
         raise ValueError(
@@ -81,100 +82,12 @@ def make_trial(
     # In one order in memory: matrix products of slices of others are many times as slow.
     target = np.ascontiguousarray(np.where(counts, target, 0.0))
     if history == "skip":
-        weight = np.where(has_history(model, len(target), n_before)[:, np.newaxis], weight, 0.0)
+        weight = np.where(model.has_history(len(target), n_before)[:, np.newaxis], weight, 0.0)
     empty = n_before // stride
     if empty:
         target = np.concatenate([np.zeros((empty, target.shape[1])), target])
         weight = np.concatenate([np.zeros((empty, weight.shape[1])), weight])
     return Trial(data, target, weight)
-
-
-def with_preceding(
-    model: Model, data: dict[str, np.ndarray], preceding: dict[str, np.ndarray] | None
-) -> tuple[dict[str, np.ndarray], int]:
-    """Put the rows that precede data in front, as many as the model looks back.
-
-    Parameters
-    ----------
-    model : Model
-        The model.
-    data, preceding : dict of ndarray of shape (n_samples, ...)
-        Data, and rows right before them, or None.
-
-    Returns
-    -------
-    data : dict of ndarray
-        Both.
-    n_before : int
-        The number of rows that were put in front, a multiple of the stride.
-    """
-    if preceding is None or not _n_samples(preceding):
-        return data, 0
-    if set(preceding) != set(data):
-        raise ValueError(
-            f"preceding has {sorted(preceding)}, but the data have {sorted(data)}; give rows of "
-            "each."
-        )
-    n_rows = _n_samples(preceding)
-    if model.n_past is not None:
-        n_rows = min(n_rows, -(-model.n_past // model.stride) * model.stride)
-    n_rows -= n_rows % model.stride
-    start = _n_samples(preceding) - n_rows
-    joined = {name: np.concatenate([preceding[name][start:], data[name]]) for name in data}
-    return joined, n_rows
-
-
-def has_history(model: Model, n_rows: int, n_before: int = 0) -> np.ndarray:
-    """Which rows of an output have all the rows that they depend on.
-
-    Parameters
-    ----------
-    model : Model
-        The model. Where it does not know how far it looks back, all rows count.
-    n_rows : int
-        Number of rows of the output.
-    n_before : int, default=0
-        Number of rows that precede the data.
-
-    Returns
-    -------
-    ndarray of bool of shape (n_rows,)
-        False at the start and, for anticausal filters, at the end.
-    """
-    past, future, stride = model.n_past or 0, model.n_future, model.stride
-    first = -(-max(past - n_before, 0) // stride)
-    last = n_rows + -(-future // stride) * -1
-    row = np.arange(n_rows)
-    return (row >= first) & (row < last)
-
-
-def at_rate(values: np.ndarray, n_samples: int, stride: int) -> np.ndarray:
-    """Rows of a response at the rate of a model's output.
-
-    Parameters
-    ----------
-    values : ndarray of shape (n_samples, ...) or (ceil(n_samples / stride), ...)
-        At the rate of the data, or of the output.
-    n_samples : int
-        Number of samples of the data.
-    stride : int
-        The stride of the model.
-
-    Returns
-    -------
-    ndarray of shape (ceil(n_samples / stride), ...)
-        At the rate of the output.
-    """
-    n_rows = -(-n_samples // stride)
-    if len(values) == n_rows:
-        return values
-    if len(values) == n_samples:
-        return values[::stride]
-    either = f" or {n_rows}" if stride > 1 else ""
-    raise ValueError(
-        f"The response has {len(values)} rows for {n_samples} rows of data; expected "
-        f"{n_samples}{either}."
-    )
 
 
 def make_trials(
@@ -382,9 +295,3 @@ def cut_windows(model: Model, trials: Sequence[Trial]) -> list[Trial]:
             )
             done = start + size
     return windows
-
-
-def data_of_session(array: np.ndarray, state, streams) -> dict[str, np.ndarray]:
-    """Name what goes into a model for one session."""
-    data = {INPUT: array, **(streams or {})}
-    return data if state is None else {**data, STATE: state}

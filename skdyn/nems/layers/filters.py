@@ -336,7 +336,8 @@ class STRF(_Filter):
     shape : tuple of int
         (n_in, n_ranks, n_lags, n_filters); (n_in, n_ranks, n_lags) for one filter; or
         (n_in, n_lags) for one filter with a response of its own for each channel, which has neither
-        w nor shift. An n_in of None is taken from the data.
+        w nor shift. An n_in of None is taken from the data, and n_ranks of None, of four sizes, is
+        the smaller one of n_in and n_lags.
     skip_alpha : float, default=0.0
         If not zero, abs(skip_alpha) times the first n_filters channels are added: before the
         activation if it is negative, after it if it is positive.
@@ -457,6 +458,17 @@ class STRF(_Filter):
     def _n_filters(self) -> int:
         return self.shape[3] if len(self.shape) == 4 else 1
 
+    def take_outputs(self, demand: tuple[int | None, ...]) -> None:
+        """Take the number of filters; one filter of all channels gets as many ranks as it can."""
+        n_outputs = demand[-1]
+        if len(self.shape) == 4 and self.shape[3] is None:
+            self.shape = (*self.shape[:3], n_outputs)
+        elif n_outputs is not None and n_outputs > 1 and len(self.shape) == 3:
+            self.shape = (*self.shape, n_outputs)
+        elif n_outputs is not None and n_outputs > 1 and len(self.shape) == 2:
+            n_in, n_lags = self.shape
+            self.shape = (n_in, None, n_lags, n_outputs)
+
     def sizes_from(self, *shapes: tuple[int, ...]) -> tuple[int, ...]:
         """Complete the shape.
 
@@ -470,6 +482,10 @@ class STRF(_Filter):
         tuple of int
             With n_in from the input.
         """
+        n_in, *others = self.shape
+        if others[0] is None and len(others) == 3 and None not in others[1:]:
+            n_channels = n_in or shapes[0][-1]
+            self.shape = (n_in, min(n_channels, others[1]), *others[1:])
         return sizes_with_width(self, shapes[0])
 
     @on_tensors
