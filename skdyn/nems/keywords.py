@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable
 
 from skdyn.nems import layers as own_layers
-from skdyn.nems.layers.base import Layer
+from skdyn.nems.layers.base import Layer, is_equal
 from skdyn.nems.model import free_name
 from skdyn.nems.words import SIZES, Word, list_of, nearest, penalty_option
 
@@ -157,13 +157,14 @@ def to_keywords(layers: list[Layer]) -> str:
     Returns
     -------
     str
-        From which `from_keywords` makes layers with the same shapes and options, but with the
-        priors and bounds that their classes have.
+        From which `from_keywords` makes layers with the same shapes and options. Values of
+        parameters are not written.
 
     Raises
     ------
     ValueError
-        If there is no word for a layer, or for one of its options, inputs or outputs.
+        If there is no word for a layer, or for one of its options, inputs or outputs, for other
+        priors or bounds than those of its class, or for parameters that are frozen.
 
     Examples
     --------
@@ -192,7 +193,7 @@ def _word_of(layer: Layer) -> str:
         lost = _lost(layer, word)
         if not lost:
             return word
-    said = {name: getattr(layer, name) for name in lost}
+    said = {name: layer.get_params()[name] for name in lost}
     raise ValueError(
         f"Got a {type(layer).__name__} with {said}, which {word!r} does not say, expected what a "
         "word can say; do keep the layer itself."
@@ -201,14 +202,16 @@ def _word_of(layer: Layer) -> str:
 
 def _lost(layer: Layer, word: str) -> list[str]:
     """Names of what a layer was made with that a word does not say."""
-    told = set(layer.get_params()) - {"name", "parameters", "priors", "bounds"}
+    said = {k: v for k, v in layer.get_params().items() if k not in ("name", "values")}
     try:
         (made,) = from_keywords(word)
     except ValueError:
-        return sorted(told)
-    return sorted(name for name in told if _plain_value(made, name) != _plain_value(layer, name))
+        return sorted(said)
+    if layer.is_sized:
+        made.set_params(shape=layer.shape)  # so that both have parameters
+    found = made.get_params()
+    return sorted(name for name in said if not is_equal(_plain(found[name]), _plain(said[name])))
 
 
-def _plain_value(layer: Layer, name: str):
-    value = getattr(layer, name)
+def _plain(value):
     return list(value) if isinstance(value, tuple) else value

@@ -364,8 +364,9 @@ class _Fit:
             history=self.history,
             held_out_history=self.held_out,
         )
-        # Nothing is left to improve.
-        perfect = results.final_error <= np.finfo(float).eps * objective.scale
+        # Nothing is left to improve of an error that cannot be negative.
+        perfect = 0 <= results.final_error <= np.finfo(float).eps * objective.scale
+        perfect &= objective.loss.has_closed_form
         results.converged = bool(results.converged or perfect)
         return results
 

@@ -259,10 +259,11 @@ class Objective:
         self.model.set_parameter_vector(vector, ignore_bounds=True)
         total = np.zeros(len(self.sizes.share))
         for group in groups:
-            outputs = [
-                self.model.output({k: array[i].cpu().numpy() for k, array in group.data.items()})
-                for i in range(len(group.target))
-            ]
+            with np.errstate(all="ignore"):  # what is not finite is looked at afterwards
+                outputs = [
+                    self.model.output({k: a[i].cpu().numpy() for k, a in group.data.items()})
+                    for i in range(len(group.target))
+                ]
             prediction = torch.as_tensor(np.stack([np.asarray(one) for one in outputs]))
             total += self.losses(group, prediction.to(self.device)).cpu().numpy()
         return total

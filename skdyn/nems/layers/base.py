@@ -507,11 +507,17 @@ class Layer:
 
     @classmethod
     def _names_of_arguments(cls) -> list[str]:
-        own = list(inspect.signature(cls.__init__).parameters.values())[1:]
-        names = [a.name for a in own if a.kind not in (a.VAR_POSITIONAL, a.VAR_KEYWORD)]
-        if len(names) < len(own):
-            names += [name for name in list(_ARGUMENTS)[1:] if name not in names]
-        return names
+        names: dict[str, None] = {}
+        for kind in cls.__mro__:
+            if "__init__" not in vars(kind):
+                continue
+            given = list(inspect.signature(kind.__init__).parameters.values())[1:]
+            hands_on = any(one.kind is one.VAR_KEYWORD for one in given)
+            variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+            names.update(dict.fromkeys(one.name for one in given if one.kind not in variable))
+            if not hands_on:
+                break
+        return list(names)
 
     def get_params(self, deep: bool = True) -> dict:
         """What the layer was made with, for scikit-learn's searches.
