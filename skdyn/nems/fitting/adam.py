@@ -19,7 +19,7 @@ from skdyn.core.training import (
     linear_decay,
     train,
 )
-from skdyn.nems.fitting.gradients import layer_not_followed
+from skdyn.nems.fitting.gradients import check_start, layer_not_followed
 from skdyn.nems.fitting.objective import Group, Objective, tensors_of
 from skdyn.nems.fitting.preconditioning import step_sizes
 from skdyn.nems.fitting.results import NO_PROGRESS, STOPPED, FitResults, Solver
@@ -47,7 +47,7 @@ class Adam(Solver):
         model = objective.model
         low, high = model.get_bounds_vector()
         start = np.clip(model.get_parameter_vector(), low, high)
-        initial_error = objective.error(start)
+        initial_error = check_start(objective, start)
         _require_gradients(objective, start)
         windows = Objective(
             model,

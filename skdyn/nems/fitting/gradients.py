@@ -7,6 +7,7 @@ import warnings
 import numpy as np
 import torch
 
+from skdyn.core.training import FitDivergedError
 from skdyn.nems.fitting.objective import Objective, layer_of, parameter_slices, tensors_of
 from skdyn.nems.layers.base import Layer
 from skdyn.nems.model import Model
@@ -14,6 +15,35 @@ from skdyn.nems.model import Model
 # Largest relative error of a derivative that counts as rounding, and steps that are tried, relative
 # to the size of the values.
 TOLERANCE, STEPS = 1e-4, (1e-5, 1e-4, 1e-6)
+
+
+def check_start(objective: Objective, vector: np.ndarray) -> float:
+    """Compute the loss where a fit starts.
+
+    Parameters
+    ----------
+    objective : Objective
+        The loss.
+    vector : ndarray of shape (n_free,)
+        Where the fit starts.
+
+    Returns
+    -------
+    float
+        The loss, without the penalty.
+
+    Raises
+    ------
+    FitDivergedError
+        If it is not finite.
+    """
+    error = objective.error(vector)
+    if not np.isfinite(error):
+        raise FitDivergedError(
+            "The loss is not finite where the fit starts. Look for logarithms or powers of negative "
+            "numbers in the layers, or for very large values of X and y."
+        )
+    return error
 
 
 def layer_not_followed(objective: Objective, vector: np.ndarray) -> str | None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from skdyn.core.training import NOBODY, FitDivergedError, Watcher
-from skdyn.nems.fitting.gradients import layer_not_followed
+from skdyn.nems.fitting.gradients import check_start, layer_not_followed
 from skdyn.nems.fitting.objective import Objective
 from skdyn.nems.fitting.preconditioning import round_coordinates, scaled_coordinates
 from skdyn.nems.fitting.results import NO_PROGRESS, STOPPED, FitResults, Solver
@@ -206,7 +206,7 @@ class _Fit:
         objective, settings = self.objective, self.settings
         low, high = objective.model.get_bounds_vector()
         start = found = np.clip(objective.model.get_parameter_vector(), low, high)
-        initial_error = objective.error(start)
+        initial_error = check_start(objective, start)
         self.exact = objective.is_exact = has_exact_gradients(objective, start)
         self._require_finite(start)
         n_components = len(objective.component_share)
@@ -227,10 +227,9 @@ class _Fit:
             return
         values, gradient = self._evaluate(start)
         if not (np.isfinite(values).all() and np.isfinite(gradient).all()):
-            what = "gradient of the loss" if np.isfinite(values).all() else "loss"
             raise FitDivergedError(
-                f"The {what} is not finite where the fit starts. Look for logarithms or powers of "
-                "negative numbers in the layers, or for very large values of X and y."
+                "The gradient of the loss is not finite where the fit starts. Look for roots, "
+                "logarithms or powers of zero in the layers, or for very large values of X and y."
             )
 
     def _evaluate(self, vector: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
