@@ -41,11 +41,11 @@ N_PROBES = 8
 
 # Most parameters in a block that is computed and factored as it is, and random sums from which
 # larger ones are known.
-LARGEST_BLOCK, N_SUMS = 400, 64
+LARGEST_BLOCK, N_SUMS = 700, 64
 
 # Eigenvalues of a sketch that count, relative to the largest; and curvature of what it does not
 # see, relative to the diagonal.
-LEAST_SQUARE, REST = 1e-10, 1.0
+LEAST_SQUARE, REST = 1e-10, 0.3
 
 # How many derivatives are computed at a time.
 DIRECTIONS_AT_ONCE = 64
