@@ -150,6 +150,20 @@ class Objective:
         return find_reach(self.model, self.trials[0], self.n_outputs)
 
     @cached_property
+    def owner(self) -> np.ndarray:
+        """The one output that depends on each value; n_outputs if several do, -1 if none."""
+        n_reached = self.reach.sum(axis=0)
+        owner = np.where(n_reached > 1, self.n_outputs, self.reach.argmax(axis=0))
+        return np.where(n_reached > 0, owner, -1)
+
+    @cached_property
+    def alike(self) -> list[np.ndarray]:
+        """For each parameter, numbers that are equal for entries that the same outputs need."""
+        marks = np.random.RandomState(0).random_sample(self.n_outputs) @ self.reach
+        places = parameter_slices(self.model)
+        return [np.unique(marks[place], return_inverse=True)[1] for place in places]
+
+    @cached_property
     def component(self) -> np.ndarray:
         """Number of the component of each output; outputs that share parameters are in one."""
         if not self.loss.is_per_output:

@@ -20,6 +20,7 @@ import torch
 from scipy.linalg import cholesky, solve_triangular
 from torch import Tensor
 
+from skdyn.nems.fitting.coordinates import Block, Coordinates, LowRank
 from skdyn.nems.fitting.objective import Group, Objective, parameter_slices, tensors_of
 from skdyn.nems.model import Model
 
@@ -38,91 +39,16 @@ LEAST = 1e-2
 # Random signs from which sizes of parameters are estimated.
 N_PROBES = 8
 
+# Most parameters in a block that is computed and factored as it is, and random sums from which
+# larger ones are known.
+LARGEST_BLOCK, N_SUMS = 700, 64
+
+# Eigenvalues of a sketch that count, relative to the largest; and curvature of what it does not
+# see, relative to the diagonal.
+LEAST_SQUARE, REST = 1e-10, 0.3
+
 # How many derivatives are computed at a time.
 DIRECTIONS_AT_ONCE = 64
-
-
-@dataclass(frozen=True)
-class Coordinates:
-    """A linear map between parameters and what the solver sees.
-
-    Attributes
-    ----------
-    origin : ndarray of shape (n_free,)
-        Parameters where the new coordinates are zero.
-    scale : ndarray of shape (n_free,)
-        What each parameter is divided by first.
-    blocks : list of tuple of (ndarray, ndarray, ndarray)
-        Per output: places of its own parameters, the inverse of the upper triangular factor of
-        their block, and its border (n_own, n_shared) with what is shared, divided by that factor.
-    shared : ndarray of int
-        Places of the parameters that outputs share.
-    corner : ndarray of shape (n_shared, n_shared)
-        Inverse of the upper triangular factor of what is left of their block.
-    """
-
-    origin: np.ndarray
-    scale: np.ndarray
-    blocks: list[tuple[np.ndarray, np.ndarray, np.ndarray]]
-    shared: np.ndarray
-    corner: np.ndarray
-
-    def parameters(self, point: np.ndarray) -> np.ndarray:
-        """Go back to parameters.
-
-        Parameters
-        ----------
-        point : ndarray of shape (n_free,)
-            Coordinates.
-
-        Returns
-        -------
-        ndarray of shape (n_free,)
-            theta_0 + R^-1 z.
-        """
-        step = point.copy()
-        if len(self.shared):
-            step[self.shared] = self.corner @ point[self.shared]
-        for own, inverse, border in self.blocks:
-            step[own] = inverse @ (point[own] - border @ step[self.shared])
-        return self.origin + step / self.scale
-
-    def gradient(self, gradient: np.ndarray) -> np.ndarray:
-        """Turn a gradient with respect to parameters into one with respect to coordinates.
-
-        Parameters
-        ----------
-        gradient : ndarray of shape (n_free,)
-            Derivatives.
-
-        Returns
-        -------
-        ndarray of shape (n_free,)
-            R^-T times them.
-        """
-        turned = gradient / self.scale
-        rest = turned[self.shared]
-        for own, inverse, border in self.blocks:
-            turned[own] = inverse.T @ turned[own]
-            rest = rest - border.T @ turned[own]
-        if len(self.shared):
-            turned[self.shared] = self.corner.T @ rest
-        return turned
-
-    def bounds(self, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-        """Turn bounds of parameters into bounds of coordinates.
-
-        Parameters
-        ----------
-        low, high : ndarray of shape (n_free,)
-            Bounds; parameters that have any are not mixed with others.
-
-        Returns
-        -------
-        ndarray of shape (n_free, 2)
-            The same, of the coordinates.
-        """
-        return np.column_stack([(end - self.origin) * self.scale for end in (low, high)])
 
 
 def scaled_coordinates(objective: Objective, vector: np.ndarray) -> Coordinates:
@@ -140,9 +66,7 @@ def scaled_coordinates(objective: Objective, vector: np.ndarray) -> Coordinates:
     Coordinates
         A change of variables without rotation.
     """
-    none = np.zeros(0, dtype=int)
-    sizes = step_sizes(objective, vector)
-    return Coordinates(vector, 1 / sizes, [], none, np.zeros((0, 0)))
+    return Coordinates(vector, 1 / step_sizes(objective, vector))
 
 
 def round_coordinates(objective: Objective, vector: np.ndarray, boxed: np.ndarray) -> Coordinates:
@@ -163,23 +87,37 @@ def round_coordinates(objective: Objective, vector: np.ndarray, boxed: np.ndarra
         Those; the parameters themselves where derivatives are not finite.
     """
     try:
-        jacobian = _jacobian(objective, vector)
+        derivatives = _derivatives(objective, vector)
     except RuntimeError:
         # A layer of the user's whose operations torch can derive once only.
         return scaled_coordinates(objective, vector)
-    if not all(np.isfinite(part).all() for part in (*jacobian.own, *jacobian.border)):
-        return scaled_coordinates(objective, vector)
     penalty = objective.value_penalty
-    known = jacobian.diagonal(len(vector)) + penalty
+    known = derivatives.diagonal + penalty
+    if not np.isfinite(known).all():
+        return scaled_coordinates(objective, vector)
     # What hardly matters here, as where a curve is flat, is not to go far beyond its usual size.
     n_outputs = np.bincount(objective.component)[objective.component_of_value]
     least = LEAST / n_outputs / usual_sizes(objective.model, vector) ** 2
     scale = np.sqrt(np.maximum(known, least))
     load = penalty / scale**2 + np.maximum(1 - known / scale**2, 0) + DAMPING
-    keep = ~boxed[jacobian.shared]
-    shared = jacobian.shared[keep]
+    blocks, shared, corner = _arrow(derivatives, scale, load, boxed)
+    large = [
+        _low_rank(places[free], derivatives.sketch[:, places[free]] / scale[places[free]])
+        for places in derivatives.parts.large
+        if (free := ~boxed[places]).any()
+    ]
+    return Coordinates(vector, scale, blocks, shared, corner, large)
+
+
+def _arrow(
+    derivatives: _Derivatives, scale: np.ndarray, load: np.ndarray, boxed: np.ndarray
+) -> tuple[list[Block], np.ndarray, np.ndarray]:
+    """Factor the blocks on the diagonal, one after the other, and the corner that they leave."""
+    parts = derivatives.parts
+    keep = ~boxed[parts.shared]
+    shared = parts.shared[keep]
     blocks, corner = [], np.diag(load[shared])
-    for places, own, border in zip(jacobian.places, jacobian.own, jacobian.border, strict=True):
+    for places, own, border in zip(parts.own, derivatives.own, derivatives.border, strict=True):
         free = ~boxed[places]
         mine = places[free]
         own, border = own[:, free] / scale[mine], border[:, keep] / scale[shared]
@@ -188,8 +126,17 @@ def round_coordinates(objective: Objective, vector: np.ndarray, boxed: np.ndarra
             inverse = _inverse_factor(own.T @ own + np.diag(load[mine]))
             edge = inverse.T @ (own.T @ border)
             corner -= edge.T @ edge
-            blocks.append((mine, inverse, edge))
-    return Coordinates(vector, scale, blocks, shared, _inverse_factor(corner))
+            blocks.append(Block(mine, inverse, edge))
+    return blocks, shared, _inverse_factor(corner)
+
+
+def _low_rank(places: np.ndarray, sketch: np.ndarray) -> LowRank:
+    """The inverse root of I + S' S, from the singular values of the sketch S."""
+    squares, left = np.linalg.eigh(sketch @ sketch.T)
+    kept = squares > LEAST_SQUARE * max(1.0, squares[-1])
+    sizes = np.sqrt(squares[kept])
+    vectors = (left[:, kept] / sizes).T @ sketch
+    return LowRank(places, vectors, 1 / np.sqrt(1 + sizes**2 / REST) - 1)
 
 
 def _inverse_factor(matrix: np.ndarray) -> np.ndarray:
@@ -230,82 +177,113 @@ def usual_sizes(model: Model, vector: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class _Jacobian:
-    """Derivatives of predictions at some rows, times the root of the curvature of the loss there.
+class _Parts:
+    """Which parameters make a block of H each.
 
-    Per output: places of the parameters that only it depends on, derivatives (n_rows, n_own) with
-    respect to these, and (n_rows, n_shared) with respect to what outputs share.
+    Per output the places of the parameters that only it depends on; those that outputs share; and
+    larger sets, of either kind, whose blocks are only known by a sketch.
     """
 
-    places: list[np.ndarray]
     own: list[np.ndarray]
     shared: np.ndarray
+    large: list[np.ndarray]
+
+    @classmethod
+    def of(cls, objective: Objective) -> _Parts:
+        """Sort the parameters of a model."""
+        owner, nothing = objective.owner, np.zeros(0, dtype=int)
+        sets = [np.flatnonzero(owner == number) for number in range(objective.n_outputs + 1)]
+        large = [places for places in sets if len(places) > LARGEST_BLOCK]
+        small = [places if len(places) <= LARGEST_BLOCK else nothing for places in sets]
+        return cls(small[:-1], small[-1], large)
+
+
+@dataclass(frozen=True)
+class _Derivatives:
+    """Derivatives of predictions at some rows, times the root of the curvature of the loss there.
+
+    Per output those with respect to its own parameters, (n_rows, n_own), and to what outputs share,
+    (n_rows, n_shared). `sketch` has sums over rows and outputs with random signs, so that S' S
+    is about H (n_sums, n_free), and `diagonal` is that of H.
+    """
+
+    parts: _Parts
+    own: list[np.ndarray]
     border: list[np.ndarray]
-
-    def diagonal(self, n_parameters: int) -> np.ndarray:
-        """Give the diagonal of H."""
-        diagonal = np.zeros(n_parameters)
-        for places, own, border in zip(self.places, self.own, self.border, strict=True):
-            diagonal[places] += np.sum(own**2, axis=0)
-            diagonal[self.shared] += np.sum(border**2, axis=0)
-        return diagonal
+    sketch: np.ndarray
+    diagonal: np.ndarray
 
 
-def _jacobian(objective: Objective, vector: np.ndarray) -> _Jacobian:
+def _derivatives(objective: Objective, vector: np.ndarray) -> _Derivatives:
+    parts = _Parts.of(objective)
     theta = torch.tensor(vector, dtype=torch.float64, device=objective.device, requires_grad=True)
-    piece = _pieces(objective, len(vector))
+    piece = _pieces(objective, max(*map(len, parts.own), len(parts.shared) // objective.n_outputs))
     with tensors_of(objective.model, theta):
         prediction = objective.predict(piece.data)
-    root = objective.curvature(piece, prediction).sqrt().flatten(0, 1)
-    prediction = prediction.flatten(0, 1)
-    n_outputs = prediction.shape[-1]
-    owner = _owners(objective.reach)
-    places = [np.flatnonzero(owner == output) for output in range(n_outputs)]
-    shared = np.flatnonzero(owner == n_outputs)
+    root = objective.curvature(piece, prediction).sqrt()
+    sketch = np.zeros((0, len(vector)))
+    if parts.large:
+        sketch = _sketch(prediction, theta, root)
+    own, border = _exact(prediction.flatten(0, 1), theta, root.flatten(0, 1), parts)
+    diagonal = np.sum(sketch**2, axis=0)
+    for places in (*parts.own, parts.shared):
+        diagonal[places] = 0
+    for places, mine, shared in zip(parts.own, own, border, strict=True):
+        diagonal[places] = np.sum(mine**2, axis=0)
+        diagonal[parts.shared] += np.sum(shared**2, axis=0)
+    return _Derivatives(parts, own, border, sketch, diagonal)
+
+
+def _sketch(prediction: Tensor, theta: Tensor, root: Tensor) -> np.ndarray:
+    """Products of the derivatives with random signs, each the root of H in the mean."""
+    rng = np.random.RandomState(0)
+    sums = np.empty((N_SUMS, len(theta)))
+    for number in range(N_SUMS):
+        signs = torch.as_tensor(rng.choice([-1.0, 1.0], prediction.shape)).to(prediction)
+        (found,) = torch.autograd.grad(prediction, theta, signs * root, retain_graph=True)
+        sums[number] = found.cpu().numpy() / np.sqrt(N_SUMS)
+    return sums
+
+
+def _exact(
+    prediction: Tensor, theta: Tensor, root: Tensor, parts: _Parts
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Per output, derivatives (n_rows, n_own), and (n_rows, n_shared)."""
     # What goes backwards is linear in where it starts; its derivatives with respect to that are
     # those of the predictions, in forward mode.
     starts = torch.ones_like(prediction, requires_grad=True)
     (backwards,) = torch.autograd.grad(prediction, theta, starts, create_graph=True)
 
-    def along(directions: np.ndarray) -> np.ndarray:
-        """Derivatives (n_rows, n_outputs, n_directions)."""
-        derivatives = np.zeros((*prediction.shape, len(directions)))
-        for first in range(0, len(directions), DIRECTIONS_AT_ONCE):
-            part = torch.from_numpy(directions[first : first + DIRECTIONS_AT_ONCE]).to(theta)
+    def along(sets: list[np.ndarray]) -> np.ndarray:
+        """Derivatives (n_rows, n_outputs, n_directions); each goes along one value of each set."""
+        n_directions = max(map(len, sets))
+        derivatives = np.zeros((*prediction.shape, n_directions))
+        for first in range(0, n_directions, DIRECTIONS_AT_ONCE):
+            columns = slice(first, min(first + DIRECTIONS_AT_ONCE, n_directions))
+            part = torch.zeros((columns.stop - first, len(theta))).to(theta)
+            for places in sets:
+                part[range(len(places[columns])), places[columns]] = 1.0
             (found,) = torch.autograd.grad(
                 backwards, starts, part, retain_graph=True, is_grads_batched=True
             )
-            columns = slice(first, first + len(part))
             derivatives[..., columns] = (found * root).movedim(0, -1).cpu().numpy()
         return derivatives
 
     # Parameters of different outputs do not get into each other's way, so one direction does for
     # one of each.
-    directions = np.zeros((max(map(len, places)), len(vector)))
-    for own in places:
-        directions[np.arange(len(own)), own] = 1.0
-    alone, border = along(directions), along(np.eye(len(vector))[shared])
-    return _Jacobian(
-        places,
-        [alone[:, output, : len(own)] for output, own in enumerate(places)],
-        shared,
-        [border[:, output] for output in range(n_outputs)],
+    alone, border = along(parts.own), along([parts.shared])
+    return (
+        [alone[:, output, : len(own)] for output, own in enumerate(parts.own)],
+        [border[:, output] for output in range(len(parts.own))],
     )
 
 
-def _owners(reach: np.ndarray) -> np.ndarray:
-    """For each value the one output that depends on it; n_outputs if several do, -1 if none."""
-    n_reached = reach.sum(axis=0)
-    owner = np.where(n_reached > 1, len(reach), reach.argmax(axis=0))
-    return np.where(n_reached > 0, owner, -1)
-
-
-def _pieces(objective: Objective, n_parameters: int) -> Group:
+def _pieces(objective: Objective, n_needed: int) -> Group:
     """Pieces of the recording, evenly spaced, with no history before them."""
     past, stride = objective.model.n_past or 0, objective.model.stride
     group = max(objective.groups, key=lambda one: one.target.shape[0] * one.target.shape[1])
     n_trials, n_samples, n_outputs = group.target.shape
-    n_rows = max(N_ROWS, 2 * n_parameters // n_outputs)
+    n_rows = max(N_ROWS, 2 * n_needed)
     if n_trials * n_samples <= n_rows:
         return replace(group, share=1.0)
     length = min(n_samples, max(n_rows // N_PIECES, 2 * past // stride, 1))
@@ -347,16 +325,15 @@ def step_sizes(objective: Objective, vector: np.ndarray) -> np.ndarray:
     squares = _squared_derivatives(objective, vector) if objective.is_exact else None
     if squares is None:
         return sizes
-    # Entries that reach the same outputs have one size.
-    marks = np.random.RandomState(0).random_sample(objective.n_outputs) @ objective.reach
-    for place in parameter_slices(objective.model):
-        _, group = np.unique(marks[place], return_inverse=True)
-        total = np.bincount(group, squares[place])
-        n_each = np.bincount(group)
-        n_reached = np.bincount(group, objective.reach[:, place].sum(axis=0)) / n_each
+    n_reached = objective.reach.sum(axis=0)
+    for place, alike in zip(
+        parameter_slices(objective.model), objective.alike, strict=True
+    ):
+        total = np.bincount(alike, squares[place])
+        reached = np.bincount(alike, n_reached[place]) / np.bincount(alike)
         with np.errstate(divide="ignore"):
-            found = np.sqrt(np.maximum(n_reached, 1) / total)
-        sizes[place] = np.where(total > 0, found, 0)[group] + (total <= 0)[group] * sizes[place]
+            found = np.sqrt(np.maximum(reached, 1) / total)
+        sizes[place] = np.where(total > 0, found, 0)[alike] + (total <= 0)[alike] * sizes[place]
     return sizes
 
 
