@@ -36,7 +36,7 @@ ROOMS = {
     "skdyn/dynemo": "__init__ estimator fitting inference initialisation moments network objective",
     "skdyn/nems": "__init__ distributions keywords losses model parameter regressor words",
     "skdyn/nems/layers": "__init__ algebra base channels filters nonlinearities",
-    "skdyn/nems/fitting": "__init__ adam closed_form gradients lbfgs moments objective "
+    "skdyn/nems/fitting": "__init__ adam closed_form coordinates gradients lbfgs moments objective "
     "preconditioning results run settings start trials",
     "skdyn/metrics": "__init__ modes responses scorers",
     "skdyn/plotting": "__init__ arrays encoding filters modes responses training",

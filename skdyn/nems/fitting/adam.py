@@ -22,7 +22,13 @@ from skdyn.core.training import (
 from skdyn.nems.fitting.gradients import check_start, layer_not_followed
 from skdyn.nems.fitting.objective import Group, Objective, tensors_of
 from skdyn.nems.fitting.preconditioning import step_sizes
-from skdyn.nems.fitting.results import NO_PROGRESS, STOPPED, FitResults, Solver
+from skdyn.nems.fitting.results import (
+    NO_PROGRESS,
+    STOPPED,
+    FitResults,
+    Solver,
+    nothing_to_fit,
+)
 from skdyn.nems.fitting.settings import FitSettings
 from skdyn.nems.fitting.trials import cut_windows
 
@@ -45,56 +51,28 @@ class Adam(Solver):
     ) -> FitResults:
         """Fit the model of an objective in place; see `Solver`."""
         model = objective.model
-        low, high = model.get_bounds_vector()
-        start = np.clip(model.get_parameter_vector(), low, high)
+        start = np.clip(model.get_parameter_vector(), *model.get_bounds_vector())
         initial_error = check_start(objective, start)
+        if not len(start):
+            return nothing_to_fit(start, initial_error)
         _require_gradients(objective, start)
-        windows = Objective(
-            model,
-            cut_windows(model, objective.trials),
-            objective.loss,
-            objective.alpha,
-            objective.device,
-            sizes=objective.sizes,
-            reach=objective.reach,
-        )
-        windows.is_looped = objective.is_looped
         values = _Values(start, step_sizes(objective, start), objective.device)
-        training = _Training(windows, values)
+        training = _Training(_windows_of(objective), values, settings)
         generator = make_generator(random_state, torch.device("cpu"))
-        n_windows = training.n_windows
-        size = settings.batch_size
-        size = min(max(n_windows // 8, 1), 64) if size == "auto" else int(size)
-
-        def batches() -> Iterator[_Batch]:
-            chosen = [
-                _Batch(group, part.to(objective.device))
-                for group in windows.groups
-                for part in torch.randperm(len(group.target), generator=generator).split(size)
-            ]
-            for number in torch.randperm(len(chosen), generator=generator).tolist():
-                yield chosen[number]
-
-        def report(terms: dict[str, float]) -> dict[str, float]:
-            if settings.early_stopping:
-                return {"loss": terms["raw_loss"], "validation_loss": training.watched}
-            return {"loss": training.watched}
-
         options = TrainingSettings(
             n_epochs=settings.max_iter,
             learning_rate=lambda epoch: linear_decay(
                 epoch, settings.learning_rate, settings.max_iter, 0
             ),
             n_iter_no_change=settings.n_iter_no_change,
-            tol=settings.tol,
+            tol=0.5,  # of the number of epochs with progress
             verbose=settings.verbose,
             advice=ADVICE,
-            report=report,
-            watcher=_Translator(watcher, values),
+            report=training.report,
+            watcher=_Translator(watcher, training),
         )
-        done = train(values, training, batches, options)
-        training.project()
-        found = values.vector()
+        done = train(values, training, lambda: training.batches(generator), options)
+        found = training.best()
         return FitResults(
             initial_parameters=start,
             final_parameters=found,
@@ -109,6 +87,21 @@ class Adam(Solver):
             history=done.history["loss"],
             held_out_history=done.history.get("validation_loss", []),
         )
+
+
+def _windows_of(objective: Objective) -> Objective:
+    """The same loss, of windows of the trials."""
+    windows = Objective(
+        objective.model,
+        cut_windows(objective.model, objective.trials),
+        objective.loss,
+        objective.alpha,
+        objective.device,
+        sizes=objective.sizes,
+        reach=objective.reach,
+    )
+    windows.is_looped = objective.is_looped
+    return windows
 
 
 @dataclass(frozen=True)
@@ -144,22 +137,26 @@ class _Values(nn.Module):
 class _Translator(Watcher):
     """Calls another watcher, which takes losses and vectors of parameters."""
 
-    def __init__(self, watcher: Watcher, values: _Values):
-        self.watcher, self.values = watcher, values
+    def __init__(self, watcher: Watcher, training: _Training):
+        self.watcher, self.training = watcher, training
 
     def begin(self) -> None:
         self.watcher.begin()
 
     def end(self, numbers: dict[str, float], weights: dict[str, Tensor]) -> bool:
         losses = {name: value for name, value in numbers.items() if name.endswith("loss")}
-        return self.watcher.end(losses, self.values.vector(weights["steps"]))
+        return self.watcher.end(losses, self.training.best())
 
 
 class _Training:
-    """The objective of core's training loop; losses are relative to their size."""
+    """The objective of core's training loop; losses are relative to their size.
 
-    def __init__(self, objective: Objective, values: _Values):
-        self.objective, self.values = objective, values
+    Each component keeps the values of its own best epoch, and is left alone once it has made no
+    progress for `n_iter_no_change` epochs, so that none depends on how its neighbours fare.
+    """
+
+    def __init__(self, objective: Objective, values: _Values, settings: FitSettings):
+        self.objective, self.values, self.settings = objective, values, settings
         self.n_steps = 0
         self.n_windows = sum(len(group.target) for group in objective.groups)
         device = values.origin.device
@@ -167,12 +164,37 @@ class _Training:
         self.bounds = [(end - values.origin) / values.sizes for end in ends]
         self.penalty = torch.from_numpy(objective.value_penalty).to(device)
         self.raw_penalty = torch.from_numpy(objective.penalty).to(device)
-        # A mean over components, so that `tol` is relative to the loss of one.
-        weight = objective.component_share
-        self.factors = torch.from_numpy(objective.factors * weight[objective.component]).to(device)
-        self.penalty *= torch.from_numpy(weight[objective.component_of_value]).to(device)
+        self.factors = torch.from_numpy(objective.factors).to(device)
         self.share = torch.from_numpy(objective.sizes.share).to(device)
-        self.watched = np.nan
+        n_components = len(objective.component_share)
+        self.best_values = np.full(n_components, np.inf)
+        self.best_steps = values.steps.detach().clone()
+        self.n_stale = np.zeros(n_components, dtype=int)
+        self.n_improved = 0
+        self.watched_loss = np.nan
+
+    def best(self) -> np.ndarray:
+        """The values of the best epoch of each component."""
+        low, high = self.objective.model.get_bounds_vector()
+        return np.clip(self.values.vector(self.best_steps), low, high)
+
+    def batches(self, generator: torch.Generator) -> Iterator[_Batch]:
+        """Windows of an epoch in random order, some at a time."""
+        size = self.settings.batch_size
+        size = min(max(self.n_windows // 8, 1), 64) if size == "auto" else int(size)
+        chosen = [
+            _Batch(group, part.to(self.values.origin.device))
+            for group in self.objective.groups
+            for part in torch.randperm(len(group.target), generator=generator).split(size)
+        ]
+        for number in torch.randperm(len(chosen), generator=generator).tolist():
+            yield chosen[number]
+
+    def report(self, terms: dict[str, float]) -> dict[str, float]:
+        """The losses of an epoch in the units of the response."""
+        if self.settings.early_stopping:
+            return {"loss": terms["raw_loss"], "validation_loss": self.watched_loss}
+        return {"loss": self.watched_loss}
 
     def project(self) -> None:
         """Put values back into their bounds."""
@@ -180,7 +202,7 @@ class _Training:
             self.values.steps.clamp_(*self.bounds)
 
     def training_terms(self, batch: _Batch, epoch: int) -> dict[str, Tensor]:
-        """Loss of a batch, with the penalty."""
+        """Loss of a batch, with the penalty: the sum over components."""
         self.project()
         self.n_steps += 1
         group, chosen = batch.group, batch.windows
@@ -206,18 +228,40 @@ class _Training:
         return self.objective.losses(group, prediction)
 
     def held_out_loss(self) -> float:
-        """Loss of what is held out, or of everything, with the penalty, if nothing is.
+        """Minus the number of epochs in which a component made progress, for the loop's patience.
 
-        All processes that share the training compute it, so each adds its part.
+        Progress is that of the loss of what is held out or, if nothing is, of everything, with the
+        penalty. All processes that share the training compute it, so each adds its part.
         """
         self.project()
-        watched = self.objective.held_out or self.objective.groups
+        objective = self.objective
+        watched = objective.held_out or objective.groups
         with torch.no_grad():
-            losses = sum(self._losses(group) for group in watched)
-            squares = self.values.theta() ** 2 * (not self.objective.held_out)
-            total = self.factors @ losses + 0.5 * self.penalty @ squares
-            self.watched = float(self.share @ losses + 0.5 * self.raw_penalty @ squares)
-        return float(total) / n_processes()
+            losses = torch.as_tensor(sum(self._losses(group) for group in watched))
+            vector = self.values.vector()
+            squares = 0.5 * vector**2 * (not objective.held_out)
+        losses = losses.cpu().numpy()
+        self.watched_loss = float(objective.sizes.share @ losses + objective.penalty @ squares)
+        n_components = len(self.best_values)
+        values = np.bincount(objective.component, objective.factors * losses, n_components)
+        values += np.bincount(
+            objective.component_of_value, objective.value_penalty * squares, n_components
+        )
+        if not np.isfinite(values).all():
+            return np.inf
+        self._keep_best(values)
+        return -self.n_improved / n_processes()
+
+    def _keep_best(self, values: np.ndarray) -> None:
+        is_open = self.n_stale < self.settings.n_iter_no_change
+        better = is_open & (values < self.best_values)
+        improved = is_open & (values < self.best_values - self.settings.tol)
+        self.n_stale = np.where(improved, 0, self.n_stale + 1)
+        self.n_improved += bool(improved.any())
+        self.best_values = np.where(better, values, self.best_values)
+        chosen = torch.from_numpy(better[self.objective.component_of_value])
+        chosen = chosen.to(self.best_steps.device)
+        self.best_steps = torch.where(chosen, self.values.steps.detach(), self.best_steps)
 
     def take_care(self) -> bool:
         """An epoch that is not finite is repeated at half the rate."""

@@ -40,8 +40,8 @@ def check_start(objective: Objective, vector: np.ndarray) -> float:
     error = objective.error(vector)
     if not np.isfinite(error):
         raise FitDivergedError(
-            "The loss is not finite where the fit starts. Look for logarithms or powers of negative "
-            "numbers in the layers, or for very large values of X and y."
+            "The loss is not finite where the fit starts. Look for logarithms or powers of "
+            "negative numbers in the layers, or for very large values of X and y."
         )
     return error
 

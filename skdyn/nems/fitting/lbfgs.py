@@ -18,7 +18,13 @@ from skdyn.core.training import NOBODY, FitDivergedError, Watcher
 from skdyn.nems.fitting.gradients import check_start, layer_not_followed
 from skdyn.nems.fitting.objective import Objective
 from skdyn.nems.fitting.preconditioning import round_coordinates, scaled_coordinates
-from skdyn.nems.fitting.results import NO_PROGRESS, STOPPED, FitResults, Solver
+from skdyn.nems.fitting.results import (
+    NO_PROGRESS,
+    STOPPED,
+    FitResults,
+    Solver,
+    nothing_to_fit,
+)
 from skdyn.nems.fitting.settings import FitSettings
 
 # Curvature pairs that are kept.
@@ -45,9 +51,6 @@ N_FRUITLESS = 2
 
 # How often progress is printed.
 ITERATIONS_PER_LINE = 25
-
-# Evaluations per iteration that a fit with numeric gradients may take.
-MANY = 20
 
 # Rounding of a loss, relative to its size.
 ROUNDING = 1e-14
@@ -199,7 +202,6 @@ class _Fit:
     held_out: list[float] = field(default_factory=list)
     best: np.ndarray | None = None
     reason: str = ""
-    is_open: bool = False  # whether an iteration is under way
 
     def run(self) -> FitResults:
         """Iterate until no component gets better any more."""
@@ -207,13 +209,15 @@ class _Fit:
         low, high = objective.model.get_bounds_vector()
         start = found = np.clip(objective.model.get_parameter_vector(), low, high)
         initial_error = check_start(objective, start)
+        if not len(start):
+            return nothing_to_fit(start, initial_error)
         self.exact = objective.is_exact = has_exact_gradients(objective, start)
         self._require_finite(start)
         n_components = len(objective.component_share)
         self.promise = np.zeros(n_components)
         # Losses of each component after its last iterations, the last one last.
         self.recent = np.full((N_JUDGED + 1, n_components), np.inf)
-        active = np.ones(n_components, dtype=bool) & bool(len(start))
+        active = np.ones(n_components, dtype=bool)
         n_fruitless = np.zeros(n_components, dtype=int)
         while active.any() and not self.reason and len(self.history) < settings.max_iter:
             found, stalled = self._round(found, active)
@@ -223,8 +227,6 @@ class _Fit:
         return self._results(start, found, initial_error, not active.any())
 
     def _require_finite(self, start: np.ndarray) -> None:
-        if not len(start):
-            return
         values, gradient = self._evaluate(start)
         if not (np.isfinite(values).all() and np.isfinite(gradient).all()):
             raise FitDivergedError(
@@ -290,19 +292,17 @@ class _Fit:
         search.begin(values, to.gradient(gradient))
         self.promise = np.where(active, search.promise(), self.promise)
         stalled = np.zeros_like(active)
-        for _ in range(EVALUATIONS_PER_ROUND if self.exact else MANY * settings.max_iter):
-            self._begin()
+        for _ in range(EVALUATIONS_PER_ROUND if self.exact else settings.max_iter):
+            self.watcher.begin()
             trial = search.trial()
             values, gradient = self._evaluate_finite(inside(trial))
             accepted = search.receive(trial, values, to.gradient(gradient))
-            if accepted.any():
-                errors = np.where(accepted[objective.component], objective.last_errors, errors)
-                self.recent[:-1, accepted] = self.recent[1:, accepted]
-                self.recent[-1, accepted] = search.values[accepted]
-                self.promise = np.where(active, search.promise(), self.promise)
-                stalled |= accepted & self._has_stalled()
-                self._note(inside(search.point), errors)
-            stalled |= active & ~search.active
+            errors = np.where(accepted[objective.component], objective.last_errors, errors)
+            self.recent[:-1, accepted] = self.recent[1:, accepted]
+            self.recent[-1, accepted] = search.values[accepted]
+            self.promise = np.where(active, search.promise(), self.promise)
+            stalled |= (accepted & self._has_stalled()) | (active & ~search.active)
+            self._note(inside(search.point), errors)
             search.active &= ~stalled
             if self.reason or not search.active.any() or len(self.history) >= settings.max_iter:
                 break
@@ -312,11 +312,6 @@ class _Fit:
         with np.errstate(invalid="ignore"):
             decrease = (self.recent[0] - self.recent[-1]) / N_JUDGED
         return decrease <= self.settings.tol
-
-    def _begin(self) -> None:
-        if not self.is_open:
-            self.is_open = True
-            self.watcher.begin()
 
     def _note(self, vector: np.ndarray, errors: np.ndarray) -> None:
         """Note one iteration, and whether it is the last."""
@@ -331,7 +326,6 @@ class _Fit:
         numbers = {"loss": self.history[-1]}
         if self.held_out:
             numbers["validation_loss"] = self.held_out[-1]
-        self.is_open = False
         if self.watcher.end(numbers, vector if self.best is None else self.best):
             self.reason = self.reason or STOPPED
 
@@ -348,7 +342,7 @@ class _Fit:
     ) -> FitResults:
         objective = self.objective
         final = found if self.best is None else self.best
-        converged, message = self._verdict(len(start), is_done)
+        converged, message = self._verdict(is_done)
         results = FitResults(
             initial_parameters=start,
             final_parameters=final,
@@ -369,10 +363,8 @@ class _Fit:
         results.converged = bool(results.converged or perfect)
         return results
 
-    def _verdict(self, n_free: int, is_done: bool) -> tuple[bool, str]:
+    def _verdict(self, is_done: bool) -> tuple[bool, str]:
         """Whether the fit has converged, and why it ended."""
-        if not n_free:
-            return True, "There is nothing to fit."
         if self.reason:
             return self.reason != STOPPED, self.reason
         if not is_done:
@@ -388,7 +380,7 @@ class _Fit:
 
 def has_exact_gradients(objective: Objective, start: np.ndarray) -> bool:
     """Return whether torch can follow all layers, and warn if it cannot."""
-    name = layer_not_followed(objective, start) if len(start) else None
+    name = layer_not_followed(objective, start)
     if name is not None:
         warnings.warn(
             f"torch cannot follow the layer {name!r}, so gradients are numeric, which takes many "

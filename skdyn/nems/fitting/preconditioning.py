@@ -36,8 +36,9 @@ DAMPING = 1e-2
 # only output. Measured: at starts that are found from the data most have ten times as much or more.
 LEAST = 1e-2
 
-# Random signs from which sizes of parameters are estimated.
-N_PROBES = 8
+# Random signs from which sizes of parameters are estimated, and the largest size of a parameter
+# without a unit, relative to what is usual.
+N_PROBES, MOST_USUAL = 8, 10.0
 
 # Most parameters in a block that is computed and factored as it is, and random sums from which
 # larger ones are known.
@@ -95,10 +96,7 @@ def round_coordinates(objective: Objective, vector: np.ndarray, boxed: np.ndarra
     known = derivatives.diagonal + penalty
     if not np.isfinite(known).all():
         return scaled_coordinates(objective, vector)
-    # What hardly matters here, as where a curve is flat, is not to go far beyond its usual size.
-    n_outputs = np.bincount(objective.component)[objective.component_of_value]
-    least = LEAST / n_outputs / usual_sizes(objective.model, vector) ** 2
-    scale = np.sqrt(np.maximum(known, least))
+    scale = np.sqrt(np.maximum(known, _least_curvature(objective, vector, known)))
     load = penalty / scale**2 + np.maximum(1 - known / scale**2, 0) + DAMPING
     blocks, shared, corner = _arrow(derivatives, scale, load, boxed)
     large = [
@@ -144,6 +142,22 @@ def _inverse_factor(matrix: np.ndarray) -> np.ndarray:
     return solve_triangular(cholesky(matrix), np.eye(len(matrix)))
 
 
+def _least_curvature(objective: Objective, vector: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Curvature that what hardly matters here is taken to have, so that it does not go too far.
+
+    That of a parameter that has no unit follows from its usual size; that of others, whose sizes
+    are those of X and y, from what entries of the same parameter have.
+    """
+    n_outputs = np.bincount(objective.component)[objective.component_of_value]
+    least = LEAST / n_outputs / usual_sizes(objective.model, vector) ** 2
+    free = _unit_free(objective.model)
+    for place, alike in zip(parameter_slices(objective.model), objective.alike, strict=True):
+        mean = np.bincount(alike, known[place]) / np.bincount(alike)
+        relative = LEAST * mean[alike]
+        least[place] = np.where(free[place] | (relative <= 0), least[place], relative)
+    return least
+
+
 def usual_sizes(model: Model, vector: np.ndarray) -> np.ndarray:
     """How large parameters usually are.
 
@@ -157,23 +171,29 @@ def usual_sizes(model: Model, vector: np.ndarray) -> np.ndarray:
     Returns
     -------
     ndarray of shape (n_free,)
-        The standard deviation of the prior or, if that is more, the root mean square of the values
-        of the whole parameter; 1 where it is not a positive number.
+        The root mean square of the values of the whole parameter or, of parameters without a unit
+        and where all values are 0, the standard deviation of the prior if that is more; 1 where it
+        is not a positive number.
     """
-    free = [
-        parameter
-        for layer in model.layers
-        for parameter in layer.parameters.values()
-        if not parameter.is_frozen
-    ]
-    values = np.split(vector, np.cumsum([parameter.size for parameter in free])[:-1])
-    sizes = np.concatenate(
-        [
-            np.maximum(parameter.prior.sd().ravel(), np.sqrt(np.mean(part**2)))
-            for parameter, part in zip(free, values, strict=True)
-        ]
-    )
+    sizes = np.ones(len(vector))
+    free = [p for layer in model.layers for p in layer.parameters.free if p.size]
+    unit_free = _unit_free(model)
+    for parameter, place in zip(free, parameter_slices(model), strict=True):
+        size = np.sqrt(np.mean(vector[place] ** 2))
+        if size == 0 or unit_free[place].all():
+            size = np.maximum(parameter.prior.sd().ravel(), size)
+        sizes[place] = size
     return np.where((sizes > 0) & (sizes < np.inf), sizes, 1.0)
+
+
+def _unit_free(model: Model) -> np.ndarray:
+    """Whether each value belongs to a parameter whose size has nothing to do with X and y."""
+    parts = [np.zeros(0, dtype=bool)]
+    for layer in model.layers:
+        for name, parameter in layer.parameters.items():
+            if not parameter.is_frozen:
+                parts.append(np.full(parameter.size, name in layer.unit_free))
+    return np.concatenate(parts)
 
 
 @dataclass(frozen=True)
@@ -282,7 +302,7 @@ def _pieces(objective: Objective, n_needed: int) -> Group:
     """Pieces of the recording, evenly spaced, with no history before them."""
     past, stride = objective.model.n_past or 0, objective.model.stride
     group = max(objective.groups, key=lambda one: one.target.shape[0] * one.target.shape[1])
-    n_trials, n_samples, n_outputs = group.target.shape
+    n_trials, n_samples = group.target.shape[:2]
     n_rows = max(N_ROWS, 2 * n_needed)
     if n_trials * n_samples <= n_rows:
         return replace(group, share=1.0)
@@ -321,20 +341,19 @@ def step_sizes(objective: Objective, vector: np.ndarray) -> np.ndarray:
     ndarray of shape (n_free,)
         Positive. Where predictions do not depend on an array, its `usual_sizes`.
     """
-    sizes = usual_sizes(objective.model, vector)
+    usual = usual_sizes(objective.model, vector)
     squares = _squared_derivatives(objective, vector) if objective.is_exact else None
     if squares is None:
-        return sizes
-    n_reached = objective.reach.sum(axis=0)
-    for place, alike in zip(
-        parameter_slices(objective.model), objective.alike, strict=True
-    ):
+        return usual
+    sizes, n_reached = usual.copy(), objective.reach.sum(axis=0)
+    for place, alike in zip(parameter_slices(objective.model), objective.alike, strict=True):
         total = np.bincount(alike, squares[place])
         reached = np.bincount(alike, n_reached[place]) / np.bincount(alike)
         with np.errstate(divide="ignore"):
-            found = np.sqrt(np.maximum(reached, 1) / total)
-        sizes[place] = np.where(total > 0, found, 0)[alike] + (total <= 0)[alike] * sizes[place]
-    return sizes
+            found = np.sqrt(2 * np.maximum(reached, 1) / total)
+        sizes[place] = np.where(total > 0, found, 0)[alike] + (total <= 0)[alike] * usual[place]
+    # Parameters without a unit hardly count where a curve is flat, and stay near what is usual.
+    return np.where(_unit_free(objective.model), np.minimum(sizes, MOST_USUAL * usual), sizes)
 
 
 def _squared_derivatives(objective: Objective, vector: np.ndarray) -> np.ndarray | None:
@@ -344,12 +363,15 @@ def _squared_derivatives(objective: Objective, vector: np.ndarray) -> np.ndarray
     try:
         with tensors_of(objective.model, theta):
             prediction = objective.predict(piece.data)
-        rng = np.random.RandomState(0)
+        row_rng, output_rng = np.random.RandomState(0), np.random.RandomState(1)
         n_rows = prediction.shape[0] * prediction.shape[1]
         typical = torch.as_tensor(objective.sizes.typical).to(prediction)
         squares = torch.zeros_like(theta)
         for probe in range(N_PROBES):
-            signs = torch.as_tensor(rng.choice([-1.0, 1.0], prediction.shape)).to(prediction)
+            # Signs of rows and of outputs, so that those of one output do not depend on the others.
+            rows = row_rng.choice([-1.0, 1.0], (*prediction.shape[:2], 1))
+            outputs = output_rng.choice([-1.0, 1.0], prediction.shape[2:])
+            signs = torch.as_tensor(rows * outputs).to(prediction)
             (found,) = torch.autograd.grad(
                 prediction, theta, signs / typical, retain_graph=probe < N_PROBES - 1
             )

@@ -80,6 +80,34 @@ class FitResults:
         return float(np.min(np.nan_to_num(looked_at, nan=np.inf)))
 
 
+def nothing_to_fit(start: np.ndarray, error: float) -> FitResults:
+    """The result of a fit of a model all of whose parameters are frozen.
+
+    Parameters
+    ----------
+    start : ndarray of shape (0,)
+        The values that are not frozen.
+    error : float
+        The loss.
+
+    Returns
+    -------
+    FitResults
+        The result.
+    """
+    return FitResults(
+        initial_parameters=start,
+        final_parameters=start,
+        initial_error=error,
+        final_error=error,
+        n_iter=0,
+        n_evaluations=1,
+        converged=True,
+        message="There is nothing to fit.",
+        exact_gradients=True,
+    )
+
+
 class Solver:
     """Base class of solvers.
 

@@ -80,6 +80,9 @@ class Layer:
     # Names of the parameters that count in a penalty; None for all.
     penalised: tuple[str, ...] | None = None
 
+    # Names of the parameters whose usual size has nothing to do with the units of the data.
+    unit_free: tuple[str, ...] = ()
+
     # Whether each channel is mapped on its own, so that as many come out as go in.
     keeps_channels: ClassVar[bool] = False
 

@@ -323,6 +323,7 @@ class WeightChannelsGaussian(Layer):
     """
 
     word = "wc.g"
+    unit_free = ("mean", "sd")
     penalised = ()
     n_past = 0
 

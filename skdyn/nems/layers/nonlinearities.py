@@ -225,6 +225,7 @@ class DoubleExponential(StaticNonlinearity):
     """
 
     word = "dexp"
+    unit_free = ("kappa",)
     penalised = ("kappa",)
 
     def initial_parameters(self) -> Phi:
@@ -476,6 +477,7 @@ class Hinge(StaticNonlinearity):
     """
 
     word = "prelu"
+    unit_free = ("alpha",)
 
     def initial_parameters(self) -> Phi:
         """Make the parameters.
@@ -535,6 +537,7 @@ class LogCompress(StaticNonlinearity):
     """
 
     word = "dlog"
+    unit_free = ("shift",)
 
     def initial_parameters(self) -> Phi:
         """Make the parameter.
