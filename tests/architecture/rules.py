@@ -35,9 +35,9 @@ ROOMS = {
     "skdyn/core": "__init__ distributed gaussian recurrent runtime simplex training windows",
     "skdyn/dynemo": "__init__ estimator fitting inference initialisation moments network objective",
     "skdyn/nems": "__init__ distributions keywords losses model parameter regressor words",
-    "skdyn/nems/layers": "__init__ algebra base channels filters nonlinearities",
-    "skdyn/nems/fitting": "__init__ adam closed_form gradients lbfgs moments objective "
-    "preconditioning results run settings start trials",
+    "skdyn/nems/layers": "__init__ algebra base channels description filters nonlinearities",
+    "skdyn/nems/fitting": "__init__ adam closed_form factors gradients hidden lbfgs "
+    "moments objective preconditioning results run settings stages start trials",
     "skdyn/metrics": "__init__ modes responses scorers",
     "skdyn/plotting": "__init__ arrays encoding filters modes responses training",
 }
