@@ -78,8 +78,11 @@ def select(gram: np.ndarray, cross: np.ndarray, n_chosen: int) -> list[int]:
         new = usable & (left > NEW_VARIANCE * before)
         new[chosen] = False
         if not new.any():
-            rest = [number for number in range(len(gram)) if number not in set(chosen)]
-            return chosen + sorted(rest, key=lambda one: not usable[one])[: n_chosen - len(chosen)]
+            # Those that are least like sums of the others, and at last those without variance.
+            share = np.where(usable, left / np.where(usable, before, 1), -np.inf)
+            share[chosen] = -np.inf
+            rest = [int(one) for one in np.argsort(-share) if one not in set(chosen)]
+            return chosen + rest[: n_chosen - len(chosen)]
         # A load, so that a regressor of which little is left cannot seem to say much.
         explained = np.sum(cross**2, axis=1) / np.where(new, left + RIDGE * before, 1)
         # The first of those that differ by rounding, so that units of the data do not matter.

@@ -10,7 +10,7 @@ that little is cut. So no two units are alike, and none is dead.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -41,6 +41,12 @@ LEAST_VARIANCE = 1e-10
 # Mean of a lifted unit in units of its standard deviation; sizes of units that saturate.
 LIFTED = 1.5
 SATURATING_SIZES = (0.5, 1.5)
+
+# Least share of rows in which a unit must not be cut off.
+LEAST_ALIVE = 0.05
+
+# Size of the random part of units of which there are two, relative to their coefficients.
+NOISE = 0.1
 
 # Share of the pool that a start other than the first chooses from.
 SHARE = 0.5
@@ -142,16 +148,36 @@ def set_hidden(stage: Stage, given: Given, random_state: np.random.RandomState |
         pool = pool.take(np.sort(rng.permutation(pool.n_units)[:n_left]))
     if not pool.n_units:
         return False
-    phi, y = _compared(pool, stage, given)
+    phi, y, is_alive = _compared(pool, stage, given)
+    if np.count_nonzero(is_alive) >= stage.n_units:
+        pool, phi = pool.take(np.flatnonzero(is_alive)), phi[:, is_alive]
     chosen = factors.select(phi.T @ phi, phi.T @ y, min(stage.n_units, pool.n_units))
     while len(chosen) < stage.n_units:
         chosen.append(int(rng.randint(pool.n_units)))
-    _put_units(stage, pool.take(chosen))
+    _put_units(stage, _without_copies(pool.take(chosen), rng))
     return True
 
 
-def _compared(pool: Pool, stage: Stage, given: Given) -> tuple[np.ndarray, np.ndarray]:
-    """Outputs of candidates, and the responses, on some rows: weighted, and less their means."""
+def _without_copies(pool: Pool, rng: np.random.RandomState) -> Pool:
+    """Change units that are the same as another one, where the pool had too few."""
+    flat = np.concatenate([pool.kernels.reshape(-1, pool.n_units), pool.shifts[np.newaxis]])
+    _, first, group = np.unique(flat, axis=1, return_index=True, return_inverse=True)
+    is_copy = first[np.ravel(group)] != np.arange(pool.n_units)
+
+    def changed(values):
+        size = NOISE * is_copy * np.sqrt(np.mean(values**2, axis=tuple(range(values.ndim - 1))))
+        return values + size * rng.standard_normal(values.shape)
+
+    if pool.filters is None or pool.channels is None:
+        return replace(pool, kernels=changed(pool.kernels))
+    return replace(pool, filters=changed(pool.filters), channels=changed(pool.channels))
+
+
+def _compared(pool: Pool, stage: Stage, given: Given):
+    """Outputs of candidates, and responses, on some rows, weighted and centred; and who is alive.
+
+    Alive are candidates whose outputs are seldom at an end of their range, where curves cut off.
+    """
     features, targets, weights, n_left = [], [], [], N_ROWS
     for trial in sorted(given.trials, key=lambda one: -np.count_nonzero(one.weight)):
         counting = np.flatnonzero(trial.weight)
@@ -166,8 +192,11 @@ def _compared(pool: Pool, stage: Stage, given: Given) -> tuple[np.ndarray, np.nd
         n_left = max(n_left - len(stimulus), 0)
     phi, y, weight = (np.concatenate(parts) for parts in (features, targets, weights))
     phi = np.nan_to_num(phi, posinf=0.0, neginf=0.0)
+    low, high = phi.min(axis=0), phi.max(axis=0)
+    margin = 1e-6 * (high - low)
+    is_alive = np.mean((phi > low + margin) & (phi < high - margin), axis=0) > LEAST_ALIVE
     phi, y = (values - np.average(values, axis=0, weights=weight[:, 0]) for values in (phi, y))
-    return phi * np.sqrt(weight), y * np.sqrt(weight)
+    return phi * np.sqrt(weight), y * np.sqrt(weight), is_alive
 
 
 def _put_units(stage: Stage, found: Pool) -> None:
