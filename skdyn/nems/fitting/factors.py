@@ -185,7 +185,7 @@ def alternate(
         right = np.einsum("lcn,lr,rn->cr", response, filters, weights, optimize=True)
         matrix = matrix.reshape(right.size, -1)
         found = ridge(matrix, right.ravel()).reshape(right.shape)
-        return found if free else restrict(matrix, right, found)
+        return found if restrict is None else restrict(matrix, right, found)
 
     for _ in range(1 if keep_filters or keep_channels else n_rounds):
         if several:

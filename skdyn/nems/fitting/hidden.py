@@ -102,8 +102,11 @@ class Pool:
 
     def take(self, chosen) -> Pool:
         """Some of them."""
-        parts = (self.kernels, self.filters, self.channels, self.shifts, self.numbers)
-        return Pool(*[None if part is None else part[..., chosen] for part in parts])
+        filters, channels, numbers = (
+            None if part is None else part[..., chosen]
+            for part in (self.filters, self.channels, self.numbers)
+        )
+        return Pool(self.kernels[..., chosen], filters, channels, self.shifts[chosen], numbers)
 
     def scaled(self, sizes: np.ndarray, shifts: np.ndarray) -> Pool:
         """All of them times a size, then shifted."""

@@ -194,15 +194,15 @@ def _moments(model, stage: Stage, arrays, targets, weights) -> list[tuple[np.nda
     found = []
     for number in range(group.max() + 1):
         outputs = np.flatnonzero(group == number)
-        parts = ([one[:, outputs] for one in targets], [one[:, outputs[:1]] for one in weights])
-        spaced = [at_input_rate(some, arrays, stage, model) for some in parts]
-        found.append((outputs, make_given(stage, arrays, *spaced)))
+        y = at_input_rate([one[:, outputs] for one in targets], arrays, stage, model)
+        w = at_input_rate([one[:, outputs[:1]] for one in weights], arrays, stage, model)
+        found.append((outputs, make_given(stage, arrays, y, w)))
     return found
 
 
 def _moments_of_all(model, stage: Stage, arrays, targets, weights, lags) -> Given:
-    spaced = [at_input_rate(some, arrays, stage, model) for some in (targets, weights)]
-    return given_for_all(stage, arrays, *spaced, lags)
+    targets, weights = (at_input_rate(one, arrays, stage, model) for one in (targets, weights))
+    return given_for_all(stage, arrays, targets, weights, lags)
 
 
 def _draw_stage(model: Model, stage: Stage, trials: Sequence[Trial], rng) -> None:
@@ -406,7 +406,7 @@ def _set_last(model: Model, stage: Stage, arrays, trials, weights, rng) -> None:
     """Set the last stage: its kernels to what its nonlinearities want, and these to the kernels."""
     weight = np.concatenate(weights)
     targets = np.concatenate([trial.target for trial in trials])
-    wanted = []
+    wanted: list[WantedOutput] = []
     for curve in reversed(stage.curves):
         wanted.insert(0, _describe(targets, weight))
         targets = curve.invert(targets, wanted[0])
@@ -498,11 +498,15 @@ def _fit_curves(objective: Objective, stage: Stage, settings: FitSettings, solve
         # Measured: for these few values Adam takes 0.24 s and L-BFGS 0.02 s, and after Adam the
         # fit itself takes a third more epochs.
         own = LBFGS() if solver.uses_batches else solver
-        limits = {"max_iter": START_ITERATIONS, "tol": START_TOL, "early_stopping": False}
+        short = replace(
+            settings,
+            max_iter=START_ITERATIONS,
+            tol=START_TOL,
+            early_stopping=False,
+            verbose=0,
+        )
         try:
-            results = own.fit(
-                alone, replace(settings, **limits, verbose=0), np.random.RandomState(0)
-            )
+            results = own.fit(alone, short, np.random.RandomState(0))
         except FitDivergedError:  # the fit itself says so, if it does
             return
     rest.set_parameter_vector(results.final_parameters, ignore_bounds=True)

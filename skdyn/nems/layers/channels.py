@@ -443,15 +443,17 @@ class WeightChannelsGaussian(Layer):
         """Describe the channel weights, and Gaussians to choose from; see `Layer`."""
         parameters = self["mean"], self["sd"]
         settings = _grid(parameters)
-        profiles = gaussian_weights(*map(torch.from_numpy, settings), self.shape[0])
+        n_in = self.shape[0]
+
+        def weights(mean: np.ndarray, sd: np.ndarray) -> np.ndarray:
+            return gaussian_weights(torch.from_numpy(mean), torch.from_numpy(sd), n_in).numpy()
+
         return KernelPart(
             sizes=self.shape[1:],
-            n_channels=self.shape[0],
+            n_channels=n_in,
             weights=parameters,
-            channel_weights=lambda: gaussian_weights(
-                *(torch.from_numpy(parameter.values) for parameter in parameters), self.shape[0]
-            ).numpy(),
-            profiles=profiles.numpy(),
+            channel_weights=lambda: weights(parameters[0].values, parameters[1].values),
+            profiles=weights(settings[0], settings[1]),
             settings=settings,
         )
 

@@ -23,8 +23,8 @@ class KernelPart:
     ----------
     sizes : tuple of int
         Axes of the parameters behind the first one, that of channels or lags.
-    n_channels : int, default=None
-        Number of channels that are weighed; None for filters of what comes in.
+    n_channels : int, default=0
+        Number of channels that are weighed; 0 for filters of what comes in.
     n_lags, n_future : int
         Number of lags, and of those of them that come after the present.
     stride : int, default=1
@@ -52,7 +52,7 @@ class KernelPart:
     """
 
     sizes: tuple[int, ...]
-    n_channels: int | None = None
+    n_channels: int = 0
     n_lags: int = 1
     n_future: int = 0
     stride: int = 1
