@@ -5,8 +5,8 @@ BIN := $(ENV)/bin
 INSTALLED := $(ENV)/.installed
 
 .PHONY: demo test lint bench-dynemo bench-dynemo-agreement bench-dynemo-scaling \
-	bench-dynemo-robustness bench-dynemo-reference bench-nems bench-nems-ferret bench-eeg \
-	bench-search clean
+	bench-dynemo-robustness bench-dynemo-reference bench-nems bench-nems-starts \
+	bench-nems-ferret bench-eeg bench-search clean
 
 demo: $(INSTALLED)
 	MPLBACKEND=Agg $(BIN)/python examples/plot_soft_mixture.py --figures figures
@@ -49,6 +49,9 @@ bench-dynemo-reference: $(INSTALLED)
 # Need PROBLEMS=file.npz or RECORDING=file.npz.
 bench-nems: $(INSTALLED)
 	$(BIN)/python benchmarks/nems_problems.py $(if $(PROBLEMS),--problems $(PROBLEMS)) $(ARGS)
+
+bench-nems-starts: $(INSTALLED)
+	$(BIN)/python benchmarks/nems_starts.py $(ARGS)
 
 bench-nems-ferret: $(INSTALLED)
 	$(BIN)/python benchmarks/nems_ferret.py $(if $(RECORDING),--recording $(RECORDING)) $(ARGS)

@@ -68,9 +68,14 @@ class NEMSRegressor(CallbackSupportMixin, DocumentedMixin, RegressorMixin, _Base
     init : {"auto", "given", "prior_mean", "prior_sample"}, default="auto"
         Where the fit starts: "auto" at filters that are found from the data, and nonlinearities
         that go with them; "given" at the values of the layers; "prior_mean" at the means of the
-        priors; "prior_sample" at a draw from them. Frozen parameters keep their values.
+        priors; "prior_sample" at a draw from them. Frozen parameters keep their values. Filters,
+        ranks or hidden units with equal values get small differences, because a fit could not
+        separate them.
     n_init : int, default=1
-        Number of fits, of which the best stays. All but the first start at draws from the priors.
+        Number of fits, of which the best stays. With init="auto", those after the first start at
+        other hidden units, chosen from random halves of the candidates or, if a model has no hidden
+        units, at kernels drawn from the priors and scaled to the data. Otherwise they start at
+        draws from the priors.
     max_iter : int, default=1000
         Most iterations of "lbfgs", or epochs of "adam".
     tol : float, default=2e-6

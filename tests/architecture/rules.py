@@ -35,9 +35,9 @@ ROOMS = {
     "skdyn/core": "__init__ distributed gaussian recurrent runtime simplex training windows",
     "skdyn/dynemo": "__init__ estimator fitting inference initialisation moments network objective",
     "skdyn/nems": "__init__ distributions keywords losses model parameter regressor words",
-    "skdyn/nems/layers": "__init__ algebra base channels filters nonlinearities",
-    "skdyn/nems/fitting": "__init__ adam closed_form coordinates gradients lbfgs moments objective "
-    "preconditioning results run settings start trials",
+    "skdyn/nems/layers": "__init__ algebra base channels description filters nonlinearities",
+    "skdyn/nems/fitting": "__init__ adam closed_form coordinates factors gradients hidden lbfgs "
+    "moments objective preconditioning results run settings stages start trials",
     "skdyn/metrics": "__init__ modes responses scorers",
     "skdyn/plotting": "__init__ arrays encoding filters modes responses training",
 }
@@ -358,10 +358,10 @@ def layers_are_named_in_their_room(house):
 
 
 def _layer_names(house):
-    """Return the public classes in nems/layers, and their other names, without the base."""
+    """Return the public classes in nems/layers, and their other names, without what all layers share."""
     names = set()
     for source in house.python("skdyn/nems/layers/"):
-        if source.path.endswith("/base.py"):
+        if source.path.endswith(("/base.py", "/description.py")):
             continue
         for node in source.tree.body:
             if isinstance(node, ast.ClassDef) and not is_private(node.name):

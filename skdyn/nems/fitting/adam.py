@@ -41,6 +41,7 @@ class Adam(Solver):
     name = "adam"
     unit = "epoch"
     shares_processes = True
+    uses_batches = True
 
     def fit(
         self,

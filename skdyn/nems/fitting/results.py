@@ -123,12 +123,15 @@ class Solver:
         Whether a closed form may stand in for the solver, where there is one.
     shares_processes : bool
         Whether processes of torch.distributed share a fit.
+    uses_batches : bool
+        Whether a step sees some of the data only.
     """
 
     name: ClassVar[str] = "solver"
     unit: ClassVar[str] = "iteration"
     finds_minimum: ClassVar[bool] = False
     shares_processes: ClassVar[bool] = False
+    uses_batches: ClassVar[bool] = False
 
     def fit(
         self,

@@ -19,7 +19,7 @@ from skdyn.nems.fitting.lbfgs import LBFGS
 from skdyn.nems.fitting.objective import Objective
 from skdyn.nems.fitting.results import FitResults, Solver
 from skdyn.nems.fitting.settings import FitSettings
-from skdyn.nems.fitting.start import start_at_data
+from skdyn.nems.fitting.start import break_ties, start_at_data
 from skdyn.nems.fitting.trials import Trial, check_weighted, hold_out, make_trials
 from skdyn.nems.losses import LOSSES, Loss, make_loss
 from skdyn.nems.model import Model
@@ -278,7 +278,8 @@ def set_start(
     objective : Objective
         The loss; the values of its model change.
     number : int
-        Which start it is; all but the first are drawn from the priors.
+        Which start it is. All but the first are draws from the priors or, with init="auto", other
+        starts at the data.
     init : {"auto", "given", "prior_mean", "prior_sample"}
         Where to start.
     settings : FitSettings
@@ -288,15 +289,17 @@ def set_start(
     random_state : RandomState
         Source of draws.
     """
-    layers = objective.model.layers
+    model = objective.model
+    if init == "auto":
+        start_at_data(objective, settings, solver, random_state if number else None)
+        return
     if number or init == "prior_sample":
-        for layer in layers:
+        for layer in model.layers:
             layer.sample_from_priors(random_state)
     elif init == "prior_mean":
-        for layer in layers:
+        for layer in model.layers:
             layer.mean_of_priors()
-    elif init == "auto":
-        start_at_data(objective, settings, solver)
+    break_ties(model)
 
 
 def _solve_exactly(objective: Objective, watcher: Watcher) -> FitResults:

@@ -16,13 +16,14 @@ import numpy as np
 import torch
 
 from skdyn.nems.distributions import Distribution, as_generator
+from skdyn.nems.layers.description import LayerDescription
 from skdyn.nems.parameter import Parameter, Phi
 from skdyn.nems.words import Word
 
 RULE = "=" * 32
 
 
-class Layer:
+class Layer(LayerDescription):
     """One step from a stimulus to a response.
 
     To make one of your own, subclass it: `initial_parameters` says which parameters there are, and
@@ -76,27 +77,6 @@ class Layer:
 
     # The word that stands for the layer, such as "fir"; "wc.g" is "wc" with the option "g".
     word: ClassVar[str | None] = None
-
-    # Names of the parameters that count in a penalty; None for all.
-    penalised: tuple[str, ...] | None = None
-
-    # Names of the parameters whose usual size has nothing to do with the units of the data.
-    unit_free: tuple[str, ...] = ()
-
-    # Whether each channel is mapped on its own, so that as many come out as go in.
-    keeps_channels: ClassVar[bool] = False
-
-    # Name of the parameter that is added to each channel, of a layer that does nothing else.
-    level: ClassVar[str | None] = None
-
-    # How many rows of the past and of the future count for an output; None if that is not known.
-    n_past: int | None = None
-    n_future: int = 0
-
-    # How many trials of equal length come as one array; only layers that have `joins_trials`, or
-    # that map each row by itself, are ever given more than one.
-    n_trials: int = 1
-    joins_trials: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -193,17 +173,6 @@ class Layer:
             None by default.
         """
         return []
-
-    def filter_sizes(self) -> tuple[int, int, int] | None:
-        """Sizes of the layer, if it is one linear filter of all channels that may take any values.
-
-        Returns
-        -------
-        tuple of int or None
-            (n_lags, n_channels, n_outputs); then "coefficients" are the impulse responses, in
-            that order. None, by default, for a layer of another kind.
-        """
-        return None
 
     def take_outputs(self, demand: tuple[int | None, ...]) -> tuple[int | None, ...] | None:
         """Take sizes that were left out from what the layers behind need.

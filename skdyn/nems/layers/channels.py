@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Iterable
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -16,11 +17,15 @@ from skdyn.nems.layers.base import (
     on_tensors,
     sizes_with_width,
 )
+from skdyn.nems.layers.description import KernelPart
 from skdyn.nems.parameter import Parameter, Phi
 from skdyn.nems.words import PENALTY, Word
 
 # What a shape looks like, and how many sizes it may have.
 SIZES: tuple[str, Container[int]] = "(n_in, n_out) or (n_in, n_ranks, n_out)", range(2, 10)
+
+# Means and standard deviations of Gaussians that a fit may start from.
+GRID_MEANS, GRID_SDS = np.linspace(0, 1, 13), np.array([0.08, 0.13, 0.2, 0.35])
 
 
 def weigh(input: torch.Tensor, coefficients: torch.Tensor) -> torch.Tensor:  # noqa: A002
@@ -39,6 +44,27 @@ def weigh(input: torch.Tensor, coefficients: torch.Tensor) -> torch.Tensor:  # n
         The sums. In memory time comes last, which is how filters go through it.
     """
     return torch.tensordot(coefficients, input, dims=([0], [1])).movedim(-1, 0)
+
+
+def gaussian_weights(mean: torch.Tensor, sd: torch.Tensor, n_channels: int) -> torch.Tensor:
+    """Weigh channels by Gaussians of their place, with a sum of one.
+
+    Parameters
+    ----------
+    mean, sd : Tensor of shape (...)
+        Centres and widths, in units of the number of channels.
+    n_channels : int
+        Number of channels.
+
+    Returns
+    -------
+    Tensor of shape (n_channels, ...)
+        The weights.
+    """
+    places = torch.arange(n_channels, dtype=mean.dtype, device=mean.device) / n_channels
+    places = places.reshape(-1, *[1] * mean.ndim)
+    # As softmax it stays finite where all Gaussians are too far away to be told from zero.
+    return torch.softmax(-((places - mean) / sd).square() / 2, dim=0)
 
 
 def _outputs_from(shape: tuple, demand: tuple[int | None, ...]) -> tuple:
@@ -95,6 +121,20 @@ class _FreeWeights(Layer):
         if self.norm_coefficients:
             return coefficients / coefficients.square().mean().sqrt()
         return coefficients
+
+    def kernel_part(self) -> KernelPart:
+        """Describe the channel weights; see `Layer`."""
+        return KernelPart(
+            sizes=self.shape[1:],
+            n_channels=self.shape[0],
+            weights=(self["coefficients"],),
+            channel_weights=self._present_weights,
+            is_normed=self.norm_coefficients,
+        )
+
+    @on_tensors
+    def _present_weights(self):
+        return self._weights()
 
 
 class WeightChannels(_FreeWeights):
@@ -266,6 +306,11 @@ class WeightChannelsMulti(_FreeWeights):
             )
         return (n_in or given[0], n_out, n_banks or given[1])
 
+    def kernel_part(self) -> KernelPart:
+        """Describe the channel weights; see `Layer`."""
+        n_in, _, n_banks = self.shape
+        return replace(super().kernel_part(), n_channels=n_in * n_banks, n_banks=n_banks)
+
     @on_tensors
     def evaluate(self, input):  # noqa: A002
         """Sum the channels of each bank.
@@ -393,7 +438,31 @@ class WeightChannelsGaussian(Layer):
         """
         check_width(self, input.shape)
         mean, sd = self.get_parameter_values("mean", "sd")
-        places = torch.arange(self.shape[0], dtype=mean.dtype, device=mean.device) / self.shape[0]
-        places = places.reshape(-1, *[1] * mean.ndim)
-        # As softmax it stays finite where all Gaussians are too far away to be told from zero.
-        return weigh(input, torch.softmax(-((places - mean) / sd).square() / 2, dim=0))
+        return weigh(input, gaussian_weights(mean, sd, self.shape[0]))
+
+    def kernel_part(self) -> KernelPart:
+        """Describe the channel weights, and Gaussians to choose from; see `Layer`."""
+        parameters = self["mean"], self["sd"]
+        settings = _grid(parameters)
+        n_in = self.shape[0]
+
+        def weights(mean: np.ndarray, sd: np.ndarray) -> np.ndarray:
+            return gaussian_weights(torch.from_numpy(mean), torch.from_numpy(sd), n_in).numpy()
+
+        return KernelPart(
+            sizes=self.shape[1:],
+            n_channels=n_in,
+            weights=parameters,
+            channel_weights=lambda: weights(parameters[0].values, parameters[1].values),
+            profiles=weights(settings[0], settings[1]),
+            settings=settings,
+        )
+
+
+def _grid(parameters: Iterable[Parameter]) -> np.ndarray:
+    """All pairs of usual means and standard deviations that are within the bounds."""
+    axes = []
+    for parameter, usual in zip(parameters, (GRID_MEANS, GRID_SDS), strict=True):
+        low, high = (np.max(parameter.bounds[0]), np.min(parameter.bounds[1]))
+        axes.append(np.unique(np.clip(usual, low, max(low, high))))
+    return np.stack([axis.ravel() for axis in np.meshgrid(*axes)])

@@ -17,6 +17,7 @@ from skdyn.nems.layers.base import (
     sizes_with_width,
 )
 from skdyn.nems.layers.channels import weigh
+from skdyn.nems.layers.description import KernelPart
 from skdyn.nems.parameter import Parameter, Phi
 from skdyn.nems.words import PENALTY, Word
 
@@ -207,6 +208,17 @@ class FiniteImpulseResponse(_Filter):
         own = n_ranks == 1 and n_outputs > 1
         plain = self.stride == 1 and not self.include_anticausal
         return (n_lags, n_ranks, n_outputs) if plain and not own else None
+
+    def kernel_part(self) -> KernelPart:
+        """Describe the filters; see `Layer`."""
+        n_lags, *sizes = self.shape
+        return KernelPart(
+            sizes=tuple(sizes),
+            n_lags=n_lags,
+            n_future=self.n_future,
+            stride=self.stride,
+            filters=self["coefficients"],
+        )
 
     def take_outputs(self, demand: tuple[int | None, ...]) -> tuple[int | None, ...] | None:
         """Take the number of filters; the layer before has ranks for each of them."""
@@ -416,6 +428,23 @@ class STRF(_Filter):
         if len(self.shape) > 2 or self.activation or self.skip_alpha or self.stride > 1:
             return None
         return self.shape[1], self.shape[0], 1
+
+    def kernel_part(self) -> KernelPart:
+        """Describe channel weights, filters and what follows them; see `Layer`."""
+        n_in, *sizes = self.shape
+        weights = self["wcoefficients"] if len(sizes) > 1 else None
+        return KernelPart(
+            sizes=(n_in,) if weights is None else (sizes[0], *sizes[2:]),
+            n_channels=n_in,
+            n_lags=self.n_past + 1,
+            stride=self.stride,
+            weights=() if weights is None else (weights,),
+            channel_weights=None if weights is None else lambda: weights.values,
+            filters=self["coefficients"],
+            shift=self.parameters.get("shift"),
+            rectifies=self.activation == "relu",
+            skip=abs(self.skip_alpha),
+        )
 
     def initial_parameters(self) -> Phi:
         """Make weights, impulse responses and shifts.

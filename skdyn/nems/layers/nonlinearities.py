@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
+from typing import ClassVar
+
 import numpy as np
 import torch
 from torch.nn.functional import softplus
@@ -13,6 +16,7 @@ from skdyn.nems.layers.base import (
     misfit,
     on_tensors,
 )
+from skdyn.nems.layers.description import WantedOutput
 from skdyn.nems.parameter import Parameter, Phi
 from skdyn.nems.words import Word
 
@@ -21,6 +25,8 @@ from skdyn.nems.words import Word
 LARGEST_EXPONENT, LARGEST_KAPPA = 30.0, 100.0
 # Above this, log(1 + exp(x)) is x to the last bit.
 LINEAR_FROM = 40.0
+# Share of the range of a saturating curve that a response is taken to lie in where a fit starts.
+INSIDE = 0.97
 
 
 class StaticNonlinearity(Layer):
@@ -117,6 +123,34 @@ class StaticNonlinearity(Layer):
         return self.nonlinearity(input)
 
     @property
+    def bends(self) -> bool:
+        """Whether the layer is more than a shift; see `Layer`."""
+        return not self.skipped and super().bends
+
+    def start_values(
+        self, mean: np.ndarray, spread: np.ndarray, wanted: WantedOutput
+    ) -> dict[str, np.ndarray]:
+        """Choose values to start a fit from; see `Layer`. Subclasses define `_start_values`."""
+        if self.skipped:
+            return {"shift": wanted.level - mean} if "shift" in self.parameters else {}
+        return self._start_values(mean, spread, wanted)
+
+    def invert(self, target: np.ndarray, wanted: WantedOutput) -> np.ndarray:
+        """Compute what should come in; see `Layer`. Subclasses define `_invert`."""
+        return target if self.skipped else self._invert(target, wanted)
+
+    def _start_values(self, mean, spread, wanted: WantedOutput) -> dict[str, np.ndarray]:
+        """Move the input to the level that is wanted, if the layer has a neutral shift."""
+        if "shift" not in self.neutral:
+            return {}
+        shape = wanted.level.shape
+        neutral = {name: np.full(shape, value) for name, value in self.neutral.items()}
+        return {**neutral, "shift": wanted.level - mean}
+
+    def _invert(self, target: np.ndarray, wanted: WantedOutput) -> np.ndarray:
+        return target
+
+    @property
     def is_skipped(self) -> bool:
         """Whether only the shift is at work.
 
@@ -184,6 +218,7 @@ class LevelShift(StaticNonlinearity):
 
     word = "lvl"
     level = "shift"
+    neutral = MappingProxyType({"shift": 0.0})
 
     def initial_parameters(self) -> Phi:
         """Make the parameter.
@@ -227,6 +262,7 @@ class DoubleExponential(StaticNonlinearity):
     word = "dexp"
     unit_free = ("kappa",)
     penalised = ("kappa",)
+    neutral = MappingProxyType({"base": 0.0, "amplitude": 1.0, "shift": 0.0, "kappa": 0.0})
 
     def initial_parameters(self) -> Phi:
         """Make the parameters.
@@ -264,9 +300,21 @@ class DoubleExponential(StaticNonlinearity):
         exponent = (-steepness * (input + shift)).clamp(max=LARGEST_EXPONENT)
         return base + amplitude * torch.exp(-torch.exp(exponent))
 
+    def _start_values(self, mean, spread, wanted: WantedOutput) -> dict[str, np.ndarray]:
+        """Go from what is seldom below to what is seldom above, steep where the input is."""
+        return {
+            "base": wanted.low,
+            # Not 0 if a response is nearly always the same: the filters would have no gradient.
+            "amplitude": np.maximum(wanted.high - wanted.low, wanted.size),
+            "shift": -mean,
+            "kappa": -np.log(np.where(spread > 0, spread, 1.0)),
+        }
+
 
 class _ScaledNonlinearity(StaticNonlinearity):
     """y = offset + gain * curve(x + shift), of which parts can be left out for good."""
+
+    neutral = MappingProxyType({"shift": 0.0, "offset": 0.0, "gain": 1.0})
 
     def __init__(
         self,
@@ -308,7 +356,7 @@ class _ScaledNonlinearity(StaticNonlinearity):
             Parameter("offset", self.shape, prior=Normal(-0.05, 0.01)),
             Parameter("gain", self.shape, prior=Normal(1, 0.01)),
         )
-        for name, neutral in {"shift": 0, "offset": 0, "gain": 1}.items():
+        for name, neutral in self.neutral.items():
             if getattr(self, f"no_{name}"):
                 phi[name].make_permanent(neutral)
         return phi
@@ -395,7 +443,36 @@ class SoftRelu(_ScaledNonlinearity):
         return softplus(argument, threshold=LINEAR_FROM)
 
 
-class Sigmoid(_ScaledNonlinearity):
+class _Saturating(_ScaledNonlinearity):
+    """y = offset + gain (lowest + (1 - lowest) / (1 + exp(-steepness (x + shift))))."""
+
+    saturates = True
+    lowest: ClassVar[float]
+    steepness: ClassVar[float]
+
+    def _start_values(self, mean, spread, wanted: WantedOutput) -> dict[str, np.ndarray]:
+        """Let the responses lie inside the curve, with the usual input at their level."""
+        offset, gain = self._offset_and_gain(wanted)
+        middle = self._invert(wanted.level[np.newaxis], wanted)[0]
+        return {"offset": offset, "gain": gain, "shift": middle - mean}
+
+    def _invert(self, target: np.ndarray, wanted: WantedOutput) -> np.ndarray:
+        offset, gain = self._offset_and_gain(wanted)
+        share = ((target - offset) / gain - self.lowest) / (1 - self.lowest)
+        share = np.clip(share, 1 - INSIDE, INSIDE)
+        return np.log(share / (1 - share)) / self.steepness
+
+    def _offset_and_gain(self, wanted: WantedOutput) -> tuple[np.ndarray, np.ndarray]:
+        offset, gain = self["offset"].values, self["gain"].values
+        if not self["gain"].is_frozen:
+            gain = (wanted.high - wanted.low) / ((1 - self.lowest) * (2 * INSIDE - 1))
+            gain = np.maximum(gain, wanted.size)
+        if not self["offset"].is_frozen:
+            offset = (wanted.low + wanted.high) / 2 - gain * (1 + self.lowest) / 2
+        return offset, np.where(gain == 0, 1.0, gain)
+
+
+class Sigmoid(_Saturating):
     """Logistic curve: y = offset + gain / (1 + exp(-(x + shift))).
 
     Priors are those of `RectifiedLinear`.
@@ -418,12 +495,13 @@ class Sigmoid(_ScaledNonlinearity):
     """
 
     word = "sig"
+    lowest, steepness = 0.0, 1.0
 
     def _curve(self, argument: torch.Tensor) -> torch.Tensor:
         return torch.sigmoid(argument)
 
 
-class Tanh(_ScaledNonlinearity):
+class Tanh(_Saturating):
     """Hyperbolic tangent: y = offset + gain tanh(x + shift).
 
     Priors are those of `RectifiedLinear`.
@@ -446,6 +524,7 @@ class Tanh(_ScaledNonlinearity):
     """
 
     word = "tanh"
+    lowest, steepness = -1.0, 2.0  # tanh(x) = -1 + 2 / (1 + exp(-2 x))
 
     def _curve(self, argument: torch.Tensor) -> torch.Tensor:
         return torch.tanh(argument)
@@ -478,6 +557,7 @@ class Hinge(StaticNonlinearity):
 
     word = "prelu"
     unit_free = ("alpha",)
+    neutral = MappingProxyType({"shift": 0.0})
 
     def initial_parameters(self) -> Phi:
         """Make the parameters.

@@ -1,0 +1,334 @@
+"""Low-rank filters that best predict a response, from the moments of a lagged stimulus.
+
+All of it is linear algebra on the covariance of the lagged stimulus and that with the response, so
+that an hour of recording takes as long as a minute.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from scipy.optimize import nnls
+
+# Ridge, relative to each number on the diagonal, so that units of channels do not count.
+RIDGE = 1e-3
+
+# Rounds of alternating least squares.
+N_ROUNDS = 15
+
+# How often each of several profiles is exchanged for the best beside the others.
+N_EXCHANGES = 3
+
+# Least share of its variance that a regressor must have beside those chosen before.
+NEW_VARIANCE = 1e-3
+
+# Relative difference that counts as rounding.
+TIED = 1e-6
+
+# Norm of channel weights within bounds, if these do not say less.
+LARGEST_NORM = 1e3
+
+# Gives channels (n_channels, k) that are allowed, near the solution of `matrix @ w = right`, from
+# these two and the free solution.
+Restriction = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+
+
+def ridge(matrix: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Solve with a load on the diagonal in proportion to it."""
+    diagonal = np.diag(matrix)
+    load = RIDGE * np.where(diagonal > 0, diagonal, np.max(diagonal, initial=0) or 1.0)
+    return np.linalg.solve(matrix + np.diag(load), right)
+
+
+def unit(columns: np.ndarray) -> np.ndarray:
+    """Divide columns by their norms; zeros stay."""
+    norms = np.linalg.norm(columns, axis=0)
+    return columns / np.where(norms > 0, norms, 1)
+
+
+def products(filters: np.ndarray, channels: np.ndarray) -> np.ndarray:
+    """Multiply each filter (n_lags, k) by its channels (n_channels, k), as one column."""
+    return np.einsum("lk,ck->lck", filters, channels).reshape(-1, filters.shape[1])
+
+
+def select(gram: np.ndarray, cross: np.ndarray, n_chosen: int) -> list[int]:
+    """Choose regressors one after the other, by how much of what is left they explain.
+
+    Parameters
+    ----------
+    gram : ndarray of shape (n, n)
+        Covariance of the regressors.
+    cross : ndarray of shape (n, n_outputs)
+        That with what they are to explain.
+    n_chosen : int
+        How many, at most n.
+
+    Returns
+    -------
+    list of int
+        Their numbers; those that are sums of others come last.
+    """
+    gram, cross = gram.copy(), cross.copy()
+    before = np.diag(gram).copy()
+    usable = np.isfinite(before) & (before > 0)
+    chosen: list[int] = []
+    for _ in range(n_chosen):
+        left = np.diag(gram)
+        new = usable & (left > NEW_VARIANCE * before)
+        new[chosen] = False
+        if not new.any():
+            # Those that are least like sums of the others, and at last those without variance.
+            share = np.where(usable, left / np.where(usable, before, 1), -np.inf)
+            share[chosen] = -np.inf
+            rest = [int(one) for one in np.argsort(-share) if one not in set(chosen)]
+            return chosen + rest[: n_chosen - len(chosen)]
+        # A load, so that a regressor of which little is left cannot seem to say much.
+        explained = np.sum(cross**2, axis=1) / np.where(new, left + RIDGE * before, 1)
+        # The first of those that differ by rounding, so that units of the data do not matter.
+        explained = np.where(new, explained, 0)
+        best = int(np.argmax(explained >= (1 - TIED) * np.max(explained)))
+        if not new[best]:  # nothing is left to explain
+            best = int(np.argmax(new))
+        chosen.append(best)
+        along = gram[best] / gram[best, best]
+        cross = cross - np.outer(along, cross[best])
+        gram = gram - np.outer(along, gram[best])
+    return chosen
+
+
+def main_directions(explained: np.ndarray, most: int) -> np.ndarray:
+    """Largest eigenvectors of a symmetric matrix, the largest first, without those of rounding."""
+    values, vectors = np.linalg.eigh(explained)
+    keep = values > 1e-6 * max(values[-1], 0)
+    return same_sign(vectors[:, keep][:, ::-1][:, :most])
+
+
+def same_sign(columns: np.ndarray) -> np.ndarray:
+    """Choose the sign of each column by a weighted sum, because that of a solver is arbitrary."""
+    # Weights without symmetry, so that no sum of usual columns is zero.
+    weights = np.cos(np.arange(len(columns)) + 0.5)
+    return columns * np.where(weights @ columns < 0, -1, 1)
+
+
+def separable_parts(kernel: np.ndarray, spread: np.ndarray, n_parts: int):
+    """Filters and channels whose products add up to a kernel (n_lags, n_channels), largest first.
+
+    Channels count in units of their spread, so that the size of a part is that of its output.
+    """
+    left, sizes, right = np.linalg.svd(kernel * spread, full_matrices=False)
+    n_parts = min(n_parts, len(sizes))
+    turned = same_sign(left)
+    signs = np.where(np.sum(turned * left, axis=0) < 0, -1, 1)
+    left, right = turned, right * signs[:, np.newaxis]
+    return left[:, :n_parts] * sizes[:n_parts], right[:n_parts].T / spread[:, np.newaxis]
+
+
+def alternate(
+    stimulus: np.ndarray,
+    response: np.ndarray,
+    filters: np.ndarray,
+    channels: np.ndarray,
+    weights: np.ndarray,
+    *,
+    restrict: Restriction | None = None,
+    keep_filters: bool = False,
+    keep_channels: bool = False,
+    n_rounds: int = N_ROUNDS,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Alternating least squares of filters and channels (Kroonenberg & de Leeuw 1980).
+
+    Parameters
+    ----------
+    stimulus : ndarray of shape (n_lags, n_channels, n_lags, n_channels)
+        Covariance of the lagged stimulus.
+    response : ndarray of shape (n_lags, n_channels, n_outputs)
+        That with the response.
+    filters : ndarray of shape (n_lags, k)
+        Where to start.
+    channels : ndarray of shape (n_channels, k)
+        Where to start.
+    weights : ndarray of shape (k, n_outputs)
+        Weights of the products of filters and channels in each output. With more than one output,
+        they are found anew in each round.
+    restrict : Restriction, default=None
+        What channels are allowed; None for all.
+    keep_filters, keep_channels : bool, default=False
+        Whether those stay as they are.
+    n_rounds : int, default=15
+        How many rounds.
+
+    Returns
+    -------
+    filters : ndarray of shape (n_lags, k)
+        Of norm one, but if channels are kept or restricted.
+    channels : ndarray of shape (n_channels, k)
+        Of norm one, unless they are kept or restricted.
+    """
+    n_lags, n_channels = stimulus.shape[:2]
+    flat = stimulus.reshape(n_lags * n_channels, -1)
+    several = response.shape[2] > 1
+    free = restrict is None
+
+    def new_filters():
+        half = np.tensordot(stimulus, channels, axes=(3, 0))  # l c k s
+        matrix = np.einsum("lcks,cr->lrks", half, channels, optimize=True)
+        matrix = matrix * (weights @ weights.T)[:, np.newaxis, :]
+        right = np.einsum("lcn,cr,rn->lr", response, channels, weights, optimize=True)
+        found = ridge(matrix.reshape(right.size, -1), right.ravel())
+        return found.reshape(right.shape)
+
+    def new_channels():
+        half = np.tensordot(stimulus, filters, axes=(2, 0))  # l c d s
+        matrix = np.einsum("lcds,lr->crds", half, filters, optimize=True)
+        matrix = matrix * (weights @ weights.T)[:, np.newaxis, :]
+        right = np.einsum("lcn,lr,rn->cr", response, filters, weights, optimize=True)
+        matrix = matrix.reshape(right.size, -1)
+        found = ridge(matrix, right.ravel()).reshape(right.shape)
+        return found if restrict is None else restrict(matrix, right, found)
+
+    for _ in range(1 if keep_filters or keep_channels else n_rounds):
+        if several:
+            columns = products(filters, channels)
+            weights = ridge(columns.T @ flat @ columns, columns.T @ response.reshape(len(flat), -1))
+        if not keep_filters:
+            filters = new_filters()
+            filters = filters if keep_channels else unit(filters)
+        if not keep_channels:
+            channels = new_channels()
+            channels = unit(channels) if free and not keep_filters else channels
+    if not (free or keep_filters or keep_channels):
+        filters = new_filters()
+    return filters, channels
+
+
+def of_one_output(stimulus, response, n_ranks: int, restrict=None) -> tuple[np.ndarray, np.ndarray]:
+    """Best kernel of a rank for the response (n_lags, n_channels) of one output.
+
+    The filters have the sizes that belong to them, the channels a norm of one.
+    """
+    n_lags, n_channels = response.shape
+    # Any start will do; a fixed one is the same for every seed.
+    rng = np.random.RandomState(0)
+    filters = rng.standard_normal((n_lags, n_ranks))
+    channels = rng.standard_normal((n_channels, n_ranks))
+    if restrict is not None:
+        channels = np.abs(channels)
+    weights = np.ones((n_ranks, 1))
+    filters, channels = alternate(
+        stimulus, response[..., np.newaxis], filters, channels, weights, restrict=restrict
+    )
+    if restrict is None:
+        columns = products(filters, channels)
+        flat = stimulus.reshape(len(columns), -1)
+        filters = filters * ridge(columns.T @ flat @ columns, columns.T @ response.ravel())
+    return filters, channels
+
+
+def profile_moments(stimulus: np.ndarray, profiles: np.ndarray) -> np.ndarray:
+    """Covariance (n, n_lags, n, n_lags) of a stimulus weighed by profiles (n_channels, n)."""
+    n_lags, n_channels = stimulus.shape[:2]
+    half = stimulus.reshape(-1, n_channels) @ profiles
+    half = half.reshape(n_lags, n_channels, n_lags, -1).transpose(1, 0, 2, 3)
+    full = profiles.T @ half.reshape(n_channels, -1)
+    return full.reshape(-1, n_lags, n_lags, profiles.shape[1]).transpose(0, 1, 3, 2)
+
+
+def of_profiles(moments: np.ndarray, response: np.ndarray, n_ranks: int):
+    """Best kernel of a rank whose channel weights are some of many profiles.
+
+    They are chosen one after the other, then each is exchanged for the best beside the others.
+
+    Parameters
+    ----------
+    moments : ndarray of shape (n, n_lags, n, n_lags)
+        From `profile_moments`.
+    response : ndarray of shape (n, n_lags)
+        Covariance of the weighed stimulus with the response.
+    n_ranks : int
+        Number of profiles.
+
+    Returns
+    -------
+    filters : ndarray of shape (n_lags, n_ranks)
+        The filter of each chosen profile.
+    numbers : list of int
+        The chosen profiles.
+    """
+    n, n_lags = response.shape
+
+    def solved(numbers):
+        right = response[numbers].ravel()
+        filters = ridge(moments[numbers][:, :, numbers].reshape(len(right), -1), right)
+        return filters, filters @ right
+
+    def best(others):
+        new = [one not in others for one in range(n)]
+        if not any(new):  # more ranks than profiles
+            return len(others) % n
+        explained = [solved([*others, one])[1] if new[one] else -1.0 for one in range(n)]
+        return int(np.argmax(explained))
+
+    numbers: list[int] = []
+    for _ in range(n_ranks):
+        numbers.append(best(numbers))
+    for _ in range(N_EXCHANGES if n_ranks > 1 else 0):
+        before = list(numbers)
+        for rank in range(n_ranks):
+            numbers[rank] = best(numbers[:rank] + numbers[rank + 1 :])
+        if numbers == before:
+            break
+    filters, _ = solved(numbers)
+    return filters.reshape(n_ranks, n_lags).T, numbers
+
+
+def restriction(low: float, high: float) -> Restriction | None:
+    """Make a restriction of channel weights to bounds; None if there are none."""
+    if not low <= high or (low == -np.inf and high == np.inf):
+        return None
+    if low == 0 and high == np.inf:
+        return _nonnegative
+
+    def within(matrix: np.ndarray, right: np.ndarray, free: np.ndarray) -> np.ndarray:
+        return _within(free, low, high)
+
+    return within
+
+
+def both_signs(restrict: Restriction, channels: np.ndarray) -> list[np.ndarray]:
+    """Channels and their negatives, restricted without regard to what they predict."""
+    nothing = np.zeros((0, 0))
+    return [restrict(nothing, nothing, signed) for signed in (channels, -channels)]
+
+
+def _nonnegative(matrix: np.ndarray, right: np.ndarray, free: np.ndarray) -> np.ndarray:
+    """Solve by nonnegative least squares; without a matrix, cut the free solution off."""
+    if not matrix.size:
+        return np.maximum(free, 0)
+    diagonal = np.diag(matrix)
+    # In units in which the diagonal and the right side are about one.
+    size = np.sqrt(np.where(diagonal > 0, diagonal, np.max(diagonal, initial=0) or 1.0))
+    root = np.linalg.cholesky(matrix / np.outer(size, size) + RIDGE * np.eye(len(size))).T
+    scaled = right.ravel() / size
+    scaled = np.linalg.solve(root.T, scaled / (np.max(np.abs(scaled), initial=0) or 1.0))
+    try:
+        found, _ = nnls(root, scaled, maxiter=30 * len(scaled))
+    except RuntimeError:  # too many iterations
+        found = np.zeros(len(scaled))
+    found = unit((found / size).reshape(free.shape))
+    return np.where(found.any(axis=0), found, unit(np.abs(free)))
+
+
+def _within(free: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Scale channels up to the bounds and cut them off, with the sign that leaves most of them."""
+    signed = [
+        np.clip(unit(sign * free) * size, low, high)
+        for sign in (1, -1)
+        for size in (min(high, LARGEST_NORM), min(-low, LARGEST_NORM))
+        if size > 0
+    ]
+    if not signed:
+        return np.clip(free, low, high)
+    likeness = np.stack([np.abs(np.sum(unit(one) * free, axis=0)) for one in signed])
+    best = np.argmax(likeness, axis=0)
+    return np.stack([signed[one][:, column] for column, one in enumerate(best)], axis=1)
