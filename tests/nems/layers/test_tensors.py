@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from skdyn.nems import Layer, Parameter, Phi
-from skdyn.nems.layers.tensors import on_tensors
+from skdyn.nems.layers.base import on_tensors
 
 
 class Plain(Layer):

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skdyn.nems import Model, from_keywords
-from skdyn.nems.objective import Objective, Trial, squared_error
-from skdyn.nems.trials import N_STRETCHES, check_weighted, hold_out, make_trials
+from skdyn.nems.fitting.objective import Objective, Trial, squared_error
+from skdyn.nems.fitting.trials import N_STRETCHES, check_weighted, hold_out, make_trials
 
 RNG = np.random.default_rng(0)
 

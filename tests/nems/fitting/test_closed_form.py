@@ -8,8 +8,8 @@ from sklearn.linear_model import Ridge
 
 from skdyn.nems import Model, from_keywords
 from skdyn.nems.fitting import FitSettings, fit_trials
-from skdyn.nems.linear import solve_linear
-from skdyn.nems.objective import LOSSES, Objective, Trial, squared_error
+from skdyn.nems.fitting.closed_form import solve_linear
+from skdyn.nems.fitting.objective import LOSSES, Objective, Trial, squared_error
 
 # A model, how many lags it has, and how many outputs.
 MODELS = [

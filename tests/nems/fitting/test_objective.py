@@ -8,7 +8,7 @@ from scipy.stats import poisson as poisson_distribution
 
 from skdyn.nems import Layer, Model, Parameter, Phi, Uniform, from_keywords
 from skdyn.nems.fitting import FitSettings, fit_trials
-from skdyn.nems.objective import (
+from skdyn.nems.fitting.objective import (
     LEAST_RATE,
     LOSSES,
     Objective,
