@@ -358,7 +358,7 @@ def layers_are_named_in_their_room(house):
 
 
 def _layer_names(house):
-    """Return the public classes in nems/layers and their aliases, without what layers share."""
+    """Return the public classes in nems/layers, and their other names, without the shared ones."""
     names = set()
     for source in house.python("skdyn/nems/layers/"):
         if source.path.endswith(("/base.py", "/description.py")):

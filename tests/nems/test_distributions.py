@@ -198,9 +198,9 @@ def test_no_seed_is_fresh_and_leaves_the_global_generator_alone(case):
 
 def test_it_prints_as_in_the_notebook():
     assert repr(Normal()) == "Normal(μ=0.0, σ=1.0)"
-    assert repr(HalfNormal(sd=1)) == "HalfNormal(σ=1.0)"
-    assert repr(Gamma(2, 3)) == "Gamma(α=2.0, β=3.0)"
-    assert repr(Uniform(0, 2)) == "Uniform(lower=0.0, upper=2.0)"
+    assert repr(HalfNormal(sd=1)) == "HalfNormal(σ=1)"
+    assert repr(Gamma(2, 3)) == "Gamma(α=2, β=3)"
+    assert repr(Uniform(0, 2)) == "Uniform(lower=0, upper=2)"
     assert repr(Normal([0, 1], 1)) == "Normal(μ=array(shape=(2)), σ=array(shape=(2)))"
     assert repr(Exponential(np.ones((2, 3)))) == "Exponential(β=array(shape=(2, 3)))"
 

@@ -258,8 +258,8 @@ def test_it_prints_as_in_the_notebook():
     assert str(parameter) == (
         "Parameter(name=a, shape=())\n"
         "----------------\n"
-        ".prior:     HalfNormal(σ=1.0)\n"
-        ".bounds:    (-inf, inf)\n"
+        ".prior: HalfNormal(σ=1)\n"
+        ".bounds: (-inf, inf)\n"
         ".is_frozen: False\n"
         ".values:\n"
         "0.7978845608028654\n"

@@ -153,8 +153,8 @@ PARTS = [X[:100], X[100:]]
 BAD_FITS = {
     "nan in X": (missing(X), y, {}, "Input X contains NaN"),
     "inf in X": (missing(X, np.inf), y, {}, "Input X contains infinity"),
-    "nan in y": (X, missing(y), {}, "response with NaN .* sample_weight of 0"),
-    "nan in y where there is weight": (X, missing(y), {"sample_weight": np.ones(240)}, "with NaN"),
+    "nan in y": (X, missing(y), {}, "response contains NaN .* sample_weight of 0"),
+    "nan in y where there is weight": (X, missing(y), {"sample_weight": np.ones(240)}, "contains NaN"),
     "one axis": (X[:, 0], y, {}, "Expected 2D array, got 1D array"),
     "four axes": (X[None, None], y, {}, "dim 4"),
     "no rows": (X[:0], y[:0], {}, r"0 sample\(s\)"),
@@ -169,11 +169,11 @@ BAD_FITS = {
     "negative weight": (X, y, {"sample_weight": -WEIGHT}, "below zero"),
     "infinite weight": (X, y, {"sample_weight": missing(np.ones(240), np.inf)}, "not finite"),
     "nan weight": (X, y, {"sample_weight": missing(np.ones(240))}, "not finite"),
-    "no weight": (X, y, {"sample_weight": np.zeros(240)}, "all zero"),
+    "no weight": (X, y, {"sample_weight": np.zeros(240)}, "weights are zero"),
     "short labels": (X, y, {"sessions": SESSIONS[1:]}, "239 labels for X with 240 rows"),
     "labels and list": (PARTS, [y], {"sessions": SESSIONS}, "expected one of the two"),
     "labels and stack": (X[None], y[None], {"sessions": SESSIONS}, "expected one of the two"),
-    "fewer y": (PARTS, [y[:100]], {}, r"rows and X with sessions of \[100, 140\]"),
+    "fewer y": (PARTS, [y[:100]], {}, r"but X has sessions of \[100, 140\]"),
     "shorter y": (PARTS, [y[:100], y[:139]], {}, r"\[100, 139\] .*\[100, 140\]"),
     "y of a list in one": (PARTS, y, {}, "y"),
     "y of a stack in one": (X.reshape(3, 80, 3), y, {}, "y"),
@@ -196,21 +196,21 @@ def test_bad_data(kind):
 
 TWO = WeightChannels((3, 2))
 BAD_PARAMETERS = {
-    "no layers": ({"layers": []}, "give at least one"),
-    "no words": ({"layers": ""}, "Got the word ''"),
+    "no layers": ({"layers": []}, "with at least one layer"),
+    "no words": ({"layers": ""}, "Unknown word ''"),
     "unknown word": ({"layers": "wc-lvl-dxp"}, "Did you mean 'dexp'"),
-    "words in a list": ({"layers": ["wc", "lvl"]}, "expected words, a list of layers"),
-    "words in pairs": ({"layers": [("weights", "wc")]}, "expected words, a list of layers"),
-    "classes": ({"layers": [WeightChannels]}, "expected words, a list of layers"),
-    "some names": ({"layers": [("weights", TWO), LevelShift()]}, "expected words, a list"),
-    "a layer": ({"layers": TWO}, "'layers' parameter"),
+    "words in a list": ({"layers": ["wc", "lvl"]}, "expected words, a layer"),
+    "words in pairs": ({"layers": [("weights", "wc")]}, "expected words, a layer"),
+    "classes": ({"layers": [WeightChannels]}, "expected words, a layer"),
+    "some names": ({"layers": [("weights", TWO), LevelShift()]}, "expected words, a layer"),
+    "a number": ({"layers": 3}, "'layers' parameter"),
     "name twice": ({"layers": [("one", TWO), ("one", LevelShift())]}, "not unique"),
     "name of a parameter": ({"layers": [("alpha", TWO)]}, "conflict with constructor"),
     "name of two words": ({"layers": [("a__b", TWO)]}, "must not contain __"),
-    "outputs": ({"layers": "wc.x2-lvl"}, r"shape \(240, 2\) and a response of shape \(240, 1\)"),
+    "outputs": ({"layers": "wc.x2-lvl"}, r"has the shape \(240, 2\), but the response has \(240, 1\)"),
     "channels": ({"layers": "wc.4x1"}, r"\(240, 3\) .*\(4, 1\)"),
     "loss": ({"loss": "absolute"}, "'loss' parameter"),
-    "loss of counts": ({"loss": "poisson"}, "below zero, expected counts"),
+    "loss of counts": ({"loss": "poisson"}, "requires counts of at least 0"),
     "solver": ({"solver": "sgd"}, "'solver' parameter"),
     "alpha": ({"alpha": -1.0}, "'alpha' parameter"),
     "init": ({"init": "zeros"}, "'init' parameter"),
@@ -236,14 +236,14 @@ def test_bad_parameters(kind):
 
 def test_one_row():
     assert NEMSRegressor().fit(X[:1], y[:1]).predict(X[:1]) == pytest.approx(y[:1])
-    with pytest.raises(ValueError, match="n_samples = 1, expected at least 2 to hold some out"):
+    with pytest.raises(ValueError, match="n_samples = 1; use at least 2 rows"):
         NEMSRegressor(early_stopping=True).fit(X[:1], y[:1])
 
 
 def test_what_is_watched_needs_weight():
     weight = np.zeros(240)
     weight[5] = 1.0
-    with pytest.raises(ValueError, match=r"none with weight .* do not stop early"):
+    with pytest.raises(ValueError, match=r"none with weight .* early_stopping=False"):
         NEMSRegressor(early_stopping=True).fit(X, y, weight)
 
 
@@ -256,8 +256,8 @@ BAD_PREDICTIONS = {
     "labels": ((X,), {"sessions": SESSIONS[:-1]}, "239 labels"),
     "width before": ((X,), {"preceding": X[:, :2]}, "X has 2 features"),
     "nan before": ((X,), {"preceding": missing(X)}, "contains NaN"),
-    "fewer before": ((PARTS,), {"preceding": [X]}, "for 1 sessions and X with 2"),
-    "before labels": ((X,), {"sessions": SESSIONS, "preceding": X}, "for 1 sessions and X with 3"),
+    "fewer before": ((PARTS,), {"preceding": [X]}, "for 1 sessions, but X has 2"),
+    "before labels": ((X,), {"sessions": SESSIONS, "preceding": X}, "for 1 sessions, but X has 3"),
 }
 
 
@@ -273,7 +273,7 @@ def test_bad_predictions(kind):
     ("args", "message"),
     [
         ((X, y[1:]), r"\[240, 239\]"),
-        ((X, y), r"2 outputs|\(240, 2\)|expected"),
+        ((X, y), r"1 outputs, but the model was fitted with 2"),
         ((X, np.column_stack([Y, y])), r"outputs|\(240, 3\)|expected"),
         ((X, missing(Y)), "NaN"),
         ((X, Y, np.zeros(240)), "zero"),
@@ -309,5 +309,5 @@ def test_a_layer_that_torch_cannot_follow_is_named():
         model = NEMSRegressor(layers).fit(X, y)
     wanted = NEMSRegressor("fir.2-lvl").fit(X, y)
     assert model.score(X, y) == pytest.approx(wanted.score(X, y), abs=1e-3)
-    with pytest.raises(ValueError, match=re.escape("solver='adam' and the layer 'own'")):
+    with pytest.raises(ValueError, match=re.escape("torch cannot follow the layer 'own'")):
         NEMSRegressor(layers, solver="adam").fit(X, y)
