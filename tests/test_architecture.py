@@ -41,9 +41,6 @@ KNOWN_EXCEPTIONS = {
     ("functions_take_settings", "skdyn/plotting/encoding.py", "['results']"): (
         "the argument may be a NEMS Model, whose `results` are no parameter"
     ),
-    ("layers_are_named_in_their_room", "skdyn/persistence.py", "skdyn.nems.layers."): (
-        "skops trusts classes by name; the names can come from the registry of layers"
-    ),
 }
 KNOWN_EXCEPTIONS |= {
     ("functions_take_settings", "skdyn/dynemo/fitting.py", f"{name} reads"): SETTINGS_OF_DYNEMO

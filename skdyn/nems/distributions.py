@@ -184,10 +184,10 @@ class Distribution:
     __hash__ = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:
-        given = ", ".join(
-            f"{_SYMBOLS.get(name, name)}={self._integers.get(name, _short(value))}"
-            for name, value in self.parameters.items()
-        )
+        shown = {name: _short(value) for name, value in self.parameters.items()}
+        if not self.shape:
+            shown |= self._integers
+        given = ", ".join(f"{_SYMBOLS.get(name, name)}={value}" for name, value in shown.items())
         return f"{type(self).__name__}({given})"
 
 

@@ -7,15 +7,15 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from skdyn.core.training import FitDivergedError
-from skdyn.nems import Layer, Model, Parameter, Phi, adam, from_keywords
 from skdyn.nems.adam import ADVICE, WINDOW, cut_windows
-from skdyn.nems.fitting import FitSettings, fit_trials
 from skdyn.nems.lbfgs import fit_lbfgs
 from skdyn.nems.linear import solve_linear
 from skdyn.nems.objective import LOSSES, Objective, Trial, squared_error
 from skdyn.nems.trials import hold_out
+
+from skdyn.core.training import FitDivergedError
+from skdyn.nems import Layer, Model, Parameter, Phi, adam, from_keywords
+from skdyn.nems.fitting import FitSettings, fit_trials
 
 
 def recording(lengths=(700, 300, 300), n_outputs=1, n_weights=1, noise=0.1, seed=0):

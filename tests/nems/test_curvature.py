@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 from scipy.optimize import approx_fprime
-
-from skdyn.nems import Layer, Model, from_keywords, lbfgs
-from skdyn.nems import curvature as curvature_module
 from skdyn.nems.curvature import DAMPING, plain_coordinates, round_coordinates
 from skdyn.nems.lbfgs import fit_lbfgs
 from skdyn.nems.objective import LOSSES, Objective, Trial, squared_error
+
+from skdyn.nems import Layer, Model, from_keywords, lbfgs
+from skdyn.nems import curvature as curvature_module
 
 ALL_OWN = "wc.4x1x3-fir.2x1x3-dexp.3"
 SHARING = "wc.4x1x2-fir.3x1x2-wc.2x3-dexp.3"

@@ -260,7 +260,9 @@ def test_layers_without_a_word():
     class Own(Layer):
         pass
 
-    with pytest.raises(ValueError, match=r"A Own has no word; layers that have one are .*'WeightChannels'"):
+    with pytest.raises(
+        ValueError, match=r"A Own has no word; layers that have one are .*'WeightChannels'"
+    ):
         to_keywords([LevelShift((1,)), Own()])
 
 

@@ -6,8 +6,6 @@ import numpy as np
 import pytest
 import torch
 from scipy.optimize import minimize
-
-from skdyn.nems import Layer, Model, Parameter, Phi, curvature, from_keywords, lbfgs
 from skdyn.nems.curvature import plain_coordinates
 from skdyn.nems.lbfgs import (
     ITERATIONS_PER_LINE,
@@ -18,6 +16,8 @@ from skdyn.nems.lbfgs import (
 )
 from skdyn.nems.objective import LOSSES, Objective, Trial, squared_error
 from skdyn.nems.trials import hold_out
+
+from skdyn.nems import Layer, Model, Parameter, Phi, curvature, from_keywords, lbfgs
 
 TEXT = "wc.4x2-fir.3x2-lvl.1-dexp.1"
 

@@ -263,12 +263,14 @@ def test_it_prints_as_in_the_notebook():
         ".is_frozen: False\n"
         ".values:\n"
         "0.7978845608028654\n"
+        "----------------\n"
+        "Index: 0\n"
         "----------------"
     )
     wide = Parameter("b", (2,), bounds=([0, 1], 2))
     wide.freeze()
-    assert ".bounds:    ([0.0, 1.0], 2)\n.is_frozen: True\n.values:\n[0. 0.]" in str(wide)
-    assert ".bounds:    (0, 1)" in str(Parameter("c", (2,), bounds=(0, 1)))
+    assert ".bounds: ([0.0, 1.0], 2)\n.is_frozen: True\n.values:\n[0. 0.]" in str(wide)
+    assert ".bounds: (0, 1)" in str(Parameter("c", (2,), bounds=(0, 1)))
 
 
 # ------------------------------------------------------------------------------------ phi

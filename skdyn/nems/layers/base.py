@@ -504,12 +504,8 @@ class Layer(LayerDescription):
         dict
             Arguments of the constructor by name.
         """
-        own = {
-            name: getattr(self, name)
-            for name in self._names_of_arguments()
-            if name not in self._given
-        }
-        return {**own, **self._given_or_found()}
+        names = [name for name in self._names_of_arguments() if name not in self._given]
+        return {name: getattr(self, name) for name in names} | self._given_or_found()
 
     def _given_or_found(self) -> dict:
         """What says the parameters: as given until there are any, then their present state."""
@@ -642,7 +638,9 @@ class Layer(LayerDescription):
 
     def _head(self) -> str:
         shown = {**self._own_params(), **({} if self.l2 is None else {"l2": self.l2})}
-        extra = "".join(f", {name}={value!r}" for name, value in shown.items())
+        extra = "".join(
+            f", {name}={value!r}" for name, value in shown.items() if name != "skipped" or value
+        )
         return f"{type(self).__name__}(shape={self.shape}{extra})\n{RULE}"
 
     def __repr__(self) -> str:

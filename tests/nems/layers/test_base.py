@@ -88,20 +88,24 @@ WeightedSum(shape=None)
 
 Parameter(name=a, shape=())
 ----------------
-.prior:     HalfNormal(σ=1.0)
-.bounds:    (-inf, inf)
+.prior: HalfNormal(σ=1)
+.bounds: (-inf, inf)
 .is_frozen: False
 .values:
 0.7978845608028654
 ----------------
+Index: 0
+----------------
 
 Parameter(name=b, shape=())
 ----------------
-.prior:     Normal(μ=0.0, σ=1.0)
-.bounds:    (-inf, inf)
+.prior: Normal(μ=0.0, σ=1.0)
+.bounds: (-inf, inf)
 .is_frozen: False
 .values:
 0.0
+----------------
+Index: 0
 ----------------
 
 ================================"""
@@ -449,6 +453,9 @@ def test_params_are_what_it_was_made_with():
         "bounds": {"gain": (0, 3)},
         "name": "own",
         "l2": 0.5,
+        "values": None,
+        "frozen": (),
+        "permanent": (),
     }
     layer = Power(**given)
     assert layer.get_params() == given
@@ -459,7 +466,9 @@ def test_params_are_what_it_was_made_with():
 def test_params_are_found_where_a_class_hands_them_on():
     layer = Positional((2,), "x", scale=3.0)
     assert layer.get_params() == {
-        **dict.fromkeys(["output", "parameters", "priors", "bounds", "name", "l2"]),
+        **dict.fromkeys(["output", "parameters", "priors", "bounds", "name", "l2", "values"]),
+        "frozen": (),
+        "permanent": (),
         "scale": 3.0,
         "shape": (2,),
         "input": "x",
@@ -480,7 +489,9 @@ def test_set_params_makes_it_anew():
 
 def test_an_unknown_param_tells_the_known_ones(power):
     before = power.copy()
-    with pytest.raises(ValueError, match=r"Got \['typo'\] for Power, expected .*'power'.*'name'"):
+    with pytest.raises(
+        ValueError, match=r"Invalid parameter 'typo' for Power: expected .*'power'.*'name'"
+    ):
         power.set_params(power=9, typo=1)
     assert power == before
     assert power.power == 3

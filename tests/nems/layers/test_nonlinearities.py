@@ -213,11 +213,14 @@ def test_skipping_keeps_what_was_frozen_before():
     assert layer["shift"].is_permanent
 
 
-def test_skipping_needs_parameters():
-    layer = Tanh()
-    with pytest.raises(ValueError, match="has no parameters until"):
-        layer.skip_nonlinearity()
-    assert not layer.is_skipped
+def test_layer_can_be_skipped_before_its_sizes_are_known():
+    layer = DoubleExponential()
+    layer.skip_nonlinearity()
+    layer.resize((5, 2))
+    assert layer.is_skipped
+    assert layer.parameter_info["frozen"] == 6
+    layer.unskip_nonlinearity()
+    assert layer.parameter_info["frozen"] == 0
 
 
 class Power(StaticNonlinearity):
