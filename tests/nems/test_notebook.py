@@ -53,7 +53,7 @@ def test_layers_print():
     assert repr(WeightedSum()) == "\n".join(["WeightedSum(shape=None)", RULE, *parts, RULE])
     text = str(WeightedSum())
     assert text.startswith(f"WeightedSum(shape=None)\n{RULE}\n.parameters:")
-    for piece in (".prior:     Normal(μ=0.0, σ=1.0)", ".bounds:", ".is_frozen: False", ".values:"):  # noqa: RUF001
+    for piece in (".prior: Normal(μ=0.0, σ=1.0)", ".bounds:", ".is_frozen: False", "Index: 0"):  # noqa: RUF001
         assert text.count(piece) == 2
 
 

@@ -7,9 +7,11 @@ import pytest
 from sklearn.linear_model import Ridge
 
 from skdyn.nems import Model, from_keywords
-from skdyn.nems.fitting import FitSettings, fit_trials
 from skdyn.nems.fitting.closed_form import solve_linear
-from skdyn.nems.fitting.objective import LOSSES, Objective, Trial, squared_error
+from skdyn.nems.fitting.closed_form import is_linear
+from skdyn.nems.fitting.objective import Objective
+from skdyn.nems.fitting.trials import Trial
+from skdyn.nems.losses import LOSSES, SquaredError
 
 # A model, how many lags it has, and how many outputs.
 MODELS = [
@@ -44,7 +46,7 @@ def make_trials(n_outputs=1, lengths=(80, 60, 2), weights=None, seed=0):
 def solve(text, trials, alpha=0.0):
     """The solution (n_lags * n_channels + 1, n_outputs), the level last, and the objective."""
     model = Model(from_keywords(text))
-    objective = Objective(model, trials, squared_error, alpha)
+    objective = Objective(model, trials, SquaredError(), alpha)
     assert solve_linear(objective, trials)
     n_outputs = trials[0].target.shape[1]
     filter_, *shifts = model.layers
@@ -165,7 +167,7 @@ def test_outputs_without_weight_are_zero():
 # What is not linear is left to others
 
 
-def refused(model, trials, loss="squared_error"):
+def refused(model, trials, loss="SquaredError()"):
     objective = Objective(model, trials, LOSSES[loss], 0.0)
     before = model.copy()
     return not solve_linear(objective, trials) and model == before
@@ -242,7 +244,7 @@ def test_a_fit_takes_the_closed_form_where_it_holds():
     assert message(max_iter=1) == "Solved in closed form."
     assert message(solver="adam", max_iter=2) == "Out of epochs."
     watched = [replace(trial, held_out=trial.weight) for trial in trials]
-    objective = Objective(Model(from_keywords("fir.3x4-lvl.1")), watched, squared_error, 0.0)
+    objective = Objective(Model(from_keywords("fir.3x4-lvl.1")), watched, SquaredError(), 0.0)
     results = fit_trials(objective.model, watched, FitSettings(early_stopping=True))
     assert "closed form" not in results.message
     assert len(results.held_out_history) == results.n_iter > 1
@@ -286,7 +288,7 @@ def test_a_large_mean_costs_no_more_than_its_size():
 def test_penalties_that_someone_has_moved_are_those_of_the_objective():
     model, trials = Model(from_keywords("fir.3x4-lvl.1")), make_trials()
     model.layers["lvl"].penalised = ("shift",)
-    objective = Objective(model, trials, squared_error, 0.1)
+    objective = Objective(model, trials, SquaredError(), 0.1)
     fit_trials(model, trials, FitSettings(alpha=0.1, tol=1e-14))
     _, gradient = objective.value_and_gradient(model.get_parameter_vector())
     np.testing.assert_allclose(gradient, 0, atol=1e-6)

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from skdyn.nems import moments
+from skdyn.nems.fitting import moments
 from skdyn.nems.fitting.moments import lagged_moments, lagged_products, lagged_sums
-from skdyn.nems.fitting.objective import Trial
+from skdyn.nems.fitting.trials import Trial
 
 # What a weight may be, of one trial of n rows and k outputs.
 WEIGHTS = {

@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skdyn.nems import Model, from_keywords
-from skdyn.nems.fitting.objective import Objective, Trial, squared_error
-from skdyn.nems.fitting.trials import N_STRETCHES, check_weighted, hold_out, make_trials
+from skdyn.nems.fitting.objective import Objective
+from skdyn.nems.losses import SquaredError
+from skdyn.nems.fitting.trials import N_STRETCHES, Trial, check_weighted, hold_out, make_trials
 
 RNG = np.random.default_rng(0)
 
@@ -171,7 +172,7 @@ def test_each_side_is_counted_in_its_own_loss():
     """With the history that it has in the whole recording."""
     trials = recording((40, 30, 40), n_weights=2)
     parts = hold_out(trials, 0.3, np.random.RandomState(0))
-    objective = Objective(Model(from_keywords("fir.9x2x2")), parts, squared_error, 5.0)
+    objective = Objective(Model(from_keywords("fir.9x2x2")), parts, SquaredError(), 5.0)
     vector = np.random.default_rng(1).standard_normal(36)
     for side, error in (("weight", objective.error), ("held_out", objective.held_out_error)):
         found, left, weight = error(vector), 0.0, 0.0
