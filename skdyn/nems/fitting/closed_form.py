@@ -96,7 +96,7 @@ def is_linear(model: Model, trials: Sequence[Trial]) -> bool:
     return (
         filter_.filter_sizes() is not None
         and filter_.filter_sizes()[1:] == (data[INPUT].shape[1], n_outputs)
-        and filter_.penalised == ("coefficients",)
+        and "coefficients" in (filter_.penalised or ())
         and filter_.input in (None, INPUT)
         and len(levels) < 2
         and all(layer.level and layer.input is None for layer in levels)

@@ -11,6 +11,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 
 from skdyn._sklearn import Interval, StrOptions, one_blas_thread, validate_parameter_constraints
+from skdyn.core.distributed import is_first
 from skdyn.core.runtime import check_device, one_thread
 from skdyn.core.training import NOBODY, Watcher
 from skdyn.nems.fitting.adam import Adam
@@ -132,12 +133,6 @@ def fit_model(model: Model, input, target, given: dict, options: dict) -> None: 
     model.set_parameter_vector(fitted.get_parameter_vector(), ignore_bounds=True)
     model.results = fitted.results
     assert fitted.results is not None
-    if options["verbose"]:
-        results = fitted.results
-        print(
-            f"Fit successful: {results.converged}, error {results.final_error:.6g}, "
-            f"{results.message}"
-        )
 
 
 Model.fitter = staticmethod(fit_model)
@@ -210,6 +205,12 @@ def fit_trials(
                 break
         best = min(models, key=lambda one: one.results.criterion)
         check_fit(best, objective)
+    if settings.verbose and is_first():
+        results = best.results
+        print(
+            f"Fit successful: {results.converged}, error {results.final_error:.6g}, "
+            f"{results.message}"
+        )
     _warn(best.results, settings)
     return best
 

@@ -138,7 +138,8 @@ def make_trials(
         target, weight = target[None], weight[None]
     else:
         missing = ~np.isfinite(target.reshape(*target.shape[:2], -1))
-        weight = np.where(missing, 0.0, np.broadcast_to(weight, missing.shape))
+        if missing.any():
+            weight = np.where(missing, 0.0, np.broadcast_to(weight, missing.shape))
     n_trials = max(len(array) for array in data.values())
     if target.ndim < 2 or (n_trials not in (1, len(target))):
         raise ValueError(

@@ -172,6 +172,7 @@ class WeightChannels(_FreeWeights):
     """
 
     word = "wc"
+    kernel_part = _FreeWeights.kernel_part
 
     @classmethod
     def from_word(cls, word: Word) -> Layer:

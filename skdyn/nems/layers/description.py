@@ -91,6 +91,17 @@ class WantedOutput:
 class LayerDescription:
     """What a layer says about itself; each subclass overrides what it knows better."""
 
+    # What is said of the computation of a class; a subclass that computes something else, and does
+    # not say these anew, has the defaults.
+    _OF_THE_COMPUTATION = ("level", "filter_sizes", "kernel_part", "neutral")
+
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        if {"evaluate", "nonlinearity"} & set(vars(cls)):
+            for name in set(LayerDescription._OF_THE_COMPUTATION) - set(vars(cls)):
+                if hasattr(LayerDescription, name):
+                    setattr(cls, name, getattr(LayerDescription, name))
+
     # Names of the parameters that count in a penalty; None for all.
     penalised: tuple[str, ...] | None = None
 
