@@ -46,7 +46,7 @@ _PARTS_OF_MODELS = (
     *LOSSES.values(),
     *SOLVERS.values(),
 )
-TRUSTED_TYPES = (
+_OTHERS = (
     "skdyn.dynemo.estimator.DyNeMoEstimator",
     "skdyn.dynemo.network.DyNeMoNetwork",
     "skdyn.matching.ModeMatcher",
@@ -58,7 +58,9 @@ TRUSTED_TYPES = (
     "skdyn.preprocessing.filtering.MovingAverage",
     "skdyn.preprocessing.scaling.SessionScaler",
     "skdyn.preprocessing.signs.SignAligner",
-    *sorted(f"{kind.__module__}.{kind.__qualname__}" for kind in _PARTS_OF_MODELS),
+)
+TRUSTED_TYPES = tuple(
+    sorted({*_OTHERS, *(f"{kind.__module__}.{kind.__qualname__}" for kind in _PARTS_OF_MODELS)})
 )
 
 _VERSION = f"skdyn {__version__}"

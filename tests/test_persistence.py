@@ -24,6 +24,8 @@ from sklearn.preprocessing import StandardScaler
 import skdyn
 from skdyn import DyNeMoEstimator, ModeMatcher, NEMSRegressor, preprocessing
 from skdyn.nems import Layer, distributions, layers
+from skdyn.nems.fitting import SOLVERS
+from skdyn.nems.losses import LOSSES
 from skdyn.persistence import TRUSTED_TYPES, load, save
 
 skops = pytest.importorskip("skops.io")
@@ -270,7 +272,9 @@ def test_a_file_is_small(estimators, tmp_path):
 
 
 def test_what_has_to_be_trusted_is_the_list_and_no_more(estimators):
-    found = set().union(*map(untrusted, estimators.values()))
+    chosen = [NEMSRegressor(loss=kind()) for kind in LOSSES.values()]
+    chosen += [NEMSRegressor(solver=kind()) for kind in SOLVERS.values()]
+    found = set().union(*map(untrusted, [*estimators.values(), *chosen]))
     assert found == set(TRUSTED_TYPES)
     assert sorted(found) == list(TRUSTED_TYPES)
 

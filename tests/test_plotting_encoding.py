@@ -193,6 +193,7 @@ def curves_of(display):
     return [panel.lines[-1].get_xydata() for panel in display.nonlinearity_ax_]
 
 
+@pytest.mark.filterwarnings("ignore:The fit has not converged")
 def test_a_display_of_a_fitted_model(stimulus):
     response = np.maximum(stimulus[:, 1] - stimulus[:, 2], 0)
     fitted = drawn("wc.4x1-fir.3x1-lvl.1-relu.1").fit(stimulus, response, verbose=0, max_iter=7)

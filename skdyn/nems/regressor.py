@@ -483,7 +483,9 @@ class NEMSRegressor(CallbackSupportMixin, DocumentedMixin, RegressorMixin, _Base
             raise ValueError(f"{INPUT!r} is the name of X; give streams other names.")
         split = {name: like_sessions(stimulus, values, name) for name, values in named.items()}
         data = [
-            {INPUT: array, **{name: parts[number] for name, parts in split.items()}}
+            # In one order in memory, so that results do not depend on it.
+            {INPUT: np.ascontiguousarray(array)}
+            | {name: parts[number] for name, parts in split.items()}
             for number, array in enumerate(stimulus.arrays)
         ]
         before = self._check_preceding(stimulus, preceding)

@@ -291,8 +291,11 @@ class _Fit:
         errors = objective.last_errors
         search.begin(values, to.gradient(gradient))
         self.promise = np.where(active, search.promise(), self.promise)
-        stalled = np.zeros_like(active)
+        stalled = active & (self.promise == 0)  # nothing is to be found there
+        search.active &= ~stalled
         for _ in range(EVALUATIONS_PER_ROUND if self.exact else settings.max_iter):
+            if not search.active.any():
+                break
             self.watcher.begin()
             trial = search.trial()
             values, gradient = self._evaluate_finite(inside(trial))
@@ -304,7 +307,7 @@ class _Fit:
             stalled |= (accepted & self._has_stalled()) | (active & ~search.active)
             self._note(inside(search.point), errors)
             search.active &= ~stalled
-            if self.reason or not search.active.any() or len(self.history) >= settings.max_iter:
+            if self.reason or len(self.history) >= settings.max_iter:
                 break
         return inside(search.point), stalled
 

@@ -11,7 +11,6 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 
 from skdyn._sklearn import Interval, StrOptions, one_blas_thread, validate_parameter_constraints
-from skdyn.core.distributed import is_first
 from skdyn.core.runtime import check_device, one_thread
 from skdyn.core.training import NOBODY, Watcher
 from skdyn.nems.fitting.adam import Adam
@@ -205,7 +204,7 @@ def fit_trials(
                 break
         best = min(models, key=lambda one: one.results.criterion)
         check_fit(best, objective)
-    if settings.verbose and is_first():
+    if settings.verbose and not solver.uses_batches:  # which have a bar
         results = best.results
         print(
             f"Fit successful: {results.converged}, error {results.final_error:.6g}, "

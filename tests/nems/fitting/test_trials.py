@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from skdyn.nems import Model, from_keywords
 from skdyn.nems.fitting.objective import Objective
-from skdyn.nems.losses import SquaredError
 from skdyn.nems.fitting.trials import N_STRETCHES, Trial, check_weighted, hold_out, make_trials
+from skdyn.nems.losses import SquaredError
 
 RNG = np.random.default_rng(0)
 
