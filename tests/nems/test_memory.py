@@ -6,7 +6,10 @@ import sys
 import numpy as np
 import pytest
 
-CNN = "wc.34x70-fir.15x1x70-relu.70-wc.70x80-fir.10x1x80-relu.80-wc.80x100-relu.100-wc.100x60-lvl-dexp"
+CNN = (
+    "wc.34x70-fir.15x1x70-relu.70-wc.70x80-fir.10x1x80-relu.80"
+    "-wc.80x100-relu.100-wc.100x60-lvl-dexp"
+)
 POPULATION = """
 import resource, sys, warnings
 import numpy as np

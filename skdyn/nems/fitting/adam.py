@@ -72,6 +72,7 @@ class Adam(Solver):
             report=training.report,
             watcher=_Translator(watcher, training),
         )
+        training.held_out_loss()  # so that no component ends worse than it starts
         done = train(values, training, lambda: training.batches(generator), options)
         found = training.best()
         return FitResults(

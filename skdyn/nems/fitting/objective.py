@@ -21,7 +21,7 @@ from skdyn.nems.model import Model
 CPU = torch.device("cpu")
 
 # Draws of values, and rows of noise, from which the parameters that an output depends on are found.
-N_PROBES, N_PROBE_ROWS = 2, 64
+N_PROBES, N_PROBE_ROWS = 4, 64
 
 
 @dataclass(frozen=True)
@@ -502,12 +502,14 @@ def find_reach(model: Model, trial: Trial, n_outputs: int) -> np.ndarray:
     rng = np.random.RandomState(0)
     reach = np.zeros((n_outputs, len(model.get_parameter_vector())), dtype=bool)
     n_rows = min(_n_samples(trial), N_PROBE_ROWS + (model.n_past or N_PROBE_ROWS))
-    for _ in range(N_PROBES):
+    for probe in range(N_PROBES):
         theta = torch.tensor(_random_values(model, rng), requires_grad=True)
-        data = {
-            name: torch.from_numpy(np.abs(rng.standard_normal((n_rows, *array.shape[1:]))))
+        noise = {
+            name: rng.standard_normal((n_rows, *array.shape[1:]))
             for name, array in trial.data.items()
         }
+        # Of both signs, so that no rectifier is cut off; or positive, as logarithms need it.
+        data = {k: torch.from_numpy(np.abs(x) if probe % 2 else x) for k, x in noise.items()}
         try:
             with tensors_of(model, theta), warnings.catch_warnings():
                 warnings.simplefilter("ignore")

@@ -149,7 +149,7 @@ def _least_curvature(objective: Objective, vector: np.ndarray, known: np.ndarray
     are those of X and y, from what entries of the same parameter have.
     """
     n_outputs = np.bincount(objective.component)[objective.component_of_value]
-    least = LEAST / n_outputs / usual_sizes(objective.model, vector) ** 2
+    least = LEAST / n_outputs / usual_sizes(objective, vector) ** 2
     free = _unit_free(objective.model)
     for place, alike in zip(parameter_slices(objective.model), objective.alike, strict=True):
         mean = np.bincount(alike, known[place]) / np.bincount(alike)
@@ -158,31 +158,33 @@ def _least_curvature(objective: Objective, vector: np.ndarray, known: np.ndarray
     return least
 
 
-def usual_sizes(model: Model, vector: np.ndarray) -> np.ndarray:
+def usual_sizes(objective: Objective, vector: np.ndarray) -> np.ndarray:
     """How large parameters usually are.
 
     Parameters
     ----------
-    model : Model
-        The model.
+    objective : Objective
+        The loss, whose model they belong to.
     vector : ndarray of shape (n_free,)
-        Its values that are not frozen.
+        Their values.
 
     Returns
     -------
     ndarray of shape (n_free,)
-        The root mean square of the values of the whole parameter or, of parameters without a unit
-        and where all values are 0, the standard deviation of the prior if that is more; 1 where it
-        is not a positive number.
+        The root mean square of the values of a parameter that the same outputs depend on or, of
+        parameters without a unit and where all values are 0, the standard deviation of the prior
+        if that is more; 1 where it is not a positive number.
     """
+    model = objective.model
     sizes = np.ones(len(vector))
     free = [p for layer in model.layers for p in layer.parameters.free if p.size]
     unit_free = _unit_free(model)
-    for parameter, place in zip(free, parameter_slices(model), strict=True):
-        size = np.sqrt(np.mean(vector[place] ** 2))
-        if size == 0 or unit_free[place].all():
-            size = np.maximum(parameter.prior.sd().ravel(), size)
-        sizes[place] = size
+    places = parameter_slices(model)
+    for parameter, place, alike in zip(free, places, objective.alike, strict=True):
+        squares = np.bincount(alike, vector[place] ** 2) / np.bincount(alike)
+        size = np.sqrt(squares)[alike]
+        prior = parameter.prior.sd().ravel()
+        sizes[place] = np.where((size == 0) | unit_free[place], np.maximum(prior, size), size)
     return np.where((sizes > 0) & (sizes < np.inf), sizes, 1.0)
 
 
@@ -341,7 +343,7 @@ def step_sizes(objective: Objective, vector: np.ndarray) -> np.ndarray:
     ndarray of shape (n_free,)
         Positive. Where predictions do not depend on an array, its `usual_sizes`.
     """
-    usual = usual_sizes(objective.model, vector)
+    usual = usual_sizes(objective, vector)
     squares = _squared_derivatives(objective, vector) if objective.is_exact else None
     if squares is None:
         return usual

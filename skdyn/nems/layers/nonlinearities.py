@@ -25,6 +25,8 @@ from skdyn.nems.words import Word
 LARGEST_EXPONENT, LARGEST_KAPPA = 30.0, 100.0
 # Above this, log(1 + exp(x)) is x to the last bit.
 LINEAR_FROM = 40.0
+# Least share of its gain that a smooth rectifier starts at.
+SMALLEST_SHARE = 1e-3
 # Share of the range of a saturating curve that a response is taken to lie in where a fit starts.
 INSIDE = 0.97
 
@@ -438,6 +440,30 @@ class SoftRelu(_ScaledNonlinearity):
     """
 
     word = "srelu"
+
+    def _start_values(self, mean, spread, wanted: WantedOutput) -> dict[str, np.ndarray]:
+        """Let the usual input come out at the level that is wanted."""
+        offset, gain = self._offset_and_gain(wanted)
+        return {"offset": offset, "gain": gain, "shift": self._usual_input(wanted) - mean}
+
+    def _invert(self, target: np.ndarray, wanted: WantedOutput) -> np.ndarray:
+        """A line through the usual input: the curve itself is steep where little comes out."""
+        _, gain = self._offset_and_gain(wanted)
+        return (target - wanted.level) / gain + self._usual_input(wanted)
+
+    def _usual_input(self, wanted: WantedOutput) -> np.ndarray:
+        """The input that comes out at the level that is wanted."""
+        offset, gain = self._offset_and_gain(wanted)
+        share = np.maximum((wanted.level - offset) / gain, SMALLEST_SHARE)
+        return share + np.log(-np.expm1(-share))
+
+    def _offset_and_gain(self, wanted: WantedOutput) -> tuple[np.ndarray, np.ndarray]:
+        offset, gain = self["offset"].values, self["gain"].values
+        if not self["gain"].is_frozen:
+            gain = wanted.size
+        if not self["offset"].is_frozen:
+            offset = np.minimum(wanted.low, wanted.level - wanted.size)
+        return offset, np.where(gain == 0, 1.0, gain)
 
     def _curve(self, argument: torch.Tensor) -> torch.Tensor:
         return softplus(argument, threshold=LINEAR_FROM)
