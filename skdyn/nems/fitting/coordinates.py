@@ -76,6 +76,17 @@ class Coordinates:
     corner: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
     large: list[LowRank] = field(default_factory=list)
 
+    @property
+    def is_rotated(self) -> bool:
+        """Whether parameters are mixed, and not only scaled.
+
+        Returns
+        -------
+        bool
+            False if each coordinate is one parameter.
+        """
+        return bool(self.blocks or len(self.shared) or self.large)
+
     def parameters(self, point: np.ndarray) -> np.ndarray:
         """Go back to parameters.
 

@@ -78,8 +78,8 @@ def layer_not_followed(objective: Objective, vector: np.ndarray) -> str | None:
             _, gradient = objective.values_and_gradient(vector)
         except Exception:
             return _first_foreign(model)
-    if all(map(_is_own, model.layers)):
-        return None
+    if all(map(_is_own, model.layers)) or not np.isfinite(gradient).all():
+        return None  # what is not finite is an error of its own
     return _layer_with_wrong_gradient(objective, vector, gradient)
 
 
@@ -134,7 +134,11 @@ def _agrees(objective, vector, gradient, direction, size) -> bool:
     exact = float(gradient @ direction)
     scale = np.abs(gradient) @ np.abs(direction)
     for step in STEPS:
-        ends = [objective.value(vector + sign * step * size * direction) for sign in (1, -1)]
+        # Of the sum over components, as the gradient is.
+        ends = [
+            float(objective.values(vector + sign * step * size * direction).sum())
+            for sign in (1, -1)
+        ]
         numeric = (ends[0] - ends[1]) / (2 * step * size)
         rounding = 1e-10 * max(map(abs, ends)) / (step * size)
         if abs(numeric - exact) <= TOLERANCE * (scale + abs(numeric)) + rounding:

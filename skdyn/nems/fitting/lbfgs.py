@@ -293,7 +293,7 @@ class _Fit:
         self.promise = np.where(active, search.promise(), self.promise)
         stalled = active & (self.promise == 0)  # nothing is to be found there
         search.active &= ~stalled
-        for _ in range(EVALUATIONS_PER_ROUND if self.exact else settings.max_iter):
+        for _ in range(EVALUATIONS_PER_ROUND if to.is_rotated else settings.max_iter):
             if not search.active.any():
                 break
             self.watcher.begin()
