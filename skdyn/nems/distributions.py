@@ -186,7 +186,7 @@ class Distribution:
     def __repr__(self) -> str:
         shown = {name: _short(value) for name, value in self.parameters.items()}
         if not self.shape:
-            shown |= self._integers
+            shown |= {name: str(number) for name, number in self._integers.items()}
         given = ", ".join(f"{_SYMBOLS.get(name, name)}={value}" for name, value in shown.items())
         return f"{type(self).__name__}({given})"
 

@@ -49,7 +49,7 @@ def keyword(name: str) -> Callable:
 
     def register(made):
         if isinstance(made, type):
-            made.word = name
+            made.word = name  # type: ignore[attr-defined]
         head, _, option = name.partition(".")
         WORDS.setdefault(head, {})[option] = getattr(made, "from_word", made)
         return made

@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from contextlib import ExitStack, contextmanager
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -122,7 +122,7 @@ class Model:
 
     def __init__(self, layers=None, name: str = "UnnamedModel"):
         self.name = name
-        self.results = None
+        self.results: Any = None
         self._layers: list[Layer] = []
         self.add_layers(*([layers] if isinstance(layers, Layer) else layers or ()))
 

@@ -313,7 +313,7 @@ def test_regressor_refuses_what_could_have_no_effect():
     with pytest.raises(ValueError, match="alpha"):
         Model(from_keywords("wc.4x1")).fit(X, y, alpha=-1.0)
     with pytest.raises(TypeError, match="Unknown options"):
-        Model(from_keywords("wc.4x1")).fit(X, y, alhpa=1.0)
+        Model(from_keywords("wc.4x1")).fit(X, y, penalty=1.0)
     warm = NEMSRegressor("wc.x1-fir.3-lvl", warm_start=True).fit(X, y)
     with pytest.raises(ValueError, match="warm_start"):
         warm.set_params(layers="wc.x1-fir.3-lvl-dexp").fit(X, y)

@@ -239,10 +239,10 @@ class _Training:
         objective = self.objective
         watched = objective.held_out or objective.groups
         with torch.no_grad():
-            losses = torch.as_tensor(sum(self._losses(group) for group in watched))
+            tensor = torch.as_tensor(sum(self._losses(group) for group in watched))
             vector = self.values.vector()
             squares = 0.5 * vector**2 * (not objective.held_out)
-        losses = losses.cpu().numpy()
+        losses = tensor.cpu().numpy()
         self.watched_loss = float(objective.sizes.share @ losses + objective.penalty @ squares)
         n_components = len(self.best_values)
         values = np.bincount(objective.component, objective.factors * losses, n_components)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import numpy as np
 import torch
@@ -105,7 +106,7 @@ def _layer_that_fails(model: Model, objective: Objective, vector: np.ndarray) ->
         warnings.simplefilter("ignore")
         try:
             for layer in model.steps(data):
-                outputs = data["output"]
+                outputs: Any = data["output"]
                 parts = outputs if isinstance(outputs, list) else [outputs]
                 if not all(map(torch.is_tensor, parts)):
                     return str(layer.name)

@@ -362,8 +362,8 @@ class _Fit:
         )
         # Nothing is left to improve of an error that cannot be negative.
         perfect = 0 <= results.final_error <= np.finfo(float).eps * objective.scale
-        perfect &= objective.loss.has_closed_form
-        results.converged = bool(results.converged or perfect)
+        if perfect and objective.loss.has_closed_form:
+            results.converged = True
         return results
 
     def _verdict(self, is_done: bool) -> tuple[bool, str]:

@@ -76,6 +76,7 @@ def lagged_moments(
         if one[2].any() or sums is None:
             parts = _weighted_products(*one, n_lags)
             sums = parts if sums is None else [a + b for a, b in zip(sums, parts, strict=True)]
+    assert sums is not None
     matrix, response, stimulus_mean, response_mean = (part / total for part in sums)
     if centred:
         matrix = matrix - np.outer(stimulus_mean, stimulus_mean)

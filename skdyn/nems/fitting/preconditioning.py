@@ -328,8 +328,8 @@ def step_sizes(objective: Objective, vector: np.ndarray) -> np.ndarray:
 
     If all entries of an array change at random by that size, the predictions of the outputs that it
     reaches change by about as much as the responses vary. The sum of squares of the derivatives is
-    estimated from products of the Jacobian with random signs (Hutchinson 1990, Commun. Stat. Simul.
-    Comput. 19, 433-450).
+    estimated from products of the Jacobian with random signs (Hutchinson 1990, Communications in
+    Statistics 19, 433-450).
 
     Parameters
     ----------
@@ -380,5 +380,5 @@ def _squared_derivatives(objective: Objective, vector: np.ndarray) -> np.ndarray
             squares += found**2 / (N_PROBES * n_rows)
     except RuntimeError:
         return None
-    squares = squares.detach().cpu().numpy()
-    return squares if np.isfinite(squares).all() else None
+    found_squares = squares.detach().cpu().numpy()
+    return found_squares if np.isfinite(found_squares).all() else None

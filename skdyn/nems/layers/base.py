@@ -10,7 +10,7 @@ from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
 from functools import wraps
 from numbers import Real
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -98,7 +98,7 @@ class Layer(LayerDescription):
         self.l2 = check_penalty(l2, self)
         self.input, self.output = input, output
         self.name = name
-        self._given = {"parameters": parameters, "priors": priors, "bounds": bounds}
+        self._given: dict[str, Any] = {"parameters": parameters, "priors": priors, "bounds": bounds}
         self._given |= {"values": values, "frozen": frozen, "permanent": permanent}
         if self.is_sized:
             self._parameters = self._make_parameters()
@@ -118,7 +118,7 @@ class Layer(LayerDescription):
     def shape(self, shape) -> None:
         if self._parameters is not None and shape != self._shape:
             self._parameters = None
-        self._shape = shape
+        self._shape: Any = shape
 
     # ------------------------------------------------------------------ what a subclass says
 
@@ -483,7 +483,7 @@ class Layer(LayerDescription):
         for kind in cls.__mro__:
             if "__init__" not in vars(kind):
                 continue
-            given = list(inspect.signature(kind.__init__).parameters.values())[1:]
+            given = list(inspect.signature(vars(kind)["__init__"]).parameters.values())[1:]
             hands_on = any(one.kind is one.VAR_KEYWORD for one in given)
             variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
             names.update(dict.fromkeys(one.name for one in given if one.kind not in variable))

@@ -222,15 +222,15 @@ class FiniteImpulseResponse(_Filter):
 
     def take_outputs(self, demand: tuple[int | None, ...]) -> tuple[int | None, ...] | None:
         """Take the number of filters; the layer before has ranks for each of them."""
-        n_lags, n_ranks, *n_filters = self.shape
+        n_lags, n_ranks, *n_filters = tuple[int | None, ...](self.shape)
         n_outputs = demand[-1]
         if not n_filters:
             if n_outputs is not None and n_outputs > 1:
-                self.shape = (n_lags, n_ranks, n_outputs)
+                self.shape = (n_lags, n_ranks, n_outputs)  # type: ignore[assignment]
                 return n_ranks, n_outputs
             return (n_ranks,)
         if n_filters[0] is None:
-            self.shape = (n_lags, n_ranks, n_outputs)
+            self.shape = (n_lags, n_ranks, n_outputs)  # type: ignore[assignment]
         return None if n_ranks is None else (n_outputs,)
 
     def initial_parameters(self) -> Phi:
@@ -489,14 +489,15 @@ class STRF(_Filter):
 
     def take_outputs(self, demand: tuple[int | None, ...]) -> None:
         """Take the number of filters; one filter of all channels gets as many ranks as it can."""
-        n_outputs = demand[-1]
-        if len(self.shape) == 4 and self.shape[3] is None:
-            self.shape = (*self.shape[:3], n_outputs)
-        elif n_outputs is not None and n_outputs > 1 and len(self.shape) == 3:
-            self.shape = (*self.shape, n_outputs)
-        elif n_outputs is not None and n_outputs > 1 and len(self.shape) == 2:
-            n_in, n_lags = self.shape
-            self.shape = (n_in, None, n_lags, n_outputs)
+        n_outputs, sizes = demand[-1], list[int | None](self.shape)
+        several = n_outputs is not None and n_outputs > 1
+        if len(sizes) == 4 and sizes[3] is None:
+            sizes[3] = n_outputs
+        elif several and len(sizes) == 3:
+            sizes.append(n_outputs)
+        elif several and len(sizes) == 2:
+            sizes = [sizes[0], None, sizes[1], n_outputs]
+        self.shape = tuple(sizes)  # type: ignore[arg-type]
 
     def sizes_from(self, *shapes: tuple[int, ...]) -> tuple[int, ...]:
         """Complete the shape.
@@ -511,10 +512,10 @@ class STRF(_Filter):
         tuple of int
             With n_in from the input.
         """
-        n_in, *others = self.shape
-        if others[0] is None and len(others) == 3 and None not in others[1:]:
-            n_channels = n_in or shapes[0][-1]
-            self.shape = (n_in, min(n_channels, others[1]), *others[1:])
+        sizes = list[int | None](self.shape)
+        if len(sizes) == 4 and sizes[1] is None and sizes[2] is not None:
+            sizes[1] = min(sizes[0] or shapes[0][-1], sizes[2])
+            self.shape = tuple(sizes)  # type: ignore[arg-type]
         return sizes_with_width(self, shapes[0])
 
     @on_tensors
