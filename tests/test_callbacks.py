@@ -189,7 +189,7 @@ def test_a_stop_is_a_stop(kind, where):
 def test_the_best_weights_stay(solver):
     """Of a fit to noise, whose held-out loss rises."""
     model = NEMSRegressor(
-        "fir.20xx-lvl", solver=solver, learning_rate=0.5, early_stopping=True, random_state=0
+        "fir.20xx-lvl", solver=solver, learning_rate=1.0, early_stopping=True, random_state=2
     )
     unit = "epoch" if solver == "adam" else "iteration"
     listener = Listener(stop_after=(unit, 3))

@@ -211,7 +211,7 @@ class Normal(Distribution):
     Examples
     --------
     >>> from skdyn.nems import Normal
-    >>> Normal(mean=0, sd=1)
+    >>> Normal(mean=0.0, sd=1.0)
     Normal(μ=0.0, σ=1.0)
     """
 

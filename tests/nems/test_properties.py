@@ -15,7 +15,7 @@ from skdyn.core.training import FitDivergedError
 from skdyn.model_selection import BlockKFold
 from skdyn.nems import Layer, Model, Parameter, Phi, from_keywords
 from skdyn.nems.fitting import SOLVERS
-from skdyn.nems.layers import CLASSES, StaticNonlinearity
+from skdyn.nems.layers import StaticNonlinearity
 from skdyn.nems.losses import LEAST_RATE, LOSSES, Poisson
 
 SOLVER_NAMES = sorted(SOLVERS)
@@ -237,113 +237,6 @@ def test_fit_says_that_more_iterations_would_help():
     with pytest.warns(ConvergenceWarning, match="raise max_iter=2"):
         model = NEMSRegressor("wc.x2-fir.3-relu.s", max_iter=2).fit(X, y)
     assert not model.converged_
-
-
-# 6. What is accepted has its effect
-
-
-SIZED = {
-    "WeightChannels": {"shape": (3, 2)},
-    "WeightChannelsGaussian": {"shape": (3, 2)},
-    "WeightChannelsMulti": {"shape": (3, 2, 2)},
-    "FiniteImpulseResponse": {"shape": (4, 2)},
-    "STRF": {"shape": (3, 2, 4)},
-    "Select": {"channels": [0]},
-}
-MADE = [
-    kind(**SIZED.get(kind.__name__, {} if kind.word in ("cat", "sum", "mult") else {"shape": (2,)}))
-    for kind in CLASSES
-    if kind is not Layer
-]
-
-
-@pytest.mark.parametrize("layer", MADE, ids=lambda one: type(one).__name__)
-def test_layer_is_described_whole_by_its_params(layer):
-    layer = layer.copy()
-    layer.sample_from_priors(0)
-    names = list(layer.parameters)
-    free = [name for name in names if not layer[name].is_frozen]
-    if free:
-        layer.freeze_parameters(free[0])
-        layer.set_permanent_values(**{free[-1]: layer[free[-1]].values + 0.25})
-    made = type(layer)(**layer.get_params())
-    assert made == layer
-
-
-@pytest.mark.parametrize("layer", MADE, ids=lambda one: type(one).__name__)
-def test_set_params_changes_nothing_but_what_it_names(layer):
-    layer = layer.copy()
-    layer.sample_from_priors(0)
-    free = [name for name in layer.parameters if not layer[name].is_frozen]
-    if free:
-        layer.freeze_parameters(free[0])
-    before = layer.copy()
-    layer.set_params(**layer.get_params())
-    assert layer == before
-    layer.set_params(output="out", name="other")
-    for name in layer.parameters:
-        assert layer[name] == before[name]
-
-
-@pytest.mark.parametrize(
-    "layer", [one for one in MADE if isinstance(one, StaticNonlinearity)], ids=lambda x: x.word
-)
-def test_skipped_layer_stays_skipped_when_other_params_are_set(layer):
-    layer = layer.copy()
-    layer.skip_nonlinearity()
-    layer.set_params(name="curve")
-    assert layer.is_skipped
-    assert type(layer)(**layer.get_params()) == layer
-    layer.set_params(skipped=False)
-    assert not layer.is_skipped
-
-
-@pytest.mark.parametrize("words", ["relu.s.os", "relu.2.o.os", "sig.s.s", "tanh.2.os.os"])
-def test_words_that_say_a_thing_twice_are_refused(words):
-    with pytest.raises(ValueError, match="expected one"):
-        from_keywords(words)
-
-
-def test_regressor_refuses_what_could_have_no_effect():
-    X, y = recording()
-    named = NEMSRegressor([("weigh", from_keywords("wc.4x1")[0])])
-    assert "weigh__name" not in named.get_params()
-    with pytest.raises(ValueError, match="name is that of its pair"):
-        named.set_params(weigh__name="other")
-    with pytest.raises(ValueError, match="alpha"):
-        Model(from_keywords("wc.4x1")).fit(X, y, alpha=-1.0)
-    with pytest.raises(TypeError, match="Unknown options"):
-        Model(from_keywords("wc.4x1")).fit(X, y, penalty=1.0)
-    warm = NEMSRegressor("wc.x1-fir.3-lvl", warm_start=True).fit(X, y)
-    with pytest.raises(ValueError, match="warm_start"):
-        warm.set_params(layers="wc.x1-fir.3-lvl-dexp").fit(X, y)
-
-
-def test_options_of_model_fit_are_those_of_the_regressor():
-    X, y = recording()
-    options = set(NEMSRegressor().get_params()) - {"layers", "warm_start"}
-    defaults = NEMSRegressor().get_params()
-    fitted = Model(from_keywords("wc.4x1-lvl.1")).fit(
-        X, y, **{name: defaults[name] for name in options}
-    )
-    reference = NEMSRegressor("wc-lvl").fit(X, y)
-    np.testing.assert_array_equal(fitted.predict(X).ravel(), reference.predict(X))
-
-
-@pytest.mark.parametrize("solver", SOLVER_NAMES)
-@pytest.mark.parametrize("layers", ["fir.3.s2-lvl", "strf.x3.s3", "wc.x1-fir.3.s2-lvl-dexp"])
-def test_strided_models_fit_responses_at_either_rate(layers, solver):
-    X, _ = recording()
-    y = np.convolve(X @ [1, -1, 0.5, 0.2], [1, 0.5, -0.5])[: len(X)]
-    stride = Model(from_keywords(layers)).stride
-    full = NEMSRegressor(layers, solver=solver, random_state=0, max_iter=100)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        full.fit(X, y)
-        reduced = NEMSRegressor(**full.get_params()).fit(X, y[::stride])
-    assert full.predict(X).shape == (-(-len(X) // stride),)
-    np.testing.assert_array_equal(full.predict(X), reduced.predict(X))
-    assert full.score(X, y) == full.score(X, y[::stride]) > 0.95
 
 
 # 7. History at the edges

@@ -13,6 +13,7 @@ import warnings
 from dataclasses import dataclass, field
 
 import numpy as np
+from scipy.optimize import nnls
 
 from skdyn.core.training import NOBODY, FitDivergedError, Watcher
 from skdyn.nems.fitting.gradients import check_start, layer_not_followed
@@ -48,6 +49,9 @@ SMALL_DECREASE = 1e-3
 
 # Rounds that a component may end without progress while its gradient still promises some.
 N_FRUITLESS = 2
+
+# Points around the end of a fit at which gradients are looked at, and how far they are away.
+N_NEARBY, NEARBY = 24, 1e-2
 
 # How often progress is printed.
 ITERATIONS_PER_LINE = 25
@@ -203,6 +207,11 @@ class _Fit:
     best: np.ndarray | None = None
     reason: str = ""
 
+    @property
+    def small(self) -> float:
+        """Largest decrease that a gradient may promise at the end."""
+        return max(SMALL_DECREASE, N_JUDGED * self.settings.tol)
+
     def run(self) -> FitResults:
         """Iterate until no component gets better any more."""
         objective, settings = self.objective, self.settings
@@ -221,9 +230,11 @@ class _Fit:
         n_fruitless = np.zeros(n_components, dtype=int)
         while active.any() and not self.reason and len(self.history) < settings.max_iter:
             found, stalled = self._round(found, active)
-            promises = self.promise > SMALL_DECREASE
+            promises = self.promise > self.small
             n_fruitless += stalled & promises
             active &= ~stalled | (promises & (n_fruitless <= N_FRUITLESS))
+        if self.exact and not (active.any() or self.reason):
+            self.promise = self._promise_at_kinks(found)
         return self._results(start, found, initial_error, not active.any())
 
     def _require_finite(self, start: np.ndarray) -> None:
@@ -278,6 +289,7 @@ class _Fit:
             to = round_coordinates(objective, start, boxed)
         else:
             to = scaled_coordinates(objective, start)
+        self.coordinates = to
         bounds = np.where(boxed[:, np.newaxis], to.bounds(low, high), [-np.inf, np.inf])
 
         def inside(point: np.ndarray) -> np.ndarray:
@@ -310,6 +322,38 @@ class _Fit:
             if self.reason or len(self.history) >= settings.max_iter:
                 break
         return inside(search.point), stalled
+
+    def _promise_at_kinks(self, found: np.ndarray) -> np.ndarray:
+        """What gradients promise where the loss has a kink, as that of rectifiers has.
+
+        There the gradient of no side is small, but some mean of those nearby is, which a step
+        could follow otherwise (Burke, Lewis & Overton 2005, SIAM J. Optim. 15, 751-779).
+        """
+        if np.all(self.promise <= self.small) or self.settings.early_stopping:
+            return self.promise
+        component, to = self.objective.component_of_value, self.coordinates
+        low, high = self.objective.model.get_bounds_vector()
+        rng = np.random.RandomState(0)
+        n_values = np.maximum(np.bincount(component, minlength=len(self.promise)), 1)
+        gradients = []
+        for _ in range(N_NEARBY):
+            step = NEARBY * rng.standard_normal(len(found)) / np.sqrt(n_values[component])
+            origin = to.parameters(step) - to.origin + found
+            _, gradient = self._evaluate_finite(np.clip(origin, low, high))
+            at_bound = ((found <= low) & (gradient > 0)) | ((found >= high) & (gradient < 0))
+            with np.errstate(over="ignore"):
+                gradients.append(to.gradient(np.where(at_bound, 0.0, gradient)))
+        if not np.isfinite(gradients).all():
+            return self.promise
+        for number in np.flatnonzero(self.promise > self.small):
+            parts = np.array(gradients)[:, component == number]
+            # The shortest mean: weights that are positive, and whose sum is one.
+            weight = 1e3 * np.linalg.norm(parts, axis=1).max()
+            rows = np.vstack([parts.T, np.full(N_NEARBY, weight)])
+            weights, _ = nnls(rows, np.append(np.zeros(parts.shape[1]), weight))
+            shortest = weights @ parts / max(weights.sum(), 1e-12)
+            self.promise[number] = min(self.promise[number], 0.5 * float(shortest @ shortest))
+        return self.promise
 
     def _has_stalled(self) -> np.ndarray:
         with np.errstate(invalid="ignore"):
@@ -373,7 +417,7 @@ class _Fit:
         if not is_done:
             return False, f"The loss still fell after max_iter={self.settings.max_iter} iterations"
         worst = float(self.promise.max())
-        if worst <= SMALL_DECREASE or self.settings.early_stopping:
+        if worst <= self.small or self.settings.early_stopping:
             return True, NO_PROGRESS
         return False, (
             f"No step makes the loss smaller, but its gradient promises a decrease of {worst:.2g} "

@@ -11,10 +11,8 @@ from skdyn.nems.fitting.lbfgs import LBFGS
 from skdyn.nems.fitting.objective import Objective
 from skdyn.nems.fitting.preconditioning import (
     DAMPING,
-    MOST_USUAL,
     round_coordinates,
     scaled_coordinates,
-    step_sizes,
     usual_sizes,
 )
 from skdyn.nems.fitting.settings import FitSettings
@@ -521,61 +519,3 @@ def test_units_of_channels_do_not_change_the_way():
     np.testing.assert_allclose(histories[0], histories[1], rtol=1e-6)
     assert len(histories[0]) == 20
     assert histories[0][-1] < histories[0][0] - 0.01
-
-
-# Step sizes
-
-
-def rms_change(model, trials, vector, place, size, n_draws=4000):
-    """Change of each output, if all entries of an array change at random by a small size."""
-    rng, before = np.random.default_rng(0), None
-    small, total = 1e-4, 0.0
-    before = np.concatenate([model.predict(trial.data) for trial in trials])
-    for _ in range(n_draws):
-        moved = vector.copy()
-        moved[place] += small * size[place] * rng.standard_normal(place.stop - place.start)
-        model.set_parameter_vector(moved, ignore_bounds=True)
-        after = np.concatenate([model.predict(trial.data) for trial in trials])
-        total = total + np.mean((after - before) ** 2, axis=0) / small**2 / n_draws
-    model.set_parameter_vector(vector, ignore_bounds=True)
-    return np.sqrt(total)
-
-
-def test_steps_change_predictions_by_about_what_responses_vary(monkeypatch):
-    """By brute force; with many random signs the estimate is exact."""
-    monkeypatch.setattr(preconditioning, "N_PROBES", 400)
-    objective, vector = make_objective("fir.3x4x2-lvl.2", 2)
-    sizes = step_sizes(objective, vector)
-    assert sizes.shape == vector.shape
-    places = [slice(0, 24), slice(24, 26)]
-    changes = [rms_change(objective.model, objective.trials, vector, p, sizes, 500) for p in places]
-    for change in changes:
-        np.testing.assert_allclose(change / objective.sizes.typical, np.sqrt(2), rtol=0.15)
-
-
-def test_step_sizes_follow_the_units_of_stimulus_and_response():
-    found = []
-    for x_unit, y_unit in ((1, 1), (1e-3, 1), (1, 1e3)):
-        trials = [
-            Trial({"input": x_unit * t.data["input"]}, y_unit * t.target, t.weight)
-            for t in make_trials(2)
-        ]
-        model = make_model("fir.3x4x2-lvl.2")
-        found.append(step_sizes(Objective(model, trials, SquaredError()), np.zeros(26)))
-    np.testing.assert_allclose(found[1][:24], 1e3 * found[0][:24], rtol=1e-9)
-    np.testing.assert_allclose(found[1][24:], found[0][24:], rtol=1e-9)
-    np.testing.assert_allclose(found[2], 1e3 * found[0], rtol=1e-9)
-
-
-def test_steps_of_what_does_nothing_or_has_no_unit_are_near_the_usual():
-    objective, vector = make_objective("wc.4x3-relu.3.o", 3)
-    vector[:] = np.abs(vector)
-    for trial in objective.trials:
-        trial.data["input"] *= 0
-    sizes, usual = step_sizes(objective, vector), usual_sizes(objective, vector)
-    np.testing.assert_array_equal(sizes[:12], usual[:12])  # nothing comes in
-    objective, vector = make_objective("wc.4x1-fir.3x1-dexp.1", 1)
-    sizes, usual = step_sizes(objective, vector), usual_sizes(objective, vector)
-    unit_free = preconditioning._unit_free(objective.model)
-    assert (sizes > 0).all()
-    assert (sizes[unit_free] <= MOST_USUAL * usual[unit_free]).all()
