@@ -338,7 +338,8 @@ class _Fit:
         gradients = []
         for _ in range(N_NEARBY):
             step = NEARBY * rng.standard_normal(len(found)) / np.sqrt(n_values[component])
-            origin = to.parameters(step) - to.origin + found
+            with np.errstate(over="ignore", invalid="ignore"):
+                origin = to.parameters(step) - to.origin + found
             _, gradient = self._evaluate_finite(np.clip(origin, low, high))
             at_bound = ((found <= low) & (gradient > 0)) | ((found >= high) & (gradient < 0))
             with np.errstate(over="ignore"):
