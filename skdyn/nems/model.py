@@ -19,6 +19,9 @@ INPUT, STATE, OUTPUT = "input", "state", "output"
 
 RULE = "~" * 64
 
+# Rows that are enough to see which sizes things have.
+SIZING_ROWS = 256
+
 
 def free_name(name: str, layers: Iterable[Layer]) -> str:
     """Find a name that no layer has.
@@ -709,7 +712,8 @@ class Model:
         """
         check_rows(data)
         if not all(layer.is_sized for layer in self._layers):
-            for _ in self.steps(dict(data), resize=True):
+            few = {name: array[:SIZING_ROWS] for name, array in data.items()}
+            for _ in self.steps(few, resize=True):
                 pass
 
     # -------------------------------------------------------------------------- as a whole

@@ -20,7 +20,7 @@ from skdyn._sklearn import (
     _BaseComposition,
     _fit_context,
 )
-from skdyn.core.distributed import any_process, is_first, start_together
+from skdyn.core.distributed import any_process, is_first, n_processes, start_together
 from skdyn.core.runtime import check_device, one_thread
 from skdyn.core.training import Watcher
 from skdyn.nems.fitting.objective import Objective
@@ -345,7 +345,7 @@ class NEMSRegressor(CallbackSupportMixin, DocumentedMixin, RegressorMixin, _Base
             make_trial(model, data, target, weight, before, self.history)
             for (data, before), target, weight in zip(given, targets, weights, strict=True)
         ]
-        if make_solver(self.solver).shares_processes:
+        if n_processes() > 1 and make_solver(self.solver).shares_processes:
             numbers = [np.abs(a).sum() for t in trials for a in (t.target, *t.data.values())]
             parameters = self.get_params(deep=False)
             start_together(parameters, numbers, random_state, check_device(self.device))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from copy import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,6 +33,9 @@ from skdyn.nems.fitting.results import (
 from skdyn.nems.fitting.settings import FitSettings
 from skdyn.nems.fitting.trials import cut_windows
 
+# Windows whose predictions are computed at a time.
+AT_ONCE = 64
+
 ADVICE = "Try a smaller learning_rate, or look for channels of very different size."
 
 
@@ -56,9 +60,9 @@ class Adam(Solver):
         initial_error = check_start(objective, start)
         if not len(start):
             return nothing_to_fit(start, initial_error)
-        _require_gradients(objective, start)
+        windows = _windows(objective, start)
         values = _Values(start, step_sizes(objective, start), objective.device)
-        training = _Training(_windows_of(objective), values, settings)
+        training = _Training(windows, values, settings)
         generator = make_generator(random_state, torch.device("cpu"))
         options = TrainingSettings(
             n_epochs=settings.max_iter,
@@ -91,8 +95,8 @@ class Adam(Solver):
         )
 
 
-def _windows_of(objective: Objective) -> Objective:
-    """The same loss, of windows of the trials."""
+def _windows(objective: Objective, start: np.ndarray) -> Objective:
+    """The loss of windows of the trials, if torch can follow the model."""
     windows = Objective(
         objective.model,
         cut_windows(objective.model, objective.trials),
@@ -102,7 +106,15 @@ def _windows_of(objective: Objective) -> Objective:
         sizes=objective.sizes,
         reach=objective.reach,
     )
-    windows.is_looped = objective.is_looped
+    few = copy(windows)
+    few.groups = [group.part(range(min(2, len(group.target)))) for group in windows.groups]
+    name = layer_not_followed(few, start)
+    if name is not None:
+        raise ValueError(
+            f"solver='adam' needs gradients, but torch cannot follow the layer {name!r}; use "
+            "solver='lbfgs', or write its evaluate in plain arithmetic or with torch."
+        )
+    windows.is_looped = objective.is_looped = few.is_looped
     return windows
 
 
@@ -111,7 +123,7 @@ class _Batch:
     """Some windows of one length."""
 
     group: Group
-    windows: Tensor
+    windows: list[int]
 
     def __len__(self) -> int:
         return len(self.windows)
@@ -185,7 +197,7 @@ class _Training:
         size = self.settings.batch_size
         size = min(max(self.n_windows // 8, 1), 64) if size == "auto" else int(size)
         chosen = [
-            _Batch(group, part.to(self.values.origin.device))
+            _Batch(group, part.tolist())
             for group in self.objective.groups
             for part in torch.randperm(len(group.target), generator=generator).split(size)
         ]
@@ -209,12 +221,7 @@ class _Training:
         self.n_steps += 1
         group, chosen = batch.group, batch.windows
         # So that all batches together weigh each number as the whole does.
-        part = Group(
-            {name: array[chosen] for name, array in group.data.items()},
-            group.target[chosen],
-            group.weight[chosen],
-            group.share * self.n_windows / len(group.target),
-        )
+        part = group.part(chosen, group.share * self.n_windows / len(group.target))
         losses, theta = self._losses(part), self.values.theta()
         with torch.no_grad():
             raw = self.share @ losses + 0.5 * (self.raw_penalty * theta**2).sum()
@@ -224,9 +231,13 @@ class _Training:
     def _losses(self, group: Group) -> Tensor:
         """Losses of all windows, which are not always means over them."""
         own = share(len(group.target))
-        data = {name: array[own.rows] for name, array in group.data.items()}
+        numbers = range(len(group.target))[own.rows]
         with tensors_of(self.objective.model, self.values.theta()):
-            prediction = gathered(self.objective.predict(data), own)
+            parts = [
+                self.objective.predict(group.part(numbers[first : first + AT_ONCE]).data)
+                for first in range(0, len(numbers), AT_ONCE)
+            ]
+            prediction = gathered(torch.cat(parts) if len(parts) > 1 else parts[0], own)
         return self.objective.losses(group, prediction)
 
     def held_out_loss(self) -> float:
@@ -274,12 +285,3 @@ def _why(done: Training, max_iter: int) -> str:
     if done.converged:
         return NO_PROGRESS
     return STOPPED if done.stopped else f"The loss still fell after max_iter={max_iter} epochs"
-
-
-def _require_gradients(objective: Objective, start: np.ndarray) -> None:
-    name = layer_not_followed(objective, start)
-    if name is not None:
-        raise ValueError(
-            f"solver='adam' needs gradients, but torch cannot follow the layer {name!r}; use "
-            "solver='lbfgs', or write its evaluate in plain arithmetic or with torch."
-        )

@@ -99,7 +99,7 @@ def _first_foreign(model: Model) -> str:
 def _layer_that_fails(model: Model, objective: Objective, vector: np.ndarray) -> str | None:
     """Name of the first layer that raises an error for tensors, or returns something else."""
     theta = torch.tensor(vector, dtype=torch.float64, device=objective.device, requires_grad=True)
-    data = {name: values[0] for name, values in objective.groups[0].data.items()}
+    data = {name: values[0] for name, values in objective.groups[0].part([0]).data.items()}
     reached: list[Layer] = []
     with tensors_of(model, theta), warnings.catch_warnings():
         # torch warns of what is about to be found out.

@@ -234,7 +234,8 @@ class _Fit:
             n_fruitless += stalled & promises
             active &= ~stalled | (promises & (n_fruitless <= N_FRUITLESS))
         if self.exact and not (active.any() or self.reason):
-            self.promise = self._promise_at_kinks(found)
+            with np.errstate(all="ignore"):  # what is not finite is left out
+                self.promise = self._promise_at_kinks(found)
         return self._results(start, found, initial_error, not active.any())
 
     def _require_finite(self, start: np.ndarray) -> None:
@@ -338,18 +339,18 @@ class _Fit:
         gradients = []
         for _ in range(N_NEARBY):
             step = NEARBY * rng.standard_normal(len(found)) / np.sqrt(n_values[component])
-            with np.errstate(over="ignore", invalid="ignore"):
-                origin = to.parameters(step) - to.origin + found
+            origin = to.parameters(step) - to.origin + found
             _, gradient = self._evaluate_finite(np.clip(origin, low, high))
             at_bound = ((found <= low) & (gradient > 0)) | ((found >= high) & (gradient < 0))
-            with np.errstate(over="ignore"):
-                gradients.append(to.gradient(np.where(at_bound, 0.0, gradient)))
+            gradients.append(to.gradient(np.where(at_bound, 0.0, gradient)))
         if not np.isfinite(gradients).all():
             return self.promise
         for number in np.flatnonzero(self.promise > self.small):
             parts = np.array(gradients)[:, component == number]
             # The shortest mean: weights that are positive, and whose sum is one.
             weight = 1e3 * np.linalg.norm(parts, axis=1).max()
+            if not np.isfinite(weight):
+                continue
             rows = np.vstack([parts.T, np.full(N_NEARBY, weight)])
             weights, _ = nnls(rows, np.append(np.zeros(parts.shape[1]), weight))
             shortest = weights @ parts / max(weights.sum(), 1e-12)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,7 +63,7 @@ def lagged_moments(
     """
     weights = [trial.weight.mean(axis=1) for trial in trials]
     total = sum(weight.sum() for weight in weights)
-    stimuli = [np.asarray(trial.data[name], dtype=float) for trial in trials]
+    stimuli = [trial.data[name] for trial in trials]
     responses = [trial.target for trial in trials]
     # Most rows usually have one weight: what the others have more or less is added for these alone.
     common = float(np.median(np.concatenate(weights)))
@@ -159,11 +159,17 @@ def _products(stimuli, responses, n_lags: int) -> list[np.ndarray]:
     The products of lags l and k differ from those of l - 1 and k - 1 by one row at the end of each
     trial alone.
     """
-    joined = join(stimuli, n_lags)
-    n_rows, n_channels = joined.shape
+    n_channels, n_outputs = stimuli[0].shape[1], responses[0].shape[1]
     matrix = np.zeros((n_lags, n_channels, n_lags, n_channels))
-    for lag in range(min(n_lags, n_rows)):
-        matrix[0, :, lag] = joined[lag:].T @ joined[: n_rows - lag]
+    products = np.zeros((n_lags, n_channels, n_outputs))
+    sums = np.zeros(n_channels)
+    for rows, response in _blocks(stimuli, responses, n_lags):
+        present = rows[n_lags - 1 :]
+        sums += present.sum(axis=0)
+        for lag in range(min(n_lags, len(rows))):
+            past = rows[n_lags - 1 - lag : len(rows) - lag]
+            matrix[0, :, lag] += present.T @ past
+            products[lag] += past.T @ response
     # Last rows of each trial, the very last first, and zeros where it has no more.
     ends = np.zeros((len(stimuli), n_lags, n_channels))
     for end, stimulus in zip(ends, stimuli, strict=True):
@@ -174,14 +180,41 @@ def _products(stimuli, responses, n_lags: int) -> list[np.ndarray]:
         matrix[lag, :, lag:] = matrix[lag - 1, :, lag - 1 : -1] - lost
     for lag in range(1, n_lags):
         matrix[lag, :, :lag] = matrix[:lag, :, lag].transpose(2, 0, 1)
-    totals = np.concatenate([joined.sum(axis=0)[np.newaxis], -ends[:, :-1].sum(axis=0)])
+    totals = np.concatenate([sums[np.newaxis], -ends[:, :-1].sum(axis=0)])
     size = n_lags * n_channels
     return [
         matrix.reshape(size, size),
-        lagged_products(joined, join(responses, n_lags), n_lags),
+        products.reshape(size, n_outputs),
         np.cumsum(totals, axis=0).ravel(),
         np.sum([response.sum(axis=0) for response in responses], axis=0),
     ]
+
+
+def _blocks(stimuli, responses, n_lags: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Rows of trials as doubles, with the n_lags - 1 rows before them, and the responses.
+
+    Long trials come in several blocks, and short ones several in a block, with zeros between them.
+    """
+    n_before = n_lags - 1
+    size = max(NUMBERS_AT_ONCE // stimuli[0].shape[1], 4 * n_lags)
+    waiting: list[int] = []
+    for number, stimulus in enumerate(stimuli):
+        if len(stimulus) <= size:
+            waiting.append(number)
+        else:
+            for start in range(0, len(stimulus), size):
+                rows = np.zeros((n_before + min(size, len(stimulus) - start), stimulus.shape[1]))
+                known = stimulus[max(start - n_before, 0) : start + size]
+                rows[len(rows) - len(known) :] = known
+                yield rows, responses[number][start : start + size]
+        is_last = number == len(stimuli) - 1
+        if waiting and (is_last or sum(len(stimuli[one]) for one in waiting) >= size):
+            gap = np.zeros((n_before, stimulus.shape[1]))
+            yield (
+                np.concatenate([gap, join([stimuli[one] for one in waiting], n_lags)]),
+                join([responses[one] for one in waiting], n_lags),
+            )
+            waiting = []
 
 
 def _weighted_products(stimulus, response, weight, n_lags: int) -> list[np.ndarray]:
@@ -195,7 +228,7 @@ def _weighted_products(stimulus, response, weight, n_lags: int) -> list[np.ndarr
     for start in range(0, len(counting), step):
         rows = counting[start : start + step]
         places = rows[:, np.newaxis] - lags
-        design = stimulus[np.maximum(places, 0)]
+        design = stimulus[np.maximum(places, 0)].astype(float)
         design[places < 0] = 0
         design = design.reshape(len(rows), size)
         weighted = design * weight[rows, np.newaxis]

@@ -13,7 +13,7 @@ import torch
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
-from skdyn.nems.fitting.trials import Trial
+from skdyn.nems.fitting.trials import Trial, output_in_pieces
 from skdyn.nems.layers.base import Layer
 from skdyn.nems.losses import Loss
 from skdyn.nems.model import Model
@@ -30,8 +30,8 @@ class Group:
 
     Attributes
     ----------
-    data : dict of Tensor of shape (n_trials, n_samples, ...)
-        What goes into the model, by name.
+    given : sequence of dict of ndarray of shape (n_samples, ...)
+        What goes into the model, of each trial.
     target : Tensor of shape (n_trials, n_rows, n_outputs)
         The response.
     weight : Tensor of shape (n_trials, n_rows, 1) or (n_trials, n_rows, n_outputs)
@@ -40,10 +40,24 @@ class Group:
         Factor of the loss of the group.
     """
 
-    data: dict[str, Tensor]
+    given: Sequence[dict[str, np.ndarray]]
     target: Tensor
     weight: Tensor
     share: float = 1.0
+
+    @cached_property
+    def data(self) -> dict[str, Tensor]:
+        """What goes in, as tensors (n_trials, n_samples, ...), copied once they are asked for."""
+        return {
+            name: stack([data[name] for data in self.given], self.target.device)
+            for name in self.given[0]
+        }
+
+    def part(self, trials: Sequence[int], share: float = 1.0) -> Group:
+        """Some of the trials, with their share of the loss."""
+        chosen = torch.as_tensor(trials, device=self.target.device)
+        given = [self.given[number] for number in trials]
+        return Group(given, self.target[chosen], self.weight[chosen], share)
 
 
 @dataclass(frozen=True)
@@ -274,12 +288,9 @@ class Objective:
         total = np.zeros(len(self.sizes.share))
         for group in groups:
             with np.errstate(all="ignore"):  # what is not finite is looked at afterwards
-                outputs = [
-                    self.model.output({k: a[i].cpu().numpy() for k, a in group.data.items()})
-                    for i in range(len(group.target))
-                ]
-            prediction = torch.as_tensor(np.stack([np.asarray(one) for one in outputs]))
-            total += self.losses(group, prediction.to(self.device)).cpu().numpy()
+                pieces = [output_in_pieces(self.model, data) for data in group.given]
+            prediction = torch.as_tensor(np.stack(pieces), device=self.device)
+            total += self.losses(group, prediction).cpu().numpy()
         return total
 
     def losses(self, group: Group, prediction: Tensor) -> Tensor:
@@ -443,27 +454,40 @@ class Objective:
         ]
 
     def _make_group(self, same: list[tuple[Trial, np.ndarray]], total: np.ndarray) -> Group:
-        target = self._stack([trial.target for trial, _ in same])
-        weight = self._stack([weight for _, weight in same])
-        names = same[0][0].data
-        data = {name: self._stack([trial.data[name] for trial, _ in same]) for name in names}
+        target = stack([trial.target for trial, _ in same], self.device)
+        weight = stack([weight for _, weight in same], self.device)
+        given = [trial.data for trial, _ in same]
         if self.loss.is_per_output:
             n_rows = target.shape[0] * target.shape[1]
             each = np.where(total > 0, total, 1.0)
             if np.all(each == each[0]):
                 each = each[:1]
-            return Group(data, target, weight * torch.as_tensor(n_rows / each, device=self.device))
+            return Group(given, target, weight * torch.as_tensor(n_rows / each, device=self.device))
         mean = float(weight.mean())
         share = mean * target.numel() / float(total.sum())
-        return Group(data, target, weight / mean, share)
+        return Group(given, target, weight / mean, share)
 
-    def _stack(self, arrays: Sequence[np.ndarray]) -> Tensor:
-        """Arrays with an axis of trials in front; in memory time comes last."""
-        first = arrays[0]
-        stacked = np.empty((*first.shape[1:], len(arrays), len(first)))
-        for number, array in enumerate(arrays):
-            stacked[..., number, :] = np.moveaxis(array, 0, -1)
-        return torch.from_numpy(stacked).to(self.device).movedim((-2, -1), (0, 1))
+
+def stack(arrays: Sequence[np.ndarray], device: torch.device = CPU) -> Tensor:
+    """Put arrays of one shape into a tensor of doubles, in whose memory time comes last.
+
+    Parameters
+    ----------
+    arrays : sequence of ndarray of shape (n_samples, ...)
+        One per trial.
+    device : torch.device, default=torch.device("cpu")
+        Where the tensor is to be.
+
+    Returns
+    -------
+    Tensor of shape (n_trials, n_samples, ...)
+        A copy.
+    """
+    first = arrays[0]
+    stacked = np.empty((*first.shape[1:], len(arrays), len(first)))
+    for number, array in enumerate(arrays):
+        stacked[..., number, :] = np.moveaxis(array, 0, -1)
+    return torch.from_numpy(stacked).to(device).movedim((-2, -1), (0, 1))
 
 
 def _n_samples(trial: Trial) -> int:

@@ -313,14 +313,19 @@ def _pieces(objective: Objective, n_needed: int) -> Group:
     places = (np.arange(n_pieces) + 0.5) / n_pieces * n_trials
     starts = [int(place % 1 * (n_samples - length + 1)) for place in places]
 
-    def cut(array: Tensor, rate: int) -> Tensor:
-        pairs = zip(places, starts, strict=True)
-        return torch.stack(
-            [array[int(place), rate * start : rate * (start + length)] for place, start in pairs]
-        )
+    pairs = [(int(place), start) for place, start in zip(places, starts, strict=True)]
 
-    data = {name: cut(array, stride) for name, array in group.data.items()}
-    return Group(data, cut(group.target, 1), cut(group.weight, 1))
+    def cut(array: Tensor) -> Tensor:
+        return torch.stack([array[place, start : start + length] for place, start in pairs])
+
+    given = [
+        {
+            name: array[stride * start : stride * (start + length)]
+            for name, array in group.given[place].items()
+        }
+        for place, start in pairs
+    ]
+    return Group(given, cut(group.target), cut(group.weight))
 
 
 def step_sizes(objective: Objective, vector: np.ndarray) -> np.ndarray:

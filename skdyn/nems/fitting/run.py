@@ -20,7 +20,13 @@ from skdyn.nems.fitting.objective import Objective
 from skdyn.nems.fitting.results import FitResults, Solver
 from skdyn.nems.fitting.settings import FitSettings
 from skdyn.nems.fitting.start import break_ties, start_at_data
-from skdyn.nems.fitting.trials import Trial, check_weighted, hold_out, make_trials
+from skdyn.nems.fitting.trials import (
+    Trial,
+    check_weighted,
+    hold_out,
+    make_trials,
+    output_in_pieces,
+)
 from skdyn.nems.losses import LOSSES, Loss, make_loss
 from skdyn.nems.model import Model
 
@@ -332,7 +338,7 @@ def _problem(model: Model, objective: Objective) -> str:
     for trial in objective.trials:
         target.append(trial.target)
         weight.append(np.broadcast_to(trial.weight, trial.target.shape))
-        prediction.append(np.asarray(model.output(dict(trial.data))))
+        prediction.append(output_in_pieces(model, trial.data))
     y, w, p = (np.concatenate(parts) for parts in (target, weight, prediction))
     counted = w > 0
     if not np.isfinite(p[counted]).all():

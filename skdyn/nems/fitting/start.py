@@ -36,7 +36,7 @@ from skdyn.nems.fitting.stages import (
     put,
     run_first,
 )
-from skdyn.nems.fitting.trials import Trial
+from skdyn.nems.fitting.trials import Trial, some_rows
 from skdyn.nems.layers.base import Layer
 from skdyn.nems.layers.description import WantedOutput
 from skdyn.nems.model import INPUT, OUTPUT, Model
@@ -50,6 +50,9 @@ TAILS = (2, 99)
 
 # Largest number of lags times channels whose covariance is computed; with more, kernels are drawn.
 MOST_REGRESSORS = 3000
+
+# Most rows that a start is found from.
+MOST_ROWS = 50_000
 
 # Size of the random part of coefficients that are alike, in standard deviations of the prior.
 TIE_BREAK = 0.05
@@ -77,7 +80,8 @@ def start_at_data(
         one: other hidden units or, of a model without any, kernels drawn from their priors, for
         outputs of unit size.
     """
-    model, trials = objective.model, objective.trials
+    model = objective.model
+    trials = some_rows(model, objective.trials, MOST_ROWS)
     before = model.get_parameter_vector()
     last = _set_layers(model, trials, random_state)
     if not all(np.isfinite(_output(model, trial)).all() for trial in trials):
@@ -85,7 +89,7 @@ def start_at_data(
         model.set_parameter_vector(before, ignore_bounds=True)
         break_ties(model)
     elif last is not None:
-        _fit_curves(objective, last, settings, solver)
+        _fit_curves(objective, trials, last, settings, solver)
 
 
 def break_ties(model: Model) -> None:
@@ -467,15 +471,15 @@ def _percentile(values: np.ndarray, weights: np.ndarray, percentage: float) -> n
     return np.take_along_axis(np.take_along_axis(values, order, axis=0), places, axis=0)[0]
 
 
-def _fit_curves(objective: Objective, stage: Stage, settings: FitSettings, solver: Solver) -> None:
+def _fit_curves(objective: Objective, trials, stage: Stage, settings, solver: Solver) -> None:
     """Fit the nonlinearities at the end alone, on some rows: they have no memory."""
     if not any(curve.bends and len(curve.parameters.free) > 1 for curve in stage.curves):
         return
     outputs = []
-    n_rows = sum(len(trial.target) for trial in objective.trials)
+    n_rows = sum(len(trial.target) for trial in trials)
     chosen = np.random.RandomState(0).permutation(n_rows) < START_ROWS
-    ends = np.cumsum([len(trial.target) for trial in objective.trials])[:-1]
-    for trial, rows in zip(objective.trials, np.split(chosen, ends), strict=True):
+    ends = np.cumsum([len(trial.target) for trial in trials])[:-1]
+    for trial, rows in zip(trials, np.split(chosen, ends), strict=True):
         values = run_first(objective.model, trial.data, stage.linear_end)[OUTPUT]
         outputs.append(Trial({INPUT: values[rows]}, trial.target[rows], trial.weight[rows]))
     outputs = [one for one in outputs if one.weight.any()]

@@ -15,6 +15,9 @@ N_STRETCHES = 20
 # Rows of a window that count in its loss.
 WINDOW = 256
 
+# Numbers that go into a model at a time, and rows that do so at least.
+NUMBERS_AT_ONCE, LEAST_ROWS = 2**20, 1024
+
 
 @dataclass(frozen=True)
 class Trial:
@@ -88,6 +91,69 @@ def make_trial(
         target = np.concatenate([np.zeros((empty, target.shape[1])), target])
         weight = np.concatenate([np.zeros((empty, weight.shape[1])), weight])
     return Trial(data, target, weight)
+
+
+def some_rows(model: Model, trials: Sequence[Trial], most: int) -> list[Trial]:
+    """Take a stretch in the middle of each trial, so that there are not too many rows in all.
+
+    Parameters
+    ----------
+    model : Model
+        The model. Rows of a stretch whose history it leaves out have no weight.
+    trials : sequence of Trial
+        A recording.
+    most : int
+        The most rows in all trials together.
+
+    Returns
+    -------
+    list of Trial
+        The trials as they are if they have no more rows; otherwise views of stretches.
+    """
+    total = sum(len(trial.target) for trial in trials)
+    if total <= most:
+        return list(trials)
+    some = []
+    for trial in trials:
+        n_rows = len(trial.target)
+        length = max(-(-n_rows * most // total), 1)
+        start = (n_rows - length) // 2
+        rows = slice(start, start + length)
+        samples = slice(start * model.stride, (start + length) * model.stride)
+        weight = trial.weight[rows]
+        if start:
+            weight = np.where(model.has_history(length)[:, np.newaxis], weight, 0.0)
+        data = {name: array[samples] for name, array in trial.data.items()}
+        some.append(Trial(data, trial.target[rows], weight))
+    return some if any(one.weight.any() for one in some) else list(trials)
+
+
+def output_in_pieces(model: Model, data: dict[str, np.ndarray]) -> np.ndarray:
+    """Compute what comes out of a model for one trial, of a long one in pieces.
+
+    Parameters
+    ----------
+    model : Model
+        The model.
+    data : dict of ndarray of shape (n_samples, ...)
+        What goes in, by name.
+
+    Returns
+    -------
+    ndarray of shape (n_rows, n_outputs)
+        The output. What the pieces need in memory does not grow with n_samples.
+    """
+    n_samples, past = _n_samples(data), model.n_past
+    widest = max(array.size // max(len(array), 1) for array in data.values())
+    size = max(NUMBERS_AT_ONCE // max(widest, 1), LEAST_ROWS, 4 * (past or 0))
+    if past is None or model.n_future or model.stride > 1 or n_samples <= size:
+        return np.asarray(model.output(dict(data)))
+    parts = []
+    for start in range(0, n_samples, size):
+        first = max(0, start - past)
+        rows = {name: array[first : start + size] for name, array in data.items()}
+        parts.append(np.asarray(model.output(rows))[start - first :])
+    return np.concatenate(parts)
 
 
 def make_trials(

@@ -445,7 +445,6 @@ def test_parameters_are_looked_at_where_the_data_are():
     objective.groups = [
         replace(
             group,
-            data={name: array.to(device) for name, array in group.data.items()},
             target=group.target.to(device),
             weight=group.weight.to(device),
         )
