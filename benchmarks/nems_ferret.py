@@ -1,5 +1,5 @@
 """
-Encoding models of 60 units of ferret auditory cortex: linear, linear-nonlinear, shared filters.
+Encoding models of 60 units of ferret auditory cortex: linear, linear-nonlinear, shared, networks.
 
 The file has spike counts of units, sounds, repeats and 5 ms bins, the sounds' spectrograms of 34
 bands, and the sounds to hold out, test_idx. Bins are joined to 10 ms, bands standardised on the
@@ -7,8 +7,9 @@ sounds that are not held out. Each candidate is fitted to the mean response over
 penalty, and its number of shared filters, are those with the highest mean correlation in
 cross-validation over four groups of the sounds that are not held out; then it is fitted to all of
 these, and scored on the others: by the mean over units of the correlation with the mean response,
-and of the one with single repeats, corrected for noise. Words joined by " + " are models whose
-predictions are averaged. The baseline is Ridge of scikit-learn on 15 lags.
+and of the one with single repeats, corrected for noise. Models joined by " + " have their
+predictions averaged. The baseline is Ridge of scikit-learn on 15 lags. Each sound begins after
+silence, which is what history="zeros" says.
 """
 
 import argparse
@@ -25,31 +26,47 @@ from skdyn import NEMSRegressor
 from skdyn.metrics import correlation_score, noise_corrected_correlation
 
 N_LAGS, N_FOLDS = 15, 4
-# Words, and penalties in units of the variance of the response; of the linear model as Ridge has
-# them.
+RIDGE, LINEAR = "ridge (scikit-learn)", "linear"
+NETWORK = "-".join(
+    [
+        "wc.34x70-fir.15x1x70-relu.70",
+        "wc.70x80-fir.10x1x80-relu.80",
+        "wc.80x100-relu.100-wc.100x60-lvl-dexp",
+    ]
+)
+
+
+def own(n):
+    return f"wc.34x{n}x60-fir.15x{n}x60-dexp.60"
+
+
+def shared(n):
+    return f"wc.34x1x{n}-fir.15x1x{n}-wc.{n}x60-dexp.60"
+
+
+def rectified(n):
+    return f"wc.34x1x{n}-fir.15x1x{n}-relu.{n}.s-wc.{n}x60-dexp.60"
+
+
+# The models of a candidate, to choose among, each a list of words and seeds; and penalties, in
+# units of the variance of each response, or of the linear models as Ridge has them.
 CANDIDATES = {
-    "linear": (["fir.15x34x60-lvl"], [3e2, 1e3, 3e3]),
-    "LN, each neuron": (["wc.34x1x60-fir.15x1x60-dexp.60"], [3e-4, 1e-3, 3e-3]),
-    "LN, shared filters": (
-        [f"wc.34x1x{n}-fir.15x1x{n}-wc.{n}x60-dexp.60" for n in (6, 12)],
-        [1e-3, 3e-3, 1e-2],
-    ),
-    "LN, shared rectified filters": (
-        [f"wc.34x1x{n}-fir.15x1x{n}-relu.{n}.s-wc.{n}x60-dexp.60" for n in (8, 12)],
-        [1e-3, 3e-3],
-    ),
+    RIDGE: ([[("", 0)]], [3e2, 1e3, 3e3]),
+    LINEAR: ([[("fir.15x34x60-lvl", 0)]], [3e2, 1e3, 3e3]),
+    "LN, each neuron": ([[(own(1), 0)]], [0.02, 0.06, 0.2]),
+    "LN, shared filters": ([[(shared(n), 0)] for n in (6, 12)], [1e-2, 3e-2, 1e-1]),
+    "LN, shared rectified filters": ([[(rectified(n), 0)] for n in (8, 12)], [1e-2, 3e-2, 1e-1]),
     # Models of other sizes err elsewhere, so that the mean of their predictions errs less.
-    "LN, each neuron, mean of three": (
-        [" + ".join(f"wc.34x{n}x60-fir.15x{n}x60-dexp.60" for n in (1, 2, 3))],
-        [3e-4, 1e-3, 3e-3],
-    ),
+    "LN, each neuron, mean of three": ([[(own(n), 0) for n in (1, 2, 3)]], [0.02, 0.06, 0.2]),
     "LN, shared rectified filters, mean of three": (
-        [" + ".join(f"wc.34x1x{n}-fir.15x1x{n}-relu.{n}.s-wc.{n}x60-dexp.60" for n in (8, 10, 12))],
-        [1e-3, 3e-3],
+        [[(rectified(n), 0) for n in (8, 10, 12)]],
+        [1e-2, 3e-2],
     ),
+    "1-D x 2 network, seed 0": ([[(NETWORK, 0)]], [0.0]),
+    "1-D x 2 network, seed 1": ([[(NETWORK, 1)]], [0.0]),
+    "1-D x 2 network, seed 2": ([[(NETWORK, 2)]], [0.0]),
+    "1-D x 2 network, mean of three": ([[(NETWORK, seed) for seed in (0, 1, 2)]], [0.0]),
 }
-RIDGE = "ridge (scikit-learn)"
-RIDGE_ALPHAS = [3e2, 1e3, 3e3]
 
 
 class LaggedRidge(Ridge):
@@ -98,15 +115,19 @@ def load(path):
     return X[others], counts[others], X[held_out], counts[held_out]
 
 
-def estimator(name, words, alpha, y):
+def estimator(name, parts, alpha, y):
     if name == RIDGE:
         return LaggedRidge(alpha=alpha)
-    unit = 2 / y.size if name == "linear" else y.var()
-    models = [
-        NEMSRegressor(one, alpha=alpha * unit, tol=1e-5, random_state=0)
-        for one in words.split(" + ")
-    ]
+    unit = 2 / y[..., 0].size if name == LINEAR else y.var(axis=(0, 1))
+    models = [one_model(words, seed, alpha * unit) for words, seed in parts]
     return models[0] if len(models) == 1 else MeanRegressor(models)
+
+
+def one_model(words, seed, alpha):
+    model = NEMSRegressor(words, alpha=alpha, history="zeros", tol=1e-5, random_state=seed)
+    if words == NETWORK:
+        model.set_params(solver="adam", early_stopping=True, n_iter_no_change=20)
+    return model
 
 
 def flat(array):
@@ -117,10 +138,10 @@ def choose(name, settings, X, y):
     """The setting with the highest correlation on sounds that were not fitted."""
     folds = np.arange(len(X)) % N_FOLDS
     scores = []
-    for words, alpha in settings:
+    for parts, alpha in settings:
         predictions = np.empty_like(y)
         for fold in range(N_FOLDS):
-            model = estimator(name, words, alpha, y[folds != fold])
+            model = estimator(name, parts, alpha, y[folds != fold])
             model.fit(X[folds != fold], y[folds != fold])
             predictions[folds == fold] = model.predict(X[folds == fold])
         scores.append(correlation_score(flat(y), flat(predictions)))
@@ -131,23 +152,24 @@ def one(path, name):
     """Choose, fit and score one candidate."""
     X, counts, X_test, counts_test = load(path)
     y = counts.mean(axis=1)
-    texts, alphas = ([""], RIDGE_ALPHAS) if name == RIDGE else CANDIDATES[name]
+    models, alphas = CANDIDATES[name]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        (words, alpha), validated = choose(name, [(t, a) for t in texts for a in alphas], X, y)
-        model = estimator(name, words, alpha, y)
-        model.fit(X[:2], y[:2])  # what is loaded at a first fit
+        settings = [(parts, alpha) for parts in models for alpha in alphas]
+        ((parts, alpha), validated), search = measured(lambda: choose(name, settings, X, y))
+        model = estimator(name, parts, alpha, y)
         _, cost = measured(lambda: model.fit(X, y))
     prediction = flat(model.predict(X_test))
     trials = counts_test.transpose(1, 0, 2, 3).reshape(counts.shape[1], -1, y.shape[-1])
     return {
         "name": name,
-        "words": words,
+        "words": " + ".join(words for words, _ in parts),
         "alpha": alpha,
         "validated": validated,
         "r": float(correlation_score(flat(counts_test.mean(axis=1)), prediction)),
         "corrected": float(noise_corrected_correlation(trials, prediction)),
         "n_iter": getattr(model, "n_iter_", None),
+        "search_cpu_s": search["cpu_s"],
         **cost,
     }
 
@@ -163,7 +185,7 @@ def main():
         return
     if arguments.recording is None:
         parser.error("which recording? name the file with --recording, or make's RECORDING=")
-    names = [RIDGE, *CANDIDATES]
+    names = list(CANDIDATES)
     requests = [{"path": arguments.recording, "name": name} for name in names]
     answers = sorted(
         ask_all(__file__, requests, arguments.jobs), key=lambda answer: names.index(answer["name"])
@@ -172,17 +194,18 @@ def main():
         [
             answer["name"],
             f"`{answer['words']}`" if answer["words"] else "",
-            f"{answer['alpha']:.0e}",
+            f"{answer['alpha']:.0e}" if answer["alpha"] else "",
             f"{answer['validated']:.4f}",
             f"{answer['r']:.4f}",
             f"{answer['corrected']:.4f}",
             f"{answer['cpu_s']:.2f}",
+            f"{answer['search_cpu_s']:.0f}",
             answer["n_iter"] or "",
         ]
         for answer in answers
     ]
-    heads = ["model", "words", "alpha", "validated r", "held-out r", "corrected r", "CPU s"]
-    markdown([*heads, "iterations"], rows)
+    heads = ["model", "words", "alpha", "validated r", "held-out r", "corrected r"]
+    markdown([*heads, "CPU s", "search CPU s", "iterations"], rows)
 
 
 if __name__ == "__main__":

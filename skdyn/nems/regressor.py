@@ -58,8 +58,8 @@ class NEMSRegressor(CallbackSupportMixin, DocumentedMixin, RegressorMixin, _Base
         `skdyn.nems.Loss`; or a function of response, prediction and weight, tensors of shape
         (n_trials, n_samples, n_outputs), that returns a mean over them.
     solver : {"lbfgs", "adam"} or Solver, default="lbfgs"
-        "lbfgs" is SciPy's L-BFGS-B on all data, in double precision. "adam" takes steps on batches
-        of windows, for recordings or models that are too large for that.
+        "lbfgs" takes quasi-Newton steps within bounds on all data, in double precision. "adam"
+        takes steps on batches of windows, for recordings or models that are too large for that.
     alpha : float or array-like of shape (n_outputs,), default=0.0
         Weight of the penalty of each output, in units of its loss: alpha / 2 times the sum of
         squares of the penalised parameters that the output depends on. Penalised are the

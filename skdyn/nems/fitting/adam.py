@@ -21,6 +21,7 @@ from skdyn.core.training import (
     train,
 )
 from skdyn.nems.fitting.gradients import check_start, layer_not_followed
+from skdyn.nems.fitting.minimum import SMALL_DECREASE, promise_at_kinks, promised, promises
 from skdyn.nems.fitting.objective import Group, Objective, tensors_of
 from skdyn.nems.fitting.preconditioning import step_sizes
 from skdyn.nems.fitting.results import (
@@ -79,6 +80,7 @@ class Adam(Solver):
         training.held_out_loss()  # so that no component ends worse than it starts
         done = train(values, training, lambda: training.batches(generator), options)
         found = training.best()
+        converged, message, advice = training.verdict(done)
         return FitResults(
             initial_parameters=start,
             final_parameters=found,
@@ -86,9 +88,10 @@ class Adam(Solver):
             final_error=objective.error(found),
             n_iter=len(done.history["loss"]),
             n_evaluations=objective.n_evaluations + training.n_steps,
-            converged=done.converged,
+            converged=converged,
             stopped=done.stopped,
-            message=_why(done, settings.max_iter),
+            message=message,
+            advice=advice,
             exact_gradients=True,
             history=done.history["loss"],
             held_out_history=done.history.get("validation_loss", []),
@@ -280,8 +283,55 @@ class _Training:
         """An epoch that is not finite is repeated at half the rate."""
         return False
 
+    def verdict(self, done: Training) -> tuple[bool, str, str]:
+        """Whether the fit has converged, why it ended, and what to do."""
+        if done.stopped:
+            return False, STOPPED, ""
+        if not done.converged:
+            return False, f"The loss still fell after max_iter={self.settings.max_iter} epochs", ""
+        if self.settings.early_stopping:
+            return True, NO_PROGRESS, ""
+        small = max(SMALL_DECREASE, self.settings.n_iter_no_change * self.settings.tol)
+        worst = float(self._promise(small).max())
+        if worst <= small:
+            return True, NO_PROGRESS, ""
+        message = f"No epoch makes the loss smaller, but {promises(worst)}"
+        return False, message, f"lower learning_rate={self.settings.learning_rate}"
 
-def _why(done: Training, max_iter: int) -> str:
-    if done.converged:
-        return NO_PROGRESS
-    return STOPPED if done.stopped else f"The loss still fell after max_iter={max_iter} epochs"
+    def _promise(self, small: float) -> np.ndarray:
+        """Decrease of the loss of each component that gradients at the best values promise."""
+        objective, found = self.objective, self.best()
+        bounds = np.stack(objective.model.get_bounds_vector(), axis=-1)
+        sizes = step_sizes(objective, found)[:, np.newaxis]
+        ends = (bounds - found[:, np.newaxis]) / sizes
+        origin, component = np.zeros(len(found)), objective.component_of_value
+
+        def gradient_at(step: np.ndarray) -> np.ndarray:
+            gradient = self._gradient(np.clip(found + sizes[:, 0] * step, *bounds.T))
+            at_bound = ((ends[:, 0] >= 0) & (gradient > 0)) | ((ends[:, 1] <= 0) & (gradient < 0))
+            return np.where(at_bound, 0.0, gradient * sizes[:, 0])
+
+        gradient = gradient_at(origin)
+        promise = promised(origin, gradient, ends, component, len(self.best_values))
+        return promise_at_kinks(promise, small, component, gradient_at)
+
+    def _gradient(self, vector: np.ndarray) -> np.ndarray:
+        """Gradient of the losses of all windows with the penalty, some windows at a time."""
+        objective = self.objective
+        values = torch.from_numpy(vector).to(self.penalty.device)
+        total = self.penalty * values
+        theta = values.requires_grad_()
+        for group in objective.groups:
+            parts = [part.tolist() for part in torch.arange(len(group.target)).split(AT_ONCE)]
+            with torch.no_grad(), tensors_of(objective.model, theta):
+                pieces = [objective.predict(group.part(part).data) for part in parts]
+                prediction = torch.cat(pieces)
+            prediction.requires_grad_()
+            losses = self.factors @ objective.losses(group, prediction)
+            (slopes,) = torch.autograd.grad(losses, prediction)
+            for part, slope in zip(parts, slopes.split(AT_ONCE), strict=True):
+                with tensors_of(objective.model, theta):
+                    predicted = objective.predict(group.part(part).data)
+                (gradient,) = torch.autograd.grad(predicted, theta, slope)
+                total = total + gradient
+        return total.detach().cpu().numpy()

@@ -13,10 +13,10 @@ import warnings
 from dataclasses import dataclass, field
 
 import numpy as np
-from scipy.optimize import nnls
 
 from skdyn.core.training import NOBODY, FitDivergedError, Watcher
 from skdyn.nems.fitting.gradients import check_start, layer_not_followed
+from skdyn.nems.fitting.minimum import SMALL_DECREASE, promise_at_kinks, promised, promises
 from skdyn.nems.fitting.objective import Objective
 from skdyn.nems.fitting.preconditioning import round_coordinates, scaled_coordinates
 from skdyn.nems.fitting.results import (
@@ -43,15 +43,8 @@ N_JUDGED = 5
 # Evaluations after which coordinates are found anew.
 EVALUATIONS_PER_ROUND = 50
 
-# Largest decrease, relative to the size of the loss, that a gradient may promise at a minimum: half
-# its square in coordinates in which the loss has a curvature of about one.
-SMALL_DECREASE = 1e-3
-
 # Rounds that a component may end without progress while its gradient still promises some.
 N_FRUITLESS = 2
-
-# Points around the end of a fit at which gradients are looked at, and how far they are away.
-N_NEARBY, NEARBY = 24, 1e-2
 
 # How often progress is printed.
 ITERATIONS_PER_LINE = 25
@@ -189,9 +182,7 @@ class _Search:
 
     def promise(self) -> np.ndarray:
         """Decrease that the gradient of each component promises."""
-        moved = np.clip(self.point - self.gradient, self.bounds[:, 0], self.bounds[:, 1])
-        step = moved - self.point
-        return 0.5 * self.dot(step, step)
+        return promised(self.point, self.gradient, self.bounds, self.component, self.n_components)
 
 
 @dataclass
@@ -325,37 +316,20 @@ class _Fit:
         return inside(search.point), stalled
 
     def _promise_at_kinks(self, found: np.ndarray) -> np.ndarray:
-        """What gradients promise where the loss has a kink, as that of rectifiers has.
-
-        There the gradient of no side is small, but some mean of those nearby is, which a step
-        could follow otherwise (Burke, Lewis & Overton 2005, SIAM J. Optim. 15, 751-779).
-        """
-        if np.all(self.promise <= self.small) or self.settings.early_stopping:
+        """What gradients around the end promise, where that at the end itself does not say it."""
+        if self.settings.early_stopping:
             return self.promise
-        component, to = self.objective.component_of_value, self.coordinates
+        to = self.coordinates
         low, high = self.objective.model.get_bounds_vector()
-        rng = np.random.RandomState(0)
-        n_values = np.maximum(np.bincount(component, minlength=len(self.promise)), 1)
-        gradients = []
-        for _ in range(N_NEARBY):
-            step = NEARBY * rng.standard_normal(len(found)) / np.sqrt(n_values[component])
-            origin = to.parameters(step) - to.origin + found
-            _, gradient = self._evaluate_finite(np.clip(origin, low, high))
+
+        def gradient_at(step: np.ndarray) -> np.ndarray:
+            nearby = to.parameters(step) - to.origin + found
+            _, gradient = self._evaluate_finite(np.clip(nearby, low, high))
             at_bound = ((found <= low) & (gradient > 0)) | ((found >= high) & (gradient < 0))
-            gradients.append(to.gradient(np.where(at_bound, 0.0, gradient)))
-        if not np.isfinite(gradients).all():
-            return self.promise
-        for number in np.flatnonzero(self.promise > self.small):
-            parts = np.array(gradients)[:, component == number]
-            # The shortest mean: weights that are positive, and whose sum is one.
-            weight = 1e3 * np.linalg.norm(parts, axis=1).max()
-            if not np.isfinite(weight):
-                continue
-            rows = np.vstack([parts.T, np.full(N_NEARBY, weight)])
-            weights, _ = nnls(rows, np.append(np.zeros(parts.shape[1]), weight))
-            shortest = weights @ parts / max(weights.sum(), 1e-12)
-            self.promise[number] = min(self.promise[number], 0.5 * float(shortest @ shortest))
-        return self.promise
+            return to.gradient(np.where(at_bound, 0.0, gradient))
+
+        component = self.objective.component_of_value
+        return promise_at_kinks(self.promise, self.small, component, gradient_at)
 
     def _has_stalled(self) -> np.ndarray:
         with np.errstate(invalid="ignore"):
@@ -421,10 +395,7 @@ class _Fit:
         worst = float(self.promise.max())
         if worst <= self.small or self.settings.early_stopping:
             return True, NO_PROGRESS
-        return False, (
-            f"No step makes the loss smaller, but its gradient promises a decrease of {worst:.2g} "
-            "times the loss of a constant prediction"
-        )
+        return False, f"No step makes the loss smaller, but {promises(worst)}"
 
 
 def has_exact_gradients(objective: Objective, start: np.ndarray) -> bool:

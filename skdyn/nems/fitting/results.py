@@ -33,6 +33,8 @@ class FitResults:
         Whether the fit ended at a minimum, as far as can be told.
     message : str
         Why it stopped.
+    advice : str
+        What to do if it has not converged; empty if the solver knows nothing special.
     exact_gradients : bool
         Whether torch could follow all layers.
     history : list of float
@@ -55,6 +57,7 @@ class FitResults:
     history: list[float] = field(default_factory=list)
     held_out_history: list[float] = field(default_factory=list)
     stopped: bool = False
+    advice: str = ""
 
     @property
     def n_parameters(self) -> int:

@@ -367,9 +367,10 @@ def _spread(values: np.ndarray, counted: np.ndarray) -> np.ndarray:
 def _warn(results: FitResults, settings: FitSettings) -> None:
     if results.converged or results.stopped:
         return
-    if results.n_iter >= settings.max_iter:
+    advice = results.advice
+    if not advice and results.n_iter >= settings.max_iter:
         advice = f"raise max_iter={settings.max_iter} or tol={settings.tol}"
-    else:
+    elif not advice:
         advice = "try init='prior_sample' with n_init=5, or another model"
     warnings.warn(
         f"The fit has not converged after {results.n_iter} iterations: {results.message}; "

@@ -334,7 +334,6 @@ def test_early_stopping_keeps_the_best():
 def test_without_anything_held_out_the_whole_is_watched():
     trials, model = recording(), make_model("fir.3x4-lvl.1")
     results = fit(model, trials, max_iter=200, tol=1e-4, n_iter_no_change=3)
-    assert results.converged
     assert results.n_iter < 200
     assert not results.held_out_history
     short = fit(make_model("fir.3x4-lvl.1"), trials, max_iter=4)
@@ -388,3 +387,46 @@ def test_a_start_where_the_loss_is_not_finite_is_refused():
 
     with pytest.raises(FitDivergedError, match="The loss is not finite where the fit starts"):
         fit(make_model("wc.4x1"), recording(), loss=FunctionLoss(nowhere))
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_the_gradient_of_all_windows_is_that_of_the_whole(loss, monkeypatch):
+    monkeypatch.setattr(adam, "AT_ONCE", 2)
+    trials = [replace(trial, target=np.abs(trial.target)) for trial in recording()]
+    model = make_model("wc.4x2-fir.3x2-lvl.1-relu.1")
+    whole = Objective(model, trials, LOSSES[loss](), alpha=0.3)
+    vector = model.get_parameter_vector() + 0.5
+    windows = adam._windows(whole, vector)
+    values = adam._Values(vector, np.ones(len(vector)), torch.device("cpu"))
+    training = adam._Training(windows, values, FitSettings())
+    gradient = whole.values_and_gradient(vector)[1]
+    np.testing.assert_allclose(training._gradient(vector), gradient, rtol=1e-9)
+
+
+@pytest.mark.parametrize(("learning_rate", "is_minimum"), [(0.01, True), (1.0, False)])
+def test_an_end_without_progress_is_a_minimum_only_if_the_gradient_is_small(
+    learning_rate, is_minimum
+):
+    trials = recording(lengths=(2000,), n_outputs=3)
+    bent = [replace(trial, target=np.maximum(trial.target, 0)) for trial in trials]
+    model = make_model("wc.4x6-fir.2x1x6-relu.6-wc.6x3-lvl.3")
+    objective = Objective(model, bent, SquaredError())
+    settings = FitSettings(max_iter=400, learning_rate=learning_rate, n_iter_no_change=10)
+    results = Adam().fit(objective, settings, np.random.RandomState(0))
+    assert len(results.history) < settings.max_iter
+    assert results.converged == is_minimum
+    if not is_minimum:
+        assert "gradient promises" in results.message
+        assert "learning_rate=1.0" in results.advice
+
+
+def test_at_a_kink_the_gradients_around_count():
+    rng = np.random.default_rng(0)
+    stimulus = rng.standard_normal((2000, 2))
+    target = stimulus @ [[1.0], [-0.5]] + rng.laplace(size=(2000, 1))
+    trial = Trial({"input": stimulus}, target, np.ones((2000, 1)))
+    loss = FunctionLoss(lambda y, p, weight: (weight * (y - p).abs()).mean())
+    objective = Objective(make_model("wc.2x1-lvl.1"), [trial], loss)
+    settings = FitSettings(max_iter=400, learning_rate=0.01)
+    results = Adam().fit(objective, settings, np.random.RandomState(0))
+    assert results.converged, results.message
