@@ -32,7 +32,7 @@ ROOMS = {
     "skdyn": "__init__ _drawing _sklearn datasets matching persistence sessions simulation",
     "skdyn/preprocessing": "__init__ base embedding filtering scaling signs",
     "skdyn/model_selection": "__init__ clusters comparison evaluation repeats splitters table",
-    "skdyn/core": "__init__ distributed gaussian recurrent runtime simplex training windows",
+    "skdyn/core": "__init__ distributed gaussian hmm recurrent runtime simplex training windows",
     "skdyn/dynemo": "__init__ estimator fitting inference initialisation moments network objective",
     "skdyn/nems": "__init__ distributions keywords losses model parameter regressor words",
     "skdyn/nems/layers": "__init__ algebra base channels description filters nonlinearities",
