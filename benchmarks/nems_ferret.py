@@ -49,18 +49,17 @@ def rectified(n):
 
 
 # The models of a candidate, to choose among, each a list of words and seeds; and penalties, in
-# units of the variance of each response, or of the linear models as Ridge has them.
+# units of the variance of the responses, or of the linear models as Ridge has them.
 CANDIDATES = {
     RIDGE: ([[("", 0)]], [3e2, 1e3, 3e3]),
     LINEAR: ([[("fir.15x34x60-lvl", 0)]], [3e2, 1e3, 3e3]),
     "LN, each neuron": ([[(own(1), 0)]], [0.02, 0.06, 0.2]),
-    "LN, shared filters": ([[(shared(n), 0)] for n in (6, 12)], [1e-2, 3e-2, 1e-1]),
-    "LN, shared rectified filters": ([[(rectified(n), 0)] for n in (8, 12)], [1e-2, 3e-2, 1e-1]),
+    "LN, shared filters": ([[(shared(n), 0)] for n in (6, 12)], [1e-3, 3e-3, 1e-2]),
+    "LN, shared rectified filters": ([[(rectified(n), 0)] for n in (8, 12)], [1e-3, 3e-3]),
     # Models of other sizes err elsewhere, so that the mean of their predictions errs less.
-    "LN, each neuron, mean of three": ([[(own(n), 0) for n in (1, 2, 3)]], [0.02, 0.06, 0.2]),
     "LN, shared rectified filters, mean of three": (
         [[(rectified(n), 0) for n in (8, 10, 12)]],
-        [1e-2, 3e-2],
+        [1e-3, 3e-3],
     ),
     "1-D x 2 network, seed 0": ([[(NETWORK, 0)]], [0.0]),
     "1-D x 2 network, seed 1": ([[(NETWORK, 1)]], [0.0]),
@@ -118,7 +117,7 @@ def load(path):
 def estimator(name, parts, alpha, y):
     if name == RIDGE:
         return LaggedRidge(alpha=alpha)
-    unit = 2 / y[..., 0].size if name == LINEAR else y.var(axis=(0, 1))
+    unit = 2 / y[..., 0].size if name == LINEAR else y.var()
     models = [one_model(words, seed, alpha * unit) for words, seed in parts]
     return models[0] if len(models) == 1 else MeanRegressor(models)
 
