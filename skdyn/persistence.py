@@ -50,6 +50,7 @@ _OTHERS = (
     "skdyn.dynemo.estimator.DyNeMoEstimator",
     "skdyn.dynemo.network.DyNeMoNetwork",
     "skdyn.matching.ModeMatcher",
+    "skdyn.preprocessing.artefacts.BadSegments",
     "skdyn.preprocessing.embedding.TimeDelayEmbedder",
     "skdyn.preprocessing.embedding.TimeDelayPCA",
     "skdyn.preprocessing.filtering.AmplitudeEnvelope",

@@ -51,7 +51,15 @@ class Sessions:
         return np.stack(results) if self.container == "stack" else np.concatenate(results)
 
 
-def check_sessions(estimator, X, sessions=None, *, reset: bool, min_samples: int = 1) -> Sessions:
+def check_sessions(
+    estimator,
+    X,
+    sessions=None,
+    *,
+    reset: bool,
+    min_samples: int = 1,
+    ensure_all_finite: bool = True,
+) -> Sessions:
     """Check a recording as scikit-learn checks X, and split it into sessions.
 
     Parameters
@@ -67,6 +75,8 @@ def check_sessions(estimator, X, sessions=None, *, reset: bool, min_samples: int
         Whether the estimator is being fitted.
     min_samples : int, default=1
         Fewest rows of all sessions together.
+    ensure_all_finite : bool, default=True
+        Whether NaN and infinite values are errors.
 
     Returns
     -------
@@ -81,10 +91,12 @@ def check_sessions(estimator, X, sessions=None, *, reset: bool, min_samples: int
     """
     container = container_of(X)
     if container == "array":
-        array = _validate(estimator, X, reset=reset, min_samples=min_samples)
+        checks = {"ensure_min_samples": min_samples, "ensure_all_finite": ensure_all_finite}
+        array = _validate(estimator, X, reset=reset, **checks)
         return Sessions(split_sessions(array, sessions), container)
     _refuse_labels(sessions, container)
-    checked = Sessions(_validate_each(estimator, X, reset=reset), container)
+    arrays = _validate_each(estimator, X, reset=reset, ensure_all_finite=ensure_all_finite)
+    checked = Sessions(arrays, container)
     if checked.n_samples < min_samples:
         raise ValueError(
             f"Got sessions with n_samples = {checked.n_samples} in all, while a minimum of "
@@ -161,16 +173,16 @@ def container_of(X) -> Literal["array", "list", "stack"]:
     return "array"
 
 
-def _validate(estimator, X, *, reset: bool, min_samples: int = 1) -> np.ndarray:
+def _validate(estimator, X, *, reset: bool, **checks) -> np.ndarray:
     # Number types are kept, so that a memory map of integers stays one.
-    return validate_data(estimator, X, reset=reset, ensure_min_samples=min_samples)
+    return validate_data(estimator, X, reset=reset, **checks)
 
 
-def _validate_each(estimator, X, *, reset: bool) -> list[np.ndarray]:
+def _validate_each(estimator, X, *, reset: bool, **checks) -> list[np.ndarray]:
     arrays = []
     for number, one in enumerate(X):
         try:
-            arrays.append(_validate(estimator, one, reset=reset and number == 0))
+            arrays.append(_validate(estimator, one, reset=reset and number == 0, **checks))
         except ValueError as error:
             raise ValueError(f"Session {number} of {len(X)}: {error}") from error
     return arrays

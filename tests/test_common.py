@@ -8,6 +8,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from skdyn import DyNeMoEstimator, ModeMatcher, NEMSRegressor
 from skdyn.preprocessing import (
     AmplitudeEnvelope,
+    BadSegments,
     BandpassFilter,
     Downsampler,
     MovingAverage,
@@ -40,7 +41,7 @@ SCALER, DOWNSAMPLER = SessionScaler(), Downsampler()
 TRANSFORMERS = [
     *(DYNEMO, ModeMatcher(), *OF_SESSIONS, SCALER, SignAligner(random_state=0), Downsampler(1.0)),
 ]
-ESTIMATORS = [*TRANSFORMERS, DOWNSAMPLER, NEMSRegressor(), FILTER, NONLINEAR]
+ESTIMATORS = [*TRANSFORMERS, DOWNSAMPLER, BadSegments(), NEMSRegressor(), FILTER, NONLINEAR]
 
 # None of this for models that map each row by itself.
 WITH_MEMORY = {

@@ -151,6 +151,9 @@ CASES = {
     "matcher": lambda: ModeMatcher(reference=X[:, ::-1]).fit(X),
     "matcher of means": lambda: ModeMatcher(metric="cosine").fit(X[:3], X[2::-1]),
     **{name: lambda name=name: TRANSFORMERS[name].fit([X[:60], X[60:]]) for name in TRANSFORMERS},
+    "artefact": lambda: preprocessing.BadSegments().fit(
+        [X[:60], np.where(np.arange(60)[:, np.newaxis] == 30, 1e4, X[60:])]
+    ),
 }
 
 
@@ -164,6 +167,8 @@ def results(estimator):
     recording = X[:3] if getattr(estimator, "metric", "") == "cosine" else X
     if hasattr(estimator, "feature_names_in_"):
         recording = named_frame(pytest.importorskip("pandas"))
+    if hasattr(estimator, "segments_"):
+        return [estimator.segments_, np.concatenate(estimator.scores_)]
     return [
         np.asarray(getattr(estimator, method)(recording))
         for method in ("transform", "predict", "score_samples")

@@ -6,6 +6,7 @@ changed and nothing is shown: what is drawn comes back to the caller.
 
 from skdyn._drawing import mode_palette
 from skdyn.plotting.arrays import plot_matrices, plot_separate_time_series
+from skdyn.plotting.artefacts import BadSegmentsDisplay
 from skdyn.plotting.encoding import NEMSDisplay
 from skdyn.plotting.filters import linear_filter
 from skdyn.plotting.modes import ModesDisplay, plot_alpha
@@ -13,6 +14,7 @@ from skdyn.plotting.responses import plot_filters, plot_nonlinearity, plot_predi
 from skdyn.plotting.training import TrainingDisplay
 
 __all__ = [
+    "BadSegmentsDisplay",
     "ModesDisplay",
     "NEMSDisplay",
     "TrainingDisplay",

@@ -1,5 +1,6 @@
 """What comes before a model: transformers that know sessions and keep every row."""
 
+from skdyn.preprocessing.artefacts import BadSegments
 from skdyn.preprocessing.embedding import TimeDelayEmbedder, TimeDelayPCA, tde_pca
 from skdyn.preprocessing.filtering import (
     AmplitudeEnvelope,
@@ -12,6 +13,7 @@ from skdyn.preprocessing.signs import SignAligner
 
 __all__ = [
     "AmplitudeEnvelope",
+    "BadSegments",
     "BandpassFilter",
     "Downsampler",
     "MovingAverage",

@@ -30,7 +30,7 @@ OPTIONAL_PACKAGES = {
 }
 ROOMS = {
     "skdyn": "__init__ _drawing _sklearn datasets matching persistence sessions simulation",
-    "skdyn/preprocessing": "__init__ base embedding filtering scaling signs",
+    "skdyn/preprocessing": "__init__ artefacts base embedding filtering scaling signs",
     "skdyn/model_selection": "__init__ clusters comparison evaluation repeats splitters table",
     "skdyn/core": "__init__ distributed gaussian hmm recurrent runtime simplex training windows",
     "skdyn/dynemo": "__init__ estimator fitting inference initialisation moments network objective",
@@ -39,7 +39,7 @@ ROOMS = {
     "skdyn/nems/fitting": "__init__ adam closed_form coordinates factors gradients hidden lbfgs "
     "minimum moments objective preconditioning results run settings stages start trials",
     "skdyn/metrics": "__init__ modes responses scorers",
-    "skdyn/plotting": "__init__ arrays encoding filters modes responses training",
+    "skdyn/plotting": "__init__ arrays artefacts encoding filters modes responses training",
 }
 NAMED_FILES = {f"{room}/{name}.py" for room, names in ROOMS.items() for name in names.split()}
 # The rooms that both dynemo and nems may import, besides the files at the top of skdyn.

@@ -1,0 +1,171 @@
+"""Pictures of bad segments."""
+
+from __future__ import annotations
+
+import numpy as np
+from sklearn.utils.validation import check_is_fitted
+
+from skdyn._drawing import (
+    FAINT,
+    INK,
+    LABEL_SIZE,
+    PALETTE,
+    check_rate,
+    draw_legend,
+    draw_rows,
+    panels,
+)
+
+_COLORS = {
+    "amplitude": PALETTE[1],
+    "difference": PALETTE[8],
+    "flat": PALETTE[2],
+    "missing": PALETTE[3],
+}
+
+
+class BadSegmentsDisplay:
+    """
+    Bad segments of a recording: how far outside each row is, and what is marked.
+
+    Build it with :meth:`from_estimator`; the picture can be drawn again with :meth:`plot`.
+    Sessions follow each other on one time axis.
+
+    Parameters
+    ----------
+    scores : array-like of shape (n_samples,)
+        How far outside each row is, in robust standard deviations of the log amplitude. NaN
+        leaves a gap.
+    segments : sequence of (start, stop, reason)
+        The bad segments: the first row, the row after the last, and "amplitude", "difference",
+        "flat" or "missing".
+    threshold : float
+        The score above which rows are bad.
+    session_lengths : array-like of int of shape (n_sessions,), default=None
+        Rows of each session, for lines where sessions begin; None for one session.
+
+    Attributes
+    ----------
+    scores, session_lengths : ndarray
+        Copies of what was given, as arrays.
+    segments : list of (int, int, str)
+        As given.
+    threshold : float
+        As given.
+    figure_ : Figure or SubFigure
+        What holds the picture.
+    ax_ : Axes
+        The panel.
+    line_, threshold_line_ : Line2D
+        Scores and threshold.
+    spans_ : list of Polygon or Rectangle
+        The bad segments, in their order.
+    borders_ : list of Line2D
+        Where sessions begin, except for the first.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skdyn.plotting import BadSegmentsDisplay
+    >>> from skdyn.preprocessing import BadSegments
+    >>> X = np.random.default_rng(0).standard_normal((1000, 3))
+    >>> X[400:420] *= 50
+    >>> bad = BadSegments().fit(X)
+    >>> display = BadSegmentsDisplay.from_estimator(bad, sampling_frequency=250)
+    >>> display.ax_.get_xlabel()
+    'Time (s)'
+    """
+
+    def __init__(self, *, scores, segments, threshold, session_lengths=None):
+        self.scores = np.array(scores, dtype=float)
+        self.segments = [(int(start), int(stop), str(reason)) for start, stop, reason in segments]
+        self.threshold = float(threshold)
+        lengths = [len(self.scores)] if session_lengths is None else session_lengths
+        self.session_lengths = np.array(lengths, dtype=int)
+
+    @classmethod
+    def from_estimator(cls, estimator, *, sampling_frequency=None, ax=None, fig=None):
+        """
+        Draw what a `BadSegments` has found.
+
+        Parameters
+        ----------
+        estimator : BadSegments
+            Fitted.
+        sampling_frequency, ax, fig : object
+            As in :meth:`plot`.
+
+        Returns
+        -------
+        BadSegmentsDisplay
+            The display, drawn.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            If the estimator is not fitted.
+        """
+        check_is_fitted(estimator, "segments_")
+        scores, lengths = estimator.scores_, estimator.session_lengths_
+        starts = np.cumsum([0, *lengths[:-1]])
+        if isinstance(scores, list) or scores.ndim > 1:  # rows are counted within sessions
+            scores = np.concatenate([np.asarray(one) for one in scores])
+        else:
+            starts = np.zeros_like(starts)
+        segments = [
+            (
+                starts[one["session"]] + one["start"],
+                starts[one["session"]] + one["stop"],
+                one["reason"],
+            )
+            for one in estimator.segments_
+        ]
+        parts = {"scores": scores, "segments": segments, "session_lengths": lengths}
+        display = cls(**parts, threshold=estimator.threshold_)
+        return display.plot(sampling_frequency=sampling_frequency, ax=ax, fig=fig)
+
+    def plot(self, ax=None, *, sampling_frequency=None, fig=None):
+        """
+        Draw scores, threshold and bad segments.
+
+        Parameters
+        ----------
+        ax : Axes, default=None
+            Where to draw; not together with `fig`.
+        sampling_frequency : float, default=None
+            In Hz; the time axis is then in seconds. With None it counts samples.
+        fig : Figure or SubFigure, default=None
+            Where to make the panel; with None a new figure.
+
+        Returns
+        -------
+        BadSegmentsDisplay
+            The display itself.
+        """
+        self.figure_, axes = panels(1, ax, fig, (7.5, 2.6))
+        self.ax_ = axes[0]
+        (times,) = draw_rows(axes, [self.scores], None, sampling_frequency, None)
+        step = check_rate(sampling_frequency)
+        named: set[str] = set()
+        self.spans_ = []
+        for start, stop, reason in self.segments:
+            label = reason.capitalize() if reason not in named else None
+            named.add(reason)
+            # From half a row before the first to half a row after the last, so that one row shows.
+            ends = ((start - 0.5) * step, (stop - 0.5) * step)
+            style = {"color": _COLORS[reason], "alpha": 0.35, "lw": 0.8, "label": label}
+            self.spans_.append(self.ax_.axvspan(*ends, **style))
+        self.borders_ = [
+            self.ax_.axvline((row - 0.5) * step, color=FAINT, lw=0.6, ls=":")
+            for row in np.cumsum(self.session_lengths)[:-1]
+        ]
+        (self.line_,) = self.ax_.plot(times, self.scores, color=PALETTE[0], lw=0.9)
+        style = {"color": PALETTE[9], "lw": 1.0, "ls": "--", "label": "Threshold"}
+        self.threshold_line_ = self.ax_.axhline(self.threshold, **style)
+        # Silent windows have scores far below zero, which would flatten the rest.
+        shown = self.scores[np.isfinite(self.scores)]
+        top = max(self.threshold, shown.max(initial=0.0))
+        self.ax_.set_ylim(max(shown.min(initial=0.0), -self.threshold), 1.08 * top)
+        self.ax_.set_ylabel("Log amplitude\n(robust sd)", size=LABEL_SIZE, color=INK)
+        draw_legend(self.ax_, len(named) + 1)
+        return self
