@@ -294,6 +294,46 @@ def check_weights(stimulus: Sessions, targets: list[np.ndarray], sample_weight) 
     return [weight.reshape(len(weight), -1) for weight in weights]
 
 
+def check_row_weights(recording: Sessions, sample_weight) -> list[np.ndarray] | None:
+    """Check weights of rows, and split them as X was split.
+
+    Parameters
+    ----------
+    recording : Sessions
+        X, checked.
+    sample_weight : array-like or None
+        One weight per row, in the form of X or of all sessions concatenated.
+
+    Returns
+    -------
+    list of ndarray of shape (n_samples,) or None
+        One per session; None if all are 1.
+
+    Raises
+    ------
+    ValueError
+        If there is not one per row, or one is negative or not finite, or none is positive.
+    """
+    if sample_weight is None:
+        return None
+    lengths = [len(array) for array in recording.arrays]
+    parts = list(sample_weight) if recording.container != "array" else [sample_weight]
+    if parts and np.ndim(parts[0]) == 0:
+        parts = [sample_weight]
+    flat = np.concatenate([column_or_1d(np.asarray(part, dtype=np.float64)) for part in parts])
+    if len(flat) != sum(lengths) or (len(parts) > 1 and [len(part) for part in parts] != lengths):
+        raise ValueError(
+            f"Got sample_weight of {len(flat)} numbers for {sum(lengths)} rows, expected one "
+            "weight per row, in the form of X."
+        )
+    if not np.all((flat >= 0) & (flat < np.inf)) or not flat.any():
+        raise ValueError(
+            "Got sample_weight with values below zero or not finite, or without any above zero, "
+            "expected weights."
+        )
+    return np.split(flat, np.cumsum(lengths)[:-1])
+
+
 def like_sessions(stimulus: Sessions, values, name: str, *, stride: int = 1) -> list[np.ndarray]:
     """Split numbers per row as X was split; they come in the same form.
 

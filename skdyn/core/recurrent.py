@@ -7,7 +7,7 @@ bias of one. An LSTM has one bias per gate; torch's second one stays at zero and
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -60,19 +60,25 @@ class RecurrentStack(nn.Module):
         self.settings = settings
         self.n_outputs = settings.n_units * (2 if bidirectional else 1)
         widths = [n_inputs] + [self.n_outputs] * (settings.n_layers - 1)
-        self.cells = nn.ModuleList(
-            CELLS[settings.rnn](
-                width, settings.n_units, batch_first=True, bidirectional=bidirectional
-            )
-            for width in widths
-        )
+        self.cells = self._make_cells(widths)
+        # Cells of their own, rather than torch's bidirectional ones, so that sequences of different
+        # lengths can be run backwards from their ends at full speed.
+        self.backward_cells = self._make_cells(widths if bidirectional else [])
         self.norms = nn.ModuleList(
             _normalization(settings.normalization, self.n_outputs) for _ in widths
         )
         if settings.rnn == "lstm":
-            for name, weight in self.cells.named_parameters():
+            for name, weight in self._cell_parameters():
                 if "bias_hh" in name:
                     weight.requires_grad_(False)
+
+    def _make_cells(self, widths: list[int]) -> nn.ModuleList:
+        make, n_units = CELLS[self.settings.rnn], self.settings.n_units
+        return nn.ModuleList(make(width, n_units, batch_first=True) for width in widths)
+
+    def _cell_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        yield from self.cells.named_parameters()
+        yield from self.backward_cells.named_parameters()
 
     def initialise(self, generator: torch.Generator) -> None:
         """Draw all weights anew.
@@ -82,7 +88,7 @@ class RecurrentStack(nn.Module):
         generator : torch.Generator
             Where the randomness comes from.
         """
-        for name, weight in self.cells.named_parameters():
+        for name, weight in self._cell_parameters():
             if "weight_ih" in name:
                 # Keras draws one kernel for all gates, so the bound comes from its whole width.
                 nn.init.xavier_uniform_(weight, generator=generator)
@@ -98,7 +104,11 @@ class RecurrentStack(nn.Module):
                 norm.reset_parameters()
 
     def forward(
-        self, inputs: Tensor, draws: Draws | None = None, state: list | None = None
+        self,
+        inputs: Tensor,
+        draws: Draws | None = None,
+        state: list | None = None,
+        lengths: Tensor | None = None,
     ) -> Tensor:
         """Run the stack over whole windows.
 
@@ -110,6 +120,8 @@ class RecurrentStack(nn.Module):
             Where dropout draws from; without one nothing is dropped.
         state : list, default=None
             One state per layer to start from; replaced in place by the states at the end.
+        lengths : Tensor of int of shape (batch,), default=None
+            Number of rows of each window; those after them are padding. None if all are whole.
 
         Returns
         -------
@@ -118,12 +130,27 @@ class RecurrentStack(nn.Module):
         """
         activation = ACTIVATIONS.get(self.settings.activation or "", _identity)
         outputs = inputs
+        backwards = None if not self.backward_cells else _backwards(inputs, lengths)
         for layer, (cell, norm) in enumerate(zip(self.cells, self.norms, strict=True)):
-            outputs, last = cell(outputs, None if state is None else state[layer])
+            given = outputs
+            outputs, last = cell(given, None if state is None else state[layer])
             if state is not None:
                 state[layer] = last
+            if backwards is not None:
+                reverse, _ = self.backward_cells[layer](backwards(given))
+                outputs = torch.cat([outputs, backwards(reverse)], dim=-1)
             outputs = dropout(activation(norm(outputs)), self.settings.dropout, draws)
         return outputs
+
+
+def _backwards(inputs: Tensor, lengths: Tensor | None) -> Callable[[Tensor], Tensor]:
+    """What reverses the rows of each window and leaves its padding at the end."""
+    if lengths is None:
+        return lambda values: values.flip(1)
+    steps = torch.arange(inputs.shape[1], device=inputs.device)
+    reversed_steps = lengths[:, None] - 1 - steps
+    places = torch.where(reversed_steps >= 0, reversed_steps, steps)[:, :, None]
+    return lambda values: values.gather(1, places.expand_as(values))
 
 
 def dropout(values: Tensor, probability: float, draws: Draws | None) -> Tensor:

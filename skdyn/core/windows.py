@@ -20,6 +20,9 @@ from skdyn.core.runtime import is_host
 # The largest recording, in bytes of single precision, that is kept on a device other than the CPU.
 RESIDENT_SIZE = 2**32
 
+# Most rows of a batch, padding included, for each row of the recording in it.
+MOST_PADDED = 1.5
+
 
 @dataclass(frozen=True)
 class Windows:
@@ -173,7 +176,10 @@ def kept_rows(windows: Windows) -> list[slice]:
 def batches(
     windows: Windows, batch_size: int, generator: torch.Generator | None = None
 ) -> Iterator[np.ndarray]:
-    """Indices of the windows of each batch; windows of one batch have one length.
+    """Indices of the windows of each batch, which are padded to the longest of them.
+
+    Windows of any length share a batch, unless that would mean much padding; then those of a batch
+    differ by less than a factor of two.
 
     Parameters
     ----------
@@ -190,9 +196,13 @@ def batches(
         Indices into `windows`.
     """
     order = _permutation(len(windows), generator)
+    length = windows.length[order]
+    n_padded = length.max(initial=0) * len(length)
+    is_alike = n_padded <= MOST_PADDED * length.sum()
+    size = np.zeros_like(length) if is_alike else np.frexp(length)[1]
     chunks = []
-    for length in np.unique(windows.length):
-        group = order[windows.length[order] == length]
+    for one in np.unique(size):
+        group = order[size == one]
         chunks += [group[i : i + batch_size] for i in range(0, len(group), batch_size)]
     for number in _permutation(len(chunks), generator):
         yield chunks[number]
@@ -202,6 +212,33 @@ def _permutation(n: int, generator: torch.Generator | None) -> np.ndarray:
     if generator is None:
         return np.arange(n)
     return torch.randperm(n, generator=generator, device=generator.device).cpu().numpy()
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Windows of a recording, padded with zeros to the longest of them.
+
+    Attributes
+    ----------
+    rows : Tensor of shape (n_windows, n_rows, n_channels)
+        Scaled rows; zero where their weight is.
+    weight : Tensor of shape (n_windows, n_rows) or None
+        Weight of each row, zero for padding; None if all are 1.
+    lengths : Tensor of int of shape (n_windows,) or None
+        Number of rows of each window; None if nothing is padded.
+    """
+
+    rows: Tensor
+    weight: Tensor | None = None
+    lengths: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def part(self, windows: slice) -> Batch:
+        """Some of the windows."""
+        others = (self.weight, self.lengths)
+        return Batch(self.rows[windows], *(None if x is None else x[windows] for x in others))
 
 
 @dataclass(frozen=True)
@@ -219,35 +256,71 @@ class WindowLoader:
         What each channel is divided by.
     device : torch.device
         Where the windows are sent.
+    center : ndarray of shape (n_channels,) or float, default=0.0
+        What is subtracted from each channel before.
+    weights : list of ndarray of shape (n_rows,) or None
+        Weight of each row; rows of weight zero are read as zeros. None if all are 1.
     """
 
     sessions: list[np.ndarray]
     scale: np.ndarray
     device: torch.device
+    center: np.ndarray | float = 0.0
+    weights: list[np.ndarray] | None = None
 
-    def __call__(self, windows: Windows) -> Tensor:
-        """Gather windows of one length.
+    def scaled(self, session: int, rows: slice) -> np.ndarray:
+        """Rows of a session, centred and scaled, in single precision."""
+        return self._scaled(self.sessions[session][rows]).astype(np.float32)
+
+    def _scaled(self, rows: np.ndarray) -> np.ndarray:
+        return (rows - self.center) / self.scale if np.any(self.center) else rows / self.scale
+
+    @property
+    def n_rows(self) -> list[int]:
+        """Number of rows of each session."""
+        return [len(session) for session in self.sessions]
+
+    def total_weight(self, windows: Windows) -> float:
+        """Sum of the weights of all rows of some windows."""
+        if self.weights is None:
+            return float(windows.length.sum())
+        parts = zip(windows.session, windows.start, windows.length, strict=True)
+        return float(sum(self.weights[n][start : start + k].sum() for n, start, k in parts))
+
+    def __call__(self, windows: Windows) -> Batch:
+        """Gather windows.
 
         Parameters
         ----------
         windows : Windows
-            Windows of one length.
+            Windows.
 
         Returns
         -------
-        Tensor of shape (n_windows, length, n_channels)
-            Scaled rows, in single precision.
+        Batch
+            Their rows, in single precision.
         """
-        rows = [
-            self.sessions[session][start : start + length]
-            for session, start, length in zip(
-                windows.session, windows.start, windows.length, strict=True
-            )
-        ]
-        scaled = np.stack(rows) / self.scale
-        return torch.from_numpy(scaled.astype(np.float32)).to(self.device)
+        longest = int(windows.length.max())
+        rows = np.zeros((len(windows), longest, len(self.scale)), np.float32)
+        is_padded = bool(np.any(windows.length < longest))
+        weight = None
+        if is_padded or self.weights is not None:
+            weight = np.zeros(rows.shape[:2], np.float32)
+        places = zip(windows.session, windows.start, windows.length, strict=True)
+        for number, (session, start, length) in enumerate(places):
+            span = slice(start, start + length)
+            rows[number, :length] = self._scaled(self.sessions[session][span])
+            if weight is not None:
+                weight[number, :length] = 1 if self.weights is None else self.weights[session][span]
+        if self.weights is not None:
+            rows[weight == 0] = 0
+        return Batch(
+            torch.from_numpy(rows).to(self.device),
+            None if weight is None else torch.from_numpy(weight).to(self.device),
+            torch.from_numpy(windows.length).to(self.device) if is_padded else None,
+        )
 
-    def read(self, windows: Windows, parts: Iterable[np.ndarray]) -> Iterator[Tensor]:
+    def read(self, windows: Windows, parts: Iterable[np.ndarray]) -> Iterator[Batch]:
         """Gather batches, one after the other.
 
         Parameters
@@ -255,30 +328,33 @@ class WindowLoader:
         windows : Windows
             Windows.
         parts : iterable of ndarray of int
-            Which windows are in each batch; those of one batch have one length.
+            Which windows are in each batch.
 
         Yields
         ------
-        Tensor of shape (n_windows, length, n_channels)
+        Batch
             As from a call.
         """
-        n_rows = np.array([len(session) for session in self.sessions])
-        n_bytes = 4 * n_rows.sum() * len(self.scale)
-        if is_host(self.device) or n_bytes > RESIDENT_SIZE:
+        n_bytes = 4 * sum(self.n_rows) * len(self.scale)
+        if is_host(self.device) or n_bytes > RESIDENT_SIZE or self.weights is not None:
             yield from (self(windows[part]) for part in parts)
             return
-        parts = list(parts)
+        n_rows, parts = np.array(self.n_rows), list(parts)
         # All places are sent at once, so that nothing is sent between two steps.
         first = (np.cumsum(n_rows) - n_rows)[windows.session] + windows.start
         places = torch.from_numpy(first[np.concatenate(parts)]).to(self.device)
         for part, starts in zip(parts, places.split([len(part) for part in parts]), strict=True):
-            steps = torch.arange(int(windows.length[part[0]]), device=self.device)
-            yield self._resident[starts[:, None] + steps]
+            length = windows.length[part]
+            if np.any(length != length[0]):
+                yield self(windows[part])
+                continue
+            steps = torch.arange(int(length[0]), device=self.device)
+            yield Batch(self._resident[starts[:, None] + steps])
 
     @cached_property
     def _resident(self) -> Tensor:
         """All rows, scaled, on the device."""
-        rows = [(session / self.scale).astype(np.float32) for session in self.sessions]
+        rows = [self._scaled(session).astype(np.float32) for session in self.sessions]
         return torch.from_numpy(np.concatenate(rows)).to(self.device)
 
 

@@ -8,32 +8,35 @@ from numbers import Integral, Real
 
 import numpy as np
 import torch
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils import Bunch, check_random_state
+from sklearn.utils.validation import check_is_fitted
 
 from skdyn._sklearn import (
     CallbackSupportMixin,
+    DocumentedMixin,
     FitTask,
     HasMethods,
     Interval,
+    SessionTransformerMixin,
     StepWatcher,
     StrOptions,
     _fit_context,
     one_blas_thread,
 )
+from skdyn.core.gaussian import sample_mixture
 from skdyn.core.recurrent import ACTIVATIONS, CELLS, NORMALIZATIONS
-from skdyn.core.runtime import one_thread
+from skdyn.core.runtime import check_device, make_generator, one_thread
 from skdyn.core.training import Training
-from skdyn.dynemo.fitting import (
-    check_scale,
-    fit_network,
-    given_modes,
-    make_loader,
-    network_settings,
-)
-from skdyn.dynemo.inference import FittedDyNeMo
-from skdyn.dynemo.initialisation import METHODS
-from skdyn.dynemo.network import DyNeMoNetwork, empty_network
-from skdyn.sessions import check_sessions
+from skdyn.core.windows import WindowLoader
+from skdyn.dynemo import inference
+from skdyn.dynemo.network import DyNeMoNetwork, empty_network, sample_logits
+from skdyn.dynemo.recording import check_scale, floor_of_modes, some_rows, warn_of_recording
+from skdyn.dynemo.settings import FitSettings, given_modes, make_settings
+from skdyn.dynemo.start import METHODS, Start
+from skdyn.dynemo.training import Fit, fit_network
+from skdyn.sessions import Sessions, check_row_weights, check_sessions
 
 _COUNT = [Interval(Integral, 1, None, closed="left")]
 _NOT_NEGATIVE = [Interval(Real, 0, None, closed="left")]
@@ -48,7 +51,13 @@ _RECURRENT = {
 }
 
 
-class DyNeMoEstimator(CallbackSupportMixin, FittedDyNeMo):
+class DyNeMoEstimator(
+    CallbackSupportMixin,
+    DocumentedMixin,
+    ClassNamePrefixFeaturesOutMixin,
+    SessionTransformerMixin,
+    BaseEstimator,
+):
     """Dynamic Network Modes: a recording as a soft mixture of modes that changes in time.
 
     Each row of the data is Gaussian, its mean and covariance mixtures of those of a few modes
@@ -257,6 +266,9 @@ class DyNeMoEstimator(CallbackSupportMixin, FittedDyNeMo):
     """
 
     __metadata_request__fit = {"sessions": True}  # noqa: RUF012
+    __metadata_request__transform = {"sessions": True}  # noqa: RUF012
+    __metadata_request__predict = {"sessions": True}  # noqa: RUF012
+    __metadata_request__score = {"sessions": True}  # noqa: RUF012
 
     _parameter_constraints: dict = {  # noqa: RUF012
         "n_modes": [Interval(Integral, 2, None, closed="left")],
@@ -270,7 +282,7 @@ class DyNeMoEstimator(CallbackSupportMixin, FittedDyNeMo):
         "initial_means": ["array-like", None],
         "initial_covariances": ["array-like", None],
         "diagonal_covariances": ["boolean"],
-        "covariances_epsilon": _NOT_NEGATIVE,
+        "covariances_epsilon": [*_NOT_NEGATIVE, StrOptions({"auto"})],
         "do_kl_annealing": ["boolean"],
         "kl_annealing_curve": [StrOptions({"tanh", "linear"})],
         "kl_annealing_sharpness": _POSITIVE,
@@ -281,7 +293,12 @@ class DyNeMoEstimator(CallbackSupportMixin, FittedDyNeMo):
         "gradient_clip": [*_POSITIVE, None],
         "n_epochs": _COUNT,
         "loss_calc": [StrOptions({"mean", "sum"})],
-        "init_method": [StrOptions(set(METHODS)), "array-like", HasMethods(["fit", "transform"])],
+        "init_method": [
+            StrOptions({"auto", "random", "random_subset", *METHODS}),
+            "array-like",
+            HasMethods(["fit", "transform"]),
+        ],
+        "n_refinement_steps": [Interval(Integral, 0, None, closed="left")],
         "n_init": _COUNT,
         "n_init_epochs": _COUNT,
         "init_take": [Interval(Real, 0, 1, closed="right")],
@@ -318,8 +335,8 @@ class DyNeMoEstimator(CallbackSupportMixin, FittedDyNeMo):
         initial_means=None,
         initial_covariances=None,
         diagonal_covariances=False,
-        covariances_epsilon=1e-6,
-        do_kl_annealing=True,
+        covariances_epsilon="auto",
+        do_kl_annealing=False,
         kl_annealing_curve="tanh",
         kl_annealing_sharpness=10.0,
         n_kl_annealing_epochs=None,
@@ -329,10 +346,11 @@ class DyNeMoEstimator(CallbackSupportMixin, FittedDyNeMo):
         gradient_clip=0.1,
         n_epochs=40,
         loss_calc="mean",
-        init_method="simplex",
+        init_method="auto",
         n_init=5,
         n_init_epochs=2,
         init_take=1.0,
+        n_refinement_steps=30,
         random_state=None,
         verbose=0,
         warm_start=False,
@@ -377,6 +395,7 @@ class DyNeMoEstimator(CallbackSupportMixin, FittedDyNeMo):
         self.n_init = n_init
         self.n_init_epochs = n_init_epochs
         self.init_take = init_take
+        self.n_refinement_steps = n_refinement_steps
         self.random_state = random_state
         self.verbose = verbose
         self.warm_start = warm_start
@@ -386,7 +405,7 @@ class DyNeMoEstimator(CallbackSupportMixin, FittedDyNeMo):
         self.device = device
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y=None, *, sessions=None):
+    def fit(self, X, y=None, *, sessions=None, sample_weight=None):
         """Learn the modes and the networks from a recording.
 
         Parameters
@@ -398,6 +417,9 @@ class DyNeMoEstimator(CallbackSupportMixin, FittedDyNeMo):
             Ignored.
         sessions : array-like of shape (n_samples,), default=None
             Label of each row of a 2-D X: a contiguous run of one label is one session.
+        sample_weight : array-like of shape (n_samples,), or in the form of X, default=None
+            Weight of each row, at least 0. A row of weight 0 does not count, and the networks see
+            zeros instead of it.
 
         Returns
         -------
@@ -407,30 +429,145 @@ class DyNeMoEstimator(CallbackSupportMixin, FittedDyNeMo):
         Raises
         ------
         ValueError
-            If X is not a finite, varying recording of at least n_modes rows, or parameters
-            contradict each other.
+            If X is not a finite, varying recording of at least n_modes rows and as many rows as
+            channels, or parameters contradict each other.
         FitDivergedError
             If training gives non-finite numbers at any learning rate.
         """
         recording = check_sessions(self, X, sessions, reset=True, min_samples=max(2, self.n_modes))
-        scale = check_scale(recording.arrays)
-        loader = make_loader(self, recording.arrays, scale)
-        task = FitTask.of(self, self.n_epochs, X, y, sessions=sessions)
-        watcher = StepWatcher(task, "epoch", lambda *found: self._restored(scale, *found))
+        _check_orientation(recording)
+        weights = check_row_weights(recording, sample_weight)
+        previous = self._previous()
+        center, scale, settings = self._settings(recording, weights, previous)
+        loader = self._loader(recording, center, scale, weights)
+        task = FitTask.of(self, self.n_epochs, X, y, sessions=sessions, sample_weight=sample_weight)
+        earlier = self.history_ if previous else {}
+
+        def restored(history: dict, weights: dict) -> dict:
+            network = empty_network(settings.network, torch.device("cpu"))
+            network.load_state_dict(weights)
+            fit = Fit(network.eval(), Training(history), Start(""))
+            return self._fitted(fit, center, scale, earlier)
+
         with one_thread(), one_blas_thread():
-            network, training = fit_network(self, loader, self._random_state(), watcher)
-        self.__dict__.update(self._fitted(network, scale, training))
-        task.end({})
-        if self.n_iter_no_change is not None and not (training.converged or training.stopped):
-            warnings.warn(
-                f"The free energy still moved when n_epochs={self.n_epochs} ended; raise n_epochs "
-                f"or tol={self.tol}, or lower n_iter_no_change={self.n_iter_no_change}.",
-                ConvergenceWarning,
-                stacklevel=3,  # past scikit-learn's wrapper of fit
+            fit = fit_network(
+                settings,
+                loader,
+                self._random_state(),
+                StepWatcher(task, "epoch", restored),
+                previous,
             )
+        self.__dict__.update(self._fitted(fit, center, scale, earlier))
+        task.end({})
+        self._warn(fit)
         return self
 
-    def fit_transform(self, X, y=None, *, sessions=None):
+    def _previous(self) -> Fit | None:
+        """The fit that a warm start goes on from."""
+        if not (self.warm_start and hasattr(self, "network_")):
+            return None
+        return Fit(self.network_, Training(self.history_), Start("", others=self.starts_))
+
+    def _settings(
+        self, recording: Sessions, weights: list[np.ndarray] | None, previous: Fit | None
+    ) -> tuple[np.ndarray, np.ndarray, FitSettings]:
+        """Shift and scale of the channels, and the settings that go with them."""
+        counted = recording.arrays
+        if weights is not None:
+            pairs = zip(counted, weights, strict=True)
+            counted = [array[weight > 0] for array, weight in pairs if np.any(weight > 0)]
+        if previous is None:
+            center, scale = check_scale(counted, centred=self.learn_means)
+        else:
+            # Weights are relative to the scale of the first fit.
+            center, scale = self.channel_center_, self.channel_scale_
+        rows = some_rows(counted, center, scale)
+        warn_of_recording(rows, learn_means=self.learn_means)
+        self._warn_of_slow_cells()
+        epsilon = self.covariances_epsilon
+        if epsilon == "auto":
+            fitted = None if previous is None else self.network_.settings
+            epsilon = floor_of_modes(rows) if fitted is None else fitted.covariances_epsilon
+        return center, scale, make_settings(self.get_params(deep=False), center, scale, epsilon)
+
+    def _warn_of_slow_cells(self) -> None:
+        if "gru" in (self.inference_rnn, self.model_rnn) and self.device == "cpu":
+            warnings.warn(
+                "A gated recurrent unit takes several times as long as an LSTM on the CPU, where "
+                "torch has no fast implementation of its training; use rnn='lstm'.",
+                UserWarning,
+                stacklevel=4,  # past scikit-learn's wrapper of fit
+            )
+
+    def _loader(
+        self,
+        recording: Sessions,
+        center: np.ndarray,
+        scale: np.ndarray,
+        weights: list[np.ndarray] | None = None,
+    ) -> WindowLoader:
+        return WindowLoader(recording.arrays, scale, check_device(self.device), center, weights)
+
+    def _fitted(
+        self, fit: Fit, center: np.ndarray, scale: np.ndarray, earlier: dict[str, list]
+    ) -> dict:
+        """Fitted attributes, by name."""
+        history = {
+            name: [*earlier.get(name, []), *values] for name, values in fit.training.history.items()
+        }
+        means, covariances = self._modes(fit.network, center, scale, is_new=not earlier)
+        own = {} if not fit.start.name else {fit.start.name: fit.start.bound}
+        return {
+            "network_": fit.network,
+            "channel_center_": center,
+            "channel_scale_": scale,
+            "means_": means,
+            "covariances_": covariances,
+            "alpha_temperature_": fit.network.temperature().item(),
+            "history_": history,
+            "starts_": own | fit.start.others,
+            "problem_": fit.problem,
+            "n_iter_": len(history.get("loss", [])),
+            "converged_": fit.training.converged,
+        }
+
+    def _modes(
+        self, network: DyNeMoNetwork, center: np.ndarray, scale: np.ndarray, *, is_new: bool
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Means and full covariances in the units of the data; those held fixed, as given."""
+        network = copy.deepcopy(network).double().requires_grad_(False)
+        tensor = network.mode_covariances()
+        tensor = torch.diag_embed(tensor) if tensor.ndim == 2 else tensor
+        covariances = tensor.numpy() * np.outer(scale, scale)
+        means = np.zeros_like(network.means.numpy())
+        if network.mode_means() is not None:
+            means = network.means.numpy() * scale + center
+        # In double precision; a warm start keeps those that the network has.
+        given_means, given_covariances = given_modes(self.get_params(deep=False))
+        if not self.learn_means:
+            if not is_new:
+                means = self.means_
+            elif given_means is not None:
+                means = np.array(given_means, dtype=np.float64)
+        if not self.learn_covariances:
+            if not is_new:
+                covariances = self.covariances_
+            elif np.ndim(given_covariances) == 3:
+                covariances = np.array(given_covariances, dtype=np.float64)
+        return means, covariances
+
+    def _warn(self, fit: Fit) -> None:
+        training = fit.training
+        messages = [f"{fit.problem}."] if fit.problem else []
+        if self.n_iter_no_change is not None and not (training.converged or training.stopped):
+            messages.append(
+                f"The free energy still moved when n_epochs={self.n_epochs} ended; raise n_epochs "
+                f"or tol={self.tol}, or lower n_iter_no_change={self.n_iter_no_change}."
+            )
+        for message in messages:
+            warnings.warn(message, ConvergenceWarning, stacklevel=4)  # past scikit-learn's wrapper
+
+    def fit_transform(self, X, y=None, *, sessions=None, sample_weight=None):
         """Fit, then give the mixing coefficients of the same recording.
 
         Parameters
@@ -442,49 +579,361 @@ class DyNeMoEstimator(CallbackSupportMixin, FittedDyNeMo):
             Ignored.
         sessions : array-like of shape (n_samples,), default=None
             Label of each row of a 2-D X.
+        sample_weight : array-like of shape (n_samples,), or in the form of X, default=None
+            Weight of each row, as in `fit`; it is used for the mixing coefficients, too.
 
         Returns
         -------
         ndarray of shape (n_samples, n_modes), or as X
             Mixing coefficients.
         """
-        return self.fit(X, y, sessions=sessions)._alpha(X, sessions)
+        self.fit(X, y, sessions=sessions, sample_weight=sample_weight)
+        return self._alpha(X, sessions, sample_weight)
 
-    def _restored(self, scale: np.ndarray, history: dict, weights: dict) -> dict:
-        """What a fit would have given that had stopped at these weights."""
-        network = empty_network(network_settings(self, len(scale)), torch.device("cpu"))
-        network.load_state_dict(weights)
-        return self._fitted(network.eval(), scale, Training(history))
+    def transform(self, X, *, sessions=None):
+        """Mixing coefficients: how much of each mode there is in each row.
 
-    def _fitted(self, network: DyNeMoNetwork, scale: np.ndarray, training: Training) -> dict:
-        means, covariances = self._modes(network, scale)
-        return {
-            "network_": network,
-            "channel_scale_": scale,
-            "means_": means,
-            "covariances_": covariances,
-            "alpha_temperature_": network.temperature().item(),
-            "history_": training.history,
-            "n_iter_": len(training.history["loss"]),
-            "converged_": training.converged,
-        }
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_channels), list of such, or array of shape \
+                (n_sessions, n_samples, n_channels)
+            The recording.
+        sessions : array-like of shape (n_samples,), default=None
+            Label of each row of a 2-D X.
 
-    def _modes(self, network: DyNeMoNetwork, scale: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Means and full covariances in the units of the data; what was held fixed, as given."""
-        network = copy.deepcopy(network).double().requires_grad_(False)
-        tensor = network.mode_covariances()
-        tensor = torch.diag_embed(tensor) if tensor.ndim == 2 else tensor
-        covariances = tensor.numpy() * np.outer(scale, scale)
-        means = network.means.numpy() * scale
-        given_means, given_covariances = given_modes(self)
-        if not self.learn_means and given_means is not None:
-            means = np.array(given_means, dtype=np.float64)
-        if not self.learn_covariances and np.ndim(given_covariances) == 3:
-            covariances = np.array(given_covariances, dtype=np.float64)
-        return means, covariances
+        Returns
+        -------
+        ndarray of shape (n_samples, n_modes), or as X
+            Non-negative, each row summing to one; at the posterior mean of theta.
+        """
+        return self._alpha(X, sessions)
+
+    def predict(self, X, *, sessions=None):
+        """The mode of largest weight in each row.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_channels), list of such, or array of shape \
+                (n_sessions, n_samples, n_channels)
+            The recording.
+        sessions : array-like of shape (n_samples,), default=None
+            Label of each row of a 2-D X.
+
+        Returns
+        -------
+        ndarray of int of shape (n_samples,), or as X
+            Numbers of modes.
+        """
+        recording, loader, posterior = self._infer(X, sessions)
+        with one_thread():
+            alpha = inference.mixing(self._network(loader), posterior)
+        return recording.like_input([one.argmax(axis=1) for one in alpha])
+
+    def evidence(
+        self,
+        X,
+        *,
+        sessions=None,
+        sample_weight=None,
+        n_draws=4,
+        importance_weighted=False,
+        random_state=0,
+    ):
+        """Evidence lower bound, and how exactly it is known.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_channels), list of such, or array of shape \
+                (n_sessions, n_samples, n_channels)
+            The recording.
+        sessions : array-like of shape (n_samples,), default=None
+            Label of each row of a 2-D X.
+        sample_weight : array-like of shape (n_samples,), or in the form of X, default=None
+            Weight of each row. Those of weight 0 do not count, and the networks see zeros instead.
+        n_draws : int, default=4
+            Draws of theta from the posterior, each a path through a whole session.
+        importance_weighted : bool, default=False
+            Whether the bound is the logarithm of the mean of importance weights of the draws of a
+            session [2]_, which is tighter the more draws there are, not the mean of their bounds.
+        random_state : int or RandomState instance, default=0
+            Source of the draws; with an int, the result is the same every time.
+
+        Returns
+        -------
+        sklearn.utils.Bunch
+            `score`, the weighted mean over rows in nats per row; `standard_error`, that of the mean
+            over draws, NaN for a single draw; `draws`, ndarray of shape (n_draws,), the score by
+            each draw alone; `samples`, the bound of each row, in the form of X. With
+            `importance_weighted`, a row adds to that of the rows before it.
+
+        Notes
+        -----
+        The bound of a row is log p(x_t | theta_t) - KL[q(theta_t | theta_t-1) || p(theta_t |
+        theta_<t)] at a draw of theta. The first row of a session has the prior N(m, s^2) with the
+        mean and the variance that theta has over the recording that was fitted. The sum over the
+        rows of a session is, in expectation, below its log-evidence.
+        """
+        if not isinstance(n_draws, Integral) or n_draws < 1:
+            raise ValueError(f"Got n_draws={n_draws!r}, expected an integer of at least 1.")
+        recording, loader, posterior = self._infer(X, sessions, sample_weight)
+        weights = loader.weights
+        given = self._network(loader), loader, posterior, self.sequence_length
+        rng = check_random_state(random_state)
+        with one_thread():
+            compute = inference.log_weights if importance_weighted else inference.lower_bounds
+            terms = compute(*given, rng, int(n_draws))
+        jacobian = np.log(self.channel_scale_).sum()
+        terms = [one - jacobian for one in terms]
+        summed = _importance_weighted if importance_weighted else _mean
+        samples = [summed(one) for one in terms]
+        weight = None if weights is None else np.concatenate(weights)
+        if weight is not None and not weight.sum() > 0:
+            raise ValueError("Got sample_weight whose sum is zero, expected a positive sum.")
+        draws = np.average(np.concatenate(terms, axis=1), axis=1, weights=weight)
+        spread = draws.std(ddof=1) / np.sqrt(n_draws) if n_draws > 1 else np.nan
+        return Bunch(
+            score=float(np.average(np.concatenate(samples), weights=weight)),
+            standard_error=float(spread),
+            draws=draws,
+            samples=recording.like_input(samples),
+        )
+
+    def score_samples(
+        self, X, *, sessions=None, n_draws=4, importance_weighted=False, random_state=0
+    ):
+        """Evidence lower bound of each row.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_channels), list of such, or array of shape \
+                (n_sessions, n_samples, n_channels)
+            The recording.
+        sessions : array-like of shape (n_samples,), default=None
+            Label of each row of a 2-D X.
+        n_draws : int, default=4
+            Draws of theta.
+        importance_weighted : bool, default=False
+            Whether the draws of a session are weighted by importance, as in `evidence`.
+        random_state : int or RandomState instance, default=0
+            Source of the draws; with an int, the result is the same every time.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,), or as X
+            Nats, see `evidence`; their sum over a session is a lower bound of its log-evidence.
+        """
+        return self.evidence(
+            X,
+            sessions=sessions,
+            n_draws=n_draws,
+            importance_weighted=importance_weighted,
+            random_state=random_state,
+        ).samples
+
+    def score(
+        self,
+        X,
+        y=None,
+        *,
+        sessions=None,
+        sample_weight=None,
+        n_draws=4,
+        importance_weighted=False,
+        random_state=0,
+    ):
+        """Mean evidence lower bound per row; higher is better.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_channels), list of such, or array of shape \
+                (n_sessions, n_samples, n_channels)
+            The recording.
+        y : None
+            Ignored.
+        sessions : array-like of shape (n_samples,), default=None
+            Label of each row of a 2-D X. Without them, X counts as one session.
+        sample_weight : array-like of shape (n_samples,), or in the form of X, default=None
+            Weight of each row. Those of weight 0 do not count, and the networks see zeros instead.
+        n_draws : int, default=4
+            Draws of theta.
+        importance_weighted : bool, default=False
+            Whether the draws of a session are weighted by importance, as in `evidence`.
+        random_state : int or RandomState instance, default=0
+            Source of the draws; with an int, the result is the same every time.
+
+        Returns
+        -------
+        float
+            In nats per row, see `evidence`.
+        """
+        return self.evidence(
+            X,
+            sessions=sessions,
+            sample_weight=sample_weight,
+            n_draws=n_draws,
+            importance_weighted=importance_weighted,
+            random_state=random_state,
+        ).score
+
+    def free_energy(self, X, *, sessions=None, at="draw"):
+        """Variational free energy per row; lower is better.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_channels), list of such, or array of shape \
+                (n_sessions, n_samples, n_channels)
+            The recording.
+        sessions : array-like of shape (n_samples,), default=None
+            Label of each row of a 2-D X.
+        at : {"draw", "mean"}, default="draw"
+            "draw": the negative of `score`. "mean": with theta at its posterior mean and without a
+            prior of the first row, as osl-dynamics reports it. This is lower, by more the more
+            modes there are, and no bound.
+
+        Returns
+        -------
+        float
+            In nats per row.
+        """
+        if at == "draw":
+            return -self.score(X, sessions=sessions)
+        if at != "mean":
+            raise ValueError(f"Got at={at!r}, expected 'draw' or 'mean'.")
+        _, loader, posterior = self._infer(X, sessions)
+        with one_thread():
+            bounds = inference.bounds_at_mean(
+                self._network(loader), loader, posterior, self.sequence_length
+            )
+        return float(np.log(self.channel_scale_).sum() - np.concatenate(bounds).mean())
+
+    def sample(self, n_samples=1, *, random_state=None):
+        """Draw a recording from the fitted model.
+
+        theta follows the prior network from step to step, alpha is its softmax, and each row is
+        drawn from the mixture. The first `sequence_length` steps are discarded.
+
+        Parameters
+        ----------
+        n_samples : int, default=1
+            Rows.
+        random_state : int, RandomState instance or None, default=None
+            Source of randomness; None takes the estimator's own `random_state`.
+
+        Returns
+        -------
+        X : ndarray of shape (n_samples, n_channels)
+            The recording.
+        alpha : ndarray of shape (n_samples, n_modes)
+            Its mixing coefficients.
+        """
+        check_is_fitted(self)
+        if not isinstance(n_samples, Integral) or n_samples < 1:
+            raise ValueError(f"Got n_samples={n_samples!r}, expected an integer of at least 1.")
+        generator = make_generator(self._random_state(random_state), torch.device("cpu"))
+        with one_thread(), torch.no_grad():
+            theta = sample_logits(self.network_, int(n_samples), self.sequence_length, generator)
+            alpha = self.network_.mixing(theta).double()
+            X = sample_mixture(
+                alpha,
+                torch.from_numpy(self.means_),
+                torch.from_numpy(self.covariances_),
+                generator,
+            )
+        return X.numpy(), alpha.numpy()
+
+    def summary(self):
+        """The fitted model in words.
+
+        Returns
+        -------
+        str
+            A line per part: data, networks, training, and each mode's share of the variance.
+        """
+        check_is_fitted(self)
+        n_weights = sum(w.numel() for w in self.network_.parameters() if w.requires_grad)
+        last = {name: values[-1] for name, values in self.history_.items()}
+        starts = ", ".join(f"{name} {bound:.3f}" for name, bound in self.starts_.items())
+        power = np.trace(self.covariances_ / np.outer(*[self.channel_scale_] * 2), axis1=1, axis2=2)
+        modes = " ".join(f"{share:.2f}" for share in power / self.n_features_in_)
+        stopped = "was asked to stop" if self.n_iter_ < self.n_epochs else "ran to its last epoch"
+        stopped = "stopped by itself" if self.converged_ else stopped
+        return "\n".join(
+            [
+                f"DyNeMo with {self.n_modes} modes of {self.n_features_in_} channels",
+                f"  inference  {self.inference_n_layers} x {self.inference_n_units} "
+                f"{self.inference_rnn}, both directions, windows of {self.sequence_length} rows",
+                f"  prior      {self.model_n_layers} x {self.model_n_units} {self.model_rnn}",
+                f"  weights    {n_weights} trained",
+                f"  training   {self.n_iter_} of {self.n_epochs} epochs, {stopped}, "
+                f"loss {last['loss']:.4f} = {last['ll_loss']:.4f} + "
+                f"{last['kl_factor']:.2f} x {last['kl_loss']:.4f}",
+                f"  start      {starts} (lower bound per row held out; the first one was taken)",
+                f"  softmax    temperature {self.alpha_temperature_:.3f}",
+                f"  modes      variance relative to the data: {modes}",
+                f"  check      {self.problem_ or 'nothing found'}",
+            ]
+        )
+
+    @property
+    def _n_features_out(self) -> int:
+        return self.n_modes
+
+    def _random_state(self, random_state=None) -> np.random.RandomState:
+        given = self.random_state if random_state is None else random_state
+        return np.random.RandomState() if given is None else check_random_state(given)
+
+    def _network(self, loader: WindowLoader) -> DyNeMoNetwork:
+        """The network, where the loader sends the data."""
+        if loader.device.type == "cpu":
+            return self.network_
+        return copy.deepcopy(self.network_).to(loader.device)
+
+    def _alpha(self, X, sessions, sample_weight=None):
+        recording, loader, posterior = self._infer(X, sessions, sample_weight)
+        with one_thread():
+            alpha = inference.mixing(self._network(loader), posterior)
+        single = all(array.dtype == np.float32 for array in recording.arrays)
+        dtype = np.float32 if single else np.float64
+        return recording.like_input([one.astype(dtype) for one in alpha])
+
+    def _infer(
+        self, X, sessions, sample_weight=None
+    ) -> tuple[Sessions, WindowLoader, inference.Posterior]:
+        """A recording, what reads it, and the posterior of theta."""
+        check_is_fitted(self)
+        recording = check_sessions(self, X, sessions, reset=False)
+        weights = check_row_weights(recording, sample_weight)
+        loader = self._loader(recording, self.channel_center_, self.channel_scale_, weights)
+        network = self._network(loader)
+        with one_thread():
+            posterior = inference.encode(network, loader, self.sequence_length)
+            posterior = inference.refine(
+                network, loader, posterior, self.sequence_length, self.n_refinement_steps
+            )
+        return recording, loader, posterior
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.input_tags.three_d_array = True
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
+
+
+def _check_orientation(recording: Sessions) -> None:
+    n_channels = recording.arrays[0].shape[1]
+    if recording.n_samples < n_channels:
+        raise ValueError(
+            f"Got X with {recording.n_samples} rows and {n_channels} columns. Rows are time and "
+            "columns are channels, and there must be at least as many rows: give X.T if channels "
+            "are in rows."
+        )
+
+
+def _mean(terms: np.ndarray) -> np.ndarray:
+    return terms.mean(axis=0)
+
+
+def _importance_weighted(terms: np.ndarray) -> np.ndarray:
+    """Increments of the logarithm of the mean importance weight of the rows so far."""
+    so_far = np.logaddexp.reduce(np.cumsum(terms, axis=1), axis=0) - np.log(len(terms))
+    return np.diff(so_far, prepend=0.0)

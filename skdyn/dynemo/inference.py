@@ -1,230 +1,513 @@
-"""What a fitted DyNeMo can say of a recording, and the recordings it can draw."""
+"""Posterior, mixing coefficients and evidence lower bounds of recordings, given a network.
+
+The posterior of a session is one Gaussian process: its means and standard deviations come from
+windows that overlap by half, and can be refined by gradient steps on the bound itself. A draw of
+theta is one path through the session. The prior of a row depends on the rows of that path before
+it, but for at most `sequence_length` of them, as in training: so every number here is a lower bound
+of the log-evidence of one and the same model, whatever the length of a session.
+"""
 
 from __future__ import annotations
 
-import copy
-from numbers import Integral
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin
-from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_is_fitted, column_or_1d
+from scipy.signal import lfilter
+from torch import Tensor
 
-from skdyn._sklearn import DocumentedMixin, SessionTransformerMixin
-from skdyn.core.gaussian import sample_mixture
-from skdyn.core.runtime import make_generator, one_thread
-from skdyn.dynemo.fitting import make_loader
-from skdyn.dynemo.network import sample_logits
-from skdyn.dynemo.objective import infer_sessions
-from skdyn.sessions import Sessions, check_sessions
+from skdyn.core.gaussian import mixture_log_likelihood, mixture_log_prob
+from skdyn.core.recursion import smooth
+from skdyn.core.windows import WindowLoader, cut_windows, stitch
+from skdyn.dynemo.network import DyNeMoNetwork
+from skdyn.dynemo.objective import gaussian_kl, kl_divergence, large_batches
+
+# Learning rate of the refinement, which falls linearly to zero.
+REFINEMENT_RATE = 0.1
+
+# The weights of a network that are its modes.
+MODES = ("means", "covariance_vectors")
+
+# Rows whose posterior is refined at a time, at least those of one session.
+REFINED_AT_ONCE = 2**15
 
 
-class FittedDyNeMo(
-    DocumentedMixin, ClassNamePrefixFeaturesOutMixin, SessionTransformerMixin, BaseEstimator
-):
-    """The methods of a `DyNeMoEstimator` that need a fitted model."""
+@dataclass(frozen=True)
+class Posterior:
+    """Means of theta, and standard deviations given the row before.
 
-    __metadata_request__transform = {"sessions": True}  # noqa: RUF012
-    __metadata_request__predict = {"sessions": True}  # noqa: RUF012
-    __metadata_request__score = {"sessions": True}  # noqa: RUF012
+    Attributes
+    ----------
+    mean, std : list of ndarray of shape (n_rows, n_modes)
+        One array per session.
+    """
 
-    def transform(self, X, *, sessions=None):
-        """Mixing coefficients: how much of each mode there is in each row.
+    mean: list[np.ndarray]
+    std: list[np.ndarray]
+
+
+@torch.no_grad()
+def encode(network: DyNeMoNetwork, loader: WindowLoader, sequence_length: int) -> Posterior:
+    """The posterior that the inference network gives for whole sessions.
+
+    Windows overlap by half and each answers for its middle, so that a row is inferred with at
+    least a quarter of a window on both sides wherever the session has that much.
+
+    Parameters
+    ----------
+    network : DyNeMoNetwork
+        A network in evaluation mode.
+    loader : WindowLoader
+        The sessions.
+    sequence_length : int
+        Rows of a window.
+
+    Returns
+    -------
+    Posterior
+        The posterior.
+    """
+    n_rows = loader.n_rows
+    windows = cut_windows(n_rows, sequence_length, max(1, sequence_length // 2))
+    found: list = [[None] * len(windows) for _ in range(2)]
+    for index in large_batches(windows):
+        batch = loader(windows[index])
+        for values, parts in zip(
+            network.posterior(batch.rows, lengths=batch.lengths), found, strict=True
+        ):
+            for place, number in enumerate(index):
+                parts[number] = values[place, : windows.length[number]].cpu().numpy()
+    return Posterior(*(stitch(windows, parts, n_rows) for parts in found))
+
+
+@torch.no_grad()
+def mixing(network: DyNeMoNetwork, posterior: Posterior) -> list[np.ndarray]:
+    """Mixing coefficients at the posterior mean of theta.
+
+    Parameters
+    ----------
+    network : DyNeMoNetwork
+        The network.
+    posterior : Posterior
+        The posterior.
+
+    Returns
+    -------
+    list of ndarray of shape (n_rows, n_modes)
+        One array per session.
+    """
+    return [network.mixing(_tensor(mean, network)).cpu().numpy() for mean in posterior.mean]
+
+
+# A prior: its mean and standard deviation one row later, as a function of (batch, time, n_modes).
+Prior = Callable[[Tensor], tuple[Tensor, Tensor]]
+
+
+def refine(
+    network: DyNeMoNetwork,
+    loader: WindowLoader,
+    posterior: Posterior,
+    sequence_length: int,
+    n_steps: int,
+    prior: Prior | None = None,
+) -> Posterior:
+    """Improve the posterior of each row by gradient steps on the evidence lower bound.
+
+    Modes, prior and memory of the posterior stay. Random numbers are the same for each session,
+    so that what is found for one does not depend on the others.
+
+    Parameters
+    ----------
+    network : DyNeMoNetwork
+        A network in evaluation mode.
+    loader : WindowLoader
+        The sessions.
+    posterior : Posterior
+        The start, for instance from `encode`.
+    sequence_length : int
+        Rows over which the prior is unrolled.
+    n_steps : int
+        Gradient steps.
+    prior : callable, default=None
+        The prior; None takes that of the network.
+
+    Returns
+    -------
+    Posterior
+        The posterior after the last step.
+    """
+    if n_steps == 0:
+        return posterior
+    mean: list[np.ndarray] = []
+    std: list[np.ndarray] = []
+    for group in _groups([len(one) for one in posterior.mean]):
+        part = Posterior(posterior.mean[group], posterior.std[group])
+        some = WindowLoader(
+            loader.sessions[group],
+            loader.scale,
+            loader.device,
+            loader.center,
+            None if loader.weights is None else loader.weights[group],
+        )
+        found = Refinement(network, some, part, sequence_length, prior).run(n_steps)
+        mean += found.mean
+        std += found.std
+    return Posterior(mean, std)
+
+
+def _groups(n_rows: Sequence[int]) -> Iterator[slice]:
+    """Sessions that are refined together."""
+    first, total = 0, 0
+    for number, n in enumerate(n_rows):
+        if total and total + n > REFINED_AT_ONCE:
+            yield slice(first, number)
+            first, total = number, 0
+        total += n
+    yield slice(first, len(n_rows))
+
+
+class Refinement:
+    """The posterior of some sessions as free numbers.
+
+    Parameters
+    ----------
+    network : DyNeMoNetwork
+        The network, whose modes and memory are used.
+    loader : WindowLoader
+        The sessions.
+    posterior : Posterior
+        The start.
+    sequence_length : int
+        Rows over which the prior is unrolled.
+    prior : callable or None
+        The prior; None takes that of the network.
+    """
+
+    def __init__(self, network, loader, posterior, sequence_length, prior):
+        self.network, self.length = network, sequence_length
+        self.prior = network.prior if prior is None else prior
+        self.n_rows = loader.n_rows
+        windows = cut_windows(self.n_rows, max(self.n_rows), max(self.n_rows))
+        batches = [loader(windows[np.array([i])]) for i in range(len(windows))]
+        self.rows = torch.cat([batch.rows[0] for batch in batches])
+        self.weight = None
+        if loader.weights is not None:
+            self.weight = torch.cat([batch.weight[0] for batch in batches])
+        self.mean = _tensor(np.concatenate(posterior.mean), network)
+        self.log_std = _tensor(np.concatenate(posterior.std), network).log()
+        with torch.no_grad():
+            self.modes = network.mode_means(), network.mode_covariances()
+            self.memory = network.memory()
+
+    def run(self, n_steps: int, mode_rate: float = 0.0) -> Posterior:
+        """Take gradient steps.
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_channels), list of such, or array of shape \
-                (n_sessions, n_samples, n_channels)
-            The recording.
-        sessions : array-like of shape (n_samples,), default=None
-            Label of each row of a 2-D X.
+        n_steps : int
+            Number of steps.
+        mode_rate : float, default=0.0
+            Learning rate of the network's modes, which falls like that of the posterior; 0 leaves
+            them as they are.
 
         Returns
         -------
-        ndarray of shape (n_samples, n_modes), or as X
-            Non-negative, each row summing to one; at the posterior mean of theta.
+        Posterior
+            The posterior after the last one.
         """
-        return self._alpha(X, sessions)
-
-    def predict(self, X, *, sessions=None):
-        """The mode of largest weight in each row.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_channels), list of such, or array of shape \
-                (n_sessions, n_samples, n_channels)
-            The recording.
-        sessions : array-like of shape (n_samples,), default=None
-            Label of each row of a 2-D X.
-
-        Returns
-        -------
-        ndarray of int of shape (n_samples,), or as X
-            Numbers of modes.
-        """
-        recording, alpha, _ = self._infer(X, sessions)
-        return recording.like_input([one.argmax(axis=1) for one in alpha])
-
-    def score_samples(self, X, *, sessions=None):
-        """Evidence lower bound of each row.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_channels), list of such, or array of shape \
-                (n_sessions, n_samples, n_channels)
-            The recording.
-        sessions : array-like of shape (n_samples,), default=None
-            Label of each row of a 2-D X.
-
-        Returns
-        -------
-        ndarray of shape (n_samples,), or as X
-            log p(x_t | theta_t) - KL[q(theta_t) || p(theta_t | theta_<t)] in nats, theta at its
-            posterior mean. The first row of a session has no KL term.
-        """
-        recording, _, bounds = self._infer(X, sessions, bound=True)
-        return recording.like_input(bounds)
-
-    def score(self, X, y=None, *, sessions=None, sample_weight=None):
-        """Mean evidence lower bound per row; higher is better.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_channels), list of such, or array of shape \
-                (n_sessions, n_samples, n_channels)
-            The recording.
-        y : None
-            Ignored.
-        sessions : array-like of shape (n_samples,), default=None
-            Label of each row of a 2-D X. Without them, X counts as one session.
-        sample_weight : array-like of shape (n_samples,), default=None
-            Weight of each row, all sessions one after the other.
-
-        Returns
-        -------
-        float
-            In nats per row.
-        """
-        _, _, bounds = self._infer(X, sessions, bound=True)
-        bound = np.concatenate(bounds)
-        if sample_weight is None:
-            return float(bound.mean())
-        weight = column_or_1d(sample_weight, dtype=np.float64)
-        if len(weight) != len(bound) or not weight.sum() > 0:
-            raise ValueError(
-                f"Got sample_weight of {len(weight)} numbers with sum {weight.sum()}, expected "
-                f"{len(bound)}, one per row, with a positive sum."
-            )
-        return float(np.average(bound, weights=weight))
-
-    def free_energy(self, X, *, sessions=None):
-        """Variational free energy per row, the negative of `score`; lower is better.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_channels), list of such, or array of shape \
-                (n_sessions, n_samples, n_channels)
-            The recording.
-        sessions : array-like of shape (n_samples,), default=None
-            Label of each row of a 2-D X.
-
-        Returns
-        -------
-        float
-            In nats per row.
-        """
-        return -self.score(X, sessions=sessions)
-
-    def sample(self, n_samples=1, *, random_state=None):
-        """Draw a recording from the fitted model.
-
-        theta follows the prior network from step to step, alpha is its softmax, and each row is
-        drawn from the mixture. The first `sequence_length` steps are discarded.
-
-        Parameters
-        ----------
-        n_samples : int, default=1
-            Rows.
-        random_state : int, RandomState instance or None, default=None
-            Source of randomness; None takes the estimator's own `random_state`.
-
-        Returns
-        -------
-        X : ndarray of shape (n_samples, n_channels)
-            The recording.
-        alpha : ndarray of shape (n_samples, n_modes)
-            Its mixing coefficients.
-        """
-        check_is_fitted(self)
-        if not isinstance(n_samples, Integral) or n_samples < 1:
-            raise ValueError(f"Got n_samples={n_samples!r}, expected an integer of at least 1.")
-        generator = make_generator(self._random_state(random_state), torch.device("cpu"))
-        with one_thread(), torch.no_grad():
-            theta = sample_logits(self.network_, int(n_samples), self.sequence_length, generator)
-            alpha = self.network_.mixing(theta).double()
-            X = sample_mixture(
-                alpha,
-                torch.from_numpy(self.means_),
-                torch.from_numpy(self.covariances_),
-                generator,
-            )
-        return X.numpy(), alpha.numpy()
-
-    def summary(self):
-        """The fitted model in words.
-
-        Returns
-        -------
-        str
-            A line per part: data, networks, training, and each mode's share of the variance.
-        """
-        check_is_fitted(self)
-        n_weights = sum(w.numel() for w in self.network_.parameters() if w.requires_grad)
-        last = {name: values[-1] for name, values in self.history_.items()}
-        power = np.trace(self.covariances_ / np.outer(*[self.channel_scale_] * 2), axis1=1, axis2=2)
-        modes = " ".join(f"{share:.2f}" for share in power / self.n_features_in_)
-        stopped = "was asked to stop" if self.n_iter_ < self.n_epochs else "ran to its last epoch"
-        stopped = "stopped by itself" if self.converged_ else stopped
-        return "\n".join(
-            [
-                f"DyNeMo with {self.n_modes} modes of {self.n_features_in_} channels",
-                f"  inference  {self.inference_n_layers} x {self.inference_n_units} "
-                f"{self.inference_rnn}, both directions, windows of {self.sequence_length} rows",
-                f"  prior      {self.model_n_layers} x {self.model_n_units} {self.model_rnn}",
-                f"  weights    {n_weights} trained",
-                f"  training   {self.n_iter_} of {self.n_epochs} epochs, {stopped}, "
-                f"loss {last['loss']:.4f} = {last['ll_loss']:.4f} + "
-                f"{last['kl_factor']:.2f} x {last['kl_loss']:.4f}",
-                f"  softmax    temperature {self.alpha_temperature_:.3f}",
-                f"  modes      variance relative to the data: {modes}",
-            ]
+        shifts = [torch.zeros_like(self.mean).requires_grad_() for _ in range(2)]
+        groups = [{"params": shifts, "rate": REFINEMENT_RATE}]
+        if mode_rate > 0:
+            named = self.network.named_parameters()
+            modes = [w for name, w in named if name in MODES and w.requires_grad]
+            groups.append({"params": modes, "rate": mode_rate})
+        optimizer = torch.optim.Adam(groups, betas=(0.8, 0.95))
+        weights = [weight for group in groups for weight in group["params"]]
+        rng = np.random.RandomState(0)
+        for step in range(n_steps):
+            for group in optimizer.param_groups:
+                group["lr"] = group["rate"] * (1 - step / n_steps)
+            if mode_rate > 0:
+                self.modes = self.network.mode_means(), self.network.mode_covariances()
+            gradients = torch.autograd.grad(-self._bound(rng, shifts), weights)
+            for weight, gradient in zip(weights, gradients, strict=True):
+                weight.grad = gradient
+            optimizer.step()
+        with torch.no_grad():
+            self.modes = self.network.mode_means(), self.network.mode_covariances()
+        with torch.no_grad():
+            self.mean, self.log_std = self._shifted(shifts)
+        ends = np.cumsum(self.n_rows)[:-1]
+        return Posterior(
+            np.split(self.mean.cpu().numpy(), ends),
+            np.split(self.log_std.exp().cpu().numpy(), ends),
         )
 
-    @property
-    def _n_features_out(self) -> int:
-        return self.n_modes
+    def _shifted(self, shifts: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Means and logarithms of standard deviations, moved by smoothed shifts.
 
-    def _random_state(self, random_state=None) -> np.random.RandomState:
-        given = self.random_state if random_state is None else random_state
-        return np.random.RandomState() if given is None else check_random_state(given)
+        Steps of single rows would mostly follow the noise of the draws.
+        """
+        places, inside = _tiles(self.n_rows, max(self.n_rows), 0)
+        lengths = inside.sum(dim=1).long().to(self.mean.device)
+        decay = (-1 / self.network.log_smoothing.detach().exp()).exp()
+        here = inside.to(self.mean.device) > 0
+        moved = [
+            values + smooth(shift[places], decay, lengths)[here]
+            for values, shift in zip((self.mean, self.log_std), shifts, strict=True)
+        ]
+        return moved[0], moved[1]
 
-    def _alpha(self, X, sessions):
-        recording, alpha, _ = self._infer(X, sessions)
-        return recording.like_input(alpha)
+    @torch.no_grad()
+    def bound(self, n_draws: int) -> float:
+        """Evidence lower bound of all rows, without the KL terms at the start of windows.
 
-    def _infer(
-        self, X, sessions, *, bound: bool = False
-    ) -> tuple[Sessions, list[np.ndarray], list[np.ndarray]]:
-        check_is_fitted(self)
-        recording = check_sessions(self, X, sessions, reset=False)
-        loader = make_loader(self, recording.arrays, self.channel_scale_)
-        network = self.network_
-        if loader.device.type != "cpu":
-            network = copy.deepcopy(network).to(loader.device)
-        with one_thread():
-            alpha, bounds = infer_sessions(network, loader, self.sequence_length, bound=bound)
-        single = all(array.dtype == np.float32 for array in recording.arrays)
-        alpha = [one.astype(np.float32 if single else np.float64) for one in alpha]
-        jacobian = np.log(self.channel_scale_).sum()
-        return recording, alpha, [one - jacobian for one in bounds or []]
+        Parameters
+        ----------
+        n_draws : int
+            Number of draws of theta.
+
+        Returns
+        -------
+        float
+            Sum over rows in nats, mean over draws.
+        """
+        rng = np.random.RandomState(1)
+        draws = [self._bound(rng) for _ in range(n_draws)]
+        return float(torch.stack(draws).mean())
+
+    def _bound(self, rng: np.random.RandomState, shifts: Sequence[Tensor] = ()) -> Tensor:
+        """Bound of a draw of theta, up to the KL terms between windows."""
+        mean, log_std = self._shifted(shifts) if shifts else (self.mean, self.log_std)
+        std = log_std.exp()
+        offset = rng.randint(self.length)
+        noise = rng.standard_normal((max(self.n_rows), mean.shape[1])).astype(np.float32)
+        normal = torch.from_numpy(np.concatenate([noise[:n] for n in self.n_rows])).to(mean)
+        places, inside = _tiles(self.n_rows, self.length, offset)
+        places, inside = places.to(mean.device), inside.to(mean.device)
+        mean, std = mean[places], std[places]
+        deviation = self.network.deviation(std, normal[places])
+        theta = mean + deviation
+        kl = kl_divergence((mean, std), self.prior(theta), self.memory * deviation)
+        counted = inside if self.weight is None else inside * self.weight[places]
+        here = inside > 0
+        log_likelihood = mixture_log_likelihood(
+            self.rows[places[here]],
+            self.network.mixing(theta[here]),
+            *self.modes,
+            None if self.weight is None else counted[here],
+        )
+        return log_likelihood - (kl * counted[:, 1:]).sum()
+
+
+def _tiles(n_rows: Sequence[int], length: int, offset: int) -> tuple[Tensor, Tensor]:
+    """Rows of windows that tile the sessions from an offset, and which of them are no padding."""
+    first, starts, sizes = 0, [], []
+    for n in n_rows:
+        edges = np.unique(np.clip(np.arange(offset - length, n + length, length), 0, n))
+        starts.append(first + edges[:-1])
+        sizes.append(np.diff(edges))
+        first += n
+    start, size = np.concatenate(starts), np.concatenate(sizes)
+    steps = np.arange(size.max())
+    inside = steps < size[:, None]
+    places = np.minimum(start[:, None] + steps, start[:, None] + size[:, None] - 1)
+    return torch.from_numpy(places), torch.from_numpy(inside.astype(np.float32))
+
+
+@torch.no_grad()
+def lower_bounds(
+    network: DyNeMoNetwork,
+    loader: WindowLoader,
+    posterior: Posterior,
+    sequence_length: int,
+    random_state: np.random.RandomState,
+    n_draws: int = 1,
+) -> list[np.ndarray]:
+    """Evidence lower bounds of rows, each of one draw of theta.
+
+    Parameters
+    ----------
+    network : DyNeMoNetwork
+        A network in evaluation mode.
+    loader : WindowLoader
+        The sessions.
+    posterior : Posterior
+        Where theta is drawn from.
+    sequence_length : int
+        Rows over which the prior is unrolled.
+    random_state : numpy.random.RandomState
+        Source of the draws.
+    n_draws : int, default=1
+        Number of draws.
+
+    Returns
+    -------
+    list of ndarray of shape (n_draws, n_rows)
+        log p(x_t | theta_t) - KL[q(theta_t | theta_t-1) || p(theta_t | theta_<t)] in nats, of data
+        scaled as the loader scales them.
+    """
+    draws = [
+        _bounds_of(network, loader, posterior, sequence_length, path, exact=False)
+        for path in _paths(network, posterior, random_state, n_draws)
+    ]
+    return [np.stack(session) for session in zip(*draws, strict=True)]
+
+
+@torch.no_grad()
+def log_weights(
+    network: DyNeMoNetwork,
+    loader: WindowLoader,
+    posterior: Posterior,
+    sequence_length: int,
+    random_state: np.random.RandomState,
+    n_draws: int,
+) -> list[np.ndarray]:
+    """Logarithms of importance weights, row by row.
+
+    Parameters
+    ----------
+    network, loader, posterior, sequence_length, random_state, n_draws
+        As in `lower_bounds`.
+
+    Returns
+    -------
+    list of ndarray of shape (n_draws, n_rows)
+        log p(x_t, theta_t | theta_<t) - log q(theta_t | theta_t-1) at a draw of theta, of data
+        scaled as the loader scales them.
+    """
+    draws = [
+        _bounds_of(network, loader, posterior, sequence_length, path, exact=True)
+        for path in _paths(network, posterior, random_state, n_draws)
+    ]
+    return [np.stack(session) for session in zip(*draws, strict=True)]
+
+
+@torch.no_grad()
+def bounds_at_mean(
+    network: DyNeMoNetwork, loader: WindowLoader, posterior: Posterior, sequence_length: int
+) -> list[np.ndarray]:
+    """The terms of the bound with theta at its posterior mean, as osl-dynamics has them.
+
+    This is no bound: log p(x | E theta) stands for E log p(x | theta).
+
+    Parameters
+    ----------
+    network, loader, posterior, sequence_length
+        As in `lower_bounds`.
+
+    Returns
+    -------
+    list of ndarray of shape (n_rows,)
+        Nats; the first row of a session has no KL term.
+    """
+    path = [np.zeros_like(mean) for mean in posterior.mean]
+    return _bounds_of(network, loader, posterior, sequence_length, path, exact=False, first=False)
+
+
+def _paths(network, posterior, random_state, n_draws) -> Iterator[list[np.ndarray]]:
+    """Draws of the deviations of theta from its mean, one array per session."""
+    memory = network.memory().double().cpu().numpy()
+    for _ in range(n_draws):
+        path = []
+        for std in posterior.std:
+            steps = std * random_state.standard_normal(std.shape)
+            steps[0] /= np.sqrt(1 - memory**2)
+            columns = [lfilter([1], [1, -phi], x) for phi, x in zip(memory, steps.T, strict=True)]
+            path.append(np.stack(columns, axis=1).astype(np.float32))
+        yield path
+
+
+def _bounds_of(
+    network, loader, posterior, sequence_length, path, *, exact: bool, first: bool = True
+) -> list[np.ndarray]:
+    """Terms of each row for one path; `exact` takes log q - log p, not its expectation."""
+    n_rows = loader.n_rows
+    deviation = _tensor(np.concatenate(path), network)
+    mean, std = (_tensor(np.concatenate(x), network) for x in (posterior.mean, posterior.std))
+    theta = mean + deviation
+    prior_mean, prior_std = _prior_of_rows(network, theta, n_rows, sequence_length)
+    expected = network.memory() * torch.cat([torch.zeros_like(deviation[:1]), deviation[:-1]])
+    starts = np.cumsum([0, *n_rows[:-1]])
+    std = std.clone()
+    std[starts] /= (1 - network.memory().square()).sqrt()
+    expected[starts] = 0
+    if exact:
+        cost = _log_density(theta, mean + expected, std) - _log_density(
+            theta, prior_mean, prior_std
+        )
+    else:
+        cost = gaussian_kl(mean + expected, std, prior_mean, prior_std)
+    if not first:
+        cost[starts] = 0
+    bounds = _log_prob(network, loader, network.mixing(theta)) - cost.double()
+    return np.split(bounds.cpu().numpy(), starts[1:])
+
+
+def _log_density(values: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    return torch.distributions.Normal(mean, std, validate_args=False).log_prob(values).sum(-1)
+
+
+def _log_prob(network: DyNeMoNetwork, loader: WindowLoader, alpha: Tensor) -> Tensor:
+    """Log-density of each row, in double precision."""
+    means, covariances = network.mode_means(), network.mode_covariances().double()
+    n_rows, parts, first = loader.n_rows, [], 0
+    windows = cut_windows(n_rows, 2**14, 2**14)
+    ends = np.cumsum(n_rows)
+    for number in range(len(windows)):
+        window = windows[np.array([number])]
+        # The last window of a session begins where the one before has ended.
+        offset = first - (ends[window.session[0]] - n_rows[window.session[0]])
+        skipped = int(offset - window.start[0])
+        rows = loader(window).rows[0, skipped:]
+        parts.append(
+            mixture_log_prob(
+                rows.double(),
+                alpha[first : first + len(rows)].double(),
+                None if means is None else means.double(),
+                covariances,
+            )
+        )
+        first += len(rows)
+    return torch.cat(parts)
+
+
+def _prior_of_rows(
+    network: DyNeMoNetwork, theta: Tensor, n_rows: Sequence[int], sequence_length: int
+) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of the prior of each row, given the rows before it.
+
+    The prior network starts anew every half window, and answers for the half window after that.
+    """
+    half = max(1, sequence_length // 2)
+    mean, std = torch.empty_like(theta), torch.empty_like(theta)
+    origin = 0
+    spans = []  # first row seen, first row answered for, end
+    for n in n_rows:
+        mean[origin], std[origin] = network.first_mean, network.first_std
+        edges = [0, *range(2 * half, n, half), n] if n > 2 * half else [0, n]
+        for begin, end in itertools.pairwise(edges):
+            spans.append((origin + max(0, begin - half), origin + max(1, begin), origin + end))
+        origin += n
+    spans = [span for span in spans if span[1] < span[2]]
+    longest = max((end - seen for seen, _, end in spans), default=0)
+    for some in _chunks(spans, max(1, 2**15 // max(1, longest))):
+        size = max(end - seen for seen, _, end in some)
+        seen = torch.tensor([span[0] for span in some], device=theta.device)
+        places = (seen[:, None] + torch.arange(size, device=theta.device)).clamp_max(len(theta) - 1)
+        found = network.prior(theta[places])
+        for number, (begin, answered, end) in enumerate(some):
+            local = slice(answered - begin - 1, end - begin - 1)
+            mean[answered:end], std[answered:end] = (values[number, local] for values in found)
+    return mean, std
+
+
+def _chunks(items: list, size: int) -> Iterator[list]:
+    return (items[i : i + size] for i in range(0, len(items), size))
+
+
+def _tensor(values: np.ndarray, network: DyNeMoNetwork) -> Tensor:
+    weight = network.prior_mean.weight
+    return torch.as_tensor(values, dtype=weight.dtype, device=weight.device)

@@ -37,11 +37,6 @@ from scipy.sparse.linalg import LinearOperator, eigsh
 from scipy.spatial.distance import cdist
 
 from skdyn.core.simplex import furthest_sum, minimum_volume_simplex
-from skdyn.core.windows import WindowLoader
-
-# A longer recording is represented by stretches that are spread over it.
-MAX_ROWS = 2**17
-STRETCH = 2**10
 
 # Lags, in rows, over which the covariance of the products is summed, forwards and backwards.
 N_LAGS = 4
@@ -133,35 +128,6 @@ def mixing_from_moments(
     weights = np.maximum(weights, SMALLEST_COEFFICIENT)
     weights /= weights.sum(axis=1, keepdims=True)
     return np.split(weights.astype(np.float32), moments.edges[1:-1])
-
-
-def stretches(loader: WindowLoader) -> list[np.ndarray]:
-    """The scaled rows of a recording, or, of a long one, stretches spread evenly over it.
-
-    Parameters
-    ----------
-    loader : WindowLoader
-        The recording.
-
-    Returns
-    -------
-    list of ndarray of shape (n_rows, n_channels)
-        In single precision; together at most about `MAX_ROWS` rows.
-    """
-    n_rows = [len(session) for session in loader.sessions]
-    pieces = [(number, slice(0, n)) for number, n in enumerate(n_rows)]
-    if sum(n_rows) > MAX_ROWS:
-        pieces = [
-            (number, slice(start, start + STRETCH))
-            for number, n in enumerate(n_rows)
-            for start in range(0, n, STRETCH)
-        ]
-        n_kept = max(1, len(pieces) * MAX_ROWS // sum(n_rows))
-        spread = np.linspace(0, len(pieces) - 1, n_kept).round().astype(int)
-        pieces = [pieces[i] for i in spread]
-    return [
-        (loader.sessions[number][rows] / loader.scale).astype(np.float32) for number, rows in pieces
-    ]
 
 
 class Moments:

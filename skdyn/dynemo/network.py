@@ -1,12 +1,18 @@
 """The network of DyNeMo: encoder, prior, mixing, modes.
 
-    x -> bidirectional RNN -> m_t, s_t        q(theta_t | x)          = N(m_t, s_t^2)
-    theta_<t -> RNN -> m'_t, s'_t             p(theta_t | theta_<t)   = N(m'_t, s'_t^2)
+    x -> bidirectional RNN -> r_t, d_t, s_t
+    m_t = smooth(r)_t + d_t
+    q(theta_t | theta_t-1, x) = N(m_t + phi (theta_t-1 - m_t-1), s_t^2)
+    theta_<t -> RNN -> h_t, s'_t
+    p(theta_t | theta_<t) = N(c theta_t-1 + h_t, s'_t^2)
     alpha_t = softmax(theta_t / temperature)
     x_t ~ N(sum_j alpha_tj mu_j, sum_j alpha_tj D_j)
 
-Reference: Gohil et al. (2022), "Mixtures of large-scale dynamic functional brain network modes",
-NeuroImage 263, 119595.
+The model is that of Gohil et al. (2022), "Mixtures of large-scale dynamic functional brain network
+modes", NeuroImage 263, 119595, which has phi = c = 0 and no smoothing. A posterior whose rows are
+independent pays, in every row, for noise that a slow theta does not have: where modes differ
+little, that price is higher than what they explain, and training gives them up. With memory in the
+posterior and in the prior it is small.
 """
 
 from __future__ import annotations
@@ -21,9 +27,18 @@ from torch.nn import functional
 from skdyn.core.distributed import Draws
 from skdyn.core.gaussian import covariances_from_vectors, vectors_from_covariances
 from skdyn.core.recurrent import RecurrentSettings, RecurrentStack, dropout, initialise_linear
+from skdyn.core.recursion import first_order_filter, smooth
 
 # Added to every standard deviation of theta.
 STD_EPSILON = 1e-6
+
+# Where training starts: the standard deviation of a row of theta given the one before, in the
+# posterior and in the prior; the posterior's memory; how many rows it is smoothed over, on either
+# side; the share of theta that the prior expects to stay.
+STARTING_STD = 0.3
+STARTING_MEMORY = 0.9
+STARTING_SMOOTHING = 6.0
+STARTING_PERSISTENCE = 0.95
 
 
 @dataclass(frozen=True)
@@ -57,11 +72,18 @@ class DyNeMoNetwork(nn.Module):
         self.settings = settings
         n_modes, n_channels = settings.n_modes, settings.n_channels
         self.inference_rnn = RecurrentStack(n_channels, settings.inference, bidirectional=True)
+        self.smoothed_mean = nn.Linear(self.inference_rnn.n_outputs, n_modes)
         self.posterior_mean = nn.Linear(self.inference_rnn.n_outputs, n_modes)
         self.posterior_std = nn.Linear(self.inference_rnn.n_outputs, n_modes)
+        self.log_smoothing = nn.Parameter(torch.empty(n_modes))
+        self.memory_logit = nn.Parameter(torch.empty(n_modes))
         self.model_rnn = RecurrentStack(n_modes, settings.model)
         self.prior_mean = nn.Linear(self.model_rnn.n_outputs, n_modes)
         self.prior_std = nn.Linear(self.model_rnn.n_outputs, n_modes)
+        self.persistence = nn.Parameter(torch.empty(n_modes))
+        # Of theta in the first row of a session: found at the end of training, not by gradient.
+        self.first_mean = nn.Buffer(torch.empty(n_modes))
+        self.first_std = nn.Buffer(torch.empty(n_modes))
         # The logarithm is trained, so that a temperature cannot reach zero.
         self.log_temperature = nn.Parameter(
             torch.empty(()), requires_grad=settings.learn_alpha_temperature
@@ -111,9 +133,21 @@ class DyNeMoNetwork(nn.Module):
         """
         self.inference_rnn.initialise(generator)
         self.model_rnn.initialise(generator)
-        for layer in (self.posterior_mean, self.posterior_std, self.prior_mean, self.prior_std):
+        heads = self.smoothed_mean, self.posterior_std, self.prior_mean, self.prior_std
+        for layer in heads:
             initialise_linear(layer, generator)
         with torch.no_grad():
+            self.posterior_mean.weight.zero_()
+            self.posterior_mean.bias.zero_()
+            for layer in heads[1:]:
+                layer.weight.mul_(0.1)
+            for layer in (self.posterior_std, self.prior_std):
+                layer.bias.fill_(math.log(math.expm1(STARTING_STD)))
+            self.log_smoothing.fill_(math.log(STARTING_SMOOTHING))
+            self.memory_logit.fill_(math.log(STARTING_MEMORY / (1 - STARTING_MEMORY)))
+            self.persistence.fill_(STARTING_PERSISTENCE)
+            self.first_mean.zero_()
+            self.first_std.fill_(1.0)
             self.log_temperature.fill_(math.log(self.settings.initial_alpha_temperature))
             self.means.copy_(means)
             if self.settings.learn_covariances:
@@ -122,15 +156,19 @@ class DyNeMoNetwork(nn.Module):
             else:
                 self.fixed_covariances.copy_(covariances)
 
-    def posterior(self, data: Tensor, draws: Draws | None = None) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of q(theta | x).
+    def posterior(
+        self, data: Tensor, draws: Draws | None = None, lengths: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Mean of q(theta | x), and its standard deviation given the row before.
 
         Parameters
         ----------
         data : Tensor of shape (batch, time, n_channels)
             Windows.
         draws : Draws, default=None
-            Where dropout draws from; without one nothing is dropped.
+            Source of dropout; without one nothing is dropped.
+        lengths : Tensor of int of shape (batch,), default=None
+            Number of rows of each window; those after them are padding.
 
         Returns
         -------
@@ -138,8 +176,41 @@ class DyNeMoNetwork(nn.Module):
             Of each logit.
         """
         inputs = dropout(data, self.settings.inference.dropout, draws)
-        hidden = self.inference_rnn(inputs, draws)
-        return self.posterior_mean(hidden), _std(self.posterior_std(hidden))
+        hidden = self.inference_rnn(inputs, draws, lengths=lengths)
+        decay = (-1 / self.log_smoothing.exp()).exp()
+        smoothed = smooth(self.smoothed_mean(hidden), decay, lengths)
+        return smoothed + self.posterior_mean(hidden), _std(self.posterior_std(hidden))
+
+    def memory(self) -> Tensor:
+        """Share of a deviation of theta from its posterior mean that stays in the next row.
+
+        Returns
+        -------
+        Tensor of shape (n_modes,)
+            phi, between 0 and 1.
+        """
+        return torch.sigmoid(self.memory_logit)
+
+    def deviation(self, std: Tensor, normal: Tensor) -> Tensor:
+        """A draw of the deviations of theta from their posterior mean.
+
+        They are an autoregressive process of first order, stationary at the first row.
+
+        Parameters
+        ----------
+        std : Tensor of shape (batch, time, n_modes)
+            Standard deviation of each row given the one before.
+        normal : Tensor of shape (batch, time, n_modes)
+            Standard normal numbers.
+
+        Returns
+        -------
+        Tensor of shape (batch, time, n_modes)
+            theta - m.
+        """
+        memory, steps = self.memory(), std * normal
+        first = steps[:, :1] / (1 - memory.square()).sqrt()
+        return first_order_filter(torch.cat([first, steps[:, 1:]], dim=1), memory)
 
     def prior(
         self,
@@ -165,7 +236,8 @@ class DyNeMoNetwork(nn.Module):
         """
         inputs = dropout(theta, self.settings.model.dropout, draws)
         hidden = self.model_rnn(inputs, draws, state)
-        return self.prior_mean(hidden), _std(self.prior_std(hidden))
+        mean = self.persistence * theta + self.prior_mean(hidden)
+        return mean, _std(self.prior_std(hidden))
 
     def temperature(self) -> Tensor:
         """The temperature of the softmax.
@@ -262,7 +334,7 @@ def sample_logits(
     n_samples : int
         Rows that are wanted.
     n_discarded : int
-        Rows drawn before them, so that the start, theta ~ N(0, I), is forgotten.
+        Rows drawn before them, so that the first one is forgotten.
     generator : torch.Generator
         Where the randomness comes from.
 
@@ -275,7 +347,7 @@ def sample_logits(
     weight = network.prior_mean.weight
     noise = torch.randn(n_steps, network.settings.n_modes, generator=generator, dtype=weight.dtype)
     state: list = [None] * network.settings.model.n_layers
-    theta, mean, std = [], weight.new_zeros(1, 1, 1), weight.new_ones(1, 1, 1)
+    theta, mean, std = [], network.first_mean[None, None], network.first_std[None, None]
     for step in noise:
         theta.append(mean + std * step)
         mean, std = network.prior(theta[-1], state=state)

@@ -1,30 +1,38 @@
-"""The variational free energy of DyNeMo and its schedules.
+"""The evidence lower bound of DyNeMo, and the objectives of its training.
 
-    F = -sum_t log p(x_t | theta_t) + sum_t>1 KL[ q(theta_t | x) || p(theta_t | theta_<t) ]
+    log p(x) >= sum_t E log p(x_t | theta_t) - sum_t E KL[ q(theta_t | theta_t-1, x) ||
+                                                           p(theta_t | theta_<t) ]
 
-theta is sampled from q in training and set to the mean of q elsewhere. The prior network's output
-at t speaks of theta at t + 1, so the first row of a window has no KL term.
+with theta drawn from q. The prior network's output at t is about theta at t + 1, so the first row
+of a window has no KL term in training; that of a session has the prior N(first_mean, first_std^2),
+see `skdyn.dynemo.inference`.
 
-Reference: Gohil et al. (2022), NeuroImage 263, 119595, and the implementation of osl-dynamics.
+Reference: Gohil et al. (2022), NeuroImage 263, 119595.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from skdyn.core.distributed import Draws, share
-from skdyn.core.gaussian import mixture_log_likelihood, mixture_log_prob
-from skdyn.core.windows import WindowLoader, Windows, batches, cut_windows, stitch
+from skdyn.core.gaussian import mixture_log_likelihood
+from skdyn.core.runtime import is_host
+from skdyn.core.windows import Batch, WindowLoader, Windows, batches
 from skdyn.dynemo.network import DyNeMoNetwork
 
 # Rows that go through the networks at once when nothing is trained.
 ROWS_AT_ONCE = 2**13
+
+# Standard deviation of the posterior that the encoder is pretrained to, and how much that counts
+# relative to its mean.
+PRETRAINED_STD = 0.3
+STD_WEIGHT = 0.1
 
 
 def kl_annealing_factor(epoch: int, curve: str, sharpness: float, n_epochs: int) -> float:
@@ -56,26 +64,49 @@ def kl_annealing_factor(epoch: int, curve: str, sharpness: float, n_epochs: int)
     return 0.5 * math.tanh(sharpness * (epoch - 0.5 * n_epochs) / n_epochs) + 0.5
 
 
-def kl_divergence(posterior: tuple[Tensor, Tensor], prior: tuple[Tensor, Tensor]) -> Tensor:
-    """KL divergence of the posterior from the prior, KL[q || p], row by row.
+def gaussian_kl(mean: Tensor, std: Tensor, other_mean: Tensor, other_std: Tensor) -> Tensor:
+    """KL divergence of one diagonal Gaussian from another, summed over the last axis.
+
+    Parameters
+    ----------
+    mean, std : Tensor of shape (..., n)
+        The first Gaussian.
+    other_mean, other_std : Tensor of shape (..., n)
+        The second one.
+
+    Returns
+    -------
+    Tensor of shape (...)
+        KL[N(mean, std^2) || N(other_mean, other_std^2)] in nats.
+    """
+    ratio = (std / other_std).square()
+    shift = ((mean - other_mean) / other_std).square()
+    return 0.5 * (ratio + shift - 1 - ratio.log()).sum(-1)
+
+
+def kl_divergence(
+    posterior: tuple[Tensor, Tensor], prior: tuple[Tensor, Tensor], expected: Tensor | None = None
+) -> Tensor:
+    """KL divergence of the posterior from the prior, row by row.
 
     Parameters
     ----------
     posterior : tuple of two Tensors of shape (batch, time, n_modes)
-        Mean and standard deviation of q(theta_t).
+        Mean of q(theta_t), and its standard deviation given the row before.
     prior : tuple of two Tensors of shape (batch, time, n_modes)
         Mean and standard deviation of p(theta_t+1 | theta_1..t), as the prior network gives them.
+    expected : Tensor of shape (batch, time, n_modes), default=None
+        Deviation of theta_t+1 from its mean that the posterior expects after row t; None is zero.
 
     Returns
     -------
     Tensor of shape (batch, time - 1)
-        Sum over modes of KL[q(theta_t) || p(theta_t)] at t = 2, 3, ...
+        Sum over modes of KL[q(theta_t | theta_t-1) || p(theta_t | theta_<t)] at t = 2, 3, ...
     """
     mean, std = (values[:, 1:] for values in posterior)
-    prior_mean, prior_std = (values[:, :-1] for values in prior)
-    ratio = (std / prior_std).square()
-    shift = ((mean - prior_mean) / prior_std).square()
-    return 0.5 * (ratio + shift - 1 - ratio.log()).sum(-1)
+    if expected is not None:
+        mean = mean + expected[:, :-1]
+    return gaussian_kl(mean, std, *(values[:, :-1] for values in prior))
 
 
 @dataclass(frozen=True)
@@ -104,53 +135,58 @@ class Annealing:
 
 @dataclass
 class FreeEnergy:
-    """The free energy as an objective for `skdyn.core.training.train`.
+    """The negative evidence lower bound as an objective for `skdyn.core.training.train`.
 
     Attributes
     ----------
     network : DyNeMoNetwork
         The network that is trained.
-    loss_calc : {"mean", "sum"}
-        Whether the terms are averaged or summed over the rows of a window.
-    annealing : Annealing
-        Weight of the KL term in each epoch.
     generator : torch.Generator
-        Where theta and dropout are drawn from.
+        Source of theta and dropout.
     loader : WindowLoader
         Reads the held-out windows.
     held_out : Windows
-        What early stopping watches.
-    rescue : bool
-        Whether rows are rescued whose covariance has no Cholesky factor. It holds up a device other
-        than the CPU; without it an epoch that needed it is not finite, and repeated with it.
+        Windows that early stopping watches.
+    rows_per_window : float
+        Mean sum of weights of a training window; losses are per row of that weight.
+    annealing : Annealing
+        Weight of the KL term in each epoch.
+    stride : int
+        The likelihood is computed of every stride-th row, each step of others, and scaled up.
+    use_jitter : bool
+        Whether rows whose covariance has no Cholesky factor get one, see `safe_cholesky`. It holds
+        up a device other than the CPU; without it an epoch that needed it is not finite, and
+        repeated with it.
     """
 
     network: DyNeMoNetwork
-    loss_calc: str
-    annealing: Annealing
     generator: torch.Generator
     loader: WindowLoader
     held_out: Windows
-    rescue: bool = True
+    rows_per_window: float
+    annealing: Annealing = field(default_factory=Annealing)
+    stride: int = 1
+    use_jitter: bool = True
+    n_steps: int = 0
 
     def take_care(self) -> bool:
-        """Rescue from now on what has no Cholesky factor.
+        """Load covariances that have no Cholesky factor from now on.
 
         Returns
         -------
         bool
             Whether that is new.
         """
-        before, self.rescue = self.rescue, True
+        before, self.use_jitter = self.use_jitter, True
         return not before
 
-    def training_terms(self, batch: Tensor, epoch: int) -> dict[str, Tensor]:
+    def training_terms(self, batch: Batch, epoch: int) -> dict[str, Tensor]:
         """Loss of one batch and its parts.
 
         Parameters
         ----------
-        batch : Tensor of shape (batch, time, n_channels)
-            Windows of one length.
+        batch : Batch
+            Windows.
         epoch : int
             Epoch, from zero, for the weight of the KL term.
 
@@ -159,22 +195,12 @@ class FreeEnergy:
         dict of Tensor
             "loss" = "ll_loss" + "kl_factor" x "kl_loss", means over the windows of this process.
         """
-        network, own = self.network, share(len(batch))
-        batch, draws = batch[own.rows], Draws(self.generator, own)
-        mean, std = network.posterior(batch, draws)
-        theta = mean + std * draws.normal(mean)
-        log_likelihood = mixture_log_likelihood(
-            batch.flatten(0, 1),
-            network.mixing(theta).flatten(0, 1),
-            network.mode_means(),
-            network.mode_covariances(),
-            rescue=self.rescue,
-        )
-        kl = kl_divergence((mean, std), network.prior(theta, draws))
-        per_window = 1 if self.loss_calc == "sum" else batch.shape[1]
-        per_step = 1 if self.loss_calc == "sum" else max(1, kl.shape[1])
-        ll_loss = -log_likelihood / (len(batch) * per_window)
-        kl_loss = kl.sum() / (len(batch) * per_step)
+        own = share(len(batch))
+        part, draws = batch.part(own.rows), Draws(self.generator, own)
+        self.n_steps += 1
+        log_likelihood, kl = self._terms(part, draws, self.n_steps)
+        size = len(part) * self.rows_per_window
+        ll_loss, kl_loss = -log_likelihood / size, kl / size
         factor = self.annealing.factor(epoch)
         return {
             "loss": ll_loss + factor * kl_loss,
@@ -183,38 +209,80 @@ class FreeEnergy:
             "kl_factor": torch.tensor(factor, dtype=torch.float64),
         }
 
+    def _terms(self, batch: Batch, draws: Draws, step: int) -> tuple[Tensor, Tensor]:
+        """Log-likelihood and KL divergence of a draw of theta, summed over rows."""
+        network = self.network
+        in_training = draws if network.training else None
+        mean, std = network.posterior(batch.rows, in_training, batch.lengths)
+        deviation = network.deviation(std, draws.normal(mean))
+        theta = mean + deviation
+        log_likelihood = self._log_likelihood(batch, network.mixing(theta), step)
+        prior = network.prior(theta, in_training)
+        kl = kl_divergence((mean, std), prior, network.memory() * deviation)
+        if batch.weight is not None:
+            kl = kl * batch.weight[:, 1:]
+        return log_likelihood, kl.sum()
+
+    def _log_likelihood(self, batch: Batch, alpha: Tensor, step: int) -> Tensor:
+        rows, alpha = batch.rows.flatten(0, 1), alpha.flatten(0, 1)
+        weight = None if batch.weight is None else batch.weight.flatten()
+        stride = self.stride if self.network.training else 1
+        if stride > 1:
+            chosen = slice(step % stride, None, stride)
+            rows, alpha = rows[chosen], alpha[chosen]
+            weight = None if weight is None else weight[chosen]
+        if weight is not None and is_host(weight.device):
+            counted = weight > 0
+            rows, alpha, weight = rows[counted], alpha[counted], weight[counted]
+        network = self.network
+        total = mixture_log_likelihood(
+            rows,
+            alpha,
+            network.mode_means(),
+            network.mode_covariances(),
+            weight,
+            rescue=self.use_jitter,
+        )
+        return stride * total
+
     def held_out_loss(self) -> float:
-        """Free energy of the held-out windows in nats per row, theta at its posterior mean.
+        """Negative evidence lower bound of the held-out windows, the KL term with full weight.
+
+        theta is drawn with the same random numbers each time, so that epochs can be compared.
 
         Returns
         -------
         float
-            Mean over rows, the KL term with its full weight; of several processes, what the windows
-            of this one add to it.
+            In nats per row; of several processes, what the windows of this one add to it.
         """
-        windows, total = _own(self.held_out), 0.0
-        for index in _large_batches(windows):
-            _, bound = infer(self.network, self.loader(windows[index]), bound=True)
-            total -= float(bound.sum())
-        return total / int(self.held_out.length.sum())
+        total = 0.0
+        generator = torch.Generator(self.generator.device).manual_seed(0)
+        with torch.no_grad():
+            for index in large_batches(self.held_out):
+                own = share(len(index))
+                batch = self.loader(self.held_out[index[own.rows]])
+                log_likelihood, kl = self._terms(batch, Draws(generator, own), 0)
+                total += float(kl - log_likelihood) * bool(own.n_counted)
+        return total / self.loader.total_weight(self.held_out)
 
 
 @dataclass
-class MixingLoss:
-    """Distance of inferred from given mixing coefficients, as an objective for `train`.
+class EncoderPretraining:
+    """Distance of the encoder's posterior from given logits, as an objective for `train`.
 
-    It is the cross-entropy -sum_j a_tj log softmax(E[theta_t] / temperature)_j, a mean over rows.
+    It is the mean squared error of the posterior means, plus `STD_WEIGHT` times that of the
+    logarithms of their standard deviations.
 
     Attributes
     ----------
     network : DyNeMoNetwork
-        Whose inference network is trained.
+        The network whose encoder is trained.
     generator : torch.Generator
-        Where dropout is drawn from.
+        Source of dropout.
     loader : WindowLoader
-        Reads rows, each followed by its mixing coefficients.
+        Reads rows, each followed by its logits.
     windows : Windows
-        Which of them there are.
+        The windows.
     """
 
     network: DyNeMoNetwork
@@ -222,13 +290,13 @@ class MixingLoss:
     loader: WindowLoader
     windows: Windows
 
-    def training_terms(self, batch: Tensor, epoch: int) -> dict[str, Tensor]:
+    def training_terms(self, batch: Batch, epoch: int) -> dict[str, Tensor]:
         """Loss of one batch.
 
         Parameters
         ----------
-        batch : Tensor of shape (batch, time, n_channels + n_modes)
-            Windows of rows and their mixing coefficients.
+        batch : Batch
+            Windows of rows and their logits.
         epoch : int
             Not used.
 
@@ -238,7 +306,7 @@ class MixingLoss:
             "loss" alone, the mean over the windows of this process.
         """
         own = share(len(batch))
-        return {"loss": self._cross_entropy(batch[own.rows], Draws(self.generator, own))}
+        return {"loss": self._loss(batch.part(own.rows), Draws(self.generator, own))}
 
     def held_out_loss(self) -> float:
         """Mean over all windows.
@@ -246,17 +314,16 @@ class MixingLoss:
         Returns
         -------
         float
-            In nats per row; of several processes, what the windows of this one add to it.
+            Of several processes, what the windows of this one add to it.
         """
         windows, total = _own(self.windows), 0.0
         with torch.no_grad():
-            for index in _large_batches(windows):
-                part = windows[index]
-                total += int(part.length.sum()) * float(self._cross_entropy(self.loader(part)))
-        return total / int(self.windows.length.sum())
+            for index in large_batches(windows):
+                total += len(index) * float(self._loss(self.loader(windows[index])))
+        return total / len(self.windows)
 
     def take_care(self) -> bool:
-        """Do nothing: there is no more care to take.
+        """There is no more robust computation.
 
         Returns
         -------
@@ -265,87 +332,44 @@ class MixingLoss:
         """
         return False
 
-    def _cross_entropy(self, batch: Tensor, draws: Draws | None = None) -> Tensor:
-        data, mixing = batch.tensor_split([self.network.settings.n_channels], dim=-1)
-        theta, _ = self.network.posterior(data, draws)
-        # How sharp the softmax is, the likelihood shall say.
-        logits = theta / self.network.temperature().detach()
-        return -(mixing * logits.log_softmax(dim=-1)).sum(-1).mean()
+    def _loss(self, batch: Batch, draws: Draws | None = None) -> Tensor:
+        rows, logits = batch.rows.tensor_split([self.network.settings.n_channels], dim=-1)
+        mean, std = self.network.posterior(rows, draws, batch.lengths)
+        error = (mean - logits).square().mean(-1)
+        error = error + STD_WEIGHT * (std / PRETRAINED_STD).log().square().mean(-1)
+        if batch.weight is None:
+            return error.mean()
+        return (error * batch.weight).sum() / batch.weight.sum().clamp_min(1e-12)
 
 
-@torch.no_grad()
-def infer(network: DyNeMoNetwork, data: Tensor, *, bound: bool) -> tuple[Tensor, Tensor]:
-    """Mixing coefficients of windows of data, and the evidence lower bound of each row.
+class PriorPretraining(FreeEnergy):
+    """The KL term alone, the encoder as it is, as an objective for `train`."""
 
-    Parameters
-    ----------
-    network : DyNeMoNetwork
-        A network in evaluation mode.
-    data : Tensor of shape (batch, time, n_channels)
-        Windows of one length.
-    bound : bool
-        Whether the bound is computed.
+    def training_terms(self, batch: Batch, epoch: int) -> dict[str, Tensor]:
+        """Loss of one batch; only the prior gets gradients.
 
-    Returns
-    -------
-    alpha : Tensor of shape (batch, time, n_modes)
-        At the posterior mean of theta.
-    bounds : Tensor of shape (batch, time)
-        log p(x_t | theta_t) in double precision, less the KL divergence, which the first row of a
-        window lacks; zeros if it is not computed.
-    """
-    theta, std = network.posterior(data)
-    alpha = network.mixing(theta)
-    if not bound:
-        return alpha, alpha.new_zeros(alpha.shape[:2])
-    means = network.mode_means()
-    bounds = mixture_log_prob(
-        data.flatten(0, 1).double(),
-        alpha.flatten(0, 1).double(),
-        None if means is None else means.double(),
-        network.mode_covariances().double(),
-    ).reshape(data.shape[:2])
-    bounds[:, 1:] -= kl_divergence((theta, std), network.prior(theta))
-    return alpha, bounds
+        Parameters
+        ----------
+        batch : Batch
+            Windows.
+        epoch : int
+            Not used.
 
-
-def infer_sessions(
-    network: DyNeMoNetwork, loader: WindowLoader, sequence_length: int, *, bound: bool
-) -> tuple[list[np.ndarray], list[np.ndarray] | None]:
-    """Mixing coefficients of whole sessions, and the evidence lower bound of each row.
-
-    Windows overlap by half and each answers for its middle, so that a row is inferred with at
-    least a quarter of a window on both sides wherever the session has that much.
-
-    Parameters
-    ----------
-    network : DyNeMoNetwork
-        A network in evaluation mode.
-    loader : WindowLoader
-        Reads the sessions.
-    sequence_length : int
-        Rows of a window.
-    bound : bool
-        Whether the bound is computed.
-
-    Returns
-    -------
-    alpha : list of ndarray of shape (n_rows, n_modes)
-        One array per session.
-    bounds : list of ndarray of shape (n_rows,) or None
-        Evidence lower bound of each row in nats, for data scaled as the loader scales them. The
-        first row of a session has no KL term.
-    """
-    n_rows = [len(session) for session in loader.sessions]
-    windows = cut_windows(n_rows, sequence_length, max(1, sequence_length // 2))
-    alphas: list = [None] * len(windows)
-    bounds: list = [None] * len(windows)
-    for index in _large_batches(windows):
-        alpha, rows = infer(network, loader(windows[index]), bound=bound)
-        for place, number in enumerate(index):
-            alphas[number] = alpha[place].cpu().numpy()
-            bounds[number] = rows[place].cpu().numpy()
-    return stitch(windows, alphas, n_rows), stitch(windows, bounds, n_rows) if bound else None
+        Returns
+        -------
+        dict of Tensor
+            "loss" alone, the mean over the windows of this process.
+        """
+        own = share(len(batch))
+        part, draws, network = batch.part(own.rows), Draws(self.generator, own), self.network
+        with torch.no_grad():
+            mean, std = network.posterior(part.rows, lengths=part.lengths)
+            deviation = network.deviation(std, draws.normal(mean))
+            expected = network.memory() * deviation
+        kl = kl_divergence((mean, std), network.prior(mean + deviation, draws), expected)
+        if part.weight is not None:
+            kl = kl * part.weight[:, 1:]
+        return {"loss": kl.sum() / (len(part) * self.rows_per_window)}
 
 
 def _own(windows: Windows) -> Windows:
@@ -354,5 +378,17 @@ def _own(windows: Windows) -> Windows:
     return windows[np.arange(len(windows))[own.rows][: own.n_counted]]
 
 
-def _large_batches(windows: Windows) -> Iterator[np.ndarray]:
+def large_batches(windows: Windows) -> Iterator[np.ndarray]:
+    """Batches of about `ROWS_AT_ONCE` rows, for computations without gradients.
+
+    Parameters
+    ----------
+    windows : Windows
+        The windows.
+
+    Returns
+    -------
+    iterator of ndarray of int
+        Indices of the windows of each batch.
+    """
     return batches(windows, max(1, ROWS_AT_ONCE // int(windows.length.max(initial=1))))

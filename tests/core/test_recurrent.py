@@ -87,10 +87,11 @@ def run_stack(stack, x, *, bidirectional, layer_norm=False, activation=None):
     out = []
     for window in x.double().numpy():
         h = window
-        for cell, norm in zip(stack.cells, stack.norms, strict=True):
+        for layer, (cell, norm) in enumerate(zip(stack.cells, stack.norms, strict=True)):
             forward = run_layer(cell, h, stack.settings.rnn)
             if bidirectional:
-                backward = run_layer(cell, h[::-1], stack.settings.rnn, "_reverse")[::-1]
+                other = stack.backward_cells[layer]
+                backward = run_layer(other, h[::-1], stack.settings.rnn)[::-1]
                 h = np.concatenate([forward, backward], axis=1)
             else:
                 h = forward
@@ -260,8 +261,8 @@ def test_kernels_are_glorot_uniform_and_recurrent_kernels_orthogonal(rnn, bidire
     stack = make_stack(30, rnn=rnn, n_units=32, n_layers=2, bidirectional=bidirectional)
     kernels = dict(stack.named_parameters())
     for layer, width in enumerate([30, 64 if bidirectional else 32]):
-        for suffix in ["", "_reverse"] if bidirectional else [""]:
-            kernel = kernels[f"cells.{layer}.weight_ih_l0{suffix}"].detach().double()
+        for cells in ["cells", "backward_cells"] if bidirectional else ["cells"]:
+            kernel = kernels[f"{cells}.{layer}.weight_ih_l0"].detach().double()
             assert kernel.shape == (32 * n_gates, width)
             limit = np.sqrt(6 / (width + 32 * n_gates))
             assert 0.99 * limit < kernel.abs().max() <= limit
@@ -269,10 +270,12 @@ def test_kernels_are_glorot_uniform_and_recurrent_kernels_orthogonal(rnn, bidire
             # (its kurtosis is 1.8).
             error = 5 * limit / np.sqrt(3) * np.sqrt(0.8 / (4 * kernel.numel()))
             assert abs(kernel.std() - limit / np.sqrt(3)) < error
-            recurrent = kernels[f"cells.{layer}.weight_hh_l0{suffix}"].detach()
+            recurrent = kernels[f"{cells}.{layer}.weight_hh_l0"].detach()
             torch.testing.assert_close(recurrent.T @ recurrent, torch.eye(32), rtol=1e-5, atol=1e-5)
     if bidirectional:
-        forward, backward = (kernels[f"cells.0.weight_ih_l0{s}"] for s in ("", "_reverse"))
+        forward, backward = (
+            kernels[f"{cells}.0.weight_ih_l0"] for cells in ("cells", "backward_cells")
+        )
         assert not torch.equal(forward, backward)
 
 
@@ -371,3 +374,16 @@ def test_the_global_generator_of_torch_is_left_alone():
     stack.to_empty(device="cpu").initialise(generator())
     stack.train()(inputs(8, 20), draws_for(8, seed=1)).sum().backward()
     assert torch.equal(before, torch.get_rng_state())
+
+
+@CELLS
+@DIRECTIONS
+def test_padded_windows_give_what_each_gives_alone(rnn, bidirectional):
+    stack = make_random(make_stack(rnn=rnn, n_layers=2, bidirectional=bidirectional))
+    x, lengths = inputs(), torch.tensor([3, 1])
+    x = x[:2]
+    with torch.no_grad():
+        found = stack(x, lengths=lengths)
+        for window, (rows, length) in enumerate(zip(x, lengths.tolist(), strict=True)):
+            alone = stack(rows[None, :length])[0]
+            torch.testing.assert_close(found[window, :length], alone, rtol=1e-5, atol=1e-6)

@@ -1,0 +1,204 @@
+"""What a recording is like before a fit: its scale, its noise floor, and what looks wrong."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+
+# Offsets of a channel, in its standard deviations, that are worth a warning.
+LARGE_OFFSET = 0.5
+
+# Ratio of the standard deviations of a session and of the median session worth a warning.
+LARGE_GAIN = 3.0
+
+# Distance of a row from the median, in robust standard deviations of its channel, and how much of
+# the variance of a channel such rows hold, that are worth a warning.
+FAR_OUT, LARGE_SHARE = 20.0, 0.1
+
+# The floor of the modes' variances relative to the smallest variance of the whole recording in any
+# direction, its own limits, and the variance below which a direction counts as empty.
+FLOOR_SHARE, FLOOR_LIMITS, EMPTY = 0.001, (1e-6, 1e-2), 1e-6
+
+# Rows that medians and covariances are taken from, and that are squared at a time.
+MAX_ROWS, ROWS_AT_ONCE = 2**17, 2**16
+
+
+def check_scale(sessions: list[np.ndarray], *, centred: bool) -> tuple[np.ndarray, np.ndarray]:
+    """What each channel is shifted and divided by before it enters the network.
+
+    Parameters
+    ----------
+    sessions : list of ndarray of shape (n_samples, n_channels)
+        The recording.
+    centred : bool
+        Whether the mean is subtracted.
+
+    Returns
+    -------
+    center, scale : ndarray of shape (n_channels,)
+        The mean of each channel over all sessions, or zero; the root mean square about it.
+
+    Raises
+    ------
+    ValueError
+        If a channel does not vary.
+    """
+    low = np.min([session.min(axis=0) for session in sessions], axis=0)
+    high = np.max([session.max(axis=0) for session in sessions], axis=0)
+    constant = np.flatnonzero(low == high)
+    if len(constant):
+        raise ValueError(
+            f"Got X whose channels {constant.tolist()} do not vary, expected channels with some "
+            "variance; remove them, for example with sklearn.feature_selection.VarianceThreshold."
+        )
+    n_rows = sum(map(len, sessions))
+    # Dividing by the largest value first keeps squares within the range of the number type.
+    largest = np.maximum(np.abs(low.astype(np.float64)), np.abs(high.astype(np.float64)))
+    center = np.zeros_like(largest)
+    if centred:
+        sums = sum((session / largest).sum(axis=0, dtype=np.float64) for session in sessions)
+        center = largest * sums / n_rows
+        largest = np.maximum(high - center, center - low)
+    squares = sum(_sum_of_squares(session, center, largest) for session in sessions)
+    return center, largest * np.sqrt(squares / n_rows)
+
+
+def _sum_of_squares(session: np.ndarray, center: np.ndarray, largest: np.ndarray) -> np.ndarray:
+    spans = range(0, len(session), ROWS_AT_ONCE)
+    blocks = ((session[i : i + ROWS_AT_ONCE] - center) / largest for i in spans)
+    return sum(np.einsum("tc,tc->c", block, block, dtype=np.float64) for block in blocks)
+
+
+def some_rows(sessions: list[np.ndarray], center, scale) -> list[np.ndarray]:
+    """At most about `MAX_ROWS` rows, spread over the sessions, scaled.
+
+    Parameters
+    ----------
+    sessions : list of ndarray of shape (n_samples, n_channels)
+        The recording.
+    center, scale : ndarray of shape (n_channels,)
+        What each channel is shifted and divided by.
+
+    Returns
+    -------
+    list of ndarray of shape (n_rows, n_channels)
+        Of each session.
+    """
+    step = 1 + sum(map(len, sessions)) // MAX_ROWS
+    return [(session[::step] - center) / scale for session in sessions]
+
+
+def floor_of_modes(rows: list[np.ndarray]) -> float:
+    """The floor of the modes' variances that suits a recording.
+
+    It is a small share of the least variance of the recording in any direction that has some. A
+    recording of low rank, as after an average reference or a Maxfilter, has directions without any:
+    there modes would seem to differ by rounding alone.
+
+    Parameters
+    ----------
+    rows : list of ndarray of shape (n_rows, n_channels)
+        Rows of the scaled recording.
+
+    Returns
+    -------
+    float
+        In units of the scaled data, from 1e-6 to 1e-2.
+    """
+    stacked = np.concatenate(rows)
+    values = np.linalg.eigvalsh(stacked.T @ stacked / len(stacked))
+    filled = values[values > EMPTY * values[-1]]
+    share = FLOOR_SHARE if len(filled) == len(values) else 100 * FLOOR_SHARE
+    return float(np.clip(share * filled[0], *FLOOR_LIMITS))
+
+
+def warn_of_recording(rows: list[np.ndarray], *, learn_means: bool) -> None:
+    """Warn of what a fit accepts, but is likely not meant.
+
+    Parameters
+    ----------
+    rows : list of ndarray of shape (n_rows, n_channels)
+        Rows of each session of the scaled recording.
+    learn_means : bool
+        Whether modes have means.
+    """
+    message = _offsets(rows, learn_means=learn_means) or _gains(rows)
+    for text in (message, _artefacts(rows)):
+        if text:
+            warnings.warn(text, UserWarning, stacklevel=4)  # past scikit-learn's wrapper of fit
+
+
+def _offsets(rows: list[np.ndarray], *, learn_means: bool) -> str:
+    total = np.concatenate(rows)
+    spread = np.where(total.std(axis=0) > 0, total.std(axis=0), 1.0)
+    offsets = np.array([one.mean(axis=0) for one in rows if len(one) > 1]).reshape(-1, len(spread))
+    if learn_means:
+        offsets = offsets - total.mean(axis=0)
+    else:
+        offsets = np.vstack([offsets, total.mean(axis=0)])
+    # The mean of a short session moves by itself.
+    sizes = np.array([len(one) for one in rows if len(one) > 1] + [len(total)] * (not learn_means))
+    offsets = np.abs(offsets) / spread - (3 / np.sqrt(sizes))[:, np.newaxis] * (len(rows) > 1)
+    if not offsets.size or offsets.max() <= LARGE_OFFSET:
+        return ""
+    channels = np.flatnonzero(offsets.max(axis=0) > LARGE_OFFSET).tolist()
+    if learn_means:
+        return (
+            f"Sessions differ by up to {offsets.max():.2g} standard deviations in the mean of the "
+            f"channels {_some(channels)}, which modes would have to explain; centre each session, "
+            "for example with skdyn.preprocessing.SessionScaler."
+        )
+    return (
+        f"The means of the channels {_some(channels)} lie up to {offsets.max():.2g} standard "
+        "deviations from zero, and modes have zero mean; centre the channels of each session, for "
+        "example with skdyn.preprocessing.SessionScaler, or set learn_means=True."
+    )
+
+
+def _gains(rows: list[np.ndarray]) -> str:
+    spreads = np.array([one.std(axis=0) for one in rows if len(one) >= 50])
+    if len(spreads) < 2:
+        return ""
+    middle = np.median(spreads, axis=0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = np.median(spreads / middle, axis=1)
+    ratio = np.where(ratio < 1, 1 / np.maximum(ratio, 1e-12), ratio)
+    worst = int(np.argmax(np.nan_to_num(ratio)))
+    if not ratio[worst] > LARGE_GAIN:
+        return ""
+    return (
+        f"Sessions have very different gain: the channels of session {worst} differ from those of "
+        f"the median session by a factor of about {ratio[worst]:.2g}, which modes would have to "
+        "explain; scale each session, for example with skdyn.preprocessing.SessionScaler."
+    )
+
+
+def _artefacts(rows: list[np.ndarray]) -> str:
+    largest, n_far, share = 0.0, 0, 0.0
+    for one in rows:
+        if len(one) < 50:
+            continue
+        distance = np.abs(one - np.median(one, axis=0))
+        spread = 1.4826 * np.median(distance, axis=0)
+        usable = spread > 0
+        if not usable.any():
+            continue
+        ratio = distance[:, usable] / spread[usable]
+        far = ratio > FAR_OUT
+        power = (distance[:, usable] ** 2).sum(axis=0)
+        share = max(share, float(np.max((distance[:, usable] ** 2 * far).sum(axis=0) / power)))
+        n_far += int(far.any(axis=1).sum())
+        largest = max(largest, float(ratio.max()))
+    if share <= LARGE_SHARE:
+        return ""
+    return (
+        f"{n_far} rows lie more than {FAR_OUT:.0f} robust standard deviations from the median, "
+        f"up to {largest:.3g}, and hold {share:.0%} of the variance of a channel: artefacts would "
+        "take over the modes. Find them with skdyn.preprocessing.BadSegments, and leave them out "
+        "or give them a sample_weight of 0."
+    )
+
+
+def _some(channels: list[int]) -> str:
+    return str(channels) if len(channels) <= 6 else f"{str(channels[:6])[:-1]}, ...]"

@@ -1,0 +1,560 @@
+"""Where training starts: modes, and how they are mixed.
+
+A method takes pieces of a recording and finds a `Start`. With several methods, each is fitted to
+most of the pieces, and the one with the highest evidence lower bound on the others is taken: with
+its modes fixed, the posterior of these rows is refined under a prior that is autoregressive of
+first order, the same for every method.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from scipy.ndimage import uniform_filter1d
+from scipy.sparse.linalg import ArpackError
+from scipy.stats import truncnorm
+from torch import Tensor
+
+from skdyn.core.hmm import HMM, fit_hmm, posteriors
+from skdyn.core.windows import WindowLoader, cut_windows, disjoint, gaps
+from skdyn.dynemo.inference import Posterior, Refinement
+from skdyn.dynemo.moments import Moments, mixing_from_moments, modes_from_moments
+from skdyn.dynemo.network import (
+    STARTING_MEMORY,
+    STARTING_STD,
+    DyNeMoNetwork,
+    NetworkSettings,
+    empty_network,
+)
+from skdyn.dynemo.settings import FitSettings
+
+# Spread of the starting values, from osl-dynamics: normal, cut off at two standard deviations.
+VARIANCE_SPREAD = 0.1
+DIAGONAL_VARIANCE_SPREAD = 0.05
+MEAN_SPREAD = 0.02
+
+# Fewer rows than that do not show where modes lie.
+MIN_ROWS_PER_MODE = 10
+
+# One piece of so many is held out to compare starts, and at most so many rows of them.
+HELD_OUT_SHARE, MAX_HELD_OUT = 5, 4096
+
+# Rounds of refinement and of fitting the autoregressive prior, and gradient steps of each; draws
+# for the comparison; rows on which the modes of a start are improved, and their learning rate.
+N_ROUNDS, STEPS_PER_ROUND, N_DRAWS = 3, 20, 4
+MAX_POLISHED, MODE_RATE = 4096, 0.02
+
+# A longer recording is represented by stretches that are spread over it.
+MAX_ROWS = 2**17
+STRETCH = 2**10
+
+# Smallest mixing coefficient of a pretrained encoder, and the longest smoothing of states.
+SMALLEST_MIXING = 0.02
+LONGEST_SMOOTHING = 25
+
+
+@dataclass(frozen=True)
+class Start:
+    """Modes, and how they are mixed.
+
+    Attributes
+    ----------
+    name : str
+        The method.
+    means, covariances : ndarray or None
+        The modes, scaled as the data are; None where they are zero or not known.
+    mixing : list of ndarray of shape (n_rows, n_modes) or None
+        Mixing coefficients of each piece; None if they are not known.
+    bound : float
+        Evidence lower bound of the held-out rows, in nats per row; NaN if it was not computed.
+    others : dict of float
+        That of the methods that were not taken.
+    """
+
+    name: str
+    means: np.ndarray | None = None
+    covariances: np.ndarray | None = None
+    mixing: list[np.ndarray] | None = None
+    bound: float = np.nan
+    others: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """Stretches of a recording without rows of weight zero, scaled.
+
+    Attributes
+    ----------
+    rows : list of ndarray of shape (n_rows, n_channels)
+        In single precision.
+    session : list of int
+        The session of each.
+    """
+
+    rows: list[np.ndarray]
+    session: list[int]
+
+    @property
+    def n_rows(self) -> list[int]:
+        """Number of rows of each piece."""
+        return [len(rows) for rows in self.rows]
+
+
+def read_pieces(loader: WindowLoader) -> Pieces:
+    """The rows of a recording, or, of a long one, stretches spread evenly over it.
+
+    Parameters
+    ----------
+    loader : WindowLoader
+        The recording.
+
+    Returns
+    -------
+    Pieces
+        Together at most about `MAX_ROWS` rows.
+    """
+    spans = [span for number in range(len(loader.sessions)) for span in _spans(loader, number)]
+    n_rows = sum(stop - start for _, start, stop in spans)
+    if n_rows > MAX_ROWS:
+        spans = [
+            (number, first, min(first + STRETCH, stop))
+            for number, start, stop in spans
+            for first in range(start, stop, STRETCH)
+        ]
+        n_kept = max(1, len(spans) * MAX_ROWS // n_rows)
+        spread = np.linspace(0, len(spans) - 1, n_kept).round().astype(int)
+        spans = [spans[i] for i in spread]
+    rows = [loader.scaled(number, slice(start, stop)) for number, start, stop in spans]
+    return Pieces(rows, [number for number, _, _ in spans])
+
+
+def _spans(loader: WindowLoader, number: int) -> list[tuple[int, int, int]]:
+    """Runs of rows of a session whose weight is not zero."""
+    if loader.weights is None:
+        return [(number, 0, len(loader.sessions[number]))]
+    counted = np.concatenate([[False], loader.weights[number] > 0, [False]])
+    edges = np.flatnonzero(counted[1:] != counted[:-1])
+    return [(number, int(a), int(b)) for a, b in edges.reshape(-1, 2)]
+
+
+def find_start(settings: FitSettings, pieces: Pieces, random_state: np.random.RandomState) -> Start:
+    """Find modes and their mixing by the method of some settings.
+
+    Parameters
+    ----------
+    settings : FitSettings
+        The settings of the fit.
+    pieces : Pieces
+        The recording.
+    random_state : numpy.random.RandomState
+        Source of randomness; those of the default methods are always the same.
+
+    Returns
+    -------
+    Start
+        The start. Its mixing is None for "random" and "random_subset", and where a recording has
+        fewer than ten rows per mode or does not change.
+    """
+    method = settings.init_method
+    if method not in METHODS and method != "auto":
+        return draw(settings, random_state)
+    if sum(pieces.n_rows) < MIN_ROWS_PER_MODE * settings.network.n_modes:
+        return draw(settings, random_state)
+    names = [method] if method != "auto" else list(METHODS)
+    if not settings.is_open:
+        names = ["moments"]  # what is left to be found is the mixing
+    found = _compare(settings, pieces, names)
+    if found is None:
+        return draw(settings, random_state)
+    return found
+
+
+def _compare(settings: FitSettings, pieces: Pieces, names: Sequence[str]) -> Start | None:
+    """The best start of some methods, or None if none is found."""
+    kept, held_out = _hold_out(pieces, settings.sequence_length)
+    if held_out is None or (len(names) == 1 and not settings.is_open):
+        kept, held_out = pieces, None
+    starts = []
+    for name in names if held_out is not None else names[:1]:
+        # No eigenvectors, or points that are all equal: there is nothing to start from.
+        with suppress(ArpackError, np.linalg.LinAlgError):
+            start, mix = METHODS[name](settings, kept)
+            bound = np.nan
+            if held_out is not None:
+                start, prior = polish(settings, start, kept, mix)
+                bound = judge(settings, start, held_out, mix, prior)
+            starts.append((replace(start, bound=bound), mix))
+    if not starts:
+        return None
+    starts.sort(key=lambda pair: -np.nan_to_num(pair[0].bound, nan=-np.inf))
+    (best, mix), others = starts[0], {start.name: start.bound for start, _ in starts[1:]}
+    return replace(best, mixing=mix(pieces), others=others)
+
+
+def _hold_out(pieces: Pieces, length: int) -> tuple[Pieces, Pieces | None]:
+    """Most pieces, and some that are held out: whole sessions if there are enough of them."""
+    if len(set(pieces.session)) >= HELD_OUT_SHARE:
+        is_held = [number % HELD_OUT_SHARE == HELD_OUT_SHARE - 1 for number in pieces.session]
+        if any(is_held):
+            return _select(pieces, [not held for held in is_held]), _shortened(
+                _select(pieces, is_held), length, MAX_HELD_OUT
+            )
+    windows = cut_windows(pieces.n_rows, length, length)
+    candidates = np.flatnonzero(disjoint(windows))[HELD_OUT_SHARE - 1 :: HELD_OUT_SHARE]
+    if len(candidates) == 0:
+        return pieces, None
+    n_taken = max(1, MAX_HELD_OUT // length)
+    if len(candidates) > n_taken:
+        spread = np.linspace(0, len(candidates) - 1, n_taken).round().astype(int)
+        candidates = candidates[spread]
+    held = windows[candidates]
+    return _cut(pieces, gaps(held, pieces.n_rows)), _cut(pieces, held)
+
+
+def _select(pieces: Pieces, chosen: Sequence[bool]) -> Pieces:
+    rows = [one for one, is_chosen in zip(pieces.rows, chosen, strict=True) if is_chosen]
+    session = [one for one, is_chosen in zip(pieces.session, chosen, strict=True) if is_chosen]
+    return Pieces(rows, session)
+
+
+def _cut(pieces: Pieces, windows) -> Pieces:
+    places = zip(windows.session, windows.start, windows.length, strict=True)
+    rows = [pieces.rows[number][start : start + n] for number, start, n in places]
+    return Pieces(rows, [pieces.session[number] for number in windows.session])
+
+
+def _shortened(pieces: Pieces, length: int, n_rows: int) -> Pieces:
+    """At most about so many rows, in windows spread over the pieces."""
+    if sum(pieces.n_rows) <= n_rows:
+        return pieces
+    windows = cut_windows(pieces.n_rows, length, length)
+    n_taken = max(1, n_rows // length)
+    spread = np.unique(np.linspace(0, len(windows) - 1, n_taken).round().astype(int))
+    return _cut(pieces, windows[spread])
+
+
+# ------------------------------------------------------------------------------------ methods
+
+# The mixing of pieces, given the modes of a start.
+Mix = Callable[[Pieces], list[np.ndarray]]
+
+
+def _moments(settings: FitSettings, pieces: Pieces) -> Moments:
+    network = settings.network
+    return Moments(
+        pieces.rows,
+        means=not network.zero_means,
+        covariances=network.learn_covariances or settings.covariances is not None,
+        diagonal=network.diagonal_covariances,
+    )
+
+
+def from_moments(settings: FitSettings, pieces: Pieces) -> tuple[Start, Mix]:
+    """Modes at the vertices of the simplex in which the moments of short windows lie.
+
+    Parameters
+    ----------
+    settings : FitSettings
+        The settings of the fit; modes that are given are kept.
+    pieces : Pieces
+        The recording.
+
+    Returns
+    -------
+    start : Start
+        The modes.
+    mix : callable
+        The mixing of pieces.
+    """
+    means, covariances = settings.means, settings.covariances
+    if settings.is_open:
+        given = means, covariances
+        moments = _moments(settings, pieces)
+        means, covariances = modes_from_moments(moments, settings.network.n_modes, given)
+
+    def mix(some: Pieces) -> list[np.ndarray]:
+        return mixing_from_moments(_moments(settings, some), means, covariances)
+
+    return Start("moments", means, covariances), mix
+
+
+def from_hmm(settings: FitSettings, pieces: Pieces) -> tuple[Start, Mix]:
+    """States of a hidden Markov model, found by expectation maximisation.
+
+    Parameters
+    ----------
+    settings : FitSettings
+        The settings of the fit; modes that are given are kept.
+    pieces : Pieces
+        The recording.
+
+    Returns
+    -------
+    start : Start
+        The modes.
+    mix : callable
+        The mixing of pieces: probabilities of the states, smoothed over a quarter of a visit.
+    """
+    network = settings.network
+    found = fit_hmm(
+        pieces.rows,
+        network.n_modes,
+        random_state=np.random.RandomState(0),
+        learn_means=network.learn_means,
+        learn_covariances=network.learn_covariances,
+        means=settings.means,
+        covariances=settings.covariances,
+        diagonal=network.diagonal_covariances,
+        epsilon=max(network.covariances_epsilon, 1e-6),
+    )
+    hmm = found.hmm
+    visit = 1 / max(1e-3, 1 - float(np.mean(np.diag(hmm.transition))))
+    size = int(np.clip(visit / 4, 1, LONGEST_SMOOTHING))
+
+    def mix(some: Pieces) -> list[np.ndarray]:
+        return [
+            uniform_filter1d(one, size, axis=0, mode="nearest")
+            for one in posteriors(some.rows, hmm)
+        ]
+
+    means = None if network.zero_means else hmm.means
+    covariances = _covariances_of(hmm, settings)
+    return Start("hmm", means, covariances), mix
+
+
+def _covariances_of(hmm: HMM, settings: FitSettings) -> np.ndarray | None:
+    if not settings.network.learn_covariances and settings.covariances is None:
+        return None
+    return hmm.covariances
+
+
+METHODS: dict[str, Callable[[FitSettings, Pieces], tuple[Start, Mix]]] = {
+    "moments": from_moments,
+    "hmm": from_hmm,
+}
+
+
+def draw(settings: FitSettings, random_state: np.random.RandomState) -> Start:
+    """Draw modes: means near zero and diagonal covariances near one where they are learned.
+
+    Parameters
+    ----------
+    settings : FitSettings
+        The settings of the fit; modes that are given are kept.
+    random_state : numpy.random.RandomState
+        Source of randomness.
+
+    Returns
+    -------
+    Start
+        Modes without mixing.
+    """
+    means, covariances = _random_modes(settings.network, random_state)
+    return Start(
+        "random",
+        means if settings.means is None else settings.means,
+        covariances if settings.covariances is None else settings.covariances,
+    )
+
+
+def _random_modes(
+    settings: NetworkSettings, random_state: np.random.RandomState
+) -> tuple[np.ndarray, np.ndarray]:
+    shape = (settings.n_modes, settings.n_channels)
+    means, variances = np.zeros(shape), np.ones(shape)
+    if settings.learn_means:
+        means = _truncated_normal(0.0, MEAN_SPREAD, shape, random_state)
+    if settings.learn_covariances:
+        diagonal = settings.diagonal_covariances
+        spread = DIAGONAL_VARIANCE_SPREAD if diagonal else VARIANCE_SPREAD
+        variances = _truncated_normal(1.0, spread, shape, random_state)
+    if settings.diagonal_covariances:
+        return means, variances
+    return means, variances[:, :, None] * np.eye(settings.n_channels)
+
+
+def _truncated_normal(mean, spread, shape, random_state) -> np.ndarray:
+    return truncnorm.rvs(-2, 2, loc=mean, scale=spread, size=shape, random_state=random_state)
+
+
+def set_modes(network: DyNeMoNetwork, start: Start, generator: torch.Generator) -> None:
+    """Draw the weights of the networks, and set the modes to those of a start.
+
+    Parameters
+    ----------
+    network : DyNeMoNetwork
+        The network, whose weights are overwritten.
+    start : Start
+        The modes; what it does not hold is zero, or the identity.
+    generator : torch.Generator
+        Source of the weights.
+    """
+    settings = network.settings
+    means, covariances = start.means, start.covariances
+    if means is None:
+        means = np.zeros((settings.n_modes, settings.n_channels))
+    if covariances is None:
+        covariances = np.ones((settings.n_modes, settings.n_channels))
+        if not settings.diagonal_covariances:
+            covariances = covariances[:, :, None] * np.eye(settings.n_channels)
+    device = network.means.device
+    network.initialise(
+        generator,
+        *(torch.as_tensor(x, dtype=torch.float64, device=device) for x in (means, covariances)),
+    )
+
+
+def logits_of(mixing: np.ndarray, temperature: float) -> np.ndarray:
+    """Logits of mixing coefficients, of mean zero over modes.
+
+    Parameters
+    ----------
+    mixing : ndarray of shape (n_rows, n_modes)
+        Mixing coefficients; those below `SMALLEST_MIXING` are raised to it.
+    temperature : float
+        The temperature of the softmax.
+
+    Returns
+    -------
+    ndarray of shape (n_rows, n_modes)
+        In single precision.
+    """
+    logits = np.log(np.maximum(mixing, min(SMALLEST_MIXING, 0.5 / mixing.shape[1])))
+    logits -= logits.mean(axis=1, keepdims=True)
+    return (temperature * logits).astype(np.float32)
+
+
+# ---------------------------------------------------------------------------------- comparison
+
+
+@dataclass
+class AutoregressivePrior:
+    """theta_t ~ N(level + share (theta_t-1 - level), std^2), one of each per mode."""
+
+    level: Tensor
+    share: Tensor
+    std: Tensor
+
+    def __call__(self, theta: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation one row later."""
+        mean = self.level + self.share * (theta - self.level)
+        return mean, self.std.expand_as(theta)
+
+
+def fit_autoregressive(posterior: Posterior, memory: float) -> AutoregressivePrior:
+    """The autoregressive prior that is nearest to a posterior.
+
+    Parameters
+    ----------
+    posterior : Posterior
+        The posterior.
+    memory : float
+        Its memory, see `DyNeMoNetwork.memory`.
+
+    Returns
+    -------
+    AutoregressivePrior
+        The least squares fit of each row to the one before, over draws of theta.
+    """
+    mean = np.concatenate(posterior.mean)
+    variance = np.mean(np.concatenate(posterior.std) ** 2, axis=0) / (1 - memory**2)
+    level = mean.mean(axis=0)
+    pairs = [(one[:-1] - level, one[1:] - level) for one in posterior.mean if len(one) > 1]
+    before, after = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
+    power = np.mean(before**2, axis=0) + variance
+    product = np.mean(before * after, axis=0) + memory * variance
+    share = np.clip(product / power, 0.0, 1.0)
+    later = np.mean(after**2, axis=0) + variance
+    left = later - 2 * share * product + share**2 * power
+    return AutoregressivePrior(
+        *(
+            torch.as_tensor(x, dtype=torch.float32)
+            for x in (level, share, np.sqrt(np.maximum(left, 1e-6)))
+        )
+    )
+
+
+def polish(
+    settings: FitSettings, start: Start, pieces: Pieces, mix: Mix
+) -> tuple[Start, AutoregressivePrior]:
+    """Improve modes together with the posterior of some rows.
+
+    Parameters
+    ----------
+    settings : FitSettings
+        The settings of the fit.
+    start : Start
+        The modes.
+    pieces : Pieces
+        The recording.
+    mix : callable
+        The mixing of pieces, where their posterior starts.
+
+    Returns
+    -------
+    start : Start
+        With better modes; those that are not learned stay.
+    prior : AutoregressivePrior
+        The prior that goes with them.
+    """
+    some = _shortened(pieces, settings.sequence_length, MAX_POLISHED)
+    network, posterior, loader = _free_posterior(settings, start, some, mix)
+    for _ in range(N_ROUNDS):
+        prior = fit_autoregressive(posterior, STARTING_MEMORY)
+        refinement = Refinement(network, loader, posterior, settings.sequence_length, prior)
+        posterior = refinement.run(STEPS_PER_ROUND, MODE_RATE)
+    means, covariances = (
+        None if modes is None else modes.double().numpy() for modes in refinement.modes
+    )
+    learned = settings.network
+    start = replace(
+        start,
+        means=means if learned.learn_means else start.means,
+        covariances=covariances if learned.learn_covariances else start.covariances,
+    )
+    return start, fit_autoregressive(posterior, STARTING_MEMORY)
+
+
+def judge(
+    settings: FitSettings, start: Start, pieces: Pieces, mix: Mix, prior: AutoregressivePrior
+) -> float:
+    """Evidence lower bound of pieces, given modes and a prior.
+
+    Parameters
+    ----------
+    settings : FitSettings
+        The settings of the fit.
+    start : Start
+        The modes.
+    pieces : Pieces
+        Rows that the modes were not fitted to.
+    mix : callable
+        Their mixing, where the refinement of their posterior starts.
+    prior : AutoregressivePrior
+        The prior.
+
+    Returns
+    -------
+    float
+        Nats per row.
+    """
+    network, posterior, loader = _free_posterior(settings, start, pieces, mix)
+    refinement = Refinement(network, loader, posterior, settings.sequence_length, prior)
+    refinement.run(N_ROUNDS * STEPS_PER_ROUND)
+    return refinement.bound(N_DRAWS) / sum(loader.n_rows)
+
+
+def _free_posterior(
+    settings: FitSettings, start: Start, pieces: Pieces, mix: Mix
+) -> tuple[DyNeMoNetwork, Posterior, WindowLoader]:
+    """A network with the modes of a start, and the posterior of pieces at their mixing."""
+    network = empty_network(settings.network, torch.device("cpu")).eval()
+    set_modes(network, start, torch.Generator().manual_seed(0))
+    mean = [logits_of(a, settings.network.initial_alpha_temperature) for a in mix(pieces)]
+    posterior = Posterior(mean, [np.full_like(one, STARTING_STD) for one in mean])
+    scale = np.ones(pieces.rows[0].shape[1])
+    return network, posterior, WindowLoader(pieces.rows, scale, torch.device("cpu"))

@@ -1,0 +1,500 @@
+"""From settings and a recording to a trained network.
+
+The flow: find a start, set the modes, pretrain the encoder and the prior on its mixing, train all
+on the evidence lower bound, and look at what came out.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from skdyn.core.distributed import by_first, n_processes, start_together
+from skdyn.core.runtime import is_host, make_generator
+from skdyn.core.training import (
+    NOBODY,
+    FitDivergedError,
+    Training,
+    TrainingSettings,
+    Watcher,
+    exponential_decay,
+    linear_decay,
+    train,
+)
+from skdyn.core.windows import (
+    Batch,
+    WindowLoader,
+    Windows,
+    batches,
+    cut_windows,
+    disjoint,
+    gaps,
+    jitter,
+)
+from skdyn.dynemo.inference import (
+    encode,
+    lower_bounds,
+    mixing,
+    refine,
+)
+from skdyn.dynemo.network import DyNeMoNetwork, empty_network
+from skdyn.dynemo.objective import EncoderPretraining, FreeEnergy, PriorPretraining
+from skdyn.dynemo.settings import FitSettings
+from skdyn.dynemo.start import Start, draw, find_start, logits_of, read_pieces, set_modes
+
+# Epochs of training for one epoch of pretraining, of the encoder and of the prior.
+EPOCHS_PER_PRETRAINING = {"encoder": 5, "prior": 8}
+
+# Learning rates relative to that of the networks. Modes that differ little, and are near the right
+# place from the start, would be lost at the networks' own rate.
+RATE_FACTORS = {"covariance_vectors": 0.2, "means": 0.2}
+
+# Learning rate of a warm start, relative to that of a new fit.
+WARM_RATE = 0.1
+
+# The likelihood is computed of one of so many rows, other ones in each step, until the last share
+# of the epochs.
+STRIDE, FULL_SHARE = 4, 0.2
+
+# Gradient steps of refinement, and rows, for the final check.
+CHECK_STEPS, CHECKED_ROWS = 10, 4096
+
+# Standard deviation of mixing coefficients below which they count as constant, and the mean below
+# which a mode counts as unused.
+STILL, UNUSED = 0.01, 0.002
+
+ADVICE = (
+    "Try a smaller learning_rate, a smaller gradient_clip, a larger covariances_epsilon, or look "
+    "for duplicated channels."
+)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """The result of a training.
+
+    Attributes
+    ----------
+    network : DyNeMoNetwork
+        The network, on the CPU and in evaluation mode.
+    training : Training
+        The history of the training proper.
+    start : Start
+        Where it started.
+    problem : str
+        What is wrong with the fit, and what to try; empty if nothing is.
+    """
+
+    network: DyNeMoNetwork
+    training: Training
+    start: Start
+    problem: str = ""
+
+
+def fit_network(
+    settings: FitSettings,
+    loader: WindowLoader,
+    random_state: np.random.RandomState,
+    watcher: Watcher = NOBODY,
+    previous: Fit | None = None,
+) -> Fit:
+    """Train a network on a recording, alone or together with other processes.
+
+    Parameters
+    ----------
+    settings : FitSettings
+        The settings of the fit.
+    loader : WindowLoader
+        The recording.
+    random_state : numpy.random.RandomState
+        Source of all randomness.
+    watcher : Watcher, default=NOBODY
+        Called before and after each epoch of the training proper.
+    previous : Fit, default=None
+        A fit to go on from; None begins anew.
+
+    Returns
+    -------
+    Fit
+        The trained network, and how it went.
+    """
+    trainer = Trainer(settings, loader, random_state)
+    if previous is not None:
+        trainer.take_over(previous.network)
+        training = trainer.train(watcher, at_end=True)
+        trainer.set_first_row()
+        return Fit(trainer.network.cpu(), training, previous.start)
+    start = by_first(
+        lambda: find_start(settings, read_pieces(trainer.loader), random_state), loader.device
+    )
+    if settings.init_method == "random_subset":
+        trainer.best_of_draws(random_state)
+    else:
+        set_modes(trainer.network, start, trainer.generator)
+    before = None
+    if start.mixing is not None:
+        trainer.pretrain(start.mixing)
+        before = copy.deepcopy(trainer.network.state_dict())
+    training = trainer.train(watcher)
+    trainer.set_first_row()
+    return trainer.checked(training, start, before)
+
+
+class Trainer:
+    """A network and what it is trained on.
+
+    Parameters
+    ----------
+    settings : FitSettings
+        The settings of the fit.
+    loader : WindowLoader
+        The recording.
+    random_state : numpy.random.RandomState
+        Source of all randomness.
+    """
+
+    def __init__(
+        self, settings: FitSettings, loader: WindowLoader, random_state: np.random.RandomState
+    ):
+        _start_together(settings, loader, random_state)
+        self.settings = settings
+        self.generator = make_generator(random_state, loader.device)
+        self.loader, held_out = _hold_out(loader, settings, random_state)
+        length = settings.sequence_length
+        self.windows = cut_windows(self.loader.n_rows, length, length)
+        self.batch_size = settings.windows_per_batch(len(self.windows))
+        self.network = empty_network(settings.network, loader.device)
+        is_sum = settings.loss_calc == "sum"
+        weight = self.loader.total_weight(self.windows) / len(self.windows)
+        self.objective = FreeEnergy(
+            self.network,
+            self.generator,
+            loader,
+            held_out,
+            1.0 if is_sum else weight,
+            settings.annealing,
+            use_jitter=is_host(loader.device),
+        )
+
+    def epoch(self, windows: Windows, loader: WindowLoader) -> Iterator[Batch]:
+        """Batches of some windows, in random order and moved at random within their sessions."""
+        moved = jitter(windows, loader.n_rows, self.generator)
+        return loader.read(moved, batches(moved, self.batch_size, self.generator))
+
+    def take_over(self, network: DyNeMoNetwork) -> None:
+        """Go on from the weights of a fitted network."""
+        if network.settings != self.settings.network:
+            raise ValueError(
+                "Got warm_start=True with a network that differs from the fitted one: expected "
+                f"{network.settings}, got {self.settings.network}. Set warm_start=False or use a "
+                "new estimator."
+            )
+        self.network.load_state_dict(network.state_dict())
+
+    def best_of_draws(self, random_state: np.random.RandomState) -> None:
+        """Draw modes several times, train each briefly, and keep the one with the lowest loss."""
+        settings = self.settings
+        short = self._options(settings.n_init_epochs, label="start")
+        best_loss, best_weights, divergence = np.inf, None, None
+        for _ in range(settings.n_init):
+            set_modes(self.network, draw(settings, random_state), self.generator)
+            n_taken = max(1, round(settings.init_take * len(self.windows)))
+            taken = self.windows[np.sort(random_state.permutation(len(self.windows))[:n_taken])]
+            try:
+                training = train(
+                    self.network,
+                    self.objective,
+                    lambda some=taken: self.epoch(some, self.loader),
+                    short,
+                )
+            except FitDivergedError as error:
+                divergence = error
+                continue
+            loss = training.history["loss"][-1]
+            if best_weights is None or loss < best_loss:
+                best_loss = loss
+                best_weights = copy.deepcopy(self.network.state_dict())
+        if best_weights is None:
+            assert divergence is not None
+            raise divergence
+        self.network.load_state_dict(best_weights)
+
+    def pretrain(self, mixing: list[np.ndarray]) -> None:
+        """Train the encoder to give the mixing of a start, then the prior on that."""
+        settings, pieces = self.settings, read_pieces(self.loader)
+        temperature = settings.network.initial_alpha_temperature
+        lessons = [
+            np.hstack([rows, logits_of(one, temperature)])
+            for rows, one in zip(pieces.rows, mixing, strict=True)
+        ]
+        loader = replace(
+            self.loader,
+            sessions=lessons,
+            center=0.0,
+            scale=np.ones(lessons[0].shape[1]),
+            weights=None,
+        )
+        length = settings.sequence_length
+        windows = cut_windows(loader.n_rows, length, length)
+        encoder = EncoderPretraining(self.network, self.generator, loader, windows)
+        prior = PriorPretraining(
+            self.network,
+            self.generator,
+            self.loader,
+            self.windows,
+            self.loader.total_weight(self.windows) / len(self.windows),
+        )
+        parts = {"encoder": (encoder, loader, windows), "prior": (prior, self.loader, self.windows)}
+        for name, (objective, some, those) in parts.items():
+            n_epochs = max(1, settings.n_epochs // EPOCHS_PER_PRETRAINING[name])
+            options = self._options(n_epochs, label=f"pretraining of the {name}")
+            with only(self.network, name):
+                train(
+                    self.network,
+                    objective,
+                    lambda those=those, some=some: self.epoch(those, some),
+                    options,
+                )
+
+    def train(self, watcher: Watcher, *, at_end: bool = False) -> Training:
+        """Train everything on the evidence lower bound.
+
+        Parameters
+        ----------
+        watcher : Watcher
+            Called before and after each epoch.
+        at_end : bool, default=False
+            Whether the learning rate is low, as at the end of a training, and nothing is annealed.
+
+        Returns
+        -------
+        Training
+            The history.
+        """
+        settings = self.settings
+        options = replace(self._options(settings.n_epochs, at_end=at_end), watcher=watcher)
+        if at_end:
+            self.objective.annealing = replace(self.objective.annealing, n_epochs=0)
+        options = replace(
+            options,
+            n_iter_no_change=settings.n_iter_no_change,
+            tol=settings.tol,
+            first_watched_epoch=self.objective.annealing.n_epochs,
+            verbose=settings.verbose,
+        )
+        return train(
+            self.network, self.objective, lambda: self.epoch(self.windows, self.loader), options
+        )
+
+    def _options(self, n_epochs: int, label: str = "DyNeMo", *, at_end=False) -> TrainingSettings:
+        settings = self.settings
+        n_constant = settings.annealing.n_epochs
+        rate, decay = settings.learning_rate, settings.lr_decay
+        if at_end:
+            rate, n_constant = rate * WARM_RATE, 0
+
+        def learning_rate(epoch: int) -> float:
+            if decay == "linear":
+                return linear_decay(epoch, rate, n_epochs, min(n_constant, n_epochs))
+            return exponential_decay(epoch, rate, decay, n_constant)
+
+        return TrainingSettings(
+            advice=ADVICE,
+            n_epochs=n_epochs,
+            learning_rate=learning_rate,
+            rate_factors=RATE_FACTORS,
+            gradient_clip=settings.gradient_clip,
+            verbose=max(0, settings.verbose - 1),
+            label=label,
+        )
+
+    def set_first_row(self) -> None:
+        """Set the prior of the first row of a session to the distribution of theta over rows."""
+        posterior = encode(self.network, *self._sample())
+        mean = np.concatenate(posterior.mean)
+        memory = self.network.memory().detach().double().cpu().numpy()
+        variance = np.mean(np.concatenate(posterior.std).astype(float) ** 2, axis=0)
+        spread = np.sqrt(mean.var(axis=0) + variance / (1 - memory**2))
+        with torch.no_grad():
+            self.network.first_mean.copy_(torch.from_numpy(mean.mean(axis=0)))
+            self.network.first_std.copy_(torch.from_numpy(spread))
+
+    def _sample(self) -> tuple[WindowLoader, int]:
+        """Some windows of the training data, as sessions of their own."""
+        n_taken = max(1, CHECKED_ROWS // self.settings.sequence_length)
+        spread = np.linspace(0, len(self.windows) - 1, min(n_taken, len(self.windows)))
+        some = self.windows[np.unique(spread.round().astype(int))]
+        places = list(zip(some.session, some.start, some.length, strict=True))
+        sessions = [self.loader.sessions[s][start : start + n] for s, start, n in places]
+        weights = self.loader.weights
+        if weights is not None:
+            weights = [weights[s][start : start + n] for s, start, n in places]
+        loader = replace(self.loader, sessions=sessions, weights=weights)
+        return loader, self.settings.sequence_length
+
+    # ------------------------------------------------------------------------------ the check
+
+    def checked(self, training: Training, start: Start, before: dict | None) -> Fit:
+        """Compare the fit with its start and with a single Gaussian; go back if it is worse.
+
+        Parameters
+        ----------
+        training : Training
+            The training that has ended.
+        start : Start
+            Its start.
+        before : dict of Tensor or None
+            The weights after pretraining.
+
+        Returns
+        -------
+        Fit
+            The fit, with what is wrong with it.
+        """
+        network = self.network
+        bound, alpha = self._bound()
+        problem = ""
+        if before is not None and np.isfinite(start.bound):
+            after = copy.deepcopy(network.state_dict())
+            network.load_state_dict(before)
+            self.set_first_row()
+            first_bound, first_alpha = self._bound()
+            if first_bound > bound:
+                problem = (
+                    f"Training ended at a bound of {bound:.3f} nats per row, below that of its "
+                    f"start, {first_bound:.3f}, which is kept; try a smaller learning_rate"
+                )
+                bound, alpha = first_bound, first_alpha
+            else:
+                network.load_state_dict(after)
+        problem = problem or self._collapse(bound, alpha)
+        return Fit(network.cpu(), training, replace(start, mixing=None), problem)
+
+    def _bound(self) -> tuple[float, np.ndarray]:
+        """Refined lower bound per row of some rows, and their mixing coefficients."""
+        loader, length = self._sample()
+        posterior = refine(
+            self.network, loader, encode(self.network, loader, length), length, CHECK_STEPS
+        )
+        bounds = lower_bounds(
+            self.network, loader, posterior, length, np.random.RandomState(0), n_draws=2
+        )
+        weights = loader.weights
+        flat = np.concatenate([one.mean(axis=0) for one in bounds])
+        weight = None if weights is None else np.concatenate(weights)
+        return float(np.average(flat, weights=weight)), np.concatenate(
+            mixing(self.network, posterior)
+        )
+
+    def _collapse(self, bound: float, alpha: np.ndarray) -> str:
+        """What is wrong with the mixing, in words; empty if nothing is."""
+        static = self._static()
+        spread, used = alpha.std(axis=0).mean(), alpha.mean(axis=0)
+        if spread < STILL:
+            return (
+                f"The mixing coefficients hardly change (standard deviation {spread:.4f}): the "
+                "model found no dynamics. Try another init_method, fewer modes, or a longer "
+                "recording"
+            )
+        if bound < static:
+            return (
+                f"The bound, {bound:.3f} nats per row, is below the log-likelihood of a single "
+                f"Gaussian, {static:.3f}: the modes explain nothing that one covariance does not. "
+                "Try fewer modes, another init_method, or a longer recording"
+            )
+        unused = np.flatnonzero(used < UNUSED)
+        if len(unused):
+            return (
+                f"The modes {unused.tolist()} have hardly any weight (less than {UNUSED} on "
+                f"average); try n_modes={len(used) - len(unused)}"
+            )
+        return ""
+
+    def _static(self) -> float:
+        """Log-likelihood per row of one Gaussian, fitted to the rows that `_sample` gives."""
+        loader, _ = self._sample()
+        rows = np.concatenate(read_pieces(loader).rows).astype(float)
+        network = self.settings.network
+        center = 0.0 if network.zero_means else rows.mean(axis=0)
+        second = (rows - center).T @ (rows - center) / len(rows)
+        if network.diagonal_covariances:
+            second = np.diag(np.diag(second))
+        second += network.covariances_epsilon * np.eye(len(second))
+        _, log_det = np.linalg.slogdet(2 * np.pi * second)
+        return -0.5 * (log_det + len(second))
+
+
+@contextmanager
+def only(network: DyNeMoNetwork, part: str) -> Iterator[None]:
+    """Let only some weights be trained.
+
+    Parameters
+    ----------
+    network : DyNeMoNetwork
+        The network.
+    part : {"encoder", "prior"}
+        What is trained.
+
+    Yields
+    ------
+    None
+        All weights that were trained before are again at the end.
+    """
+    prefixes = {
+        "encoder": ("inference_rnn", "smoothed_mean", "posterior", "log_smoothing"),
+        "prior": ("model_rnn", "prior", "persistence"),
+    }[part]
+    named = {name: w for name, w in network.named_parameters() if w.requires_grad}
+    others = [w for name, w in named.items() if not name.startswith(prefixes)]
+    for weight in others:
+        weight.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for weight in others:
+            weight.requires_grad_(True)
+
+
+def _start_together(
+    settings: FitSettings, loader: WindowLoader, random_state: np.random.RandomState
+) -> None:
+    """Check that all processes that share the training begin the same one."""
+    networks = settings.network.inference, settings.network.model
+    if n_processes() > 1 and "batch" in [network.normalization for network in networks]:
+        raise ValueError(
+            "Got a normalization 'batch' and a training that several processes share, each of "
+            "which sees a part of a batch only, expected one that does not depend on the others; "
+            "use 'layer' or None."
+        )
+    data = [*loader.scale, *loader.n_rows]
+    plain = {k: v for k, v in vars(settings).items() if k not in ("means", "covariances")}
+    start_together(plain, data, random_state, loader.device)
+
+
+def _hold_out(
+    loader: WindowLoader, settings: FitSettings, random_state: np.random.RandomState
+) -> tuple[WindowLoader, Windows]:
+    """The rows to train on, and the windows that early stopping watches."""
+    length = settings.sequence_length
+    windows = cut_windows(loader.n_rows, length, length)
+    fraction, n_held_out = settings.validation_fraction, 0
+    # A window that overlaps another one would leave a scrap of a session behind.
+    candidates = np.flatnonzero(disjoint(windows))
+    if settings.n_iter_no_change is not None and fraction is not None:
+        wanted = max(1, round(fraction * len(windows)))
+        n_held_out = min(wanted, len(candidates), len(windows) - 1)
+    if n_held_out == 0:
+        return loader, windows
+    held_out = windows[np.sort(random_state.choice(candidates, n_held_out, replace=False))]
+    rest = gaps(held_out, loader.n_rows)
+    places = list(zip(rest.session, rest.start, rest.length, strict=True))
+    sessions = [loader.sessions[number][start : start + n] for number, start, n in places]
+    weights = loader.weights
+    if weights is not None:
+        weights = [weights[number][start : start + n] for number, start, n in places]
+    return replace(loader, sessions=sessions, weights=weights), held_out
