@@ -146,7 +146,8 @@ class _MixtureLogLikelihood(torch.autograd.Function):
                 log_prob, z, twice = log_prob * weights[rows], z * column, twice * column
             value += log_prob.sum()
             d_alpha[rows] = 0.5 * (flat @ twice.T).T
-            d_flat.addmm_(alpha[rows].T, twice, alpha=0.5)
+            if ctx.needs_input_grad[3]:
+                d_flat.addmm_(alpha[rows].T, twice, alpha=0.5)
             if means is not None:
                 d_alpha[rows] += z @ means.T
                 d_means.addmm_(alpha[rows].T, z)

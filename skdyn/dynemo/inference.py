@@ -22,7 +22,7 @@ from skdyn.core.gaussian import mixture_log_likelihood, mixture_log_prob
 from skdyn.core.recursion import smooth
 from skdyn.core.windows import WindowLoader, cut_windows, stitch
 from skdyn.dynemo.network import DyNeMoNetwork
-from skdyn.dynemo.objective import gaussian_kl, kl_divergence, large_batches
+from skdyn.dynemo.objective import ALL_ROWS, gaussian_kl, kl_divergence, large_batches
 
 # Learning rate of the refinement, which falls linearly to zero.
 REFINEMENT_RATE = 0.1
@@ -30,8 +30,9 @@ REFINEMENT_RATE = 0.1
 # The weights of a network that are its modes.
 MODES = ("means", "covariance_vectors")
 
-# Rows whose posterior is refined at a time, at least those of one session.
-REFINED_AT_ONCE = 2**15
+# Rows whose posterior is refined at a time, at least those of one session; a step computes the
+# likelihood of one row of so many, since neighbours move together.
+REFINED_AT_ONCE, STRIDE = 2**15, 2
 
 
 @dataclass(frozen=True)
@@ -231,7 +232,8 @@ class Refinement:
                 group["lr"] = group["rate"] * (1 - step / n_steps)
             if mode_rate > 0:
                 self.modes = self.network.mode_means(), self.network.mode_covariances()
-            gradients = torch.autograd.grad(-self._bound(rng, shifts), weights)
+            some = slice(step % STRIDE, None, STRIDE)
+            gradients = torch.autograd.grad(-self._bound(rng, shifts, some), weights)
             for weight, gradient in zip(weights, gradients, strict=True):
                 weight.grad = gradient
             optimizer.step()
@@ -278,8 +280,10 @@ class Refinement:
         draws = [self._bound(rng) for _ in range(n_draws)]
         return float(torch.stack(draws).mean())
 
-    def _bound(self, rng: np.random.RandomState, shifts: Sequence[Tensor] = ()) -> Tensor:
-        """Bound of a draw of theta, up to the KL terms between windows."""
+    def _bound(
+        self, rng: np.random.RandomState, shifts: Sequence[Tensor] = (), some: slice = ALL_ROWS
+    ) -> Tensor:
+        """Bound of a draw of theta, up to the KL terms between windows, from some likelihoods."""
         mean, log_std = self._shifted(shifts) if shifts else (self.mean, self.log_std)
         std = log_std.exp()
         offset = rng.randint(self.length)
@@ -294,12 +298,12 @@ class Refinement:
         counted = inside if self.weight is None else inside * self.weight[places]
         here = inside > 0
         log_likelihood = mixture_log_likelihood(
-            self.rows[places[here]],
-            self.network.mixing(theta[here]),
+            self.rows[places[here][some]],
+            self.network.mixing(theta[here][some]),
             *self.modes,
-            None if self.weight is None else counted[here],
+            None if self.weight is None else counted[here][some],
         )
-        return log_likelihood - (kl * counted[:, 1:]).sum()
+        return (some.step or 1) * log_likelihood - (kl * counted[:, 1:]).sum()
 
 
 def _tiles(n_rows: Sequence[int], length: int, offset: int) -> tuple[Tensor, Tensor]:

@@ -133,6 +133,38 @@ class Annealing:
         return kl_annealing_factor(epoch, self.curve, self.sharpness, self.n_epochs)
 
 
+ALL_ROWS = slice(None)
+
+
+@dataclass(frozen=True)
+class Thinning:
+    """Of which rows the likelihood is computed: one of `stride`, in each step other ones.
+
+    Neighbours share most of their mixing, so that the gradient loses little, and the likelihood is
+    most of a step where there are many channels. From the epoch `n_epochs` on, all rows count.
+    """
+
+    stride: int = 1
+    n_epochs: int = 0
+
+    def rows(self, epoch: int, step: int) -> slice:
+        """Rows of a step.
+
+        Parameters
+        ----------
+        epoch, step : int
+            Epoch, and step of the whole training.
+
+        Returns
+        -------
+        slice
+            Of the rows of a batch, all windows in a line.
+        """
+        if epoch >= self.n_epochs:
+            return ALL_ROWS
+        return slice(step % self.stride, None, self.stride)
+
+
 @dataclass
 class FreeEnergy:
     """The negative evidence lower bound as an objective for `skdyn.core.training.train`.
@@ -151,8 +183,8 @@ class FreeEnergy:
         Mean sum of weights of a training window; losses are per row of that weight.
     annealing : Annealing
         Weight of the KL term in each epoch.
-    stride : int
-        The likelihood is computed of every stride-th row, each step of others, and scaled up.
+    thinning : Thinning
+        Of which rows the likelihood is computed.
     use_jitter : bool
         Whether rows whose covariance has no Cholesky factor get one, see `safe_cholesky`. It holds
         up a device other than the CPU; without it an epoch that needed it is not finite, and
@@ -165,7 +197,7 @@ class FreeEnergy:
     held_out: Windows
     rows_per_window: float
     annealing: Annealing = field(default_factory=Annealing)
-    stride: int = 1
+    thinning: Thinning = field(default_factory=Thinning)
     use_jitter: bool = True
     n_steps: int = 0
 
@@ -198,7 +230,8 @@ class FreeEnergy:
         own = share(len(batch))
         part, draws = batch.part(own.rows), Draws(self.generator, own)
         self.n_steps += 1
-        log_likelihood, kl = self._terms(part, draws, self.n_steps)
+        rows = self.thinning.rows(epoch, self.n_steps)
+        log_likelihood, kl = self._terms(part, draws, rows)
         size = len(part) * self.rows_per_window
         ll_loss, kl_loss = -log_likelihood / size, kl / size
         factor = self.annealing.factor(epoch)
@@ -209,28 +242,23 @@ class FreeEnergy:
             "kl_factor": torch.tensor(factor, dtype=torch.float64),
         }
 
-    def _terms(self, batch: Batch, draws: Draws, step: int) -> tuple[Tensor, Tensor]:
+    def _terms(self, batch: Batch, draws: Draws, rows: slice = ALL_ROWS) -> tuple[Tensor, Tensor]:
         """Log-likelihood and KL divergence of a draw of theta, summed over rows."""
         network = self.network
         in_training = draws if network.training else None
         mean, std = network.posterior(batch.rows, in_training, batch.lengths)
         deviation = network.deviation(std, draws.normal(mean))
         theta = mean + deviation
-        log_likelihood = self._log_likelihood(batch, network.mixing(theta), step)
+        log_likelihood = self._log_likelihood(batch, network.mixing(theta), rows)
         prior = network.prior(theta, in_training)
         kl = kl_divergence((mean, std), prior, network.memory() * deviation)
         if batch.weight is not None:
             kl = kl * batch.weight[:, 1:]
         return log_likelihood, kl.sum()
 
-    def _log_likelihood(self, batch: Batch, alpha: Tensor, step: int) -> Tensor:
-        rows, alpha = batch.rows.flatten(0, 1), alpha.flatten(0, 1)
-        weight = None if batch.weight is None else batch.weight.flatten()
-        stride = self.stride if self.network.training else 1
-        if stride > 1:
-            chosen = slice(step % stride, None, stride)
-            rows, alpha = rows[chosen], alpha[chosen]
-            weight = None if weight is None else weight[chosen]
+    def _log_likelihood(self, batch: Batch, alpha: Tensor, chosen: slice) -> Tensor:
+        rows, alpha = batch.rows.flatten(0, 1)[chosen], alpha.flatten(0, 1)[chosen]
+        weight = None if batch.weight is None else batch.weight.flatten()[chosen]
         if weight is not None and is_host(weight.device):
             counted = weight > 0
             rows, alpha, weight = rows[counted], alpha[counted], weight[counted]
@@ -243,7 +271,7 @@ class FreeEnergy:
             weight,
             rescue=self.use_jitter,
         )
-        return stride * total
+        return (chosen.step or 1) * total
 
     def held_out_loss(self) -> float:
         """Negative evidence lower bound of the held-out windows, the KL term with full weight.
@@ -261,7 +289,7 @@ class FreeEnergy:
             for index in large_batches(self.held_out):
                 own = share(len(index))
                 batch = self.loader(self.held_out[index[own.rows]])
-                log_likelihood, kl = self._terms(batch, Draws(generator, own), 0)
+                log_likelihood, kl = self._terms(batch, Draws(generator, own))
                 total += float(kl - log_likelihood) * bool(own.n_counted)
         return total / self.loader.total_weight(self.held_out)
 

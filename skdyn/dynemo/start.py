@@ -43,9 +43,10 @@ MIN_ROWS_PER_MODE = 10
 # One piece of so many is held out to compare starts, and at most so many rows of them.
 HELD_OUT_SHARE, MAX_HELD_OUT = 5, 4096
 
-# Rounds of refinement and of fitting the autoregressive prior, and gradient steps of each; draws
-# for the comparison; rows on which the modes of a start are improved, and their learning rate.
-N_ROUNDS, STEPS_PER_ROUND, N_DRAWS = 3, 20, 4
+# Rounds of refinement and of fitting the autoregressive prior; gradient steps of each, first few,
+# then more where bounds are nearer to each other than so many nats per row; draws for the
+# comparison; rows on which the modes of a start are improved, and their learning rate.
+N_ROUNDS, STEPS_PER_ROUND, DECISIVE, N_DRAWS = 3, (10, 20), 0.02, 4
 MAX_POLISHED, MODE_RATE = 4096, 0.02
 
 # A longer recording is represented by stretches that are spread over it.
@@ -178,21 +179,35 @@ def _compare(settings: FitSettings, pieces: Pieces, names: Sequence[str]) -> Sta
     kept, held_out = _hold_out(pieces, settings.sequence_length)
     if held_out is None or (len(names) == 1 and not settings.is_open):
         kept, held_out = pieces, None
-    starts = []
+    found = []
     for name in names if held_out is not None else names[:1]:
         # No eigenvectors, or points that are all equal: there is nothing to start from.
         with suppress(ArpackError, np.linalg.LinAlgError):
-            start, mix = METHODS[name](settings, kept)
-            bound = np.nan
-            if held_out is not None:
-                start, prior = polish(settings, start, kept, mix)
-                bound = judge(settings, start, held_out, mix, prior)
-            starts.append((replace(start, bound=bound), mix))
-    if not starts:
+            found.append(METHODS[name](settings, kept))
+    if not found:
         return None
-    starts.sort(key=lambda pair: -np.nan_to_num(pair[0].bound, nan=-np.inf))
-    (best, mix), others = starts[0], {start.name: start.bound for start, _ in starts[1:]}
-    return replace(best, mixing=mix(pieces), others=others)
+    if held_out is None:
+        (start, mix), *_ = found
+        return replace(start, mixing=mix(pieces))
+    for n_steps in STEPS_PER_ROUND:
+        starts = [_judged(settings, one, kept, held_out, n_steps) for one in found]
+        order = np.argsort([-start.bound for start in starts])
+        bounds = [starts[place].bound for place in order]
+        if len(bounds) < 2 or bounds[0] - bounds[1] > DECISIVE:
+            break
+    mix = found[order[0]][1]
+    others = {starts[place].name: starts[place].bound for place in order[1:]}
+    return replace(starts[order[0]], mixing=mix(pieces), others=others)
+
+
+def _judged(
+    settings: FitSettings, found: tuple[Start, Mix], kept: Pieces, held_out: Pieces, n_steps: int
+) -> Start:
+    """A start with better modes, and its bound of the rows that are held out."""
+    start, mix = found
+    start, prior = polish(settings, start, kept, mix, n_steps)
+    bound = judge(settings, start, held_out, mix, prior, n_steps)
+    return replace(start, bound=bound if np.isfinite(bound) else -np.inf)
 
 
 def _hold_out(pieces: Pieces, length: int) -> tuple[Pieces, Pieces | None]:
@@ -479,7 +494,7 @@ def fit_autoregressive(posterior: Posterior, memory: float) -> AutoregressivePri
 
 
 def polish(
-    settings: FitSettings, start: Start, pieces: Pieces, mix: Mix
+    settings: FitSettings, start: Start, pieces: Pieces, mix: Mix, n_steps: int
 ) -> tuple[Start, AutoregressivePrior]:
     """Improve modes together with the posterior of some rows.
 
@@ -493,6 +508,8 @@ def polish(
         The recording.
     mix : callable
         The mixing of pieces, where their posterior starts.
+    n_steps : int
+        Gradient steps of a round.
 
     Returns
     -------
@@ -506,7 +523,7 @@ def polish(
     for _ in range(N_ROUNDS):
         prior = fit_autoregressive(posterior, STARTING_MEMORY)
         refinement = Refinement(network, loader, posterior, settings.sequence_length, prior)
-        posterior = refinement.run(STEPS_PER_ROUND, MODE_RATE)
+        posterior = refinement.run(n_steps, MODE_RATE)
     means, covariances = (
         None if modes is None else modes.double().numpy() for modes in refinement.modes
     )
@@ -520,7 +537,12 @@ def polish(
 
 
 def judge(
-    settings: FitSettings, start: Start, pieces: Pieces, mix: Mix, prior: AutoregressivePrior
+    settings: FitSettings,
+    start: Start,
+    pieces: Pieces,
+    mix: Mix,
+    prior: AutoregressivePrior,
+    n_steps: int,
 ) -> float:
     """Evidence lower bound of pieces, given modes and a prior.
 
@@ -536,6 +558,8 @@ def judge(
         Their mixing, where the refinement of their posterior starts.
     prior : AutoregressivePrior
         The prior.
+    n_steps : int
+        Gradient steps of a round.
 
     Returns
     -------
@@ -544,7 +568,7 @@ def judge(
     """
     network, posterior, loader = _free_posterior(settings, start, pieces, mix)
     refinement = Refinement(network, loader, posterior, settings.sequence_length, prior)
-    refinement.run(N_ROUNDS * STEPS_PER_ROUND)
+    refinement.run(N_ROUNDS * n_steps)
     return refinement.bound(N_DRAWS) / sum(loader.n_rows)
 
 

@@ -43,7 +43,7 @@ from skdyn.dynemo.inference import (
     refine,
 )
 from skdyn.dynemo.network import DyNeMoNetwork, empty_network
-from skdyn.dynemo.objective import EncoderPretraining, FreeEnergy, PriorPretraining
+from skdyn.dynemo.objective import EncoderPretraining, FreeEnergy, PriorPretraining, Thinning
 from skdyn.dynemo.settings import FitSettings
 from skdyn.dynemo.start import Start, draw, find_start, logits_of, read_pieces, set_modes
 
@@ -57,7 +57,7 @@ RATE_FACTORS = {"covariance_vectors": 0.2, "means": 0.2}
 # Learning rate of a warm start, relative to that of a new fit.
 WARM_RATE = 0.1
 
-# The likelihood is computed of one of so many rows, other ones in each step, until the last share
+# The likelihood is computed of one of so many rows, other ones in each step, but for the last share
 # of the epochs.
 STRIDE, FULL_SHARE = 4, 0.2
 
@@ -175,7 +175,7 @@ class Trainer:
             self.network,
             self.generator,
             loader,
-            held_out,
+            held_out if settings.n_iter_no_change is not None else _some(held_out),
             1.0 if is_sum else weight,
             settings.annealing,
             use_jitter=is_host(loader.device),
@@ -241,7 +241,7 @@ class Trainer:
         )
         length = settings.sequence_length
         windows = cut_windows(loader.n_rows, length, length)
-        encoder = EncoderPretraining(self.network, self.generator, loader, windows)
+        encoder = EncoderPretraining(self.network, self.generator, loader, _some(windows))
         prior = PriorPretraining(
             self.network,
             self.generator,
@@ -280,6 +280,9 @@ class Trainer:
         options = replace(self._options(settings.n_epochs, at_end=at_end), watcher=watcher)
         if at_end:
             self.objective.annealing = replace(self.objective.annealing, n_epochs=0)
+        else:
+            n_thinned = round((1 - FULL_SHARE) * settings.n_epochs)
+            self.objective.thinning = Thinning(STRIDE, n_thinned)
         options = replace(
             options,
             n_iter_no_change=settings.n_iter_no_change,
@@ -326,9 +329,7 @@ class Trainer:
 
     def _sample(self) -> tuple[WindowLoader, int]:
         """Some windows of the training data, as sessions of their own."""
-        n_taken = max(1, CHECKED_ROWS // self.settings.sequence_length)
-        spread = np.linspace(0, len(self.windows) - 1, min(n_taken, len(self.windows)))
-        some = self.windows[np.unique(spread.round().astype(int))]
+        some = _some(self.windows)
         places = list(zip(some.session, some.start, some.length, strict=True))
         sessions = [self.loader.sessions[s][start : start + n] for s, start, n in places]
         weights = self.loader.weights
@@ -427,6 +428,13 @@ class Trainer:
         second += network.covariances_epsilon * np.eye(len(second))
         _, log_det = np.linalg.slogdet(2 * np.pi * second)
         return -0.5 * (log_det + len(second))
+
+
+def _some(windows: Windows) -> Windows:
+    """Windows of about `CHECKED_ROWS` rows, spread over all."""
+    n_taken = max(1, CHECKED_ROWS // int(windows.length.max()))
+    spread = np.linspace(0, len(windows) - 1, min(n_taken, len(windows)))
+    return windows[np.unique(spread.round().astype(int))]
 
 
 @contextmanager
