@@ -66,7 +66,8 @@ class DyNeMoEstimator(
         x_t ~ N(sum_j alpha_tj mu_j, sum_j alpha_tj D_j),    alpha_t = softmax(theta_t / tau)
 
     The logits theta have a recurrent prior and are inferred by a bidirectional recurrent network.
-    Both networks and the modes are trained together on the variational free energy.
+    Both networks and the modes are trained together on the evidence lower bound, from a start that
+    is found in the data, and what comes out is compared with that start and with a single Gaussian.
 
     Parameters
     ----------
@@ -79,7 +80,7 @@ class DyNeMoEstimator(
         Recurrent layers of the inference network, which is bidirectional.
     inference_n_layers : int, default=1
         How many of them are stacked.
-    inference_n_units : int, default=64
+    inference_n_units : int, default=32
         Units of a layer, per direction.
     inference_normalization : {"layer", "batch"} or None, default="layer"
         Normalisation after each recurrent layer.
@@ -92,7 +93,7 @@ class DyNeMoEstimator(
         Recurrent layers of the prior.
     model_n_layers : int, default=1
         How many of them are stacked.
-    model_n_units : int, default=64
+    model_n_units : int, default=32
         Units of a layer.
     model_normalization : {"layer", "batch"} or None, default="layer"
         As inference_normalization.
@@ -116,10 +117,13 @@ class DyNeMoEstimator(
         diagonal_covariances. None leaves them to init_method.
     diagonal_covariances : bool, default=False
         Whether the modes' covariances are diagonal.
-    covariances_epsilon : float, default=1e-6
+    covariances_epsilon : float or "auto", default="auto"
         Added to the diagonal of each learned covariance, in units of the channel's mean square.
-    do_kl_annealing : bool, default=True
-        Whether the weight of the KL term rises from 0 to 1.
+        "auto" takes a thousandth of the recording's least variance in any direction, a tenth of
+        the least that is not zero where the recording has low rank; from 1e-6 to 1e-2.
+    do_kl_annealing : bool, default=False
+        Whether the weight of the KL term rises from 0 to 1. With a start from the data it has full
+        weight from the beginning: modes that differ little are lost without it.
     kl_annealing_curve : {"tanh", "linear"}, default="tanh"
         Shape of the rise.
     kl_annealing_sharpness : float, default=10.0
@@ -135,24 +139,29 @@ class DyNeMoEstimator(
         its k-th epoch it is learning_rate * exp(-lr_decay * k).
     gradient_clip : float or None, default=0.1
         Largest norm of the gradient of each weight tensor; None for no limit.
-    n_epochs : int, default=40
+    n_epochs : int, default=24
         Most passes over the data.
     loss_calc : {"mean", "sum"}, default="mean"
-        Whether the loss of a window is the mean or the sum over its rows.
-    init_method : {"simplex", "random_subset", "random"}, array-like of shape (n_modes, \
-            n_channels, n_channels) or fitted DyNeMoEstimator, default="simplex"
-        Where the modes start. "simplex": at the vertices of the simplex of least volume that holds
-        the second moments of short windows, found by linear algebra from the windows that are
-        trained on, so the same for every random_state if none are held out; where means are
-        learned, those of the same vertices. "random": one draw. "random_subset": the best of
-        several draws, each trained briefly. An array holds the covariances, in squared units of X,
-        as does a fitted estimator, which gives its means, too, if they are learned. See Notes.
+        Whether the loss is the mean over rows or the sum over those of a window.
+    init_method : {"auto", "moments", "hmm", "random_subset", "random"}, array-like of shape \
+            (n_modes, n_channels, n_channels) or fitted DyNeMoEstimator, default="auto"
+        Where the modes start. "moments": at the vertices of the simplex of least volume that holds
+        the moments of short windows. "hmm": at the states of a hidden Markov model that
+        expectation maximisation finds. "auto": the one of both whose bound on rows held out is
+        higher; `starts_` holds the bounds. All three are the same for every random_state if no
+        windows are held out. "random": one draw. "random_subset": the best of several draws, each
+        trained briefly. An array holds the covariances, in squared units of X, as does a fitted
+        estimator, which gives its means, too, if they are learned. See Notes.
     n_init : int, default=5
         Draws that "random_subset" compares.
     n_init_epochs : int, default=2
         Epochs of each.
     init_take : float in (0, 1], default=1.0
         Share of the windows, chosen at random, on which each is trained.
+    n_refinement_steps : int, default=30
+        Gradient steps by which `transform`, `predict` and `score` improve the posterior that the
+        inference network gives, on the evidence lower bound of the recording at hand; modes and
+        prior stay. It matters most for sessions that were not trained on. 0 leaves it as it is.
     random_state : int, RandomState instance or None, default=None
         Source of all randomness. With an int, fits are identical to the bit. None takes fresh
         entropy; NumPy's global generator is not read.
@@ -160,7 +169,8 @@ class DyNeMoEstimator(
         0 is silent. 1 shows a progress bar with epochs, the losses of `history_` and the time that
         is left; 2 also one for what comes before the training proper.
     warm_start : bool, default=False
-        Whether `fit` goes on from the fitted network, without annealing again.
+        Whether `fit` goes on from the fitted network: at a tenth of the learning rate, without
+        annealing, and with the channel scales of the first fit.
     tol : float, default=1e-3
         Smallest decrease of the held-out free energy, in nats per row, that counts as progress.
     n_iter_no_change : int, default=None
@@ -189,9 +199,14 @@ class DyNeMoEstimator(
         Epochs that were run.
     converged_ : bool
         Whether training stopped by itself before its budget of epochs ended.
-    channel_scale_ : ndarray of shape (n_channels,)
-        Root mean square of each channel, by which the data are divided before they enter the
-        network, so that their unit does not matter. Nothing is subtracted.
+    channel_center_, channel_scale_ : ndarray of shape (n_channels,)
+        What is subtracted from each channel before it enters the network, its mean where means are
+        learned and else zero, and what it is then divided by, its root mean square about that.
+    starts_ : dict of float
+        Evidence lower bound, in nats per row of scaled data that were held out, of each start that
+        was compared, the one that was taken first; NaN if nothing was compared.
+    problem_ : str
+        What is wrong with the fit and what to try, which `fit` also warns of; empty if nothing is.
     network_ : torch.nn.Module
         The trained network, on the CPU.
     n_features_in_ : int
@@ -210,12 +225,30 @@ class DyNeMoEstimator(
     by half, so that a row is inferred from at least a quarter of a window on either side of it,
     wherever the session reaches that far.
 
-    Every `init_method` but "random" and "random_subset" also teaches the inference network,
-    before the training proper, the mixing that short-window moments show with the modes that are
-    found or given, for a quarter of `n_epochs`. How both are found is told in
-    `skdyn.dynemo.moments`; a recording of fewer than ten rows per mode starts as by "random". Note
-    that `sklearn.clone` unfits a fitted estimator given as init_method: inside a search or a
+    Every `init_method` but "random" and "random_subset" also gives a mixing, to which both
+    networks are pretrained. A recording of fewer than ten rows per mode starts as by "random".
+    After training, the bound of some rows is compared with that before it: if it is lower, the
+    start stays. Then, mixing that does not move, modes without weight, and a bound below the
+    log-likelihood of one Gaussian are warned of (`problem_`). Note that `sklearn.clone` unfits a fitted estimator given as init_method: inside a search or a
     pipeline give its `covariances_`, or wrap it in `sklearn.frozen.FrozenEstimator`.
+
+    Where this departs from osl-dynamics, and why:
+
+    ==========================  ==============================  ==============================
+    osl-dynamics                here                            because
+    ==========================  ==============================  ==============================
+    posterior rows independent  first-order autoregressive      near modes are lost: each row
+                                about a smoothed mean           would pay for noise
+    prior from the network      part of the last theta is kept  slow mixing is the usual case
+    random modes, several runs  moments or hidden Markov        seeds agree, and modes that
+                                model, judged on held-out rows  differ little are found
+    KL annealing                none, networks pretrained       annealing loses the start
+    windows at fixed places     moved from epoch to epoch       networks learn places by heart
+    encoder's posterior as is   refined on the recording        sessions not trained on
+    free energy at E theta      bound by draws of theta, with   the former is no bound; it is
+                                a prior of the first row        ``free_energy(X, at="mean")``
+    data as they are            divided by root mean squares    units do not matter
+    ==========================  ==============================  ==============================
 
     X has rows of time: (n_samples, n_channels), one recording. Several sessions come as labels
     per row in `sessions`, as a list of 2-D arrays, or as (n_sessions, n_samples, n_channels); the
