@@ -229,8 +229,9 @@ class DyNeMoEstimator(
     networks are pretrained. A recording of fewer than ten rows per mode starts as by "random".
     After training, the bound of some rows is compared with that before it: if it is lower, the
     start stays. Then, mixing that does not move, modes without weight, and a bound below the
-    log-likelihood of one Gaussian are warned of (`problem_`). Note that `sklearn.clone` unfits a fitted estimator given as init_method: inside a search or a
-    pipeline give its `covariances_`, or wrap it in `sklearn.frozen.FrozenEstimator`.
+    log-likelihood of one Gaussian are warned of (`problem_`). Note that `sklearn.clone` unfits a
+    fitted estimator given as init_method: inside a search or a pipeline give its `covariances_`, or
+    wrap it in `sklearn.frozen.FrozenEstimator`.
 
     Where this departs from osl-dynamics, and why:
 

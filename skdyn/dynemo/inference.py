@@ -22,7 +22,7 @@ from skdyn.core.gaussian import mixture_log_likelihood, mixture_log_prob
 from skdyn.core.recursion import smooth
 from skdyn.core.windows import WindowLoader, cut_windows, stitch
 from skdyn.dynemo.network import DyNeMoNetwork
-from skdyn.dynemo.objective import ALL_ROWS, gaussian_kl, kl_divergence, large_batches
+from skdyn.dynemo.objective import gaussian_kl, kl_divergence, large_batches
 
 # Learning rate of the refinement, which falls linearly to zero.
 REFINEMENT_RATE = 0.1
@@ -193,6 +193,8 @@ class Refinement:
         windows = cut_windows(self.n_rows, max(self.n_rows), max(self.n_rows))
         batches = [loader(windows[np.array([i])]) for i in range(len(windows))]
         self.rows = torch.cat([batch.rows[0] for batch in batches])
+        # Of each row within its session, so that no session depends on the others.
+        self.position = torch.cat([torch.arange(n) for n in self.n_rows]).to(self.rows.device)
         self.weight = None
         if loader.weights is not None:
             self.weight = torch.cat([batch.weight[0] for batch in batches])
@@ -226,14 +228,13 @@ class Refinement:
             groups.append({"params": modes, "rate": mode_rate})
         optimizer = torch.optim.Adam(groups, betas=(0.8, 0.95))
         weights = [weight for group in groups for weight in group["params"]]
-        rng = np.random.RandomState(0)
         for step in range(n_steps):
             for group in optimizer.param_groups:
                 group["lr"] = group["rate"] * (1 - step / n_steps)
             if mode_rate > 0:
                 self.modes = self.network.mode_means(), self.network.mode_covariances()
-            some = slice(step % STRIDE, None, STRIDE)
-            gradients = torch.autograd.grad(-self._bound(rng, shifts, some), weights)
+            loss = -self._bound(np.random.RandomState(step), shifts, step % STRIDE)
+            gradients = torch.autograd.grad(loss, weights)
             for weight, gradient in zip(weights, gradients, strict=True):
                 weight.grad = gradient
             optimizer.step()
@@ -281,9 +282,15 @@ class Refinement:
         return float(torch.stack(draws).mean())
 
     def _bound(
-        self, rng: np.random.RandomState, shifts: Sequence[Tensor] = (), some: slice = ALL_ROWS
+        self,
+        rng: np.random.RandomState,
+        shifts: Sequence[Tensor] = (),
+        phase: int | None = None,
     ) -> Tensor:
-        """Bound of a draw of theta, up to the KL terms between windows, from some likelihoods."""
+        """Bound of a draw of theta, up to the KL terms between windows.
+
+        With a phase, from the likelihoods of one row of `STRIDE`.
+        """
         mean, log_std = self._shifted(shifts) if shifts else (self.mean, self.log_std)
         std = log_std.exp()
         offset = rng.randint(self.length)
@@ -297,13 +304,16 @@ class Refinement:
         kl = kl_divergence((mean, std), self.prior(theta), self.memory * deviation)
         counted = inside if self.weight is None else inside * self.weight[places]
         here = inside > 0
+        if phase is not None:
+            here &= self.position[places] % STRIDE == phase
         log_likelihood = mixture_log_likelihood(
-            self.rows[places[here][some]],
-            self.network.mixing(theta[here][some]),
+            self.rows[places[here]],
+            self.network.mixing(theta[here]),
             *self.modes,
-            None if self.weight is None else counted[here][some],
+            None if self.weight is None else counted[here],
         )
-        return (some.step or 1) * log_likelihood - (kl * counted[:, 1:]).sum()
+        share = 1 if phase is None else STRIDE
+        return share * log_likelihood - (kl * counted[:, 1:]).sum()
 
 
 def _tiles(n_rows: Sequence[int], length: int, offset: int) -> tuple[Tensor, Tensor]:
@@ -412,12 +422,17 @@ def bounds_at_mean(
 
 
 def _paths(network, posterior, random_state, n_draws) -> Iterator[list[np.ndarray]]:
-    """Draws of the deviations of theta from its mean, one array per session."""
+    """Draws of the deviations of theta from its mean, one array per session.
+
+    The random numbers are the same for each session, so that its bound is the one it has alone.
+    """
     memory = network.memory().double().cpu().numpy()
+    seed = random_state.randint(2**31 - 1)
+    sources = [np.random.RandomState(seed) for _ in posterior.std]
     for _ in range(n_draws):
         path = []
-        for std in posterior.std:
-            steps = std * random_state.standard_normal(std.shape)
+        for std, source in zip(posterior.std, sources, strict=True):
+            steps = std * source.standard_normal(std.shape)
             steps[0] /= np.sqrt(1 - memory**2)
             columns = [lfilter([1], [1, -phi], x) for phi, x in zip(memory, steps.T, strict=True)]
             path.append(np.stack(columns, axis=1).astype(np.float32))

@@ -525,7 +525,7 @@ def polish(
         refinement = Refinement(network, loader, posterior, settings.sequence_length, prior)
         posterior = refinement.run(n_steps, MODE_RATE)
     means, covariances = (
-        None if modes is None else modes.double().numpy() for modes in refinement.modes
+        None if modes is None else modes.detach().double().numpy() for modes in refinement.modes
     )
     learned = settings.network
     start = replace(

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from skdyn.core import windows as module
 from skdyn.core.windows import (
+    MOST_PADDED,
     WindowLoader,
     Windows,
     batches,
@@ -232,19 +233,16 @@ def test_windows_can_be_selected():
 
 @check
 @given(layouts(), st.integers(1, 7), st.booleans())
-def test_batches_cover_each_window_once_with_one_length_each(layout, batch_size, shuffled):
+def test_batches_cover_each_window_once_with_little_padding(layout, batch_size, shuffled):
     windows = cut_windows(*layout)
     generator = torch.Generator().manual_seed(0) if shuffled else None
     made = list(batches(windows, batch_size, generator))
     assert sorted(np.concatenate(made).tolist()) == list(range(len(windows)))
-    for index in made:
-        assert 1 <= len(index) <= batch_size
-        assert len(set(windows.length[index])) == 1
-    lengths, counts = np.unique(windows.length, return_counts=True)
-    assert len(made) == sum(-(-count // batch_size) for count in counts)
-    for length in lengths:
-        sizes = [len(index) for index in made if windows.length[index[0]] == length]
-        assert sum(size < batch_size for size in sizes) <= 1
+    n_padded = sum(len(index) * windows.length[index].max() for index in made)
+    assert all(1 <= len(index) <= batch_size for index in made)
+    assert n_padded <= max(MOST_PADDED, 2) * windows.length.sum()
+    n_sizes = len(set(np.frexp(windows.length)[1]))
+    assert len(made) < len(windows) / batch_size + n_sizes
 
 
 def test_without_a_generator_the_order_is_kept():
@@ -265,11 +263,12 @@ def test_shuffling_is_reproducible_and_moves_windows_and_batches():
     assert sorted(one) == sorted(two)
     second = torch.Generator().manual_seed(5)
     assert [order(second), order(second)] == [one, two]
-    # The batches of the rare length do not always come first, nor always last.
+    # The batches of the shortest windows do not always come first, nor always last.
+    windows = cut_windows([400, 403, *[2] * 90], 10, 10)
     places = set()
     for seed in range(10):
         made = list(batches(windows, 4, torch.Generator().manual_seed(seed)))
-        places.add(next(i for i, index in enumerate(made) if windows.length[index[0]] == 6))
+        places.add(next(i for i, index in enumerate(made) if windows.length[index[0]] == 2))
     assert len(places) > 2
     assert torch.equal(before, torch.get_rng_state())
 
@@ -287,8 +286,13 @@ def test_what_is_read_is_stitched_back(layout, batch_size):
     loader = WindowLoader(sessions, np.ones(3), torch.device("cpu"))
     results = [None] * len(windows)
     for index in batches(windows, batch_size, torch.Generator().manual_seed(1)):
-        for place, result in zip(index, loader(windows[index]).numpy(), strict=True):
-            results[place] = result
+        batch = loader(windows[index])
+        for place, result in zip(index, batch.rows.numpy(), strict=True):
+            results[place] = result[: windows.length[place]]
+            assert not result[windows.length[place] :].any()
+        if batch.lengths is not None:
+            assert batch.lengths.tolist() == windows.length[index].tolist()
+            assert batch.weight.sum(1).tolist() == windows.length[index].tolist()
     for back, session in zip(stitch(windows, results, n_rows), sessions, strict=True):
         np.testing.assert_array_equal(back, session)
     per_row = [result[:, 0] for result in results]
@@ -326,7 +330,7 @@ def test_loader_reads_any_array_and_changes_none(kind, tmp_path):
     before = np.array(session)
     scale = np.array([1.0, 2.0, 0.5])
     loader = WindowLoader([session, other], scale, torch.device("cpu"))
-    read = loader(Windows(np.array([0, 1, 0]), np.array([3, 0, 13]), np.array([7, 7, 7])))
+    read = loader(Windows(np.array([0, 1, 0]), np.array([3, 0, 13]), np.array([7, 7, 7]))).rows
     assert read.dtype == torch.float32
     assert read.shape == (3, 7, 3)
     wanted = np.stack([session[3:10], other[0:7], session[13:20]]).astype(np.float64) / scale
@@ -347,4 +351,20 @@ def test_batches_are_read_as_single_ones_are(monkeypatch, host):
     read = list(loader.read(windows, iter(parts)))
     assert len(read) == len(parts)
     for batch, part in zip(read, parts, strict=True):
-        assert torch.equal(batch, loader(windows[part]))
+        wanted = loader(windows[part])
+        assert torch.equal(batch.rows, wanted.rows)
+        assert (batch.lengths is None) == (wanted.lengths is None)
+
+
+def test_rows_of_weight_zero_are_read_as_zeros():
+    X = np.arange(1.0, 31.0).reshape(10, 3)
+    weight = np.r_[np.ones(4), 0, 0.5, np.ones(4)]
+    loader = WindowLoader([X], np.ones(3), torch.device("cpu"), 1.0, [weight])
+    windows = Windows(np.array([0, 0]), np.array([2, 0]), np.array([5, 3]))
+    batch = loader(windows)
+    np.testing.assert_array_equal(batch.weight, [[1, 1, 0, 0.5, 1], [1, 1, 1, 0, 0]])
+    np.testing.assert_array_equal(batch.rows[0], [*(X[2:4] - 1), [0, 0, 0], *(X[5:7] - 1)])
+    assert loader.total_weight(windows) == 6.5
+    part = batch.part(slice(1, 2))
+    assert torch.equal(part.rows, batch.rows[1:])
+    assert part.lengths.tolist() == [3]

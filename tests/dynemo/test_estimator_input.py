@@ -6,6 +6,11 @@ from sklearn.exceptions import NotFittedError
 
 from skdyn import DyNeMoEstimator
 
+# Tiny fits explain little, and say so.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:The (bound|mixing|modes):sklearn.exceptions.ConvergenceWarning"
+)
+
 
 @pytest.mark.parametrize(
     "convert",
@@ -98,7 +103,10 @@ def test_bad_recordings(small_dynemo, recording, spoil, message):
         ({"sequence_length": 1}, "'sequence_length' parameter"),
         ({"inference_rnn": "transformer"}, "'inference_rnn' parameter"),
         ({"learn_covariances": False}, "all modes would stay equal"),
-        ({"n_kl_annealing_epochs": 4}, "n_kl_annealing_epochs=4 and n_epochs=3"),
+        (
+            {"do_kl_annealing": True, "n_kl_annealing_epochs": 4},
+            "n_kl_annealing_epochs=4 and n_epochs=3",
+        ),
         ({"initial_covariances": np.eye(5)}, r"shape \(5, 5\), expected \(2, 5, 5\)"),
         ({"initial_covariances": -np.stack([np.eye(5)] * 2)}, "eigenvalue of -1"),
         ({"initial_covariances": np.triu(np.ones((2, 5, 5)))}, "not symmetric"),
@@ -151,3 +159,69 @@ def test_wrong_width_after_fit(small_dynemo, recording):
     with pytest.raises(ValueError, match="4 features, but DyNeMoEstimator is expecting 5"):
         model.transform(recording[:, :4])
     assert model.transform(recording).shape == (600, 2)
+
+
+# What a fit warns of
+
+
+def sinusoids(n_rows=2000, n_channels=4):
+    rng = np.random.default_rng(0)
+    power = 1 + 0.8 * np.sin(np.arange(n_rows) / 40)[:, None] * np.array([1, -1, 1, -1])
+    return power[:, :n_channels] * rng.standard_normal((n_rows, n_channels))
+
+
+def offset(X):
+    return X + [0, 3, 0, 0]
+
+
+def gain(X):
+    return [X[:1000], 10 * X[1000:]]
+
+
+def artefact(X):
+    X = X.copy()
+    X[500:520] *= 60
+    return X
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (offset, r"The means of the channels \[1\].*SessionScaler.*learn_means=True"),
+        (gain, "different gain.*SessionScaler"),
+        (artefact, "robust standard deviations.*BadSegments.*sample_weight"),
+    ],
+)
+def test_what_is_likely_not_meant_is_told_with_what_mends_it(small_dynemo, change, message):
+    with pytest.warns(UserWarning, match=message):
+        small_dynemo(n_epochs=1).fit(change(sinusoids()))
+
+
+def test_rows_fewer_than_channels_are_answered_with_the_transpose(small_dynemo):
+    with pytest.raises(ValueError, match=r"give X\.T"):
+        small_dynemo().fit(sinusoids(3, 4))
+
+
+def test_with_means_learned_an_offset_changes_nothing_but_the_means(small_dynemo):
+    X, shift = sinusoids(), np.array([0, 3, -50, 1e3])
+    plain = small_dynemo(learn_means=True).fit(X)
+    moved = small_dynemo(learn_means=True).fit(X + shift)
+    np.testing.assert_allclose(moved.means_ - shift, plain.means_, atol=1e-3)
+    np.testing.assert_allclose(moved.covariances_, plain.covariances_, rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(moved.transform(X + shift), plain.transform(X), atol=1e-3)
+
+
+def test_weights_of_one_are_no_weights(small_dynemo, recording):
+    plain = small_dynemo().fit(recording)
+    weighted = small_dynemo().fit(recording, sample_weight=np.ones(600))
+    np.testing.assert_allclose(weighted.covariances_, plain.covariances_, rtol=1e-3, atol=1e-4)
+
+
+def test_rows_of_weight_zero_do_not_matter(small_dynemo, recording):
+    weight = np.r_[np.ones(300), np.zeros(40), np.ones(260)]
+    garbage = recording.copy()
+    garbage[300:340] = 1e5
+    plain, other = (small_dynemo().fit(X, sample_weight=weight) for X in (recording, garbage))
+    np.testing.assert_array_equal(plain.covariances_, other.covariances_)
+    alpha = (small_dynemo().fit_transform(X, sample_weight=weight) for X in (recording, garbage))
+    np.testing.assert_array_equal(*alpha)

@@ -18,6 +18,11 @@ from sklearn.utils import estimator_html_repr
 
 from skdyn import ModeMatcher, match_modes
 
+# Tiny fits explain little, and say so.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:The (bound|mixing|modes):sklearn.exceptions.ConvergenceWarning"
+)
+
 # Reproducibility
 
 

@@ -1,11 +1,18 @@
+import copy
+
 import numpy as np
 import pytest
 import torch
-from scipy.stats import multivariate_normal
+from scipy.stats import multivariate_normal, norm
 from sklearn import config_context
 from sklearn.model_selection import GridSearchCV, KFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+
+# Tiny fits explain little, and say so.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:The (bound|mixing|modes):sklearn.exceptions.ConvergenceWarning"
+)
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +42,11 @@ def theta_and_prior(model, X):
     return [one[0].double().numpy() for one in (mean, std, prior_mean, prior_std)]
 
 
+def as_encoded(model):
+    """The same model without refinement."""
+    return copy.copy(model).set_params(n_refinement_steps=0)
+
+
 def softmax(theta, temperature):
     weights = np.exp((theta - theta.max(axis=1, keepdims=True)) / temperature)
     return weights / weights.sum(axis=1, keepdims=True)
@@ -43,15 +55,15 @@ def softmax(theta, temperature):
 def test_alpha_is_the_softmax_of_the_posterior_mean(trained, recording):
     X = recording[:50]
     theta = theta_and_prior(trained, X)[0]
-    alpha = trained.transform(X)
+    alpha = as_encoded(trained).transform(X)
     np.testing.assert_allclose(alpha, softmax(theta, trained.alpha_temperature_), rtol=1e-5)
-    np.testing.assert_array_equal(trained.predict(X), alpha.argmax(axis=1))
+    np.testing.assert_array_equal(trained.predict(X), trained.transform(X).argmax(axis=1))
 
 
-def test_score_samples_against_scipy_row_by_row(trained, recording):
-    X = recording[:50]
+def test_free_energy_at_the_mean_against_scipy_row_by_row(trained, recording):
+    X, model = recording[:50], as_encoded(trained)
     mean, std, prior_mean, prior_std = theta_and_prior(trained, X)
-    alpha = trained.transform(X)
+    alpha = model.transform(X)
     bounds = []
     for t in range(50):
         covariance = np.einsum("j,jab->ab", alpha[t], trained.covariances_)
@@ -61,9 +73,71 @@ def test_score_samples_against_scipy_row_by_row(trained, recording):
                 m, s, pm, ps = mean[t, j], std[t, j], prior_mean[t - 1, j], prior_std[t - 1, j]
                 bound -= np.log(ps / s) + (s**2 + (m - pm) ** 2) / (2 * ps**2) - 0.5
         bounds.append(bound)
-    np.testing.assert_allclose(trained.score_samples(X), bounds, rtol=1e-4, atol=1e-4)
-    assert trained.score(X) == pytest.approx(np.mean(bounds), abs=1e-4)
+    assert model.free_energy(X, at="mean") == pytest.approx(-np.mean(bounds), abs=1e-4)
     assert trained.free_energy(X) == -trained.score(X)
+
+
+def test_a_bound_of_draws_against_the_definition(trained, recording):
+    """A path of theta drawn here, with the network's random numbers, and terms by scipy."""
+    X, model, network = recording[:40], as_encoded(trained), trained.network_
+    mean, std, _, _ = theta_and_prior(trained, X)
+    memory = network.memory().detach().double().numpy()
+    seed = np.random.RandomState(3).randint(2**31 - 1)
+    noise = std * np.random.RandomState(seed).standard_normal(std.shape)
+    first_std = std[0] / np.sqrt(1 - memory**2)
+    deviation = [noise[0] / np.sqrt(1 - memory**2)]
+    for row in noise[1:]:
+        deviation.append(memory * deviation[-1] + row)
+    theta = mean + np.array(deviation)
+    with torch.no_grad():
+        prior = network.prior(torch.from_numpy(theta.astype(np.float32))[None])
+    prior_mean, prior_std = (one[0].double().numpy() for one in prior)
+    alpha = softmax(theta, trained.alpha_temperature_)
+    bounds, exact = [], []
+    for t in range(40):
+        q_mean, q_std = mean[0], first_std
+        p_mean, p_std = (one.double().numpy() for one in (network.first_mean, network.first_std))
+        if t > 0:
+            q_mean, q_std = mean[t] + memory * deviation[t - 1], std[t]
+            p_mean, p_std = prior_mean[t - 1], prior_std[t - 1]
+        covariance = np.einsum("j,jab->ab", alpha[t], trained.covariances_)
+        likelihood = multivariate_normal.logpdf(X[t], np.zeros(5), covariance)
+        ratio = (q_std**2 + (q_mean - p_mean) ** 2) / (2 * p_std**2)
+        bounds.append(likelihood - np.sum(np.log(p_std / q_std) + ratio - 0.5))
+        densities = norm.logpdf(theta[t], p_mean, p_std) - norm.logpdf(theta[t], q_mean, q_std)
+        exact.append(likelihood + densities.sum())
+    settings = {"n_draws": 1, "random_state": 3}
+    np.testing.assert_allclose(model.score_samples(X, **settings), bounds, rtol=1e-3, atol=1e-3)
+    weighted = model.score_samples(X, importance_weighted=True, **settings)
+    np.testing.assert_allclose(weighted, exact, rtol=1e-3, atol=2e-3)
+
+
+def test_draws_are_reproducible_and_their_error_is_told(trained, recording):
+    few, again = (trained.evidence(recording[:100]) for _ in range(2))
+    assert few.score == again.score
+    assert few.score != trained.score(recording[:100], random_state=1)
+    many = trained.evidence(recording[:100], n_draws=200)
+    assert many.standard_error == pytest.approx(many.draws.std(ddof=1) / np.sqrt(200))
+    assert abs(few.score - many.score) < 5 * many.draws.std() / 2
+    assert np.isnan(trained.evidence(recording[:100], n_draws=1).standard_error)
+
+
+def test_more_importance_draws_make_a_tighter_bound(trained, recording):
+    X = recording[:20]
+    settings = {"importance_weighted": True}
+    one, many = (trained.score(X, n_draws=n, **settings) for n in (1, 200))
+    assert many > np.mean(
+        [trained.score(X, n_draws=1, random_state=s, **settings) for s in range(20)]
+    )
+    assert np.isfinite(one)
+
+
+def test_refinement_raises_the_bound(trained, recording):
+    bounds = [
+        copy.copy(trained).set_params(n_refinement_steps=n).evidence(recording, n_draws=20).score
+        for n in (0, 10, 40)
+    ]
+    assert bounds[0] < bounds[1] < bounds[2] + 0.01
 
 
 def test_score_is_higher_for_data_of_the_model(trained, recording):
@@ -73,15 +147,21 @@ def test_score_is_higher_for_data_of_the_model(trained, recording):
 
 def test_weights_of_samples(trained, recording):
     bounds = trained.score_samples(recording)
-    weight = np.random.default_rng(0).uniform(size=600)
-    expected = np.sum(weight * bounds) / np.sum(weight)
-    assert trained.score(recording, sample_weight=weight) == pytest.approx(expected)
-    half = np.arange(600) < 300
-    assert trained.score(recording, sample_weight=half) == pytest.approx(bounds[:300].mean())
     assert trained.score(recording, sample_weight=None) == pytest.approx(bounds.mean())
-    for bad in (weight[:-1], np.zeros(600)):
-        with pytest.raises(ValueError, match="one per row, with a positive sum"):
+    for weight in (np.ones(600), np.full(600, 2)):
+        score = trained.score(recording, sample_weight=weight)
+        assert score == pytest.approx(bounds.mean(), abs=0.02)
+    for bad in (np.ones(599), np.zeros(600), np.full(600, -1)):
+        with pytest.raises(ValueError, match="sample_weight"):
             trained.score(recording, sample_weight=bad)
+
+
+def test_rows_of_weight_zero_are_not_seen(trained, recording):
+    weight = np.r_[np.ones(250), np.zeros(50), np.ones(300)]
+    garbage = recording.copy()
+    garbage[250:300] = 1e6
+    score = trained.score(recording, sample_weight=weight)
+    assert trained.score(garbage, sample_weight=weight) == score
 
 
 @pytest.mark.parametrize("method", ["transform", "predict", "score_samples"])
@@ -96,13 +176,13 @@ def test_what_goes_in_as_sessions_comes_out_so(trained, recording, method):
     np.testing.assert_array_equal(np.stack(listed), stacked)
     for one, expected in zip(stack, listed, strict=True):
         # Batches of another size round differently.
-        np.testing.assert_allclose(call(one), expected, rtol=1e-6)
+        np.testing.assert_allclose(call(one), expected, rtol=1e-3, atol=1e-4)
 
 
 def test_score_with_sessions_counts_every_row_once(trained, recording):
     parts = [recording[:37], recording[37:400], recording[400:]]
     bounds = [trained.score_samples(part) for part in parts]
-    assert trained.score(parts) == pytest.approx(np.concatenate(bounds).mean())
+    assert trained.score(parts) == pytest.approx(np.concatenate(bounds).mean(), abs=1e-4)
 
 
 @pytest.mark.parametrize("n_samples", [1, 2, 49, 50, 51, 99, 100, 101, 137, 600])
@@ -135,10 +215,10 @@ def test_rows_are_inferred_with_context_on_both_sides(trained, recording):
 
 def test_each_row_has_a_quarter_of_a_window_on_both_sides(trained, recording):
     """A change of one row is felt, if at all, at most a window away."""
-    changed = recording.copy()
+    changed, model = recording.copy(), as_encoded(trained)
     changed[300] = 5
     moved = np.flatnonzero(
-        np.abs(trained.transform(changed) - trained.transform(recording)).max(axis=1) > 1e-12
+        np.abs(model.transform(changed) - model.transform(recording)).max(axis=1) > 1e-12
     )
     assert 300 in moved
     assert moved.min() > 300 - 50

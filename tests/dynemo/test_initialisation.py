@@ -3,11 +3,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from skdyn.dynemo.initialisation import METHODS, Start, random, random_subset, simplex
 
 from skdyn.core.recurrent import RecurrentSettings
 from skdyn.core.training import FitDivergedError
 from skdyn.core.windows import WindowLoader
-from skdyn.dynemo.initialisation import METHODS, Start, random, random_subset, simplex
 from skdyn.dynemo.network import NetworkSettings, empty_network
 
 N_MODES, N_CHANNELS = 5, 40

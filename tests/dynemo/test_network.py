@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from skdyn.core.distributed import Draws, share
-from skdyn.core.recurrent import RecurrentSettings
+from skdyn.core.recurrent import RecurrentSettings, initialise_linear
 from skdyn.dynemo.network import (
     STD_EPSILON,
     DyNeMoNetwork,
@@ -47,11 +47,12 @@ def make_network(settings=None, seed=0, **others):
     return network.eval()
 
 
-def test_the_tutorials_model_has_as_many_weights_as_the_reference():
+def test_the_tutorials_model_has_the_weights_of_the_reference_and_those_of_memory():
     settings = make_settings(n_modes=6, n_channels=20, n_units=64)
     assert settings.inference.normalization == "layer"
     network = empty_network(settings, CPU)
-    assert sum(w.numel() for w in network.parameters() if w.requires_grad) == 65_669
+    memory = 6 * (2 * 64 + 1) + 3 * 6  # smoothed means; smoothing, memory and persistence
+    assert sum(w.numel() for w in network.parameters() if w.requires_grad) == 65_669 + memory
 
 
 @pytest.mark.parametrize("rnn", ["lstm", "gru"])
@@ -180,6 +181,8 @@ def test_posterior_and_prior_are_linear_and_softplus_of_their_stacks():
     x = torch.randn(2, 7, 4, generator=generator(1))
     theta = torch.randn(2, 7, 3, generator=generator(2))
     with torch.no_grad():
+        initialise_linear(network.posterior_mean, generator(3))
+        network.persistence.fill_(0.7)
         pairs = [
             (network.posterior(x), network.inference_rnn(x), "posterior"),
             (network.prior(theta), network.model_rnn(theta), "prior"),
@@ -191,7 +194,14 @@ def test_posterior_and_prior_are_linear_and_softplus_of_their_stacks():
             + head.bias.detach().double().numpy()
             for head in heads
         ]
-        np.testing.assert_allclose(mean.numpy(), raw[0], atol=1e-5)
+        other = 0.7 * theta
+        if name == "posterior":
+            smoothed = network.smoothed_mean(hidden).detach()
+            decay = np.exp(-1 / network.log_smoothing.detach().exp().numpy())
+            weight = decay ** np.abs(np.subtract.outer(np.arange(7), np.arange(7)))[..., None]
+            weight = weight / weight.sum(axis=1, keepdims=True)
+            other = np.einsum("tsj,bsj->btj", weight, smoothed.numpy())
+        np.testing.assert_allclose(mean.numpy(), raw[0] + np.asarray(other), atol=1e-5)
         np.testing.assert_allclose(std.numpy(), np.log1p(np.exp(raw[1])) + 1e-6, rtol=1e-5)
 
 
@@ -254,6 +264,7 @@ def silence_prior(network):
         for layer in (network.prior_mean, network.prior_std):
             layer.weight.zero_()
             layer.bias.zero_()
+        network.persistence.zero_()
     return network
 
 
@@ -269,7 +280,7 @@ def test_logits_of_a_prior_without_memory():
     assert (np.abs(correlation) < 5 / np.sqrt(n)).all()
 
 
-def test_the_first_logit_is_standard_normal_and_the_next_ones_the_priors():
+def test_the_first_logit_has_its_own_prior_and_the_next_ones_the_networks():
     network = silence_prior(make_network())
     first = torch.cat([sample_logits(network, 2, 0, generator(s)) for s in range(200)])
     first = first.reshape(200, 2, 3).double()
