@@ -171,7 +171,7 @@ def sinusoids(n_rows=2000, n_channels=4):
 
 
 def offset(X):
-    return X + [0, 3, 0, 0]
+    return X + np.array([0, 3, 0, 0])
 
 
 def gain(X):

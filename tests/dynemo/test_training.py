@@ -1,20 +1,33 @@
 import numpy as np
 import pytest
 import torch
-from sklearn.utils.validation import check_array
+from sklearn.exceptions import ConvergenceWarning
 
-from skdyn.core.windows import WindowLoader, gaps, jitter
-from skdyn.dynemo import fitting
+from skdyn.core.windows import WindowLoader, cut_windows, gaps, jitter
+from skdyn.dynemo import training
+from skdyn.dynemo.recording import check_scale
+from skdyn.dynemo.settings import make_settings
 
 
 def loader_of(sessions):
     return WindowLoader(sessions, np.ones(sessions[0].shape[1]), torch.device("cpu"))
 
 
+def settings_of(model, n_channels=1):
+    parameters = model.get_params(deep=False)
+    return make_settings(parameters, np.zeros(n_channels), np.ones(n_channels), 1e-6)
+
+
+def scale_of(sessions):
+    center, scale = check_scale(sessions, centred=False)
+    assert not center.any()
+    return scale
+
+
 @pytest.mark.parametrize("unit", [1e-150, 1e-6, 1.0, 1e150])
 def test_scale_is_the_root_mean_square(unit):
     sessions = [np.random.default_rng(seed).normal(2, 3, (50 + seed, 4)) for seed in range(3)]
-    scale = fitting.check_scale([unit * session for session in sessions])
+    scale = scale_of([unit * session for session in sessions])
     expected = unit * np.sqrt(np.mean(np.concatenate(sessions) ** 2, axis=0))
     np.testing.assert_allclose(scale, expected, rtol=1e-12)
 
@@ -22,17 +35,17 @@ def test_scale_is_the_root_mean_square(unit):
 def test_scale_of_integers_and_single_precision():
     X = np.random.default_rng(0).integers(-(2**15), 2**15 - 1, (5000, 3), dtype=np.int16)
     expected = np.sqrt(np.mean(X.astype(float) ** 2, axis=0))
-    np.testing.assert_allclose(fitting.check_scale([X]), expected, rtol=1e-12)
+    np.testing.assert_allclose(scale_of([X]), expected, rtol=1e-12)
     single = (X * np.float32(1e30)).astype(np.float32)
-    np.testing.assert_allclose(fitting.check_scale([single]), 1e30 * expected, rtol=1e-6)
+    np.testing.assert_allclose(scale_of([single]), 1e30 * expected, rtol=1e-6)
 
 
 def test_a_channel_may_be_constant_in_one_session_only():
     X = np.random.default_rng(0).normal(size=(20, 2))
     flat = np.column_stack([X[:, 0], np.full(20, 3.0)])
-    assert np.isfinite(fitting.check_scale([X, flat])).all()
+    assert np.isfinite(scale_of([X, flat])).all()
     with pytest.raises(ValueError, match=r"channels \[1\] do not vary"):
-        fitting.check_scale([flat, flat])
+        scale_of([flat, flat])
 
 
 def test_held_out_windows_and_training_rows_share_nothing(small_dynemo):
@@ -41,7 +54,7 @@ def test_held_out_windows_and_training_rows_share_nothing(small_dynemo):
     ]
     model = small_dynemo(n_iter_no_change=1, validation_fraction=0.4)
     loader = loader_of(sessions)
-    rest, held_out = fitting._hold_out(loader, model, np.random.RandomState(0))
+    rest, held_out = training._hold_out(loader, settings_of(model), np.random.RandomState(0))
     rows = {float(row) for session in rest.sessions for row in session[:, 0]}
     watched = {
         float(row)
@@ -69,7 +82,7 @@ def test_held_out_windows_and_training_rows_share_nothing(small_dynemo):
 def test_without_windows_to_spare_the_training_windows_are_watched(small_dynemo, parameters):
     loader = loader_of([np.zeros((230, 1))])
     model = small_dynemo(**parameters)
-    rest, held_out = fitting._hold_out(loader, model, np.random.RandomState(0))
+    rest, held_out = training._hold_out(loader, settings_of(model), np.random.RandomState(0))
     assert rest is loader
     assert list(held_out.start) == [0, 50, 100, 150, 180]
 
@@ -80,16 +93,16 @@ def test_given_modes_are_scaled_as_the_data_are(small_dynemo):
     covariances, means = factors @ factors.swapaxes(1, 2), rng.normal(size=(2, 3))
     scale = np.array([1e-3, 1.0, 50.0])
     model = small_dynemo(initial_means=means, initial_covariances=covariances)
-    scaled_means, scaled_covariances = fitting.starting_modes(model, scale)
-    X = rng.multivariate_normal(means[0], covariances[0], 200_000)
-    np.testing.assert_allclose(scaled_means[0], (X / scale).mean(axis=0), rtol=0.05)
-    np.testing.assert_allclose(scaled_covariances[0], np.cov((X / scale).T), rtol=0.05)
-    assert check_array(model.initial_means) is not scaled_means
+    center = np.array([1.0, 0.0, 3.0])
+    scaled = make_settings(model.get_params(deep=False), center, scale, 1e-6)
+    X = (rng.multivariate_normal(means[0], covariances[0], 200_000) - center) / scale
+    np.testing.assert_allclose(scaled.means[0], X.mean(axis=0), rtol=0.05)
+    np.testing.assert_allclose(scaled.covariances[0], np.cov(X.T), rtol=0.05)
 
 
 def test_gaps_and_windows_make_up_the_sessions():
     n_rows = [400, 100, 250]
-    held_out = fitting.cut_windows(n_rows, 50, 50)[np.array([0, 3, 4, 8, 10])]
+    held_out = cut_windows(n_rows, 50, 50)[np.array([0, 3, 4, 8, 10])]
     rest = gaps(held_out, n_rows)
     covered = [np.zeros(n, dtype=int) for n in n_rows]
     for windows in (held_out, rest):
@@ -108,7 +121,7 @@ def test_gaps_and_windows_make_up_the_sessions():
 
 def test_jittered_windows_stay_in_their_session_and_reach_every_row():
     n_rows = [230, 50, 20]
-    windows = fitting.cut_windows(n_rows, 50, 50)
+    windows = cut_windows(n_rows, 50, 50)
     generator = torch.Generator().manual_seed(0)
     covered = [np.zeros(n, dtype=bool) for n in n_rows]
     starts = set()
@@ -124,3 +137,45 @@ def test_jittered_windows_stay_in_their_session_and_reach_every_row():
             covered[session][start : start + length] = True
     assert all(one.all() for one in covered)
     assert starts == set(range(181))
+
+
+def test_centred_scale_is_the_standard_deviation():
+    X = np.random.default_rng(0).normal(1e3, 2, (500, 3))
+    center, scale = check_scale([X[:100], X[100:]], centred=True)
+    np.testing.assert_allclose(center, X.mean(axis=0), rtol=1e-12)
+    np.testing.assert_allclose(scale, X.std(axis=0), rtol=1e-8)
+
+
+# The check of a fit
+
+
+def easy(n_rows=3000, n_channels=4):
+    rng = np.random.default_rng(0)
+    power = np.exp(1.5 * np.sin(np.arange(n_rows) / 60)[:, None] * np.array([1, -1, 1, -1]))
+    return power[:, :n_channels] * rng.standard_normal((n_rows, n_channels))
+
+
+def test_a_training_that_loses_its_start_is_undone(small_dynemo, monkeypatch):
+    X, states = easy(), []
+    train = training.Trainer.train
+
+    def ruin(self, watcher, **settings):
+        states.append({name: w.clone() for name, w in self.network.state_dict().items()})
+        done = train(self, watcher, **settings)
+        with torch.no_grad():
+            self.network.covariance_vectors.fill_(1.0)
+        return done
+
+    monkeypatch.setattr(training.Trainer, "train", ruin)
+    with pytest.warns(ConvergenceWarning, match="below that of its start"):
+        model = small_dynemo(n_epochs=6).fit(X)
+    kept = model.network_.state_dict()["covariance_vectors"]
+    assert torch.equal(kept, states[0]["covariance_vectors"])
+    assert "below that of its start" in model.summary()
+
+
+def test_a_recording_without_dynamics_is_told(small_dynemo):
+    X = np.random.default_rng(0).standard_normal((2000, 4))
+    with pytest.warns(ConvergenceWarning, match=r"hardly change|single Gaussian|hardly any weight"):
+        model = small_dynemo(n_epochs=10).fit(X)
+    assert model.problem_ in model.summary()
