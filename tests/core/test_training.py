@@ -13,7 +13,7 @@ from skdyn.core.training import (
     linear_decay,
     train,
 )
-from skdyn.dynemo import fitting
+from skdyn.dynemo import training
 
 
 class Weights(nn.Module):
@@ -463,7 +463,7 @@ def test_dynemo_says_what_to_try(small_dynemo, recording, monkeypatch):
     def diverge(module, objective, epoch_batches, settings):
         raise FitDivergedError(settings.advice)
 
-    monkeypatch.setattr(fitting, "train", diverge)
+    monkeypatch.setattr(training, "train", diverge)
     with pytest.raises(FitDivergedError) as caught:
         small_dynemo().fit(recording)
     for remedy in ("learning_rate", "gradient_clip", "covariances_epsilon", "duplicated channels"):
