@@ -184,7 +184,9 @@ def test_weights_that_get_no_gradient_are_left_alone():
         def loss(self, batch):
             return self.module.small.square().sum()
 
-    train(module, Partial(module), two_batches, TrainingSettings(2, constant(0.1), 1.0))
+    train(
+        module, Partial(module), two_batches, TrainingSettings(2, constant(0.1), gradient_clip=1.0)
+    )
     assert torch.equal(module.large, before)
     assert not torch.equal(module.small, Weights().small)
 
