@@ -9,15 +9,16 @@ from torch.distributions import Normal
 from torch.distributions import kl_divergence as torch_kl
 
 from skdyn.core.recurrent import RecurrentSettings
-from skdyn.core.windows import WindowLoader, cut_windows, kept_rows
-from skdyn.dynemo import objective as module
+from skdyn.core.windows import Batch, WindowLoader, Windows, cut_windows
 from skdyn.dynemo.network import NetworkSettings, empty_network, sample_logits
 from skdyn.dynemo.objective import (
+    PRETRAINED_STD,
+    STD_WEIGHT,
     Annealing,
+    EncoderPretraining,
     FreeEnergy,
-    MixingLoss,
-    infer,
-    infer_sessions,
+    PriorPretraining,
+    Thinning,
     kl_annealing_factor,
     kl_divergence,
 )
@@ -64,16 +65,26 @@ def make_sessions(lengths=(53, 7, 20, 1), seed=1):
     return [2 * rng.standard_normal((n, N_CHANNELS)) for n in lengths]
 
 
-def make_objective(network, loss_calc="mean", annealing=None, seed=5, sessions=None):
+def make_objective(network, annealing=None, seed=5, sessions=None, weights=None, **settings):
     sessions = make_sessions() if sessions is None else sessions
     return FreeEnergy(
         network,
-        loss_calc,
-        annealing or Annealing(),
         torch.Generator().manual_seed(seed),
-        WindowLoader(sessions, np.ones(N_CHANNELS), CPU),
+        WindowLoader(sessions, np.ones(N_CHANNELS), CPU, weights=weights),
         cut_windows([len(session) for session in sessions], 10, 10),
+        rows_per_window=settings.pop("rows_per_window", 10.0),
+        annealing=annealing or Annealing(),
+        **settings,
     )
+
+
+def path(network, std, noise):
+    """Deviations of theta from its mean, by their recursion."""
+    memory = network.memory().detach()
+    steps = [std[:, 0] * noise[:, 0] / (1 - memory**2).sqrt()]
+    for t in range(1, std.shape[1]):
+        steps.append(memory * steps[-1] + std[:, t] * noise[:, t])
+    return torch.stack(steps, dim=1)
 
 
 def log_likelihood(network, x, theta):
@@ -180,28 +191,30 @@ def test_no_annealing_is_the_full_weight_from_the_start():
 # The training loss.
 
 
-@pytest.mark.parametrize("loss_calc", ["mean", "sum"])
-@pytest.mark.parametrize("diagonal", [False, True])
-@pytest.mark.parametrize("with_means", [False, True])
-def test_training_terms_against_an_explicit_loop(loss_calc, diagonal, with_means):
-    network = make_network(diagonal=diagonal, with_means=with_means)
-    annealing = Annealing("linear", 1.0, 4)
-    objective = make_objective(network, loss_calc, annealing)
-    batch = torch.tensor(np.stack([make_sessions()[0][i : i + 9] for i in (0, 9, 20)])).float()
-    terms = objective.training_terms(batch, 1)
-
-    generator = torch.Generator().manual_seed(5)
+def explicit_terms(network, batch, noise):
+    """Log-likelihoods and KL divergences of rows, from the formulas."""
     with torch.no_grad():
         mean, std = network.posterior(batch)
-        theta = mean + std * torch.randn(3, 9, N_MODES, generator=generator)
+        deviation = path(network, std, noise)
+        theta = mean + deviation
         prior = network.prior(theta)
     rows = log_likelihood(network, batch.double().numpy(), theta.double().numpy())
-    kl = divergence(*numpy_of(mean, std, *prior))
+    given = mean.clone()
+    given[:, 1:] += network.memory().detach() * deviation[:, :-1]
+    return rows, divergence(*numpy_of(given, std, *prior))
+
+
+@pytest.mark.parametrize("diagonal", [False, True])
+@pytest.mark.parametrize("with_means", [False, True])
+def test_training_terms_against_an_explicit_loop(diagonal, with_means):
+    network = make_network(diagonal=diagonal, with_means=with_means)
+    objective = make_objective(network, Annealing("linear", 1.0, 4), rows_per_window=9.0)
+    batch = torch.tensor(np.stack([make_sessions()[0][i : i + 9] for i in (0, 9, 20)])).float()
+    terms = objective.training_terms(Batch(batch), 1)
+    noise = torch.randn(3, 9, N_MODES, generator=torch.Generator().manual_seed(5))
+    rows, kl = explicit_terms(network, batch, noise)
     assert kl.shape == (3, 8)
-    if loss_calc == "mean":
-        ll_loss, kl_loss = -rows.sum() / (3 * 9), kl.sum() / (3 * 8)
-    else:
-        ll_loss, kl_loss = -rows.sum() / 3, kl.sum() / 3
+    ll_loss, kl_loss = -rows.sum() / (3 * 9), kl.sum() / (3 * 9)
     assert terms["ll_loss"].item() == pytest.approx(ll_loss, rel=1e-5)
     assert terms["kl_loss"].item() == pytest.approx(kl_loss, rel=1e-5)
     assert terms["kl_factor"].item() == 0.25
@@ -209,17 +222,64 @@ def test_training_terms_against_an_explicit_loop(loss_calc, diagonal, with_means
     assert set(terms) == {"loss", "ll_loss", "kl_loss", "kl_factor"}
 
 
+def test_padding_changes_nothing():
+    """Windows of two lengths, together and each by itself, with the same draws."""
+    network = make_network()
+    sessions = [make_sessions()[0][:9], make_sessions()[0][20:26]]
+    objective = make_objective(network, sessions=sessions)
+    windows = Windows(np.array([0, 1]), np.zeros(2, int), np.array([9, 6]))
+    batch = objective.loader(windows)
+    terms = objective.training_terms(batch, 0)
+    noise = torch.randn(2, 9, N_MODES, generator=torch.Generator().manual_seed(5))
+    parts = [
+        explicit_terms(network, torch.tensor(one).float()[None], noise[[i], : len(one)])
+        for i, one in enumerate(sessions)
+    ]
+    assert terms["ll_loss"].item() == pytest.approx(
+        -sum(rows.sum() for rows, _ in parts) / 20, rel=1e-5
+    )
+    assert terms["kl_loss"].item() == pytest.approx(sum(kl.sum() for _, kl in parts) / 20, rel=1e-5)
+
+
+def test_rows_of_weight_zero_are_not_seen():
+    network = make_network()
+    weight = np.r_[np.ones(4), 0, 0, np.ones(4)]
+    values = []
+    for scale in (1.0, 1e6):
+        X = make_sessions()[0][:10].copy()
+        X[4:6] *= scale
+        objective = make_objective(network, sessions=[X], weights=[weight])
+        batch = objective.loader(Windows(np.array([0]), np.array([0]), np.array([10])))
+        values.append({k: v.item() for k, v in objective.training_terms(batch, 0).items()})
+    assert values[0] == values[1]
+
+
+def test_thinned_likelihoods_are_those_of_all_rows_in_the_mean():
+    network = make_network()
+    batch = Batch(torch.tensor(make_sessions()[0][None, :40]).float())
+    whole = make_objective(network).training_terms(batch, 0)
+    found = []
+    for step in range(4):
+        objective = make_objective(network, thinning=Thinning(4, 2))
+        objective.n_steps = step
+        found.append(objective.training_terms(batch, 0)["ll_loss"].item())
+        assert objective.training_terms(batch, 1)["kl_loss"].isfinite()
+    assert np.mean(found) == pytest.approx(whole["ll_loss"].item(), rel=1e-5)
+    assert len(set(found)) == 4
+    late = make_objective(network, thinning=Thinning(4, 2)).training_terms(batch, 2)
+    assert late["ll_loss"].item() == whole["ll_loss"].item()
+
+
 def test_each_call_draws_anew():
     objective = make_objective(make_network())
-    batch = torch.ones(2, 6, N_CHANNELS)
+    batch = Batch(torch.ones(2, 6, N_CHANNELS))
     first, second = (objective.training_terms(batch, 0)["loss"].item() for _ in range(2))
     again = make_objective(objective.network).training_terms(batch, 0)["loss"].item()
     assert first == again != second
 
 
-@pytest.mark.parametrize("loss_calc", ["mean", "sum"])
-def test_windows_of_one_row_have_a_likelihood_and_no_kl(loss_calc):
-    terms = make_objective(make_network(), loss_calc).training_terms(torch.ones(2, 1, 4), 0)
+def test_windows_of_one_row_have_a_likelihood_and_no_kl():
+    terms = make_objective(make_network()).training_terms(Batch(torch.ones(2, 1, 4)), 0)
     assert terms["kl_loss"].item() == 0
     assert terms["loss"].isfinite()
     terms["loss"].backward()
@@ -231,7 +291,7 @@ def test_the_gradient_reaches_every_trained_weight(rnn, diagonal):
     stack = RecurrentSettings(rnn=rnn, n_layers=2, n_units=5, dropout=0.1, activation="elu")
     network = make_network(diagonal=diagonal, with_means=True, inference=stack, model=stack)
     batch = torch.tensor(make_sessions()[0][None, :30]).float()
-    make_objective(network).training_terms(batch, 0)["loss"].backward()
+    make_objective(network).training_terms(Batch(batch), 0)["loss"].backward()
     for name, weight in network.named_parameters():
         if weight.requires_grad:
             assert weight.grad.isfinite().all(), name
@@ -244,9 +304,9 @@ def test_the_gradient_reaches_every_trained_weight(rnn, diagonal):
 def test_the_prior_does_not_learn_while_the_kl_has_no_weight():
     network = make_network()
     objective = make_objective(network, annealing=Annealing("tanh", 10.0, 5))
-    objective.training_terms(torch.ones(2, 6, N_CHANNELS), 0)["loss"].backward()
+    objective.training_terms(Batch(torch.ones(2, 6, N_CHANNELS)), 0)["loss"].backward()
     for name, weight in network.named_parameters():
-        if weight.requires_grad and name.startswith(("prior", "model_rnn")):
+        if weight.requires_grad and name.startswith(("prior", "model_rnn", "persis")):
             assert torch.count_nonzero(weight.grad) == 0, name
     assert torch.count_nonzero(network.covariance_vectors.grad) > 0
 
@@ -257,7 +317,8 @@ def test_the_loss_is_finite_where_single_precision_is_hard():
     with torch.no_grad():
         network.covariance_vectors.fill_(1.0)
         network.covariance_vectors[:, [2, 5, 9]] = -20.0
-    terms = make_objective(network).training_terms(100 * torch.ones(2, 6, N_CHANNELS), 0)
+    batch = Batch(100 * torch.ones(2, 6, N_CHANNELS))
+    terms = make_objective(network).training_terms(batch, 0)
     terms["loss"].backward()
     assert terms["loss"].isfinite()
     assert network.covariance_vectors.grad.isfinite().all()
@@ -271,129 +332,46 @@ def number_type():
     torch.set_default_dtype(before)
 
 
-def loss_bound_and_sample():
+def loss_and_sample():
     stack = RecurrentSettings(n_units=5, dropout=0.2)
     network = make_network(inference=stack, model=stack)
     batch = torch.tensor(make_sessions()[0][None, :30], dtype=torch.float32)
-    terms = make_objective(network).training_terms(batch, 0)
-    _, bound = infer(network, batch, bound=True)
+    terms = make_objective(network).training_terms(Batch(batch), 0)
     drawn = sample_logits(network, 4, 2, torch.Generator().manual_seed(0))
-    return terms["loss"].detach(), bound, drawn, *network.state_dict().values()
+    return terms["loss"].detach(), drawn, *network.state_dict().values()
 
 
 def test_results_do_not_depend_on_torchs_default_number_type(number_type):
-    wanted = loss_bound_and_sample()
+    wanted = loss_and_sample()
     number_type(torch.float64)
-    for found, expected in zip(loss_bound_and_sample(), wanted, strict=True):
+    for found, expected in zip(loss_and_sample(), wanted, strict=True):
         assert found.dtype == expected.dtype
         assert torch.equal(found, expected)
 
 
-# Inference.
-
-
-@pytest.mark.parametrize("with_means", [False, True])
-@pytest.mark.parametrize("diagonal", [False, True])
-def test_infer_against_an_explicit_loop(with_means, diagonal):
-    network = make_network(with_means=with_means, diagonal=diagonal)
-    x = torch.tensor(make_sessions()[0][:20].reshape(2, 10, N_CHANNELS)).float()
-    alpha, bound = infer(network, x, bound=True)
-    assert bound.dtype == torch.float64
-    assert not alpha.requires_grad
-    with torch.no_grad():
-        mean, std = network.posterior(x)
-        prior = network.prior(mean)
-    expected = log_likelihood(network, x.double().numpy(), mean.double().numpy())
-    expected[:, 1:] -= divergence(*numpy_of(mean, std, *prior))
-    np.testing.assert_allclose(bound.numpy(), expected, rtol=1e-5, atol=1e-5)
-    exponents = np.exp(mean.double().numpy() / network.temperature().item())
-    np.testing.assert_allclose(
-        alpha.numpy(), exponents / exponents.sum(-1, keepdims=True), rtol=1e-5
-    )
-    same, zeros = infer(network, x, bound=False)
-    assert torch.equal(same, alpha)
-    assert zeros.shape == (2, 10)
-    assert not zeros.any()
-
-
-@pytest.mark.parametrize("length", [2, 3, 10, 11, 100])
-def test_infer_sessions_against_a_loop_over_windows(length):
-    network = make_network(with_means=True)
-    sessions = make_sessions()
-    scale = np.array([1.0, 2.0, 0.5, 4.0])
-    loader = WindowLoader(sessions, scale, CPU)
-    alphas, bounds = infer_sessions(network, loader, length, bound=True)
-    windows = cut_windows([len(session) for session in sessions], length, length // 2)
-    covered = [np.zeros(len(session), dtype=int) for session in sessions]
-    for s, start, n, kept in zip(
-        windows.session, windows.start, windows.length, kept_rows(windows), strict=True
-    ):
-        window = torch.tensor(sessions[s][start : start + n] / scale).float()[None]
-        alpha, bound = infer(network, window, bound=True)
-        rows = slice(start + kept.start, start + kept.stop)
-        covered[s][rows] += 1
-        np.testing.assert_allclose(alphas[s][rows], alpha[0][kept].numpy(), rtol=1e-4, atol=1e-6)
-        np.testing.assert_allclose(bounds[s][rows], bound[0][kept].numpy(), rtol=1e-4, atol=1e-5)
-    assert all((count == 1).all() for count in covered)
-    assert [len(alpha) for alpha in alphas] == [53, 7, 20, 1]
-    assert all(alpha.shape[1] == N_MODES for alpha in alphas)
-    for alpha in alphas:
-        np.testing.assert_allclose(alpha.sum(1), 1, rtol=1e-5)
-
-
-def test_without_the_bound_only_alpha_is_given():
-    loader = WindowLoader(make_sessions(), np.ones(4), CPU)
-    network = make_network()
-    alphas, bounds = infer_sessions(network, loader, 10, bound=False)
-    assert bounds is None
-    for one, other in zip(alphas, infer_sessions(network, loader, 10, bound=True)[0], strict=True):
-        np.testing.assert_array_equal(one, other)
-
-
-def test_only_the_first_row_of_a_session_lacks_a_kl(monkeypatch):
-    # All of the bound but the KL is taken away; the KL itself is made one.
-    network = make_network()
-    monkeypatch.setattr(module, "mixture_log_prob", lambda x, *_: torch.zeros(len(x)).double())
-    monkeypatch.setattr(
-        module, "kl_divergence", lambda posterior, _: torch.ones_like(posterior[0][:, 1:, 0])
-    )
-    loader = WindowLoader(make_sessions(), np.ones(4), CPU)
-    for length in (2, 3, 5, 10, 53, 60):
-        _, bounds = infer_sessions(network, loader, length, bound=True)
-        for bound in bounds:
-            assert bound[0] == 0
-            assert (bound[1:] == -1).all()
-
-
-@pytest.mark.parametrize("rows_at_once", [1, 25, 2**15])
-def test_results_do_not_depend_on_how_much_goes_through_at_once(monkeypatch, rows_at_once):
-    network = make_network()
-    objective = make_objective(network)
-    expected = infer_sessions(network, objective.loader, 10, bound=True)
-    loss = objective.held_out_loss()
-    monkeypatch.setattr(module, "ROWS_AT_ONCE", rows_at_once)
-    found = infer_sessions(network, objective.loader, 10, bound=True)
-    for kind in range(2):
-        for one, other in zip(found[kind], expected[kind], strict=True):
-            np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
-    assert objective.held_out_loss() == pytest.approx(loss, rel=1e-6)
+# What early stopping watches.
 
 
 def test_held_out_loss_is_the_mean_over_rows_of_windows_of_any_length():
     network = make_network()
     objective = make_objective(network, annealing=Annealing("tanh", 10.0, 5))
-    total, n_rows = 0.0, 0
     windows = objective.held_out
     assert len(set(windows.length)) == 3
-    for s, start, n in zip(windows.session, windows.start, windows.length, strict=True):
-        window = torch.tensor(make_sessions()[s][start : start + n]).float()[None]
-        with torch.no_grad():
-            mean, std = network.posterior(window)
-            prior = network.prior(mean)
-        total += log_likelihood(network, window.double().numpy(), mean.double().numpy()).sum()
-        total -= divergence(*numpy_of(mean, std, *prior)).sum()
-        n_rows += n
-    assert objective.held_out_loss() == pytest.approx(-total / n_rows, rel=1e-5)
+    n_rows = windows.length.sum()
+    found = objective.held_out_loss()
+    assert found == objective.held_out_loss()
+    # Draws over paths: the loss is one of them.
+    totals = []
+    rng = torch.Generator().manual_seed(1)
+    for _ in range(30):
+        total = 0.0
+        for s, start, n in zip(windows.session, windows.start, windows.length, strict=True):
+            window = torch.tensor(make_sessions()[s][start : start + n]).float()[None]
+            noise = torch.randn(1, n, N_MODES, generator=rng)
+            rows, kl = explicit_terms(network, window, noise)
+            total += kl.sum() - rows.sum()
+        totals.append(total / n_rows)
+    assert abs(found - np.mean(totals)) < 5 * np.std(totals)
 
 
 def test_held_out_loss_draws_nothing_and_only_sees_its_windows():
@@ -416,62 +394,65 @@ def test_held_out_loss_draws_nothing_and_only_sees_its_windows():
 # What the inference network is taught before
 
 
-def make_mixing_loss(network, seed=5):
+def make_pretraining(network, seed=5):
     rng = np.random.default_rng(2)
     sessions = [
-        np.hstack([rows, rng.dirichlet(np.ones(N_MODES), len(rows))]) for rows in make_sessions()
+        np.hstack([rows, rng.standard_normal((len(rows), N_MODES))]) for rows in make_sessions()
     ]
     loader = WindowLoader(sessions, np.ones(N_CHANNELS + N_MODES), CPU)
     windows = cut_windows([len(session) for session in sessions], 10, 10)
-    return MixingLoss(network, torch.Generator().manual_seed(seed), loader, windows)
+    return EncoderPretraining(network, torch.Generator().manual_seed(seed), loader, windows)
 
 
-def cross_entropy(network, batch):
+def distance(network, batch):
     """The mean over rows, from the formula."""
-    rows, mixing = batch[..., :N_CHANNELS], batch[..., N_CHANNELS:].double().numpy()
+    rows, logits = batch[..., :N_CHANNELS], batch[..., N_CHANNELS:].double().numpy()
     with torch.no_grad():
-        (theta,) = numpy_of(network.posterior(rows)[0])
-    exponents = np.exp(theta / network.temperature().item())
-    inferred = exponents / exponents.sum(axis=-1, keepdims=True)
-    return np.mean(-np.sum(mixing * np.log(inferred), axis=-1))
+        mean, std = numpy_of(*network.posterior(rows))
+    spread = np.log(std / PRETRAINED_STD) ** 2
+    return np.mean((mean - logits) ** 2) + STD_WEIGHT * np.mean(spread)
 
 
-def test_mixing_loss_is_the_cross_entropy():
+def test_pretraining_is_the_distance_from_the_logits():
     network = make_network()
-    objective = make_mixing_loss(network)
+    objective = make_pretraining(network)
     batch = objective.loader(objective.windows[np.arange(3)])
     terms = objective.training_terms(batch, 0)
     assert set(terms) == {"loss"}
-    assert terms["loss"].item() == pytest.approx(cross_entropy(network, batch), rel=1e-5)
+    assert terms["loss"].item() == pytest.approx(distance(network, batch.rows), rel=1e-5)
 
 
-def test_mixing_loss_of_all_windows_is_the_mean_over_their_rows():
-    network = make_network()
-    objective = make_mixing_loss(network)
-    assert len(set(objective.windows.length)) == 3
-    total = sum(
-        cross_entropy(network, objective.loader(objective.windows[[i]])) * n
-        for i, n in enumerate(objective.windows.length)
-    )
-    expected = total / objective.windows.length.sum()
-    assert objective.held_out_loss() == pytest.approx(expected, rel=1e-5)
-
-
-def test_mixing_loss_reaches_the_mean_of_the_posterior_alone():
+def test_pretraining_reaches_the_posterior_alone():
     network = make_network(with_means=True)
-    objective = make_mixing_loss(network)
+    objective = make_pretraining(network)
     batch = objective.loader(objective.windows[np.arange(3)])
     objective.training_terms(batch, 0)["loss"].backward()
+    names = ("inference_rnn", "posterior", "smoothed_mean", "log_smoothing")
     for name, weight in network.named_parameters():
         reached = weight.grad is not None and torch.count_nonzero(weight.grad) > 0
-        wanted = weight.requires_grad and name.startswith(("inference_rnn", "posterior_mean"))
-        assert reached == wanted, name
+        assert reached == (weight.requires_grad and name.startswith(names)), name
 
 
-def test_dropout_applies_to_what_is_taught():
+def test_dropout_applies_to_what_is_pretrained():
     network = make_network(inference=RecurrentSettings(n_units=5, dropout=0.5))
-    objective = make_mixing_loss(network)
+    objective = make_pretraining(network)
     batch = objective.loader(objective.windows[np.arange(3)])
     first, second = (objective.training_terms(batch, 0)["loss"].item() for _ in range(2))
     assert first != second
     assert objective.held_out_loss() == objective.held_out_loss()
+
+
+def test_pretraining_of_the_prior_is_the_kl_term_and_reaches_the_prior_alone():
+    network = make_network()
+    whole = make_objective(network)
+    objective = PriorPretraining(
+        network, torch.Generator().manual_seed(5), whole.loader, whole.held_out, 10.0
+    )
+    batch = Batch(torch.tensor(make_sessions()[0][None, :30]).float())
+    loss = objective.training_terms(batch, 0)["loss"]
+    assert loss.item() == pytest.approx(whole.training_terms(batch, 0)["kl_loss"].item(), rel=1e-5)
+    loss.backward()
+    for name, weight in network.named_parameters():
+        reached = weight.grad is not None and torch.count_nonzero(weight.grad) > 0
+        wanted = name.startswith(("model_rnn", "prior", "persistence"))
+        assert reached == (weight.requires_grad and wanted), name
