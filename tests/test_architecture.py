@@ -22,7 +22,6 @@ ROOT = Path(__file__).resolve().parents[1]
 METRICS_BY_MODE = (
     "matching and simulation need the matrix forms of metrics, which have no public names yet"
 )
-SETTINGS_OF_DYNEMO = "dynemo/settings.py, which replaces the estimator as argument, is not written"
 TAGS = "three estimators set the same two tags; they need a mixin in _sklearn.py"
 KNOWN_EXCEPTIONS = {
     ("private_names_stay_in_their_room", "skdyn/matching.py", "_cosine_matrix"): METRICS_BY_MODE,
@@ -41,13 +40,6 @@ KNOWN_EXCEPTIONS = {
     ("functions_take_settings", "skdyn/plotting/encoding.py", "['results']"): (
         "the argument may be a NEMS Model, whose `results` are no parameter"
     ),
-}
-KNOWN_EXCEPTIONS |= {
-    ("functions_take_settings", "skdyn/dynemo/fitting.py", f"{name} reads"): SETTINGS_OF_DYNEMO
-    for name in [
-        *("fit_network", "batch_size", "network_settings", "annealing", "given_modes"),
-        *("starting_modes", "_training_settings", "_hold_out", "_continues", "make_loader"),
-    ]
 }
 
 

@@ -22,7 +22,7 @@ from skdyn import DyNeMoEstimator, NEMSRegressor
 from skdyn._sklearn import FitTask
 from skdyn.core.training import FitDivergedError
 from skdyn.core.windows import WindowLoader
-from skdyn.dynemo import initialisation
+from skdyn.dynemo import start
 from skdyn.dynemo.network import DyNeMoNetwork
 from skdyn.dynemo.objective import FreeEnergy
 
@@ -138,7 +138,7 @@ def not_finite_in_one():
 
 def with_other_arithmetic():
     """The last of two processes finds other modes, and other weights, before it trains."""
-    initialise, look = DyNeMoNetwork.initialise, initialisation._modes_and_mixing
+    initialise, look = DyNeMoNetwork.initialise, start._compare
     differs = distributed.is_initialized() and is_last()
 
     def other_weights(network, *args):
@@ -153,7 +153,7 @@ def with_other_arithmetic():
 
     with (
         mock.patch.object(DyNeMoNetwork, "initialise", other_weights),
-        mock.patch.object(initialisation, "_modes_and_mixing", other_modes),
+        mock.patch.object(start, "_compare", other_modes),
     ):
         return in_double_precision()
 

@@ -32,8 +32,10 @@ ROOMS = {
     "skdyn": "__init__ _drawing _sklearn datasets matching persistence sessions simulation",
     "skdyn/preprocessing": "__init__ artefacts base embedding filtering scaling signs",
     "skdyn/model_selection": "__init__ clusters comparison evaluation repeats splitters table",
-    "skdyn/core": "__init__ distributed gaussian hmm recurrent runtime simplex training windows",
-    "skdyn/dynemo": "__init__ estimator fitting inference initialisation moments network objective",
+    "skdyn/core": "__init__ distributed gaussian hmm recurrent recursion runtime simplex training "
+    "windows",
+    "skdyn/dynemo": "__init__ estimator inference moments network objective recording settings "
+    "start training",
     "skdyn/nems": "__init__ distributions keywords losses model parameter regressor words",
     "skdyn/nems/layers": "__init__ algebra base channels description filters nonlinearities",
     "skdyn/nems/fitting": "__init__ adam closed_form coordinates factors gradients hidden lbfgs "
@@ -49,7 +51,7 @@ CHOICES = {
     "solver": ({"adam", "lbfgs"}, "skdyn/nems/fitting/"),
     "loss": ({"squared_error", "poisson"}, "skdyn/nems/losses.py"),
 }
-LONGEST_FILE, LONGEST_FUNCTION, SHORTEST_COPY = 400, 60, 3
+LONGEST_FILE, LONGEST_FUNCTION, SHORTEST_COPY = 500, 60, 3
 
 # numpy.random has these to make a generator; everything else in it is the global one.
 OWN_GENERATORS = {

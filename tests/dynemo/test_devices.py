@@ -6,8 +6,14 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from skdyn.core import gaussian, training, windows
-from skdyn.dynemo import fitting
+from skdyn.dynemo import objective
+from skdyn.dynemo import training as dynemo_training
 from skdyn.dynemo.objective import FreeEnergy
+
+# Tiny fits explain little, and say so.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:(The (bound|mixing|modes)|Training ended):sklearn.exceptions.ConvergenceWarning"
+)
 
 QUESTIONS = {"_local_scalar_dense", "is_nonzero", "nonzero", "equal", "_unique2", "masked_select"}
 
@@ -15,7 +21,7 @@ QUESTIONS = {"_local_scalar_dense", "is_nonzero", "nonzero", "equal", "_unique2"
 @pytest.fixture
 def elsewhere(monkeypatch):
     """The CPU is taken for a device that is not the host."""
-    for module in (fitting, gaussian, training, windows):
+    for module in (dynemo_training, gaussian, objective, training, windows):
         monkeypatch.setattr(module, "is_host", lambda device: False)
 
 
@@ -106,8 +112,11 @@ def test_an_epoch_that_needs_a_rescue_is_repeated_with_it(
         return log_prob if rescue else log_prob + np.nan, *others
 
     monkeypatch.setattr(gaussian, "_swept", breaks)
-    model = small_dynemo(n_epochs=3).fit(recording)
-    n_steps = (len(asked) // 4) or 1
+    model = small_dynemo(n_epochs=3, init_method="random").fit(recording)
+    # The first check of the start, and of the end, are made with a rescue, too.
+    asked = asked[asked.index(False) :]
+    n_steps = asked.index(True)
+    asked = asked[: 4 * n_steps]
     assert asked == [False] * n_steps + [True] * 3 * n_steps
     np.testing.assert_allclose(model.history_["learning_rate"][0], 0.01)
 

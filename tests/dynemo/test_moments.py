@@ -9,15 +9,16 @@ from skdyn import DyNeMoEstimator
 from skdyn.core.recurrent import RecurrentSettings
 from skdyn.core.windows import WindowLoader
 from skdyn.dynemo import moments
+from skdyn.dynemo import start as start_module
 from skdyn.dynemo.moments import (
     Moments,
     hann_window,
     leading_directions,
     mixing_from_moments,
     modes_from_moments,
-    stretches,
 )
 from skdyn.dynemo.network import NetworkSettings
+from skdyn.dynemo.start import read_pieces
 from skdyn.simulation import MixedSineMVN
 
 N_MODES, N_CHANNELS = 4, 8
@@ -67,7 +68,7 @@ def find_modes(sessions, n_modes=N_MODES, given=(None, None), **settings):
         None if one is None else one / unit for one, unit in zip(given, units, strict=True)
     )
     some = Moments(
-        stretches(loader),
+        read_pieces(loader).rows,
         means=not settings.zero_means,
         covariances=settings.learn_covariances or known[1] is not None,
         diagonal=settings.diagonal_covariances,
@@ -437,12 +438,12 @@ def test_odd_recordings(change):
 
 
 def test_a_long_recording_is_represented_by_stretches(monkeypatch):
-    monkeypatch.setattr(moments, "MAX_ROWS", 2048)
-    monkeypatch.setattr(moments, "STRETCH", 128)
+    monkeypatch.setattr(start_module, "MAX_ROWS", 2048)
+    monkeypatch.setattr(start_module, "STRETCH", 128)
     rng = np.random.default_rng(0)
     sessions = [rng.standard_normal((n, 2)) for n in (3000, 50, 2950)]
     loader = loader_of(sessions)
-    pieces = stretches(loader)
+    pieces = read_pieces(loader).rows
     assert all(piece.dtype == np.float32 for piece in pieces)
     assert 1500 < sum(map(len, pieces)) <= 2048
     scaled = [(session / loader.scale).astype(np.float32) for session in sessions]
@@ -466,14 +467,14 @@ def test_a_long_recording_is_represented_by_stretches(monkeypatch):
 def test_a_short_recording_is_taken_whole():
     sessions = [np.random.default_rng(n).standard_normal((n, 2)) for n in (3000, 1, 50)]
     loader = loader_of(sessions)
-    for piece, session in zip(stretches(loader), sessions, strict=True):
+    for piece, session in zip(read_pieces(loader).rows, sessions, strict=True):
         np.testing.assert_allclose(piece, session / loader.scale, rtol=1e-6)
 
 
 @pytest.mark.parametrize("settings", [{}, MEANS_LEARNED], ids=["zero means", "means"])
 def test_a_long_recording_that_repeats_itself(monkeypatch, settings):
-    monkeypatch.setattr(moments, "MAX_ROWS", 4096)
-    monkeypatch.setattr(moments, "STRETCH", 512)
+    monkeypatch.setattr(start_module, "MAX_ROWS", 4096)
+    monkeypatch.setattr(start_module, "STRETCH", 512)
     X = simulate(2000).time_series
     covariances = find_modes([X] * 5, n_modes=6, **settings)[1]
     assert_positive_definite(covariances, 6, N_CHANNELS)
@@ -485,6 +486,8 @@ def test_a_recording_with_outliers_that_repeats_itself():
         assert_positive_definite(find_modes([X] * 4, n_modes=6)[1], 6, 5)
 
 
+@pytest.mark.filterwarnings("ignore:The (bound|mixing|modes):sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.filterwarnings("ignore:The means of the channels")
 @pytest.mark.parametrize(
     ("sessions", "settings"),
     [
