@@ -478,7 +478,9 @@ def fit_autoregressive(posterior: Posterior, memory: float) -> AutoregressivePri
     mean = np.concatenate(posterior.mean)
     variance = np.mean(np.concatenate(posterior.std) ** 2, axis=0) / (1 - memory**2)
     level = mean.mean(axis=0)
-    pairs = [(one[:-1] - level, one[1:] - level) for one in posterior.mean if len(one) > 1]
+    pairs = [(one[:-1] - level, one[1:] - level) for one in posterior.mean]
+    if max(map(len, posterior.mean)) == 1:  # no row follows another one
+        pairs = [(one - level, one - level) for one in posterior.mean]
     before, after = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
     power = np.mean(before**2, axis=0) + variance
     product = np.mean(before * after, axis=0) + memory * variance
