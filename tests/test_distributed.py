@@ -9,6 +9,7 @@ import os
 import pickle
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from unittest import mock
@@ -70,9 +71,15 @@ def dynemo(**parameters):
 def double_precision():
     """Rounding of single precision grows from step to step; without it, equal means equal."""
     load = WindowLoader.__call__
+
+    def load_double(*args):
+        batch = load(*args)
+        weight = None if batch.weight is None else batch.weight.double()
+        return replace(batch, rows=batch.rows.double(), weight=weight)
+
     with (
         mock.patch.object(DyNeMoNetwork, "float", DyNeMoNetwork.double),
-        mock.patch.object(WindowLoader, "__call__", lambda *args: load(*args).double()),
+        mock.patch.object(WindowLoader, "__call__", load_double),
     ):
         yield
 

@@ -709,13 +709,14 @@ class DyNeMoEstimator(
         """
         if not isinstance(n_draws, Integral) or n_draws < 1:
             raise ValueError(f"Got n_draws={n_draws!r}, expected an integer of at least 1.")
+        n_draws = int(n_draws)
         recording, loader, posterior = self._infer(X, sessions, sample_weight)
         weights = loader.weights
         given = self._network(loader), loader, posterior, self.sequence_length
         rng = check_random_state(random_state)
         with one_thread():
             compute = inference.log_weights if importance_weighted else inference.lower_bounds
-            terms = compute(*given, rng, int(n_draws))
+            terms = compute(*given, rng, n_draws)
         jacobian = np.log(self.channel_scale_).sum()
         terms = [one - jacobian for one in terms]
         summed = _importance_weighted if importance_weighted else _mean

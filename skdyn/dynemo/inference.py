@@ -12,6 +12,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -221,7 +222,7 @@ class Refinement:
             The posterior after the last one.
         """
         shifts = [torch.zeros_like(self.mean).requires_grad_() for _ in range(2)]
-        groups = [{"params": shifts, "rate": REFINEMENT_RATE}]
+        groups: list[dict[str, Any]] = [{"params": shifts, "rate": REFINEMENT_RATE}]
         if mode_rate > 0:
             named = self.network.named_parameters()
             modes = [w for name, w in named if name in MODES and w.requires_grad]

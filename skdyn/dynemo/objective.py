@@ -147,22 +147,24 @@ class Thinning:
     stride: int = 1
     n_epochs: int = 0
 
-    def rows(self, epoch: int, step: int) -> slice:
+    def rows(self, epoch: int, step: int, n_before: int = 0) -> slice:
         """Rows of a step.
 
         Parameters
         ----------
         epoch, step : int
             Epoch, and step of the whole training.
+        n_before : int, default=0
+            Rows of the batch before the part of it that is thinned.
 
         Returns
         -------
         slice
-            Of the rows of a batch, all windows in a line.
+            Of the rows of that part, all windows in a line.
         """
         if epoch >= self.n_epochs:
             return ALL_ROWS
-        return slice(step % self.stride, None, self.stride)
+        return slice((step - n_before) % self.stride, None, self.stride)
 
 
 @dataclass
@@ -230,7 +232,9 @@ class FreeEnergy:
         own = share(len(batch))
         part, draws = batch.part(own.rows), Draws(self.generator, own)
         self.n_steps += 1
-        rows = self.thinning.rows(epoch, self.n_steps)
+        # Every process takes rows by their place in the whole batch, so that sharing changes none.
+        n_before = own.rows.start * batch.rows.shape[1]
+        rows = self.thinning.rows(epoch, self.n_steps, n_before)
         log_likelihood, kl = self._terms(part, draws, rows)
         size = len(part) * self.rows_per_window
         ll_loss, kl_loss = -log_likelihood / size, kl / size
@@ -334,7 +338,9 @@ class EncoderPretraining:
             "loss" alone, the mean over the windows of this process.
         """
         own = share(len(batch))
-        return {"loss": self._loss(batch.part(own.rows), Draws(self.generator, own))}
+        # The weight of a window is that of the whole batch, so that sharing it changes nothing.
+        weight = None if batch.weight is None else batch.weight.sum() / len(batch)
+        return {"loss": self._loss(batch.part(own.rows), Draws(self.generator, own), weight)}
 
     def held_out_loss(self) -> float:
         """Mean over all windows.
@@ -360,14 +366,17 @@ class EncoderPretraining:
         """
         return False
 
-    def _loss(self, batch: Batch, draws: Draws | None = None) -> Tensor:
+    def _loss(
+        self, batch: Batch, draws: Draws | None = None, window_weight: Tensor | None = None
+    ) -> Tensor:
         rows, logits = batch.rows.tensor_split([self.network.settings.n_channels], dim=-1)
         mean, std = self.network.posterior(rows, draws, batch.lengths)
         error = (mean - logits).square().mean(-1)
         error = error + STD_WEIGHT * (std / PRETRAINED_STD).log().square().mean(-1)
         if batch.weight is None:
             return error.mean()
-        return (error * batch.weight).sum() / batch.weight.sum().clamp_min(1e-12)
+        total = batch.weight.sum() if window_weight is None else window_weight * len(batch)
+        return (error * batch.weight).sum() / total.clamp_min(1e-12)
 
 
 class PriorPretraining(FreeEnergy):

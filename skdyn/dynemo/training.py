@@ -10,6 +10,7 @@ import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from skdyn.core.runtime import is_host, make_generator
 from skdyn.core.training import (
     NOBODY,
     FitDivergedError,
+    Objective,
     Training,
     TrainingSettings,
     Watcher,
@@ -129,9 +131,15 @@ def fit_network(
         training = trainer.train(watcher, at_end=True)
         trainer.set_first_row()
         return Fit(trainer.network.cpu(), training, previous.start)
-    start = by_first(
-        lambda: find_start(settings, read_pieces(trainer.loader), random_state), loader.device
+    # The search for a start draws from random_state, which the other processes' have to follow.
+    start, state = by_first(
+        lambda: (
+            find_start(settings, read_pieces(trainer.loader), random_state),
+            random_state.get_state(),
+        ),
+        loader.device,
     )
+    random_state.set_state(state)
     if settings.init_method == "random_subset":
         trainer.best_of_draws(random_state)
     else:
@@ -209,7 +217,7 @@ class Trainer:
                 training = train(
                     self.network,
                     self.objective,
-                    lambda some=taken: self.epoch(some, self.loader),
+                    partial(self.epoch, taken, self.loader),
                     short,
                 )
             except FitDivergedError as error:
@@ -249,7 +257,10 @@ class Trainer:
             self.windows,
             self.loader.total_weight(self.windows) / len(self.windows),
         )
-        parts = {"encoder": (encoder, loader, windows), "prior": (prior, self.loader, self.windows)}
+        parts: dict[str, tuple[Objective, WindowLoader, Windows]] = {
+            "encoder": (encoder, loader, windows),
+            "prior": (prior, self.loader, self.windows),
+        }
         for name, (objective, some, those) in parts.items():
             n_epochs = max(1, settings.n_epochs // EPOCHS_PER_PRETRAINING[name])
             options = self._options(n_epochs, label=f"pretraining of the {name}")
@@ -257,7 +268,7 @@ class Trainer:
                 train(
                     self.network,
                     objective,
-                    lambda those=those, some=some: self.epoch(those, some),
+                    partial(self.epoch, those, some),
                     options,
                 )
 
@@ -304,7 +315,7 @@ class Trainer:
         def learning_rate(epoch: int) -> float:
             if decay == "linear":
                 return linear_decay(epoch, rate, n_epochs, min(n_constant, n_epochs))
-            return exponential_decay(epoch, rate, decay, n_constant)
+            return exponential_decay(epoch, rate, float(decay), n_constant)
 
         return TrainingSettings(
             advice=ADVICE,

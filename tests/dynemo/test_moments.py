@@ -486,7 +486,9 @@ def test_a_recording_with_outliers_that_repeats_itself():
         assert_positive_definite(find_modes([X] * 4, n_modes=6)[1], 6, 5)
 
 
-@pytest.mark.filterwarnings("ignore:The (bound|mixing|modes):sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.filterwarnings(
+    "ignore:(The (bound|mixing|modes)|Training ended):sklearn.exceptions.ConvergenceWarning"
+)
 @pytest.mark.filterwarnings("ignore:The means of the channels")
 @pytest.mark.parametrize(
     ("sessions", "settings"),
