@@ -8,8 +8,9 @@ Measured, in processes of their own, on one thread, by turns:
    so that imports, compilation and the start drop out; for the recording that is given, with
    batches of 16 windows, and for a drawn mixture of 80 channels, with batches of 32.
 2. With `--whole`, a whole fit of the recording: the reference for 200 epochs, skdyn by default.
-3. Which share of a training step of skdyn is the likelihood, and which the recurrent networks: each
-   part is run forwards and backwards for itself, on a batch of the same size.
+3. Which share of a training step of skdyn, all rows counted, is the likelihood, and which the
+   recurrent networks: each part is run forwards and backwards for itself, on a batch of the same
+   size.
 
 The reference is called as `python script recording.npz --seed S --epochs E --batch-size B
 --sequence-length L --modes J` and prints one line of JSON with fit_cpu_s.
@@ -28,7 +29,8 @@ from processes import alone, ask, markdown, measured
 
 from skdyn import DyNeMoEstimator
 from skdyn.core.gaussian import mixture_log_likelihood
-from skdyn.dynemo.objective import Annealing, FreeEnergy
+from skdyn.core.windows import WindowLoader, cut_windows
+from skdyn.dynemo.objective import FreeEnergy
 
 WINDOW = 200
 
@@ -79,10 +81,12 @@ def parts(recording, n_modes, batch_size):
     X = np.load(recording)["time_series"]
     model = same_model(n_modes, batch_size, 1).fit(X[: WINDOW * batch_size])
     network = model.network_.train()
-    rows = X[: WINDOW * batch_size] / model.channel_scale_
-    batch = torch.from_numpy(rows.astype(np.float32)).reshape(batch_size, WINDOW, -1)
+    rows = X[: WINDOW * batch_size]
+    loader = WindowLoader([rows], model.channel_scale_, torch.device("cpu"))
+    windows = cut_windows(loader.n_rows, WINDOW, WINDOW)
+    batch = loader(windows)
     generator = torch.Generator().manual_seed(0)
-    objective = FreeEnergy(network, "mean", Annealing(), generator, loader=None, held_out=None)
+    objective = FreeEnergy(network, generator, loader, windows, rows_per_window=WINDOW)
     weights = [weight for weight in network.parameters() if weight.requires_grad]
     optimizer = torch.optim.Adam(weights, eps=1e-7, fused=True)
 
@@ -96,11 +100,11 @@ def parts(recording, n_modes, batch_size):
     def likelihood():
         alpha, covariances = network.mixing(theta), network.mode_covariances()
         mixture_log_likelihood(
-            batch.flatten(0, 1), alpha.flatten(0, 1), network.mode_means(), covariances
+            batch.rows.flatten(0, 1), alpha.flatten(0, 1), network.mode_means(), covariances
         ).backward()
 
     def recurrent():
-        (network.inference_rnn(batch).sum() + network.model_rnn(theta).sum()).backward()
+        (network.inference_rnn(batch.rows).sum() + network.model_rnn(theta).sum()).backward()
 
     timed = {"step": step, "likelihood": likelihood, "recurrent": recurrent}
     return {name: seconds_of(function) for name, function in timed.items()}

@@ -33,7 +33,7 @@ def draw_settings(number):
     def one_of(*values):
         return values[rng.randint(len(values))]
 
-    init_method = one_of("simplex", "random_subset", "random")
+    init_method = one_of("moments", "hmm", "auto", "random_subset", "random")
     parameters = {
         "n_modes": int(rng.randint(2, 17)),
         "sequence_length": int(rng.randint(10, 201)),

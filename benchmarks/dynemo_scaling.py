@@ -4,7 +4,7 @@ How the time of an epoch and the memory of DyNeMoEstimator.fit grow with the num
 Measured, each in a process of its own on one thread: the CPU seconds of an epoch, as the difference
 of a longer and a shorter fit, so that imports and the start drop out; the peak memory of the longer
 one, against that of the run with the fewest rows and against the size of the data; and the CPU
-seconds that the start alone takes, as the difference of one epoch from "simplex" and from "random".
+seconds that the start alone takes, as the difference of one epoch from "moments" and from "random".
 Every fit is repeated and the least counts. Draws the figures, too.
 """
 
@@ -61,7 +61,7 @@ def measure(n_rows, arguments, folder):
 
     few, many = sorted(arguments.epochs)
     short, long = least(few, "random"), least(many, "random")
-    start = least(1, "simplex")["cpu_s"] - least(1, "random")["cpu_s"]
+    start = least(1, "moments")["cpu_s"] - least(1, "random")["cpu_s"]
     return {
         "n_rows": n_rows,
         "data_mb": n_rows * arguments.channels * 8 / 2**20,
