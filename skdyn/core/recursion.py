@@ -71,4 +71,6 @@ def smooth(series: Tensor, decay: Tensor, lengths: Tensor | None = None) -> Tens
     both = torch.cat([series, counted])
     forward, backward = first_order_filter(torch.cat([both, both.flip(1)]), decay).chunk(2)
     sums = forward + backward.flip(1) - both
-    return sums[: len(series)] / sums[len(series) :]
+    # At least 1 where there are rows; far into the padding it underflows.
+    total = sums[len(series) :].clamp_min(0.5)
+    return sums[: len(series)] / total

@@ -51,3 +51,14 @@ def test_rows_after_the_length_do_not_count():
     for number, length in enumerate(lengths.tolist()):
         alone = smooth(series[number : number + 1, :length], DECAY)[0]
         np.testing.assert_allclose(found[number, :length], alone, rtol=1e-9, atol=1e-12)
+
+
+def test_padding_far_beyond_the_length_is_finite_and_has_no_gradient():
+    """The weights that reach it underflow in single precision."""
+    series = draw(1000).float().requires_grad_()
+    decay = DECAY.float().requires_grad_()
+    found = smooth(series, decay, torch.tensor([1000, 1, 100]))
+    assert found.isfinite().all()
+    loss = found[0].sum() + found[1, :1].sum() + found[2, :100].sum()
+    for gradient in torch.autograd.grad(loss, (series, decay)):
+        assert gradient.isfinite().all()

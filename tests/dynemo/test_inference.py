@@ -9,6 +9,11 @@ from sklearn.model_selection import GridSearchCV, KFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from skdyn.core.recurrent import RecurrentSettings
+from skdyn.core.windows import WindowLoader
+from skdyn.dynemo.inference import Posterior, encode, log_weights, lower_bounds, refine
+from skdyn.dynemo.network import NetworkSettings, empty_network
+
 # Tiny fits explain little, and say so.
 pytestmark = pytest.mark.filterwarnings(
     "ignore:The (bound|mixing|modes):sklearn.exceptions.ConvergenceWarning"
@@ -138,6 +143,48 @@ def test_refinement_raises_the_bound(trained, recording):
         for n in (0, 10, 40)
     ]
     assert bounds[0] < bounds[1] < bounds[2] + 0.01
+
+
+def tiny_network(n_channels):
+    """Two modes of which one is narrow and one is wide, as training would begin with them."""
+    stack = RecurrentSettings(n_units=4)
+    settings = NetworkSettings(2, n_channels, inference=stack, model=stack)
+    network = empty_network(settings, torch.device("cpu"))
+    covariances = torch.tensor([0.25, 4.0])[:, None, None] * torch.eye(n_channels)
+    network.initialise(
+        torch.Generator().manual_seed(0), torch.zeros(2, n_channels), covariances.double()
+    )
+    return network.eval()
+
+
+def test_bounds_of_single_rows_are_those_of_a_density():
+    """Quadrature: exp(bound) integrates to less than one, importance weights to one."""
+    network = tiny_network(1)
+    grid = np.linspace(-14, 14, 281)
+    sessions = list(grid[:, None, None])
+    loader = WindowLoader(sessions, np.ones(1), torch.device("cpu"))
+    # Wider at the first row than the prior, so that the weights have a variance.
+    spread = 1.1 * np.sqrt(1 - network.memory().detach().numpy() ** 2)
+    mean = [np.full((1, 2), 0.1 * np.sign(x), dtype=np.float32) for x in grid]
+    posterior = Posterior(mean, [spread[None].astype(np.float32)] * len(grid))
+    arguments = network, loader, posterior, 10
+    bounds, weights = (
+        np.stack([one[:, 0] for one in function(*arguments, np.random.RandomState(0), 400)])
+        for function in (lower_bounds, log_weights)
+    )
+    assert 0.5 < np.trapezoid(np.exp(bounds.mean(axis=1)), grid) < 1
+    assert np.trapezoid(np.exp(weights).mean(axis=1), grid) == pytest.approx(1, abs=0.03)
+
+
+def test_a_short_session_is_refined_beside_a_long_one_as_it_is_alone():
+    network, rng = tiny_network(3), np.random.default_rng(0)
+    sessions = [rng.standard_normal((n, 3)) for n in (1000, 60)]
+    found = []
+    for some in (sessions, sessions[1:]):
+        loader = WindowLoader(some, np.ones(3), torch.device("cpu"))
+        found.append(refine(network, loader, encode(network, loader, 50), 50, 3))
+    assert all(np.isfinite(one).all() for one in found[0].mean + found[0].std)
+    np.testing.assert_allclose(found[0].mean[1], found[1].mean[0], rtol=1e-3, atol=1e-3)
 
 
 def test_score_is_higher_for_data_of_the_model(trained, recording):

@@ -146,6 +146,19 @@ def test_kl_equals_torchs_with_the_prior_one_step_behind():
         torch.testing.assert_close(found[:, t - 1], expected, rtol=1e-12, atol=1e-12)
 
 
+def test_kl_of_a_posterior_with_memory_equals_torchs_and_that_of_draws():
+    posterior, prior = pairs()
+    expected = pairs(seed=1)[0][0]
+    found = kl_divergence(posterior, prior, expected)
+    now = Normal(posterior[0][:, 1:] + expected[:, :-1], posterior[1][:, 1:])
+    foretold = Normal(prior[0][:, :-1], prior[1][:, :-1])
+    torch.testing.assert_close(found, torch_kl(now, foretold).sum(-1), rtol=1e-12, atol=1e-12)
+    noise = torch.randn(20_000, 2, 5, 3, generator=torch.Generator().manual_seed(2)).double()
+    theta = now.mean + now.stddev * noise
+    ratio = (now.log_prob(theta) - foretold.log_prob(theta)).sum(-1)
+    assert ((ratio.mean(0) - found).abs() < 5 * ratio.std(0) / math.sqrt(20_000)).all()
+
+
 def test_kl_is_zero_where_the_prior_foretells_the_posterior():
     posterior, _ = pairs()
     shifted = tuple(torch.roll(values, -1, dims=1) for values in posterior)
@@ -239,6 +252,19 @@ def test_padding_changes_nothing():
         -sum(rows.sum() for rows, _ in parts) / 20, rel=1e-5
     )
     assert terms["kl_loss"].item() == pytest.approx(sum(kl.sum() for _, kl in parts) / 20, rel=1e-5)
+
+
+def test_a_short_window_beside_a_long_one_has_a_finite_loss_and_gradient():
+    network = make_network()
+    with torch.no_grad():
+        network.log_smoothing.fill_(0.0)
+    objective = make_objective(network, sessions=make_sessions((300, 3)))
+    batch = objective.loader(Windows(np.array([0, 1]), np.zeros(2, int), np.array([300, 3])))
+    loss = objective.training_terms(batch, 0)["loss"]
+    loss.backward()
+    assert loss.isfinite()
+    for name, weight in network.named_parameters():
+        assert weight.grad is None or weight.grad.isfinite().all(), name
 
 
 def test_rows_of_weight_zero_are_not_seen():
