@@ -27,7 +27,8 @@ from skdyn import DyNeMoEstimator, ModeMatcher, NEMSRegressor
 
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((240, 3)).cumsum(axis=0)
-X -= X.mean(axis=0)
+# Each session is centred, as modes without means want it.
+X -= np.repeat(X.reshape(12, 20, 3).mean(axis=1), 20, axis=0)
 y = X @ [1.0, -0.5, 0.2] + np.roll(X[:, 0], 1) + RNG.standard_normal(240)
 SESSIONS = np.repeat(np.arange(12), 20)
 WEIGHT = RNG.integers(0, 3, 240).astype(float)

@@ -35,7 +35,7 @@ from skdyn.dynemo.network import DyNeMoNetwork, empty_network, sample_logits
 from skdyn.dynemo.recording import check_scale, floor_of_modes, some_rows, warn_of_recording
 from skdyn.dynemo.settings import FitSettings, given_modes, make_settings
 from skdyn.dynemo.start import METHODS, Start
-from skdyn.dynemo.training import Fit, fit_network
+from skdyn.dynemo.training import Fit, fit_network, set_first_row
 from skdyn.sessions import Sessions, check_row_weights, check_sessions
 
 _COUNT = [Interval(Integral, 1, None, closed="left")]
@@ -263,7 +263,8 @@ class DyNeMoEstimator(
     random, would lose their order in time.
 
     Callbacks of scikit-learn >= 1.9 see a task "fit" with a task "epoch" per epoch, and the
-    estimator as it would be if it stopped there, `history_` included. A callback that asks to stop
+    estimator as it would be if it stopped there, `history_` included, and were not compared with
+    its start. A callback that asks to stop
     after an epoch ends the training: the weights of that epoch stay, or the best ones with
     `n_iter_no_change`. Metadata of callbacks hold `sessions` where routing is enabled.
 
@@ -480,7 +481,10 @@ class DyNeMoEstimator(
         def restored(history: dict, weights: dict) -> dict:
             network = empty_network(settings.network, torch.device("cpu"))
             network.load_state_dict(weights)
-            fit = Fit(network.eval(), Training(history), Start(""))
+            network.eval().to(loader.device)
+            with one_thread():
+                set_first_row(network, loader, settings.sequence_length)
+            fit = Fit(network.cpu(), Training(history), Start(""))
             return self._fitted(fit, center, scale, earlier)
 
         with one_thread(), one_blas_thread():
@@ -592,8 +596,10 @@ class DyNeMoEstimator(
 
     def _warn(self, fit: Fit) -> None:
         training = fit.training
+        if training.stopped:  # a callback knows why; `summary` tells the problem
+            return
         messages = [f"{fit.problem}."] if fit.problem else []
-        if self.n_iter_no_change is not None and not (training.converged or training.stopped):
+        if self.n_iter_no_change is not None and not training.converged:
             messages.append(
                 f"The free energy still moved when n_epochs={self.n_epochs} ended; raise n_epochs "
                 f"or tol={self.tol}, or lower n_iter_no_change={self.n_iter_no_change}."

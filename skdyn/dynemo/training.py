@@ -129,7 +129,7 @@ def fit_network(
     if previous is not None:
         trainer.take_over(previous.network)
         training = trainer.train(watcher, at_end=True)
-        trainer.set_first_row()
+        set_first_row(trainer.network, loader, settings.sequence_length)
         return Fit(trainer.network.cpu(), training, previous.start)
     # The search for a start draws from random_state, which the other processes' have to follow.
     start, state = by_first(
@@ -149,7 +149,7 @@ def fit_network(
         trainer.pretrain(start.mixing)
         before = copy.deepcopy(trainer.network.state_dict())
     training = trainer.train(watcher)
-    trainer.set_first_row()
+    set_first_row(trainer.network, loader, settings.sequence_length)
     return trainer.checked(training, start, before)
 
 
@@ -172,6 +172,7 @@ class Trainer:
         _start_together(settings, loader, random_state)
         self.settings = settings
         self.generator = make_generator(random_state, loader.device)
+        self.recording = loader
         self.loader, held_out = _hold_out(loader, settings, random_state)
         length = settings.sequence_length
         self.windows = cut_windows(self.loader.n_rows, length, length)
@@ -327,28 +328,6 @@ class Trainer:
             label=label,
         )
 
-    def set_first_row(self) -> None:
-        """Set the prior of the first row of a session to the distribution of theta over rows."""
-        posterior = encode(self.network, *self._sample())
-        mean = np.concatenate(posterior.mean)
-        memory = self.network.memory().detach().double().cpu().numpy()
-        variance = np.mean(np.concatenate(posterior.std).astype(float) ** 2, axis=0)
-        spread = np.sqrt(mean.var(axis=0) + variance / (1 - memory**2))
-        with torch.no_grad():
-            self.network.first_mean.copy_(torch.from_numpy(mean.mean(axis=0)))
-            self.network.first_std.copy_(torch.from_numpy(spread))
-
-    def _sample(self) -> tuple[WindowLoader, int]:
-        """Some windows of the training data, as sessions of their own."""
-        some = _some(self.windows)
-        places = list(zip(some.session, some.start, some.length, strict=True))
-        sessions = [self.loader.sessions[s][start : start + n] for s, start, n in places]
-        weights = self.loader.weights
-        if weights is not None:
-            weights = [weights[s][start : start + n] for s, start, n in places]
-        loader = replace(self.loader, sessions=sessions, weights=weights)
-        return loader, self.settings.sequence_length
-
     # ------------------------------------------------------------------------------ the check
 
     def checked(self, training: Training, start: Start, before: dict | None) -> Fit:
@@ -374,7 +353,7 @@ class Trainer:
         if before is not None and np.isfinite(start.bound):
             after = copy.deepcopy(network.state_dict())
             network.load_state_dict(before)
-            self.set_first_row()
+            set_first_row(network, self.recording, self.settings.sequence_length)
             first_bound, first_alpha = self._bound()
             if first_bound > bound:
                 problem = (
@@ -389,7 +368,8 @@ class Trainer:
 
     def _bound(self) -> tuple[float, np.ndarray]:
         """Refined lower bound per row of some rows, and their mixing coefficients."""
-        loader, length = self._sample()
+        length = self.settings.sequence_length
+        loader = sample(self.loader, length)
         posterior = refine(
             self.network, loader, encode(self.network, loader, length), length, CHECK_STEPS
         )
@@ -428,8 +408,8 @@ class Trainer:
         return ""
 
     def _static(self) -> float:
-        """Log-likelihood per row of one Gaussian, fitted to the rows that `_sample` gives."""
-        loader, _ = self._sample()
+        """Log-likelihood per row of one Gaussian, fitted to the rows that `sample` gives."""
+        loader = sample(self.loader, self.settings.sequence_length)
         rows = np.concatenate(read_pieces(loader).rows).astype(float)
         network = self.settings.network
         center = 0.0 if network.zero_means else rows.mean(axis=0)
@@ -439,6 +419,57 @@ class Trainer:
         second += network.covariances_epsilon * np.eye(len(second))
         _, log_det = np.linalg.slogdet(2 * np.pi * second)
         return -0.5 * (log_det + len(second))
+
+
+def set_first_row(network: DyNeMoNetwork, loader: WindowLoader, sequence_length: int) -> None:
+    """Set the prior of the first row of a session to the distribution of theta over rows.
+
+    Parameters
+    ----------
+    network : DyNeMoNetwork
+        The network, whose `first_mean` and `first_std` are set.
+    loader : WindowLoader
+        The recording, of which some rows are taken.
+    sequence_length : int
+        Rows of a window.
+    """
+    posterior = encode(network, sample(loader, sequence_length), sequence_length)
+    mean = np.concatenate(posterior.mean)
+    memory = network.memory().detach().double().cpu().numpy()
+    variance = np.mean(np.concatenate(posterior.std).astype(float) ** 2, axis=0)
+    spread = np.sqrt(mean.var(axis=0) + variance / (1 - memory**2))
+    with torch.no_grad():
+        network.first_mean.copy_(torch.from_numpy(mean.mean(axis=0)))
+        network.first_std.copy_(torch.from_numpy(spread))
+
+
+def sample(loader: WindowLoader, sequence_length: int) -> WindowLoader:
+    """About `CHECKED_ROWS` rows of a recording, as windows that are sessions of their own.
+
+    Parameters
+    ----------
+    loader : WindowLoader
+        The recording.
+    sequence_length : int
+        Rows of a window.
+
+    Returns
+    -------
+    WindowLoader
+        The windows.
+    """
+    some = _some(cut_windows(loader.n_rows, sequence_length, sequence_length))
+    places = list(zip(some.session, some.start, some.length, strict=True))
+    return _cut(loader, places)
+
+
+def _cut(loader: WindowLoader, places: list[tuple[int, int, int]]) -> WindowLoader:
+    """Stretches of sessions (session, first row, rows), as sessions of their own."""
+    sessions = [loader.sessions[s][start : start + n] for s, start, n in places]
+    weights = loader.weights
+    if weights is not None:
+        weights = [weights[s][start : start + n] for s, start, n in places]
+    return replace(loader, sessions=sessions, weights=weights)
 
 
 def _some(windows: Windows) -> Windows:
@@ -512,8 +543,4 @@ def _hold_out(
     held_out = windows[np.sort(random_state.choice(candidates, n_held_out, replace=False))]
     rest = gaps(held_out, loader.n_rows)
     places = list(zip(rest.session, rest.start, rest.length, strict=True))
-    sessions = [loader.sessions[number][start : start + n] for number, start, n in places]
-    weights = loader.weights
-    if weights is not None:
-        weights = [weights[number][start : start + n] for number, start, n in places]
-    return replace(loader, sessions=sessions, weights=weights), held_out
+    return _cut(loader, places), held_out
