@@ -318,7 +318,7 @@ def check_row_weights(recording: Sessions, sample_weight) -> list[np.ndarray] | 
         return None
     lengths = [len(array) for array in recording.arrays]
     parts = list(sample_weight) if recording.container != "array" else [sample_weight]
-    if parts and np.ndim(parts[0]) == 0:
+    if parts and np.asarray(parts[0]).ndim == 0:
         parts = [sample_weight]
     flat = np.concatenate([column_or_1d(np.asarray(part, dtype=np.float64)) for part in parts])
     if len(flat) != sum(lengths) or (len(parts) > 1 and [len(part) for part in parts] != lengths):

@@ -150,7 +150,7 @@ def readme_programs():
 @pytest.mark.slow
 @pytest.mark.parametrize("number", range(len(readme_programs())))
 def test_the_programs_in_the_readme_run(number, tmp_path):
-    """As they stand, one after the other, but with less data and fewer epochs."""
+    """As they stand, one after the other, but with less data and fewer epochs: fits may say so."""
     programs = readme_programs()[: number + 1]
     program = re.sub(r"n_samples=\d+", "n_samples=1000", "\n".join(programs))
     program = re.sub(r", n_epochs=\d+", "", program)
@@ -161,7 +161,7 @@ def test_the_programs_in_the_readme_run(number, tmp_path):
     )
     done = run(["-c", program], tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "Warning" not in done.stderr
+    assert "Warning" not in done.stderr.replace("ConvergenceWarning", "")
     assert not files_below(tmp_path)
 
 

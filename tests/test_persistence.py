@@ -31,7 +31,8 @@ from skdyn.persistence import TRUSTED_TYPES, load, save
 skops = pytest.importorskip("skops.io")
 
 pytestmark = pytest.mark.filterwarnings(
-    f"ignore::{ConvergenceWarning.__module__}.{ConvergenceWarning.__qualname__}"
+    f"ignore::{ConvergenceWarning.__module__}.{ConvergenceWarning.__qualname__}",
+    "ignore:A gated recurrent unit:UserWarning",
 )
 
 RNG = np.random.default_rng(0)

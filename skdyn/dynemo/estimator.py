@@ -199,9 +199,11 @@ class DyNeMoEstimator(
         Epochs that were run.
     converged_ : bool
         Whether training stopped by itself before its budget of epochs ended.
-    channel_center_, channel_scale_ : ndarray of shape (n_channels,)
-        What is subtracted from each channel before it enters the network, its mean where means are
-        learned and else zero, and what it is then divided by, its root mean square about that.
+    channel_center_ : ndarray of shape (n_channels,)
+        What is subtracted from each channel before it enters the network: its mean where means are
+        learned, else zero.
+    channel_scale_ : ndarray of shape (n_channels,)
+        What each channel is then divided by: its root mean square about `channel_center_`.
     starts_ : dict of float
         Evidence lower bound, in nats per row of scaled data that were held out, of each start that
         was compared, the one that was taken first; NaN if nothing was compared.

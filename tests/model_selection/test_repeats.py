@@ -166,6 +166,8 @@ def test_seeds_come_from_random_state_and_reach_every_step():
     assert compare_models([inner], X, cv=2, random_state=0).scores[0, 0, 0] == first.seeds[0]
 
 
+# A tiny fit says that it explains nothing.
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_the_same_seed_finds_the_same_modes_and_others_other_ones(recording, small_dynemo):
     model = make_pipeline(StandardScaler(), small_dynemo(n_epochs=1))
     options = {"cv": 2, "repeat": 2, "return_estimators": True}

@@ -279,6 +279,8 @@ def small_pipeline():
     )
 
 
+# A tiny fit says that it explains nothing.
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_a_pipeline_up_to_the_model_is_its_steps():
     X, sessions = np.concatenate(sessions_of([60, 80])), labels([60, 80])
     pipeline = small_pipeline()
@@ -294,6 +296,8 @@ def test_a_pipeline_up_to_the_model_is_its_steps():
     np.testing.assert_array_equal(np.concatenate(as_list), alpha)
 
 
+# A tiny fit says that it explains nothing.
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_parameters_of_a_step_can_be_searched():
     X, sessions = np.concatenate(sessions_of([60, 80])), labels([60, 80])
     with config_context(enable_metadata_routing=True):
