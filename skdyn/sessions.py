@@ -165,12 +165,38 @@ def container_of(X) -> Literal["array", "list", "stack"]:
     -------
     {"array", "list", "stack"}
         One 2-D array, a list of 2-D arrays, or one 3-D array.
+
+    Raises
+    ------
+    TypeError
+        If X, or its first session, is a Raw, Epochs or Evoked object of MNE.
     """
+    _refuse_mne(X)
     if isinstance(X, list | tuple) and len(X) and all(np.ndim(one) == 2 for one in X):
         return "list"
     if getattr(X, "ndim", None) == 3:
         return "stack"
     return "array"
+
+
+def _refuse_mne(X) -> None:
+    """Answer objects of MNE, known by their methods, with the line that gives their rows."""
+    is_list = isinstance(X, list | tuple) and len(X) > 0
+    one = X[0] if is_list else X
+    if not (hasattr(one, "info") and hasattr(one, "ch_names") and hasattr(one, "get_data")):
+        return
+    line = "X.get_data(picks='data').T"
+    if hasattr(one, "events"):
+        line = "X.get_data(picks='data').transpose(0, 2, 1)"
+    if is_list:
+        inner = line.replace("X", "one", 1)
+        line = f"[{inner} for one in X]"
+        if hasattr(one, "events"):
+            line = f"[trial for one in X for trial in {inner}]"
+    raise TypeError(
+        f"Got an object of MNE, {type(one).__name__}, expected arrays whose rows are time. Give "
+        f"{line}, and choose the channels by picks."
+    )
 
 
 def _validate(estimator, X, *, reset: bool, **checks) -> np.ndarray:

@@ -1,3 +1,6 @@
+import re
+from typing import ClassVar
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -427,3 +430,40 @@ def test_columns_come_back_in_the_form_of_sessions():
 def test_bad_columns(X, sessions, message):
     with pytest.raises(ValueError, match=message):
         check_columns(X, sessions, n_columns=4)
+
+
+class FakeRaw:
+    """What is told of a Raw object of MNE: its methods, and data of (channels, times)."""
+
+    info: ClassVar[dict] = {"sfreq": 100.0}
+    ch_names = ("Fz", "Cz", "Pz")
+
+    def __init__(self, *shape):
+        self.data = np.random.default_rng(0).standard_normal(shape)
+
+    def get_data(self, picks=None):
+        assert picks == "data"
+        return self.data
+
+    def __len__(self):
+        return self.data.shape[-1]
+
+    def __getitem__(self, item):
+        raise AssertionError("no element of it is looked at")
+
+
+class FakeEpochs(FakeRaw):
+    events = ()
+
+
+@pytest.mark.parametrize(
+    "X",
+    [FakeRaw(3, 60), [FakeRaw(3, 60), FakeRaw(3, 50)], FakeEpochs(4, 3, 60), [FakeEpochs(4, 3, 9)]],
+)
+def test_objects_of_mne_are_answered_with_the_line_that_gives_their_rows(X):
+    estimator = Recorder()
+    with pytest.raises(TypeError, match="object of MNE, Fake") as caught:
+        check_sessions(estimator, X, reset=True)
+    line = re.search("Give (.*), and", str(caught.value))[1]
+    sessions = check_sessions(estimator, eval(line, {"X": X}), reset=True)
+    assert {array.shape[1] for array in sessions.arrays} == {3}
