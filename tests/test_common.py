@@ -52,6 +52,12 @@ WITH_MEMORY = {
         "rows are time: a part of a recording gives a row less context than the whole"
     ),
 }
+OF_HISTORY = {
+    **WITH_MEMORY,
+    "check_sample_weight_equivalence_on_dense_data": (
+        "rows are time: one that is left out or repeated is other history for those after it"
+    ),
+}
 FEWER_ROWS = "a downsampler gives fewer rows than it takes"
 EXPECTED_FAILURES = {
     **{repr(transformer): WITH_MEMORY for transformer in OF_SESSIONS},
@@ -63,15 +69,8 @@ EXPECTED_FAILURES = {
         "check_transformer_data_not_an_array": FEWER_ROWS,
         "check_transformer_general": FEWER_ROWS,
     },
-    **dict.fromkeys(
-        map(repr, (DYNEMO, FILTER)),
-        {
-            **WITH_MEMORY,
-            "check_sample_weight_equivalence_on_dense_data": (
-                "rows are time: one left out or repeated is other history for those after it"
-            ),
-        },
-    ),
+    repr(DYNEMO): OF_HISTORY,
+    repr(FILTER): OF_HISTORY,
 }
 # What check_estimator leaves out, for all and for transformers.
 MORE_CHECKS = ["check_param_validation", "check_dataframe_column_names_consistency"]
