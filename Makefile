@@ -4,7 +4,7 @@ ENV := .venv
 BIN := $(ENV)/bin
 INSTALLED := $(ENV)/.installed
 
-.PHONY: demo test lint bench-dynemo bench-dynemo-agreement bench-dynemo-scaling \
+.PHONY: demo test lint bench-dynemo bench-dynemo-hard bench-dynemo-agreement bench-dynemo-scaling \
 	bench-dynemo-robustness bench-dynemo-reference bench-nems bench-nems-starts \
 	bench-nems-ferret bench-eeg bench-search clean
 
@@ -31,6 +31,9 @@ lint: $(INSTALLED)
 # RECORDING=file.npz adds the case of the tutorial, ARGS="--seeds 0" options; see benchmarks/README.md.
 bench-dynemo: $(INSTALLED)
 	$(BIN)/python benchmarks/dynemo_recovery.py $(if $(RECORDING),--recording $(RECORDING)) $(ARGS)
+
+bench-dynemo-hard: $(INSTALLED)
+	$(BIN)/python benchmarks/dynemo_hard.py $(ARGS)
 
 bench-dynemo-agreement: $(INSTALLED)
 	$(BIN)/python benchmarks/dynemo_agreement.py $(ARGS)

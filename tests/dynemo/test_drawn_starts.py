@@ -102,7 +102,7 @@ def fit_subset(monkeypatch, recording, losses):
         return Training({"loss": [losses[number]]})
 
     monkeypatch.setattr(training, "train", short)
-    monkeypatch.setattr(training.Trainer, "set_first_row", lambda self: None)
+    monkeypatch.setattr(training, "set_first_row", lambda *_: None)
     monkeypatch.setattr(training.Trainer, "_collapse", lambda self, *found: "")
     model = DyNeMoEstimator(
         2, init_method="random_subset", n_init=len(losses), sequence_length=50, random_state=0
