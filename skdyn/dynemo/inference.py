@@ -314,7 +314,16 @@ class Refinement:
             None if self.weight is None else counted[here],
         )
         share = 1 if phase is None else STRIDE
-        return share * log_likelihood - (kl * counted[:, 1:]).sum()
+        bound = share * log_likelihood - (kl * counted[:, 1:]).sum()
+        return bound - self._first_cost(mean[:, 0], std[:, 0], counted[:, 0], places[:, 0])
+
+    def _first_cost(self, mean: Tensor, std: Tensor, counted: Tensor, places: Tensor) -> Tensor:
+        """KL divergence of the first rows of sessions from the network's prior of them."""
+        if self.prior != self.network.prior:
+            return mean.new_zeros(())
+        wide = std / (1 - self.memory.square()).sqrt()
+        kl = gaussian_kl(mean, wide, self.network.first_mean, self.network.first_std)
+        return (kl * counted * (self.position[places] == 0)).sum()
 
 
 def _tiles(n_rows: Sequence[int], length: int, offset: int) -> tuple[Tensor, Tensor]:
@@ -428,15 +437,18 @@ def _paths(network, posterior, random_state, n_draws) -> Iterator[list[np.ndarra
     The random numbers are the same for each session, so that its bound is the one it has alone.
     """
     memory = network.memory().double().cpu().numpy()
-    seed = random_state.randint(2**31 - 1)
-    sources = [np.random.RandomState(seed) for _ in posterior.std]
-    for _ in range(n_draws):
-        path = []
-        for std, source in zip(posterior.std, sources, strict=True):
-            steps = std * source.standard_normal(std.shape)
-            steps[0] /= np.sqrt(1 - memory**2)
-            columns = [lfilter([1], [1, -phi], x) for phi, x in zip(memory, steps.T, strict=True)]
-            path.append(np.stack(columns, axis=1).astype(np.float32))
+    lengths = np.array([len(std) for std in posterior.std])
+    same_length = [np.flatnonzero(lengths == n) for n in np.unique(lengths)]
+    for seed in random_state.randint(2**31 - 1, size=n_draws):
+        noise = np.random.RandomState(seed).standard_normal((lengths.max(), len(memory)))
+        path: list[np.ndarray] = [np.empty(0)] * len(lengths)
+        for group in same_length:
+            steps = np.stack([posterior.std[i] for i in group]) * noise[: lengths[group[0]]]
+            steps[:, 0] /= np.sqrt(1 - memory**2)
+            for phi, x in zip(memory, np.moveaxis(steps, 2, 0), strict=True):
+                x[:] = lfilter([1], [1, -phi], x, axis=1)
+            for i, deviation in zip(group, steps.astype(np.float32), strict=True):
+                path[i] = deviation
         yield path
 
 

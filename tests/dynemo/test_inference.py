@@ -9,6 +9,7 @@ from sklearn.model_selection import GridSearchCV, KFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from skdyn import DyNeMoEstimator
 from skdyn.core.recurrent import RecurrentSettings
 from skdyn.core.windows import WindowLoader
 from skdyn.dynemo.inference import Posterior, encode, log_weights, lower_bounds, refine
@@ -23,8 +24,6 @@ pytestmark = pytest.mark.filterwarnings(
 @pytest.fixture(scope="module")
 def trained(recording):
     """A model with modes that differ, trained well enough to have something to say."""
-    from skdyn import DyNeMoEstimator
-
     return DyNeMoEstimator(
         n_modes=2,
         sequence_length=50,
@@ -160,7 +159,7 @@ def tiny_network(n_channels):
 def test_bounds_of_single_rows_are_those_of_a_density():
     """Quadrature: exp(bound) integrates to less than one, importance weights to one."""
     network = tiny_network(1)
-    grid = np.linspace(-14, 14, 281)
+    grid = np.linspace(-14, 14, 141)
     sessions = list(grid[:, None, None])
     loader = WindowLoader(sessions, np.ones(1), torch.device("cpu"))
     # Wider at the first row than the prior, so that the weights have a variance.
@@ -169,7 +168,7 @@ def test_bounds_of_single_rows_are_those_of_a_density():
     posterior = Posterior(mean, [spread[None].astype(np.float32)] * len(grid))
     arguments = network, loader, posterior, 10
     bounds, weights = (
-        np.stack([one[:, 0] for one in function(*arguments, np.random.RandomState(0), 400)])
+        np.stack([one[:, 0] for one in function(*arguments, np.random.RandomState(0), 200)])
         for function in (lower_bounds, log_weights)
     )
     assert 0.5 < np.trapezoid(np.exp(bounds.mean(axis=1)), grid) < 1
@@ -357,3 +356,23 @@ def test_routing_through_a_pipeline(small_dynemo, recording):
     model = small_dynemo().fit(scaled, sessions=labels)
     np.testing.assert_array_equal(alpha, model.transform(scaled, sessions=labels))
     assert score == model.score(scaled, sessions=labels)
+
+
+@pytest.mark.parametrize(("n_rows", "n_points", "short"), [(1, 41, 0.05), (2, 21, 0.15)])
+def test_scores_are_those_of_a_density(n_rows, n_points, short):
+    """Quadrature over all recordings of one channel: at most one, and about one by importance."""
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((400, 1)) * np.where(np.arange(400) % 80 < 40, 0.5, 2)[:, None]
+    model = DyNeMoEstimator(
+        2, sequence_length=40, inference_n_units=4, model_n_units=4, n_epochs=10, random_state=0
+    ).fit(X)
+    axis = np.linspace(-8, 8, n_points)
+    grid = np.stack(np.meshgrid(*[axis] * n_rows), axis=-1).reshape(-1, n_rows, 1)
+    cell = (axis[1] - axis[0]) ** n_rows
+    found = [
+        cell * np.exp(model.score_samples(grid, n_draws=60, **more).sum(axis=1)).sum()
+        for more in ({}, {"importance_weighted": True})
+    ]
+    assert 0.5 < found[0] < 1.05, "1, and what the draws add"
+    assert found[0] < found[1] or found[0] > 1
+    assert 1 - short < found[1] < 1.05
