@@ -119,8 +119,8 @@ class DyNeMoEstimator(
         Whether the modes' covariances are diagonal.
     covariances_epsilon : float or "auto", default="auto"
         Added to the diagonal of each learned covariance, in units of the channel's mean square.
-        "auto" takes a thousandth of the recording's least variance in any direction, a tenth of
-        the least that is not zero where the recording has low rank; from 1e-6 to 1e-2.
+        "auto" takes a thousandth of the recording's least variance in any direction, or a tenth of
+        the least above directions that are empty or hold white noise alone; from 1e-6 to 1e-2.
     do_kl_annealing : bool, default=False
         Whether the weight of the KL term rises from 0 to 1. With a start from the data it has full
         weight from the beginning: modes that differ little are lost without it.

@@ -17,8 +17,13 @@ LARGE_GAIN = 3.0
 FAR_OUT, LARGE_SHARE = 20.0, 0.1
 
 # The floor of the modes' variances relative to the smallest variance of the whole recording in any
-# direction, its own limits, and the variance below which a direction counts as empty.
-FLOOR_SHARE, FLOOR_LIMITS, EMPTY = 0.001, (1e-6, 1e-2), 1e-6
+# direction, that where some directions hold nothing but noise, and its own limits.
+FLOOR_SHARE, FLOOR_SHARE_OVER_NOISE, FLOOR_LIMITS = 0.001, 0.1, (1e-6, 1e-2)
+
+# Variance relative to the largest one below which a direction counts as empty, the ratio of
+# successive variances that may part noise from what is above it, and the mean excess kurtosis of
+# what may be noise: that of something modulated would be higher.
+EMPTY, GAP, GAUSSIAN = 1e-6, 30.0, 0.05
 
 # Rows that medians and covariances are taken from, and that are squared at a time.
 MAX_ROWS, ROWS_AT_ONCE = 2**17, 2**16
@@ -92,9 +97,11 @@ def some_rows(sessions: list[np.ndarray], center, scale) -> list[np.ndarray]:
 def floor_of_modes(rows: list[np.ndarray]) -> float:
     """The floor of the modes' variances that suits a recording.
 
-    It is a small share of the least variance of the recording in any direction that has some. A
-    recording of low rank, as after an average reference or a Maxfilter, has directions without any:
-    there modes would seem to differ by rounding alone.
+    It is a small share of the least variance of the recording in any direction. A recording of low
+    rank, as after an average reference or a Maxfilter, or of few sources in many channels with some
+    white noise, has directions without any signal. There modes would seem to differ by rounding, or
+    by an error in the size of the noise, so that the floor is a larger share of the least variance
+    above the gap.
 
     Parameters
     ----------
@@ -107,10 +114,22 @@ def floor_of_modes(rows: list[np.ndarray]) -> float:
         In units of the scaled data, from 1e-6 to 1e-2.
     """
     stacked = np.concatenate(rows)
-    values = np.linalg.eigvalsh(stacked.T @ stacked / len(stacked))
-    filled = values[values > EMPTY * values[-1]]
-    share = FLOOR_SHARE if len(filled) == len(values) else 100 * FLOOR_SHARE
-    return float(np.clip(share * filled[0], *FLOOR_LIMITS))
+    values, vectors = np.linalg.eigh(stacked.T @ stacked / len(stacked))
+    empty = EMPTY * values[-1]
+    values = np.maximum(values, empty / GAP)
+    gaps = np.flatnonzero(values[1:] > GAP * values[:-1])
+    floor = FLOOR_SHARE * values[0]
+    if len(gaps):
+        below, least = gaps[0], values[gaps[0] + 1]
+        if values[below] < empty or _kurtosis(stacked @ vectors[:, : below + 1]) < GAUSSIAN:
+            floor = FLOOR_SHARE_OVER_NOISE * least
+    return float(np.clip(floor, *FLOOR_LIMITS))
+
+
+def _kurtosis(values: np.ndarray) -> float:
+    """Mean excess kurtosis of columns of zero mean."""
+    squares = values**2
+    return float(np.mean((squares**2).mean(axis=0) / squares.mean(axis=0) ** 2) - 3)
 
 
 def warn_of_recording(rows: list[np.ndarray], *, learn_means: bool) -> None:

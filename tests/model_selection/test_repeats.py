@@ -99,6 +99,8 @@ def test_estimators_transform_the_recording_and_sessions_reach_them():
     assert runs[0][-1].sessions_ is None
 
 
+# A tiny fit says that it explains nothing.
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_runs_of_dynemo_may_come_with_lists_of_sessions(recording, small_dynemo):
     parts = [recording[:200], recording[200:]]
     runs = [small_dynemo(n_epochs=1, random_state=seed).fit(parts) for seed in (0, 1, 0)]

@@ -1,0 +1,55 @@
+"""The floor of the modes' variances, from the spectrum of a recording."""
+
+import numpy as np
+import pytest
+from sklearn.decomposition import PCA
+
+from skdyn import DyNeMoEstimator, match_modes
+from skdyn.dynemo.recording import floor_of_modes
+from skdyn.metrics import alpha_correlation
+from skdyn.simulation import MixedSineMVN
+
+SOURCES = MixedSineMVN(
+    4000, 3, 6, np.zeros(3), np.full(3, 5.0), [0.4, 0.9, 1.5], 100, random_state=1
+)
+
+
+def sensors(noise):
+    """Six sources in 24 channels with an average reference, and white noise of relative size."""
+    rng = np.random.default_rng(0)
+    X = SOURCES.time_series @ rng.normal(size=(6, 24))
+    X -= X.mean(axis=1, keepdims=True)
+    return X + noise * X.std() * rng.standard_normal(X.shape)
+
+
+def scaled(X):
+    return X / np.sqrt(np.mean(X**2, axis=0))
+
+
+@pytest.mark.parametrize("noise", [0, 1e-8, 1e-6, 1e-4, 1e-3, 0.01, 0.03])
+def test_directions_without_signal_raise_the_floor(noise):
+    assert floor_of_modes([scaled(sensors(noise))]) == 0.01
+
+
+@pytest.mark.parametrize("size", [1, 10, 100])
+def test_weak_directions_with_signal_do_not(size):
+    """Beside a component that all channels share, the modes are weak."""
+    common = np.random.default_rng(1).standard_normal((4000, 1))
+    X = scaled(SOURCES.time_series) + size * common
+    smallest = np.linalg.eigvalsh(np.cov(scaled(X).T))[0]
+    assert floor_of_modes([scaled(X)]) <= max(0.002 * smallest, 1e-6)
+
+
+def test_a_single_channel_has_a_floor():
+    assert floor_of_modes([np.random.default_rng(0).standard_normal((100, 1))]) < 0.002
+
+
+def correlations(X):
+    model = DyNeMoEstimator(3, sequence_length=100, n_epochs=12, random_state=0).fit(X)
+    return alpha_correlation(*match_modes(SOURCES.mode_time_course, model.transform(X)))
+
+
+@pytest.mark.parametrize("noise", [0, 0.01])
+def test_modes_of_low_rank_are_as_good_as_after_pca(noise):
+    X = sensors(noise)
+    assert correlations(X).mean() > correlations(PCA(6).fit_transform(X)).mean() - 0.02
