@@ -17,7 +17,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-from dynemo_recovery import source
+from dynemo_recovery import read, source
 from processes import ask_all, markdown, measured
 
 from skdyn import DyNeMoEstimator, match_modes
@@ -150,12 +150,6 @@ def fit(case, draw, parameters=None):
         "transform_s": inferring["cpu_s"],
         **cost,
     }
-
-
-def read(path, parameters):
-    """The fits in a file that were made with these parameters."""
-    lines = path.read_text().splitlines() if path.exists() else []
-    return [row for row in map(json.loads, lines) if row["parameters"] == parameters]
 
 
 def summary(rows):

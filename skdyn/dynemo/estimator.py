@@ -265,10 +265,10 @@ class DyNeMoEstimator(
     random, would lose their order in time.
 
     Callbacks of scikit-learn >= 1.9 see a task "fit" with a task "epoch" per epoch, and the
-    estimator as it would be if it stopped there, `history_` included, and were not compared with
-    its start. A callback that asks to stop
-    after an epoch ends the training: the weights of that epoch stay, or the best ones with
-    `n_iter_no_change`. Metadata of callbacks hold `sessions` where routing is enabled.
+    estimator as it would be if it stopped there, `history_` included, before it is compared with
+    its start. A callback that asks to stop after an epoch ends the training: the weights of that
+    epoch stay, or the best ones with `n_iter_no_change`. Such a fit does not warn; its problems, if
+    any, are in `problem_`. Metadata of callbacks hold `sessions` where routing is enabled.
 
     Several processes share a fit if each calls `fit`, with the same recording and parameters, after
     `torch.distributed.init_process_group`: "gloo", or "nccl" with a GPU per process, in a script
@@ -598,7 +598,7 @@ class DyNeMoEstimator(
 
     def _warn(self, fit: Fit) -> None:
         training = fit.training
-        if training.stopped:  # a callback knows why; `summary` tells the problem
+        if training.stopped:  # on request; `problem_` and `summary` report what is wrong
             return
         messages = [f"{fit.problem}."] if fit.problem else []
         if self.n_iter_no_change is not None and not training.converged:

@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.signal import lfilter
 from torch import Tensor
 
 from skdyn.core.gaussian import mixture_log_likelihood, mixture_log_prob
@@ -190,6 +189,7 @@ class Refinement:
     def __init__(self, network, loader, posterior, sequence_length, prior):
         self.network, self.length = network, sequence_length
         self.prior = network.prior if prior is None else prior
+        self.has_first_prior = prior is None
         self.n_rows = loader.n_rows
         windows = cut_windows(self.n_rows, max(self.n_rows), max(self.n_rows))
         batches = [loader(windows[np.array([i])]) for i in range(len(windows))]
@@ -319,10 +319,11 @@ class Refinement:
 
     def _first_cost(self, mean: Tensor, std: Tensor, counted: Tensor, places: Tensor) -> Tensor:
         """KL divergence of the first rows of sessions from the network's prior of them."""
-        if self.prior != self.network.prior:
+        if not self.has_first_prior:
             return mean.new_zeros(())
-        wide = std / (1 - self.memory.square()).sqrt()
-        kl = gaussian_kl(mean, wide, self.network.first_mean, self.network.first_std)
+        network = self.network
+        wide = network.stationary_std(std)
+        kl = gaussian_kl(mean, wide, network.first_mean, network.first_std)
         return (kl * counted * (self.position[places] == 0)).sum()
 
 
@@ -436,19 +437,17 @@ def _paths(network, posterior, random_state, n_draws) -> Iterator[list[np.ndarra
 
     The random numbers are the same for each session, so that its bound is the one it has alone.
     """
-    memory = network.memory().double().cpu().numpy()
     lengths = np.array([len(std) for std in posterior.std])
     same_length = [np.flatnonzero(lengths == n) for n in np.unique(lengths)]
+    n_modes = posterior.std[0].shape[1]
     for seed in random_state.randint(2**31 - 1, size=n_draws):
-        noise = np.random.RandomState(seed).standard_normal((lengths.max(), len(memory)))
+        noise = np.random.RandomState(seed).standard_normal((lengths.max(), n_modes))
         path: list[np.ndarray] = [np.empty(0)] * len(lengths)
         for group in same_length:
-            steps = np.stack([posterior.std[i] for i in group]) * noise[: lengths[group[0]]]
-            steps[:, 0] /= np.sqrt(1 - memory**2)
-            for phi, x in zip(memory, np.moveaxis(steps, 2, 0), strict=True):
-                x[:] = lfilter([1], [1, -phi], x, axis=1)
-            for i, deviation in zip(group, steps.astype(np.float32), strict=True):
-                path[i] = deviation
+            std = _tensor(np.stack([posterior.std[i] for i in group]), network)
+            deviation = network.deviation(std, _tensor(noise[: std.shape[1]], network))
+            for i, one in zip(group, deviation.cpu().numpy(), strict=True):
+                path[i] = one
         yield path
 
 
@@ -464,7 +463,7 @@ def _bounds_of(
     expected = network.memory() * torch.cat([torch.zeros_like(deviation[:1]), deviation[:-1]])
     starts = np.cumsum([0, *n_rows[:-1]])
     std = std.clone()
-    std[starts] /= (1 - network.memory().square()).sqrt()
+    std[starts] = network.stationary_std(std[starts])
     expected[starts] = 0
     if exact:
         cost = _log_density(theta, mean + expected, std) - _log_density(

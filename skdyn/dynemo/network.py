@@ -208,9 +208,24 @@ class DyNeMoNetwork(nn.Module):
         Tensor of shape (batch, time, n_modes)
             theta - m.
         """
-        memory, steps = self.memory(), std * normal
-        first = steps[:, :1] / (1 - memory.square()).sqrt()
-        return first_order_filter(torch.cat([first, steps[:, 1:]], dim=1), memory)
+        first = self.stationary_std(std[:, :1])
+        steps = torch.cat([first, std[:, 1:]], dim=1) * normal
+        return first_order_filter(steps, self.memory())
+
+    def stationary_std(self, std: Tensor) -> Tensor:
+        """Standard deviation of theta in a row whose predecessor is not known.
+
+        Parameters
+        ----------
+        std : Tensor of shape (..., n_modes)
+            Standard deviation given the row before.
+
+        Returns
+        -------
+        Tensor of shape (..., n_modes)
+            That of a stationary autoregressive process of first order.
+        """
+        return std / (1 - self.memory().square()).sqrt()
 
     def prior(
         self,

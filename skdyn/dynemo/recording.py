@@ -21,8 +21,8 @@ FAR_OUT, LARGE_SHARE = 20.0, 0.1
 FLOOR_SHARE, FLOOR_SHARE_OVER_NOISE, FLOOR_LIMITS = 0.001, 0.1, (1e-6, 1e-2)
 
 # Variance relative to the largest one below which a direction counts as empty, the ratio of
-# successive variances that may part noise from what is above it, and the mean excess kurtosis of
-# what may be noise: that of something modulated would be higher.
+# successive variances that may separate noise from signal, and the mean excess kurtosis above which
+# directions are modulated, and hold signal.
 EMPTY, GAP, GAUSSIAN = 1e-6, 30.0, 0.05
 
 # Rows that medians and covariances are taken from, and that are squared at a time.
@@ -100,8 +100,8 @@ def floor_of_modes(rows: list[np.ndarray]) -> float:
     It is a small share of the least variance of the recording in any direction. A recording of low
     rank, as after an average reference or a Maxfilter, or of few sources in many channels with some
     white noise, has directions without any signal. There modes would seem to differ by rounding, or
-    by an error in the size of the noise, so that the floor is a larger share of the least variance
-    above the gap.
+    by an error in the size of the noise. The floor is then a larger share of the least variance
+    above such directions. Weak signal differs from noise by its kurtosis, because it is modulated.
 
     Parameters
     ----------
@@ -119,17 +119,22 @@ def floor_of_modes(rows: list[np.ndarray]) -> float:
     values = np.maximum(values, empty / GAP)
     gaps = np.flatnonzero(values[1:] > GAP * values[:-1])
     floor = FLOOR_SHARE * values[0]
-    if len(gaps):
-        below, least = gaps[0], values[gaps[0] + 1]
-        if values[below] < empty or _kurtosis(stacked @ vectors[:, : below + 1]) < GAUSSIAN:
-            floor = FLOOR_SHARE_OVER_NOISE * least
+    for gap in gaps:
+        filled = vectors[:, : gap + 1][:, values[: gap + 1] > empty]
+        if not _is_noise(stacked @ filled):
+            break
+        floor = FLOOR_SHARE_OVER_NOISE * values[gap + 1]
     return float(np.clip(floor, *FLOOR_LIMITS))
 
 
-def _kurtosis(values: np.ndarray) -> float:
-    """Mean excess kurtosis of columns of zero mean."""
+def _is_noise(values: np.ndarray) -> bool:
+    """Whether columns of zero mean have no more kurtosis than Gaussian noise."""
+    if not values.size:
+        return True
     squares = values**2
-    return float(np.mean((squares**2).mean(axis=0) / squares.mean(axis=0) ** 2) - 3)
+    kurtosis = np.mean((squares**2).mean(axis=0) / squares.mean(axis=0) ** 2) - 3
+    # The standard error of a Gaussian's is the root of 24 over the number of values.
+    return bool(kurtosis < max(GAUSSIAN, 3 * np.sqrt(24 / values.size)))
 
 
 def warn_of_recording(rows: list[np.ndarray], *, learn_means: bool) -> None:

@@ -369,7 +369,7 @@ class Trainer:
     def _bound(self) -> tuple[float, np.ndarray]:
         """Refined lower bound per row of some rows, and their mixing coefficients."""
         length = self.settings.sequence_length
-        loader = sample(self.loader, length)
+        loader = subsample(self.loader, length)
         posterior = refine(
             self.network, loader, encode(self.network, loader, length), length, CHECK_STEPS
         )
@@ -408,8 +408,8 @@ class Trainer:
         return ""
 
     def _static(self) -> float:
-        """Log-likelihood per row of one Gaussian, fitted to the rows that `sample` gives."""
-        loader = sample(self.loader, self.settings.sequence_length)
+        """Log-likelihood per row of one Gaussian, fitted to the rows that `subsample` gives."""
+        loader = subsample(self.loader, self.settings.sequence_length)
         rows = np.concatenate(read_pieces(loader).rows).astype(float)
         network = self.settings.network
         center = 0.0 if network.zero_means else rows.mean(axis=0)
@@ -433,17 +433,22 @@ def set_first_row(network: DyNeMoNetwork, loader: WindowLoader, sequence_length:
     sequence_length : int
         Rows of a window.
     """
-    posterior = encode(network, sample(loader, sequence_length), sequence_length)
-    mean = np.concatenate(posterior.mean)
-    memory = network.memory().detach().double().cpu().numpy()
-    variance = np.mean(np.concatenate(posterior.std).astype(float) ** 2, axis=0)
-    spread = np.sqrt(mean.var(axis=0) + variance / (1 - memory**2))
+    windows = subsample(loader, sequence_length)
+    posterior = encode(network, windows, sequence_length)
+    mean, std = (np.concatenate(values) for values in (posterior.mean, posterior.std))
+    if windows.weights is not None:
+        counted = np.concatenate(windows.weights) > 0
+        if counted.any():
+            mean, std = mean[counted], std[counted]
+    first = network.first_mean
+    mean, std = (torch.from_numpy(values).to(first.device).double() for values in (mean, std))
     with torch.no_grad():
-        network.first_mean.copy_(torch.from_numpy(mean.mean(axis=0)))
-        network.first_std.copy_(torch.from_numpy(spread))
+        own = network.stationary_std(std.square().mean(dim=0).sqrt())
+        network.first_mean.copy_(mean.mean(dim=0))
+        network.first_std.copy_((own.square() + mean.var(dim=0, correction=0)).sqrt())
 
 
-def sample(loader: WindowLoader, sequence_length: int) -> WindowLoader:
+def subsample(loader: WindowLoader, sequence_length: int) -> WindowLoader:
     """About `CHECKED_ROWS` rows of a recording, as windows that are sessions of their own.
 
     Parameters

@@ -14,21 +14,27 @@ SOURCES = MixedSineMVN(
 )
 
 
-def sensors(noise):
-    """Six sources in 24 channels with an average reference, and white noise of relative size."""
+def sensors(noise, referenced="first"):
+    """Six sources in 24 channels, white noise of relative size, and an average reference."""
     rng = np.random.default_rng(0)
     X = SOURCES.time_series @ rng.normal(size=(6, 24))
-    X -= X.mean(axis=1, keepdims=True)
-    return X + noise * X.std() * rng.standard_normal(X.shape)
+    if referenced == "first":
+        X -= X.mean(axis=1, keepdims=True)
+    X = X + noise * X.std() * rng.standard_normal(X.shape)
+    if referenced == "last":
+        X -= X.mean(axis=1, keepdims=True)
+    return X
 
 
 def scaled(X):
     return X / np.sqrt(np.mean(X**2, axis=0))
 
 
-@pytest.mark.parametrize("noise", [0, 1e-8, 1e-6, 1e-4, 1e-3, 0.01, 0.03])
-def test_directions_without_signal_raise_the_floor(noise):
-    assert floor_of_modes([scaled(sensors(noise))]) == 0.01
+@pytest.mark.parametrize("n_rows", [200, 1000, 4000])
+@pytest.mark.parametrize("referenced", ["first", "last", "never"])
+@pytest.mark.parametrize("noise", [0, 1e-8, 1e-6, 1e-4, 1e-3, 0.01, 0.02])
+def test_directions_without_signal_raise_the_floor(noise, referenced, n_rows):
+    assert floor_of_modes([scaled(sensors(noise, referenced)[:n_rows])]) == 0.01
 
 
 @pytest.mark.parametrize("size", [1, 10, 100])
@@ -49,7 +55,7 @@ def correlations(X):
     return alpha_correlation(*match_modes(SOURCES.mode_time_course, model.transform(X)))
 
 
-@pytest.mark.parametrize("noise", [0, 0.01])
-def test_modes_of_low_rank_are_as_good_as_after_pca(noise):
-    X = sensors(noise)
+@pytest.mark.parametrize(("noise", "referenced"), [(0, "first"), (0.01, "last"), (0.2, "never")])
+def test_modes_of_low_rank_are_as_good_as_after_pca(noise, referenced):
+    X = sensors(noise, referenced)
     assert correlations(X).mean() > correlations(PCA(6).fit_transform(X)).mean() - 0.02
