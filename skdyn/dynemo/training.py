@@ -435,13 +435,13 @@ def set_first_row(network: DyNeMoNetwork, loader: WindowLoader, sequence_length:
     """
     windows = subsample(loader, sequence_length)
     posterior = encode(network, windows, sequence_length)
-    mean, std = (np.concatenate(values) for values in (posterior.mean, posterior.std))
+    values = np.concatenate(
+        [np.hstack(pair) for pair in zip(posterior.mean, posterior.std, strict=True)]
+    )
     if windows.weights is not None:
         counted = np.concatenate(windows.weights) > 0
-        if counted.any():
-            mean, std = mean[counted], std[counted]
-    first = network.first_mean
-    mean, std = (torch.from_numpy(values).to(first.device).double() for values in (mean, std))
+        values = values[counted] if counted.any() else values
+    mean, std = torch.from_numpy(values).to(network.first_mean.device).double().chunk(2, dim=1)
     with torch.no_grad():
         own = network.stationary_std(std.square().mean(dim=0).sqrt())
         network.first_mean.copy_(mean.mean(dim=0))
