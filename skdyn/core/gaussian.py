@@ -48,6 +48,9 @@ DEVICE_BLOCK_SIZE = 2**26
 LARGEST_SWEPT = 40
 LARGEST_LAPACK = 24
 
+# The spread of a score below which a mode counts as equal to the average of all.
+SMALLEST_SPREAD = 1e-6
+
 # What is added to the diagonal of a Cholesky factor, as in TensorFlow Probability's FillScaleTriL.
 DIAGONAL_SHIFT = 1e-5
 
@@ -317,6 +320,73 @@ def _inverse_factors(matrices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 def _eyes(like: Tensor) -> Tensor:
     return torch.eye(like.shape[-1], dtype=like.dtype, device=like.device).expand_as(like)
+
+
+def mode_scores(data: Tensor, means: Tensor | None, covariances: Tensor) -> Tensor:
+    """Standardised derivatives of the log-density, at equal mixing, towards each mode.
+
+    With m and C the averages of all means and covariances, r = x - m, P = C^-1 and z = P r,
+
+        s_j = z' (mu_j - m) + (z' (D_j - C) z - tr(P (D_j - C))) / 2
+
+    is the derivative of log N(x; m + e (mu_j - m), C + e (D_j - C)) at e = 0. It is divided by its
+    standard deviation under N(m, C), the root of (mu_j - m)' P (mu_j - m) + |P (D_j - C)|^2 / 2.
+
+    Parameters
+    ----------
+    data : Tensor of shape (..., n_channels)
+        Observations.
+    means : Tensor of shape (n_modes, n_channels) or None
+        Mode means; None stands for zero.
+    covariances : Tensor of shape (n_modes, n_channels, n_channels) or (n_modes, n_channels)
+        Mode covariances, or their diagonals.
+
+    Returns
+    -------
+    Tensor of shape (..., n_modes)
+        Scores of mean zero and variance one if x is drawn from N(m, C), without a gradient; zero
+        for a mode that equals the average.
+    """
+    with torch.no_grad():
+        center, own, whitening, shapes = _whitened_modes(means, covariances)
+        rows = (data - center.to(data.dtype)) if means is not None else data
+        is_diagonal = covariances.ndim == 2
+        matrix = whitening.to(data.dtype)
+        rows = rows * matrix if is_diagonal else rows @ matrix.mT
+        squares = shapes.square().flatten(1).sum(-1)
+        spread = (own.square().sum(-1) + squares / 2).sqrt().clamp_min(SMALLEST_SPREAD)
+        trace = shapes.sum(-1) if is_diagonal else shapes.diagonal(dim1=-2, dim2=-1).sum(-1)
+        halves = (shapes / (2 * spread.view(-1, *[1] * (shapes.ndim - 1)))).to(data.dtype)
+        scores = torch.matmul(rows, (own / spread[:, None]).to(data.dtype).mT)
+        scores -= (trace / (2 * spread)).to(data.dtype)
+        if is_diagonal:
+            return scores + rows.square() @ halves.mT
+        for number, half in enumerate(halves):
+            scores[..., number] += (rows @ half).mul_(rows).sum(-1)
+        return scores
+
+
+def _whitened_modes(
+    means: Tensor | None, covariances: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Average mean, and deviations of modes in coordinates W in which W C W' is the identity."""
+    covariances = covariances.double()
+    average = covariances.mean(0)
+    shapes = covariances - average
+    own = covariances.new_zeros(len(covariances), covariances.shape[-1])
+    center = own.mean(0)
+    if means is not None:
+        center = means.double().mean(0)
+        own = means.double() - center
+    if covariances.ndim == 2:
+        whitening = average.rsqrt()
+        return center, own * whitening, whitening, shapes * whitening.square()
+    # `safe_cholesky` would ask the device a question; an average of modes is positive definite.
+    factor, info = torch.linalg.cholesky_ex(average)
+    factor = torch.where(info == 0, factor, math.nan)
+    eye = torch.eye(len(average), dtype=average.dtype, device=average.device)
+    whitening = torch.linalg.solve_triangular(factor, eye, upper=False)
+    return center, own @ whitening.mT, whitening, whitening @ shapes @ whitening.mT
 
 
 def safe_cholesky(matrices: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sized
+from collections.abc import Callable, Iterable, Sized
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -88,8 +88,6 @@ class TrainingSettings:
         Most epochs.
     learning_rate : callable
         Learning rate of an epoch, counted from zero.
-    rate_factors : mapping of str to float
-        Factors of the learning rate for the weights of these names; 1 for the others.
     gradient_clip : float or None
         Largest norm of the gradient of each weight tensor.
     n_iter_no_change : int or None
@@ -113,7 +111,6 @@ class TrainingSettings:
 
     n_epochs: int
     learning_rate: Callable[[int], float]
-    rate_factors: Mapping[str, float] = field(default_factory=dict)
     gradient_clip: float | None = None
     n_iter_no_change: int | None = None
     tol: float = 0.0
@@ -297,18 +294,11 @@ class _Run:
         self.objective = objective
         self.epoch_batches = epoch_batches
         self.settings = settings
-        named = {name: w for name, w in module.named_parameters() if w.requires_grad}
-        self.weights = list(named.values())
+        self.weights = [w for w in module.parameters() if w.requires_grad]
         self.device = self.weights[0].device
         copy_first(module)
         # Keras' epsilon, not torch's 1e-8.
-        factors = settings.rate_factors
-        groups = [
-            {"params": [w for name, w in named.items() if factors.get(name, 1.0) == factor]}
-            | {"factor": factor}
-            for factor in sorted({factors.get(name, 1.0) for name in named})
-        ]
-        self.optimizer = torch.optim.Adam(groups, eps=1e-7, fused=True)
+        self.optimizer = torch.optim.Adam(self.weights, eps=1e-7, fused=True)
         self.n_halvings = 0
         self.learning_rate = settings.learning_rate(0)
         self.last_loss = math.nan
@@ -358,7 +348,7 @@ class _Run:
     def _attempt(self, epoch: int) -> dict[str, float] | None:
         """Mean of each term over the windows of an epoch, or None if anything was not finite."""
         for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate * group["factor"]
+            group["lr"] = self.learning_rate
         self.module.train()
         sums: dict[str, Tensor] = {}
         n_windows, finite = 0, None

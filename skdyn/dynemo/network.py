@@ -1,18 +1,21 @@
 """The network of DyNeMo: encoder, prior, mixing, modes.
 
-    x -> bidirectional RNN -> r_t, d_t, s_t
-    m_t = smooth(r)_t + d_t
+    c_tj = how much row x_t speaks for mode j
+    x, c -> bidirectional RNN -> r_t, d_t, s_t
+    m_t = smooth(r + A c)_t + d_t
     q(theta_t | theta_t-1, x) = N(m_t + phi (theta_t-1 - m_t-1), s_t^2)
     theta_<t -> RNN -> h_t, s'_t
-    p(theta_t | theta_<t) = N(c theta_t-1 + h_t, s'_t^2)
+    p(theta_t | theta_<t) = N(p theta_t-1 + h_t, s'_t^2)
     alpha_t = softmax(theta_t / temperature)
     x_t ~ N(sum_j alpha_tj mu_j, sum_j alpha_tj D_j)
 
 The model is that of Gohil et al. (2022), "Mixtures of large-scale dynamic functional brain network
-modes", NeuroImage 263, 119595, which has phi = c = 0 and no smoothing. A posterior whose rows are
-independent pays, in every row, for noise that a slow theta does not have: where modes differ
+modes", NeuroImage 263, 119595, which has phi = p = 0, no c and no smoothing. A posterior whose rows
+are independent pays, in every row, for noise that a slow theta does not have: where modes differ
 little, that price is higher than what they explain, and training gives them up. With memory in the
-posterior and in the prior it is small.
+posterior and in the prior it is small. How much a row speaks for each mode is a quadratic form of
+all channels, which a small network does not find from the row alone; the encoder is given it, as
+the derivative of the log-density towards the mode, see `mode_scores`.
 """
 
 from __future__ import annotations
@@ -25,9 +28,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from skdyn.core.distributed import Draws
-from skdyn.core.gaussian import covariances_from_vectors, vectors_from_covariances
+from skdyn.core.gaussian import covariances_from_vectors, mode_scores, vectors_from_covariances
 from skdyn.core.recurrent import RecurrentSettings, RecurrentStack, dropout, initialise_linear
 from skdyn.core.recursion import first_order_filter, smooth
+
+# Scores of modes beyond that many standard deviations count less, so that no row drowns all others.
+SCORE_SCALE = 3.0
 
 # Added to every standard deviation of theta.
 STD_EPSILON = 1e-6
@@ -71,8 +77,9 @@ class DyNeMoNetwork(nn.Module):
         super().__init__()
         self.settings = settings
         n_modes, n_channels = settings.n_modes, settings.n_channels
-        self.inference_rnn = RecurrentStack(n_channels, settings.inference, bidirectional=True)
-        self.smoothed_mean = nn.Linear(self.inference_rnn.n_outputs, n_modes)
+        n_inputs = n_channels + n_modes
+        self.inference_rnn = RecurrentStack(n_inputs, settings.inference, bidirectional=True)
+        self.smoothed_mean = nn.Linear(self.inference_rnn.n_outputs + n_modes, n_modes)
         self.posterior_mean = nn.Linear(self.inference_rnn.n_outputs, n_modes)
         self.posterior_std = nn.Linear(self.inference_rnn.n_outputs, n_modes)
         self.log_smoothing = nn.Parameter(torch.empty(n_modes))
@@ -175,10 +182,14 @@ class DyNeMoNetwork(nn.Module):
         mean, std : Tensor of shape (batch, time, n_modes)
             Of each logit.
         """
-        inputs = dropout(data, self.settings.inference.dropout, draws)
+        with torch.no_grad():
+            scores = mode_scores(data, self.mode_means(), self.mode_covariances())
+        scores = SCORE_SCALE * (scores / SCORE_SCALE).asinh()
+        inputs = torch.cat([data, scores], dim=-1)
+        inputs = dropout(inputs, self.settings.inference.dropout, draws)
         hidden = self.inference_rnn(inputs, draws, lengths=lengths)
         decay = (-1 / self.log_smoothing.exp()).exp()
-        smoothed = smooth(self.smoothed_mean(hidden), decay, lengths)
+        smoothed = smooth(self.smoothed_mean(torch.cat([hidden, scores], -1)), decay, lengths)
         return smoothed + self.posterior_mean(hidden), _std(self.posterior_std(hidden))
 
     def memory(self) -> Tensor:

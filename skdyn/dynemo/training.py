@@ -52,10 +52,6 @@ from skdyn.dynemo.start import Start, draw, find_start, logits_of, read_pieces, 
 # Epochs of training for one epoch of pretraining, of the encoder and of the prior.
 EPOCHS_PER_PRETRAINING = {"encoder": 5, "prior": 8}
 
-# Learning rates relative to that of the networks. Modes that differ little, and are near the right
-# place from the start, would be lost at the networks' own rate.
-RATE_FACTORS = {"covariance_vectors": 0.2, "means": 0.2}
-
 # Learning rate of a warm start, relative to that of a new fit.
 WARM_RATE = 0.1
 
@@ -322,7 +318,6 @@ class Trainer:
             advice=ADVICE,
             n_epochs=n_epochs,
             learning_rate=learning_rate,
-            rate_factors=RATE_FACTORS,
             gradient_clip=settings.gradient_clip,
             verbose=max(0, settings.verbose - 1),
             label=label,

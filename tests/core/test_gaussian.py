@@ -10,6 +10,7 @@ from skdyn.core.gaussian import (
     covariances_from_vectors,
     mixture_log_likelihood,
     mixture_log_prob,
+    mode_scores,
     precisions,
     safe_cholesky,
     sample_mixture,
@@ -463,3 +464,52 @@ def test_precisions_lie_in_rows():
     for n_channels in (4, 40):
         matrices = torch.eye(n_channels).expand(3, -1, -1).clone()
         assert gaussian.precisions(matrices)[0].is_contiguous()
+
+
+@KINDS
+@MEANS
+def test_mode_scores_are_standardised_derivatives_towards_each_mode(diagonal, with_means):
+    x, _, means, covariances, _ = problem(4, diagonal=diagonal, with_means=with_means)
+    found = mode_scores(x, means, covariances).numpy()
+    average = covariances.mean(0).numpy()
+    average = np.diag(average) if diagonal else average
+    root = np.linalg.cholesky(average)
+    normal = np.random.default_rng(1).standard_normal((100_000, 4))
+    drawn = torch.tensor(normal @ root.T)
+    drawn = drawn if means is None else drawn + means.mean(0)
+    scores = mode_scores(drawn, means, covariances)
+    np.testing.assert_allclose(scores.mean(0), 0, atol=0.02)
+    np.testing.assert_allclose(scores.std(0), 1, atol=0.02)
+
+    step = 1e-5
+    for j in range(3):
+        towards = np.full(3, -1 / 3)
+        towards[j] += 1
+        ends = [
+            scipy_log_prob(
+                x, torch.tensor(np.tile(1 / 3 + e * towards, (4, 1))), means, covariances
+            )
+            for e in (-step, step)
+        ]
+        derivative = (ends[1] - ends[0]) / (2 * step)
+        # Equal up to one positive factor for all rows.
+        factor = derivative / found[:, j]
+        np.testing.assert_allclose(factor, factor[0], rtol=1e-5)
+        assert factor[0] > 0
+
+
+@KINDS
+@MEANS
+def test_mode_scores_do_not_depend_on_the_units_of_channels(diagonal, with_means):
+    x, _, means, covariances, _ = problem(diagonal=diagonal, with_means=with_means)
+    units = torch.tensor([1e-3, 1.0, 7.0, 1e4])
+    squared = units**2 if diagonal else units * units[:, None]
+    other = mode_scores(x * units, None if means is None else means * units, covariances * squared)
+    torch.testing.assert_close(other, mode_scores(x, means, covariances), rtol=1e-5, atol=1e-6)
+
+
+@KINDS
+def test_mode_scores_of_equal_modes_are_zero(diagonal):
+    x, _, _, covariances, _ = problem(diagonal=diagonal)
+    equal = covariances[:1].expand_as(covariances)
+    assert mode_scores(x, None, equal).abs().max() < 1e-6

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from skdyn.core.distributed import Draws, share
+from skdyn.core.gaussian import mode_scores
 from skdyn.core.recurrent import RecurrentSettings, initialise_linear
 from skdyn.dynemo.network import (
     STD_EPSILON,
@@ -52,7 +53,9 @@ def test_the_tutorials_model_has_the_weights_of_the_reference_and_those_of_memor
     assert settings.inference.normalization == "layer"
     network = empty_network(settings, CPU)
     memory = 6 * (2 * 64 + 1) + 3 * 6  # smoothed means; smoothing, memory and persistence
-    assert sum(w.numel() for w in network.parameters() if w.requires_grad) == 65_669 + memory
+    scores = 6 * 2 * 4 * 64 + 6 * 6  # inputs of both directions' four gates; of smoothed means
+    n_weights = sum(w.numel() for w in network.parameters() if w.requires_grad)
+    assert n_weights == 65_669 + memory + scores
 
 
 @pytest.mark.parametrize("rnn", ["lstm", "gru"])
@@ -183,8 +186,11 @@ def test_posterior_and_prior_are_linear_and_softplus_of_their_stacks():
     with torch.no_grad():
         initialise_linear(network.posterior_mean, generator(3))
         network.persistence.fill_(0.7)
+        scores = mode_scores(x, network.mode_means(), network.mode_covariances())
+        scores = 3 * (scores / 3).asinh()
+        encoded = network.inference_rnn(torch.cat([x, scores], dim=-1))
         pairs = [
-            (network.posterior(x), network.inference_rnn(x), "posterior"),
+            (network.posterior(x), encoded, "posterior"),
             (network.prior(theta), network.model_rnn(theta), "prior"),
         ]
     for (mean, std), hidden, name in pairs:
@@ -196,7 +202,7 @@ def test_posterior_and_prior_are_linear_and_softplus_of_their_stacks():
         ]
         other = 0.7 * theta
         if name == "posterior":
-            smoothed = network.smoothed_mean(hidden).detach()
+            smoothed = network.smoothed_mean(torch.cat([hidden, scores], dim=-1)).detach()
             decay = np.exp(-1 / network.log_smoothing.detach().exp().numpy())
             weight = decay ** np.abs(np.subtract.outer(np.arange(7), np.arange(7)))[..., None]
             weight = weight / weight.sum(axis=1, keepdims=True)
@@ -242,8 +248,10 @@ def test_dropout_acts_on_the_inputs_too(name):
     with torch.no_grad():
         run(values, Draws(generator(3), share(1)))
         run(values)
-    assert set(seen[0].flatten().tolist()) == {0.0, 2.0}
-    assert torch.equal(seen[1], values)
+    dropped = seen[0] == 0
+    assert dropped.any() and not dropped.all()
+    assert torch.equal(seen[0], torch.where(dropped, 0, 2 * seen[1]))
+    assert torch.equal(seen[1][..., : values.shape[-1]], values)
 
 
 def test_weights_travel_by_state_dict():
