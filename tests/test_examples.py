@@ -29,7 +29,7 @@ def run(arguments, folder):
         env={**os.environ, "MPLBACKEND": "Agg"},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
     )
 
 
