@@ -1,5 +1,7 @@
 # `make demo` and `make test` need nothing but Python >= 3.11 and pip: they make .venv once and reuse it.
 PYTHON ?= python3
+# Processes that run the tests, each with one thread.
+JOBS ?= 2
 ENV := .venv
 BIN := $(ENV)/bin
 INSTALLED := $(ENV)/.installed
@@ -19,7 +21,7 @@ demo: $(INSTALLED)
 	MPLBACKEND=Agg $(BIN)/python examples/plot_from_xarray.py --figures figures
 
 test: $(INSTALLED)
-	MPLBACKEND=Agg $(BIN)/python -m pytest
+	MPLBACKEND=Agg $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

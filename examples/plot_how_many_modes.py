@@ -51,15 +51,15 @@ def simulate(seed, n_samples):
     ).standardize()
 
 
-def compare_on_simulation(simulation, n_epochs, n_jobs):
+def compare_on_simulation(simulation, candidates, n_folds, n_epochs, n_jobs):
     models = {
         f"{n_modes} modes": DyNeMoEstimator(n_modes, n_epochs=n_epochs, random_state=0, **SMALL)
-        for n_modes in (2, 3, 4, 5)
+        for n_modes in candidates
     }
-    return compare_models(models, simulation.time_series, cv=BlockKFold(4), n_jobs=n_jobs)
+    return compare_models(models, simulation.time_series, cv=BlockKFold(n_folds), n_jobs=n_jobs)
 
 
-def compare_on_recordings(rest, n_subjects, n_epochs, n_jobs):
+def compare_on_recordings(rest, candidates, n_subjects, n_epochs, n_jobs):
     """Compare numbers of modes on subjects that were not fitted."""
     recordings = rest.data[:n_subjects]
     subjects = np.repeat(rest.subjects[:n_subjects], [len(one) for one in recordings])
@@ -69,7 +69,7 @@ def compare_on_recordings(rest, n_subjects, n_epochs, n_jobs):
             PCA(20, whiten=True),
             DyNeMoEstimator(n_modes, n_epochs=n_epochs, random_state=0, **SMALL),
         )
-        for n_modes in (2, 4, 8, 12)
+        for n_modes in candidates
     }
     return compare_models(
         models, np.concatenate(recordings), sessions=subjects, cv=SessionKFold(3), n_jobs=n_jobs
@@ -99,7 +99,7 @@ def pick(comparison):
 def main():
     parser = argparse.ArgumentParser(description="The number of modes, by held-out bound.")
     parser.add_argument("--figures", type=Path, default=Path("figures"), help="folder to fill")
-    parser.add_argument("--quick", action="store_true", help="less data, fewer epochs")
+    parser.add_argument("--quick", action="store_true", help="less data, fewer candidates")
     parser.add_argument("--seeds", type=int, default=1, help="how many simulations")
     parser.add_argument("--jobs", type=int, default=1, help="fits at the same time")
     arguments = parser.parse_args()
@@ -107,12 +107,15 @@ def main():
         rest = load_hcp_rest()
     except ImportError as error:
         raise SystemExit(f"{error}") from None
-    n_samples, n_epochs, n_subjects = (3000, 8, 3) if arguments.quick else (6000, 20, 7)
+    n_samples, n_folds, n_epochs, n_subjects = (
+        (1500, 2, 3, 3) if arguments.quick else (6000, 4, 20, 7)
+    )
+    few, many = ((2, 3), (2, 4)) if arguments.quick else ((2, 3, 4, 5), (2, 4, 8, 12))
 
     picked = []
     for seed in reversed(range(arguments.seeds)):
         simulation = simulate(seed, n_samples)
-        comparison = compare_on_simulation(simulation, n_epochs, arguments.jobs)
+        comparison = compare_on_simulation(simulation, few, n_folds, n_epochs, arguments.jobs)
         picked.append(pick(comparison))
     print(comparison)
     n_right = sum(n_modes == N_MODES for n_modes in picked)
@@ -121,7 +124,7 @@ def main():
         "simulation": comparison.plot()[0],
         "mixing": draw_mixing(simulation, picked[-1], n_epochs),
     }
-    comparison = compare_on_recordings(rest, n_subjects, n_epochs, arguments.jobs)
+    comparison = compare_on_recordings(rest, many, n_subjects, n_epochs, arguments.jobs)
     print(comparison)
     print(f"{pick(comparison)} modes for the recordings")
     figures["rest"] = comparison.plot()[0]

@@ -1,9 +1,19 @@
+import hypothesis
 import numpy as np
 import pytest
+import threadpoolctl
 import torch
 
 from skdyn import DyNeMoEstimator
 from skdyn.simulation import MixedSineMVN
+
+# Tests run in several processes, and most arrays are tiny: one thread each is fastest.
+torch.set_num_threads(1)
+threadpoolctl.threadpool_limits(1, user_api="blas")
+
+# The same inputs are drawn each time.
+hypothesis.settings.register_profile("suite", derandomize=True, deadline=None, max_examples=50)
+hypothesis.settings.load_profile("suite")
 
 
 @pytest.fixture(scope="session")
@@ -31,25 +41,50 @@ def recording(small_simulation):
     return X
 
 
+def shorten_search(monkeypatch):
+    monkeypatch.setattr("skdyn.dynemo.start.STEPS_PER_ROUND", (1, 2))
+    monkeypatch.setattr("skdyn.dynemo.start.N_ROUNDS", 2)
+    monkeypatch.setattr("skdyn.dynemo.training.CHECK_STEPS", 2)
+
+
 @pytest.fixture
-def small_dynemo():
-    """A maker of estimators that train in well under a second, to the end of their budget."""
+def short_search(monkeypatch):
+    """Few gradient steps in the search for a start and in the final check: same path, less time.
 
-    def make(**parameters):
-        settings = {
-            "n_modes": 2,
-            "sequence_length": 50,
-            "inference_n_units": 8,
-            "model_n_units": 8,
-            "n_epochs": 3,
-            "n_init": 1,
-            "n_init_epochs": 1,
-            "n_iter_no_change": None,
-            "random_state": 0,
-        }
-        return DyNeMoEstimator(**(settings | parameters))
+    In this process only; what is compared with another process needs the budgets as they are.
+    """
+    shorten_search(monkeypatch)
 
-    return make
+
+@pytest.fixture(scope="module")
+def short_search_in_module():
+    """The same for a whole module and its fixtures."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        shorten_search(monkeypatch)
+        yield
+
+
+@pytest.fixture(scope="session")
+def small_settings():
+    """Parameters of estimators that train in about a second, to the end of their budget."""
+    return {
+        "n_modes": 2,
+        "sequence_length": 50,
+        "inference_n_units": 8,
+        "model_n_units": 8,
+        "n_epochs": 3,
+        "n_init": 1,
+        "n_init_epochs": 1,
+        "n_iter_no_change": None,
+        "n_refinement_steps": 3,
+        "random_state": 0,
+    }
+
+
+@pytest.fixture
+def small_dynemo(short_search, small_settings):
+    """A maker of estimators that train in a third of a second."""
+    return lambda **parameters: DyNeMoEstimator(**(small_settings | parameters))
 
 
 @pytest.fixture

@@ -29,6 +29,7 @@ DYNEMO = DyNeMoEstimator(
     model_n_units=3,
     n_epochs=6,
     init_method="random",
+    n_refinement_steps=3,
     random_state=0,
 )
 MODELS = {

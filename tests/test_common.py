@@ -24,8 +24,7 @@ DYNEMO = DyNeMoEstimator(
     inference_n_units=4,
     model_n_units=4,
     n_epochs=2,
-    n_init=1,
-    n_init_epochs=1,
+    n_refinement_steps=3,
 )
 FILTER = NEMSRegressor("fir.3xx-lvl")
 NONLINEAR = NEMSRegressor("wc.x-lvl-dexp", max_iter=5)
@@ -82,13 +81,17 @@ TRANSFORMER_CHECKS = [
     "check_transformer_get_feature_names_out_pandas",
 ]
 
-pytestmark = pytest.mark.filterwarnings(
-    f"ignore::{ConvergenceWarning.__module__}.{ConvergenceWarning.__qualname__}",
-    # scikit-learn's checks of pandas output fit to a DataFrame and then give an array, or reverse.
-    "ignore:X (does not have valid|has) feature names:UserWarning",
-    # Their data have offsets.
-    "ignore:The means of the channels:UserWarning",
-)
+pytestmark = [
+    pytest.mark.usefixtures("short_search"),
+    pytest.mark.filterwarnings(
+        f"ignore::{ConvergenceWarning.__module__}.{ConvergenceWarning.__qualname__}",
+        # scikit-learn's checks of pandas output fit to a DataFrame and then give an array, or
+        # reverse.
+        "ignore:X (does not have valid|has) feature names:UserWarning",
+        # Their data have offsets.
+        "ignore:The means of the channels:UserWarning",
+    ),
+]
 
 
 @parametrize_with_checks(

@@ -30,10 +30,13 @@ from skdyn.persistence import TRUSTED_TYPES, load, save
 
 skops = pytest.importorskip("skops.io")
 
-pytestmark = pytest.mark.filterwarnings(
-    f"ignore::{ConvergenceWarning.__module__}.{ConvergenceWarning.__qualname__}",
-    "ignore:A gated recurrent unit:UserWarning",
-)
+pytestmark = [
+    pytest.mark.usefixtures("short_search_in_module"),
+    pytest.mark.filterwarnings(
+        f"ignore::{ConvergenceWarning.__module__}.{ConvergenceWarning.__qualname__}",
+        "ignore:A gated recurrent unit:UserWarning",
+    ),
+]
 
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((120, 3))
@@ -42,7 +45,8 @@ y = np.maximum(X @ [1.0, -0.5, 0.2] + np.roll(X[:, 0], 1), 0)
 
 def dynemo(**parameters):
     small = {"sequence_length": 20, "inference_n_units": 4, "model_n_units": 4, "n_epochs": 2}
-    return DyNeMoEstimator(n_modes=2, random_state=0, **(small | parameters))
+    small |= {"n_refinement_steps": 2, "random_state": 0}
+    return DyNeMoEstimator(n_modes=2, **(small | parameters))
 
 
 def nems(model, **parameters):
@@ -159,7 +163,7 @@ CASES = {
 
 
 @pytest.fixture(scope="module")
-def estimators():
+def estimators(short_search_in_module):
     return {name: make() for name, make in CASES.items()}
 
 

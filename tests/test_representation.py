@@ -28,6 +28,7 @@ DYNEMO = DyNeMoEstimator(
     model_n_units=3,
     n_epochs=2,
     init_method="random",
+    n_refinement_steps=3,
     random_state=0,
 )
 LAYERS = [("filter", FiniteImpulseResponse((3, None))), ("level", LevelShift())]

@@ -41,6 +41,7 @@ DYNEMO = DyNeMoEstimator(
     model_n_units=3,
     n_epochs=1,
     init_method="random",
+    n_refinement_steps=3,
     random_state=0,
 )
 NEMS = NEMSRegressor("fir.4-lvl")

@@ -45,8 +45,11 @@ class Case:
     resource: str = ""
 
 
+# What the tools do with a fit is at stake, not where the fit starts.
 SMALL = {
     "sequence_length": 20,
+    "init_method": "random",
+    "n_refinement_steps": 2,
     "inference_n_units": 4,
     "model_n_units": 4,
     "n_epochs": 2,

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from skdyn.core.gaussian import mixture_log_likelihood, mixture_log_prob
 from skdyn.core.recursion import smooth
-from skdyn.core.windows import WindowLoader, cut_windows, stitch
+from skdyn.core.windows import WindowLoader, Windows, cut_windows, stitch
 from skdyn.dynemo.network import DyNeMoNetwork
 from skdyn.dynemo.objective import gaussian_kl, kl_divergence, large_batches
 
@@ -33,6 +33,9 @@ MODES = ("means", "covariance_vectors")
 # Rows whose posterior is refined at a time, at least those of one session; a step computes the
 # likelihood of one row of so many, since neighbours move together.
 REFINED_AT_ONCE, STRIDE = 2**15, 2
+
+# Rows whose densities are computed at a time.
+ROWS_AT_ONCE = 2**14
 
 
 @dataclass(frozen=True)
@@ -484,15 +487,13 @@ def _log_density(values: Tensor, mean: Tensor, std: Tensor) -> Tensor:
 def _log_prob(network: DyNeMoNetwork, loader: WindowLoader, alpha: Tensor) -> Tensor:
     """Log-density of each row, in double precision."""
     means, covariances = network.mode_means(), network.mode_covariances().double()
-    n_rows, parts, first = loader.n_rows, [], 0
-    windows = cut_windows(n_rows, 2**14, 2**14)
-    ends = np.cumsum(n_rows)
-    for number in range(len(windows)):
-        window = windows[np.array([number])]
-        # The last window of a session begins where the one before has ended.
-        offset = first - (ends[window.session[0]] - n_rows[window.session[0]])
-        skipped = int(offset - window.start[0])
-        rows = loader(window).rows[0, skipped:]
+    parts, first = [], 0
+    for some in _stretches(loader.n_rows, ROWS_AT_ONCE):
+        batch = loader(some)
+        rows = batch.rows.flatten(0, 1)
+        if batch.lengths is not None:
+            steps = torch.arange(batch.rows.shape[1], device=rows.device)
+            rows = batch.rows[steps < batch.lengths[:, None]]
         parts.append(
             mixture_log_prob(
                 rows.double(),
@@ -503,6 +504,23 @@ def _log_prob(network: DyNeMoNetwork, loader: WindowLoader, alpha: Tensor) -> Te
         )
         first += len(rows)
     return torch.cat(parts)
+
+
+def _stretches(n_rows: Sequence[int], size: int) -> Iterator[Windows]:
+    """All rows once, in stretches of sessions; together at most so many rows, padding included."""
+    spans = [
+        (number, start, min(size, n - start))
+        for number, n in enumerate(n_rows)
+        for start in range(0, n, size)
+    ]
+    group, longest = [spans[0]], spans[0][2]
+    for span in spans[1:]:
+        longest = max(longest, span[2])
+        if longest * (len(group) + 1) > size:
+            yield Windows(*map(np.array, zip(*group, strict=True)))
+            group, longest = [], span[2]
+        group.append(span)
+    yield Windows(*map(np.array, zip(*group, strict=True)))
 
 
 def _prior_of_rows(
@@ -529,9 +547,11 @@ def _prior_of_rows(
         seen = torch.tensor([span[0] for span in some], device=theta.device)
         places = (seen[:, None] + torch.arange(size, device=theta.device)).clamp_max(len(theta) - 1)
         found = network.prior(theta[places])
-        for number, (begin, answered, end) in enumerate(some):
-            local = slice(answered - begin - 1, end - begin - 1)
-            mean[answered:end], std[answered:end] = (values[number, local] for values in found)
+        begin, answered, end = (np.array(edge)[:, None] for edge in zip(*some, strict=True))
+        rows = begin + 1 + np.arange(size)
+        wanted = (rows >= answered) & (rows < end)
+        into, where = (torch.from_numpy(x).to(theta.device) for x in (rows[wanted], wanted))
+        mean[into], std[into] = (values[where] for values in found)
     return mean, std
 
 

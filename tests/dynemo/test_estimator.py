@@ -6,7 +6,7 @@ import pytest
 import torch
 from sklearn.exceptions import ConvergenceWarning
 
-from skdyn import match_modes
+from skdyn import DyNeMoEstimator, match_modes
 from skdyn.core.recurrent import ACTIVATIONS
 from skdyn.dynemo.objective import FreeEnergy
 
@@ -66,6 +66,20 @@ def test_the_unit_of_the_data_does_not_matter(small_dynemo, recording):
 # Parameters
 
 
+# Enough epochs for the KL term to rise in several steps, and a start that has parameters.
+COMMON = {
+    "n_epochs": 8,
+    "do_kl_annealing": True,
+    "n_kl_annealing_epochs": 4,
+    "init_method": "random_subset",
+}
+
+
+@pytest.fixture(scope="module")
+def plain_covariances(small_settings, recording):
+    return DyNeMoEstimator(**(small_settings | COMMON)).fit(recording).covariances_
+
+
 @pytest.mark.parametrize(
     "parameters",
     [
@@ -102,13 +116,9 @@ def test_the_unit_of_the_data_does_not_matter(small_dynemo, recording):
     ],
     ids=str,
 )
-def test_every_parameter_changes_the_fit(small_dynemo, recording, parameters):
-    # Enough epochs for the KL term to rise in several steps, and a start that has parameters.
-    common = {"n_epochs": 8, "n_kl_annealing_epochs": 4, "init_method": "random_subset"}
-    common |= {"do_kl_annealing": True}
-    plain = small_dynemo(**common).fit(recording)
-    changed = small_dynemo(**(common | parameters)).fit(recording)
-    assert not np.array_equal(plain.covariances_, changed.covariances_)
+def test_every_parameter_changes_the_fit(small_dynemo, recording, plain_covariances, parameters):
+    changed = small_dynemo(**(COMMON | parameters)).fit(recording)
+    assert not np.array_equal(plain_covariances, changed.covariances_)
     assert np.isfinite(changed.score(recording))
     alpha = changed.transform(recording)
     assert alpha.min() >= 0
