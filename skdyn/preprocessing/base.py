@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, OneToOneFeatureMixin
 from sklearn.utils.validation import check_is_fitted
 
 from skdyn._sklearn import DocumentedMixin, SessionTransformerMixin, _fit_context
@@ -106,8 +106,20 @@ class SessionTransformer(DocumentedMixin, SessionTransformerMixin, BaseEstimator
         return tags
 
 
+class SampledTransformer(OneToOneFeatureMixin, SessionTransformer):
+    """A transformer with a sampling frequency; the error for `sampling_rate` names it."""
+
+    def __new__(cls, *args, **parameters):
+        """Refuse another name of the sampling frequency before Python does."""
+        for name in parameters:
+            if "sampling_rate" in name:
+                right = name.replace("sampling_rate", "sampling_frequency")
+                raise TypeError(f"{cls.__name__} has no parameter {name!r}. Use {right!r}.")
+        return super().__new__(cls)
+
+
 def float_type(array: np.ndarray) -> type:
-    """Tell in which type an array's results are given.
+    """Type of the results for an array.
 
     Parameters
     ----------

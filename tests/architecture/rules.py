@@ -31,7 +31,8 @@ OPTIONAL_PACKAGES = {
 ROOMS = {
     "skdyn": "__init__ _callbacks _drawing _sklearn datasets matching persistence sessions "
     "simulation",
-    "skdyn/preprocessing": "__init__ artefacts base embedding filtering scaling signs",
+    "skdyn/preprocessing": "__init__ artefacts base components embedding filtering rates scaling "
+    "signs",
     "skdyn/model_selection": "__init__ clusters comparison evaluation repeats splitters table",
     "skdyn/core": "__init__ distributed gaussian hmm recurrent recursion runtime simplex training "
     "windows",
