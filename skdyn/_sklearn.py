@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import wraps
+from inspect import signature
 
 import numpy as np
 from sklearn.base import TransformerMixin, _fit_context
@@ -89,11 +91,26 @@ def _wrap_each_session(method):
 
 
 class DocumentedMixin:
-    """The HTML diagram shows what each parameter is, as its docstring says.
+    """The HTML diagram shows the docstring's text of each parameter, without links.
 
-    scikit-learn shows the text where the name of a parameter links to a page of documentation. The
-    link leads to where the text is, the diagram itself.
+    scikit-learn shows the text only where the name of a parameter links to a page of
+    documentation, so the tables are made with a link, which is then removed.
     """
 
-    _doc_link_module = "skdyn"
-    _doc_link_template = "#{estimator_name}"
+    def _get_params_html(self, *args, **kwargs):
+        return _without_links(super()._get_params_html, *args, **kwargs)  # type: ignore[misc]
+
+    def _get_fitted_attr_html(self, *args, **kwargs):
+        return _without_links(super()._get_fitted_attr_html, *args, **kwargs)  # type: ignore[misc]
+
+
+def _without_links(make_table, *args, **kwargs):
+    if "doc_link" not in signature(make_table).parameters:  # scikit-learn 1.7
+        return make_table(*args, **kwargs)
+    given = signature(make_table).bind(*args, **kwargs).arguments
+    table = make_table(**given | {"doc_link": "#"})
+    render = table._repr_html_inner
+    table._repr_html_inner = lambda: re.sub(
+        r'\s*rel="noreferrer" target="_blank" href="[^"]*"', "", render()
+    )
+    return table
