@@ -41,6 +41,8 @@ class Downsampler(SampledTransformer):
 
     Attributes
     ----------
+    ratio_ : float
+        Rows of the output per row of X, at most 1.
     up_, down_ : int or None
         The ratio of the rates in lowest terms: `down_` rows become `up_`. None if it is no ratio
         of whole numbers up to 10000.
@@ -115,24 +117,21 @@ class Downsampler(SampledTransformer):
         )
 
     def _learn(self, arrays):
-        ratio = self._ratio()
-        if ratio > 1:
+        self.ratio_ = self.new_sampling_frequency / self.sampling_frequency
+        if self.ratio_ > 1:
             raise ValueError(
                 f"new_sampling_frequency is {self.new_sampling_frequency} Hz, but at most "
                 f"sampling_frequency={self.sampling_frequency} Hz was expected."
             )
-        terms = Fraction(ratio).limit_denominator(_LARGEST_FACTOR)
-        is_exact = abs(terms - Fraction(ratio)) <= 1e-12 * ratio
-        self.up_, self.down_ = (terms.numerator, terms.denominator) if is_exact else (None, None)
-
-    def _ratio(self) -> float:
-        return self.new_sampling_frequency / self.sampling_frequency
+        terms = Fraction(self.ratio_).limit_denominator(_LARGEST_FACTOR)
+        is_exact = abs(terms - Fraction(self.ratio_)) <= 1e-12 * self.ratio_
+        self.up_: int | None = terms.numerator if is_exact else None
+        self.down_: int | None = terms.denominator if is_exact else None
 
     def _times(self, n_samples: int) -> np.ndarray:
         """Times of the rows of the output, in rows of a session."""
-        if self.up_ is None:
-            n_rows = int(np.ceil(n_samples * self._ratio()))
-            return np.arange(n_rows) / self._ratio()
+        if self.up_ is None or self.down_ is None:
+            return np.arange(int(np.ceil(n_samples * self.ratio_))) / self.ratio_
         return np.arange(-(-n_samples * self.up_ // self.down_)) * self.down_ / self.up_
 
     def _rows(self, n_samples: int) -> np.ndarray:
@@ -144,7 +143,7 @@ class Downsampler(SampledTransformer):
         mean = session.mean(axis=0, dtype=np.float64)
         centred = session - mean
         if self.up_ is None:
-            return mean + _interpolate(centred, self._times(len(session)), self._ratio())
+            return mean + _interpolate(centred, self._times(len(session)), self.ratio_)
         return mean + signal.resample_poly(centred, self.up_, self.down_, axis=0, padtype="edge")
 
     def _rows_that_stay(self, X, sessions):

@@ -321,6 +321,18 @@ def test_labels_route_by_themselves(transformer):
         np.testing.assert_array_equal(pipeline.transform(X, sessions=sessions), expected)
 
 
+def test_labels_reach_each_step_that_is_named_without_routing():
+    X = sessions_of()
+    steps = TimeDelayPCA(5, 4), MovingAverage(5), SessionScaler()
+    expected = np.concatenate(make_pipeline(*map(clone, steps)).fit_transform(X))
+    given = {f"{type(step).__name__.lower()}__sessions": labels() for step in steps}
+    found = make_pipeline(*map(clone, steps)).fit_transform(np.concatenate(X), **given)
+    np.testing.assert_allclose(found, expected)
+    del given["timedelaypca__sessions"]
+    found = make_pipeline(*map(clone, steps)).fit_transform(np.concatenate(X), **given)
+    assert not np.allclose(found, expected)
+
+
 @pytest.mark.parametrize("transformer", INVERTIBLE, ids=repr)
 def test_labels_route_to_inverses(transformer):
     X, sessions = np.concatenate(sessions_of()), labels()
