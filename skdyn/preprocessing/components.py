@@ -34,13 +34,13 @@ _CONSTRAINTS: dict = {
 
 
 class _PrincipalComponents(ClassNamePrefixFeaturesOutMixin, SessionTransformer):
-    """Principal components of rows with their neighbours in time; a subclass says how many."""
+    """Base class: principal components of embedded rows; a subclass defines the embedding."""
 
     __metadata_request__inverse_transform = {"sessions": True}  # noqa: RUF012
 
     @property
     def _embedding(self) -> tuple[int, str]:
-        """Number of rows that a row sees, and the edges."""
+        """`n_embeddings` and `edges`."""
         raise NotImplementedError
 
     @_fit_context(prefer_skip_nested_validation=True)
@@ -263,10 +263,10 @@ class TimeDelayPCA(_PrincipalComponents):
     Parameters
     ----------
     n_embeddings : int, default=15
-        Rows that a row sees, itself in the middle: an odd number.
+        Number of rows in the window around each row, itself included: odd.
     n_components : int, float in (0, 1) or None, default=None
         Number of components. A float keeps as few as explain more than that share of the
-        variance; None keeps all. In the field, twice the number of channels or more is common.
+        variance; None keeps all. Twice the number of channels or more is common.
     whiten : bool, default=False
         Whether scores are divided by their standard deviation in the training data. Components
         without variance beyond rounding then become zero, with a warning.
@@ -348,7 +348,7 @@ def tde_pca(X, *, n_components=None, n_embeddings=15, whiten=False, edges="refle
     n_components : int, float in (0, 1) or None, default=None
         Number of components; a float is a share of the variance, None keeps all.
     n_embeddings : int, default=15
-        Rows that a row sees, itself in the middle: an odd number.
+        Number of rows in the window around each row, itself included: odd.
     whiten : bool, default=False
         Whether scores are divided by their standard deviation.
     edges : {"reflect", "edge", "zero"}, default="reflect"

@@ -19,28 +19,28 @@ _BLOCK_SIZE = 2**21
 
 
 class TimeDelayEmbedder(OneToOneFeatureMixin, SessionTransformer):
-    """Put each row's neighbours in time beside it, as columns of their own.
+    """Time-delay embedding: add each row's neighbours in time as columns.
 
-    A model of the covariance of such rows sees spectra, and phases between channels. Row t of a
-    channel becomes ``x[t + half], ..., x[t], ..., x[t - half]``, the newest first, with
-    ``half = n_embeddings // 2``, one channel after the other.
+    The covariance of embedded rows holds the spectra of channels and the phases between them. Row t
+    of a channel becomes ``x[t + half], ..., x[t], ..., x[t - half]``, latest first, with
+    ``half = n_embeddings // 2``, channel by channel.
 
     Parameters
     ----------
     n_embeddings : int, default=15
-        Rows that a row sees, itself in the middle: an odd number. In the field, 15 at 250 Hz and
-        7 at 100 Hz are common.
+        Number of rows in the window around each row, itself included: odd. 15 at 250 Hz and 7 at
+        100 Hz are common.
     edges : {"reflect", "edge", "zero"}, default="reflect"
-        What stands before the start and after the end of a session, so that every row is kept.
-        "reflect": the session mirrored in its first and last row, which keeps its spectrum.
-        "edge": the first or last row, again and again. "zero": zeros.
+        How a session is continued before its start and after its end, so that every row is kept.
+        "reflect": mirrored in its first and last row, which keeps its spectrum. "edge": the first
+        or last row is repeated. "zero": zeros.
 
     Attributes
     ----------
     n_features_in_ : int
         Number of channels.
     feature_names_in_ : ndarray of str
-        Names of the channels, where X had any.
+        Names of the channels, if X has any.
 
     See Also
     --------
@@ -164,7 +164,7 @@ def embedded_moments(
     n_embeddings : int
         Rows that a row sees, odd.
     edges : {"reflect", "edge", "zero"}
-        What stands before the start and after the end of a session.
+        How a session is continued before its start and after its end.
 
     Returns
     -------

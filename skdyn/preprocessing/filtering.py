@@ -19,7 +19,7 @@ class BandpassFilter(SampledTransformer):
     """Keep a band of frequencies, without shifting it in time.
 
     A Butterworth filter in second-order sections runs over each session forwards and backwards
-    (`scipy.signal.sosfiltfilt`), so that phases stay as they are.
+    (`scipy.signal.sosfiltfilt`), so that phases do not change.
 
     Parameters
     ----------
@@ -30,8 +30,8 @@ class BandpassFilter(SampledTransformer):
     sampling_frequency : float, default=1.0
         Rows per second, in Hz. With 1.0, edges are in cycles per row.
     order : int, default=5
-        Order of the Butterworth filter, at least 1. As it runs twice, an edge is damped by 6 dB,
-        not by 3, and the slopes are twice as steep.
+        Order of the Butterworth filter, at least 1. Because it runs twice, edges are damped by 6 dB
+        instead of 3, and slopes are twice as steep.
 
     Attributes
     ----------
@@ -40,15 +40,14 @@ class BandpassFilter(SampledTransformer):
     n_features_in_ : int
         Number of channels.
     feature_names_in_ : ndarray of str
-        Names of the channels, where X had any.
+        Names of the channels, if X has any.
 
     Notes
     -----
-    At its ends a session is continued, point-reflected in its first and last row, by the number of
-    rows that SciPy takes by default; a session of no more rows than that by all of its own but
-    one. A band-pass filter also takes off the mean. What is filtered out cannot be put back: there
-    is no inverse. A row depends on rows after it, so filter the sessions of a test set apart
-    from those of the training set.
+    Before filtering, a session is continued at both ends by point reflection, by SciPy's default
+    number of rows, or by all rows but one if it is shorter. A band-pass filter also removes the
+    mean. There is no inverse. A row depends on later rows, so filter the sessions of a test set
+    separately from those of the training set.
 
     Examples
     --------
@@ -240,7 +239,7 @@ class AmplitudeEnvelope(OneToOneFeatureMixin, SessionTransformer):
     n_features_in_ : int
         Number of channels.
     feature_names_in_ : ndarray of str
-        Names of the channels, where X had any.
+        Names of the channels, if X has any.
 
     See Also
     --------
@@ -248,8 +247,8 @@ class AmplitudeEnvelope(OneToOneFeatureMixin, SessionTransformer):
 
     Notes
     -----
-    Each session is taken alone, by `scipy.signal.hilbert` over its whole length, neither padded
-    nor cut. That is a Fourier transform, which joins the end of a session to its start: the first
+    `scipy.signal.hilbert` is applied to the whole length of each session, neither padded nor cut.
+    That is a Fourier transform, which joins the end of a session to its start: the first
     and last few periods are less exact. Phases are lost: there is no inverse.
 
     Examples
@@ -286,12 +285,12 @@ class MovingAverage(SampledTransformer):
     n_features_in_ : int
         Number of channels.
     feature_names_in_ : ndarray of str
-        Names of the channels, where X had any.
+        Names of the channels, if X has any.
 
     Notes
     -----
-    Every row is kept: near the start and the end of a session, the mean is over what there is of
-    the window. There is no inverse.
+    Every row is kept: near the start and the end of a session, the mean is over the part of the
+    window that lies within the session. There is no inverse.
 
     Examples
     --------

@@ -11,7 +11,7 @@ from skdyn.preprocessing.base import SessionTransformer, float_type
 
 
 class SessionScaler(OneToOneFeatureMixin, SessionTransformer):
-    """Standardise each session by itself: every channel to mean zero and variance one.
+    """Standardise each session separately: every channel to mean 0 and variance 1.
 
     Sessions differ in gain and offset for reasons unrelated to brain activity (day, cap, subject).
     Each is therefore scaled by its own mean and standard deviation, in `fit` and in `transform`.
@@ -21,8 +21,8 @@ class SessionScaler(OneToOneFeatureMixin, SessionTransformer):
     with_mean : bool, default=True
         Whether each channel's mean over the session is subtracted.
     with_std : bool, default=True
-        Whether each channel is divided by its standard deviation over the session, of n, not
-        n - 1, degrees of freedom. A channel that does not vary beyond rounding is not divided.
+        Whether each channel is divided by its standard deviation over the session (n degrees of
+        freedom). A channel that does not vary beyond rounding is not divided.
 
     Attributes
     ----------
@@ -37,10 +37,10 @@ class SessionScaler(OneToOneFeatureMixin, SessionTransformer):
 
     Notes
     -----
-    `fit` learns no numbers: what `transform` subtracts and divides by are statistics of the very
-    sessions that it is given. A row therefore depends on its whole session, also on what comes
-    later; a session that is cut in two is scaled as two. Without labels, X is one session. As the
-    statistics are not kept, there is no inverse.
+    `fit` learns no numbers: `transform` uses statistics of the sessions that it receives. A row
+    therefore depends on its whole session, also on later rows; a session that is cut in two is
+    scaled as two. Without labels, X is one session. The statistics are not kept, so there is no
+    inverse.
 
     Examples
     --------
