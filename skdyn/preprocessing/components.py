@@ -155,16 +155,17 @@ class _PrincipalComponents(ClassNamePrefixFeaturesOutMixin, SessionTransformer):
         return n_varying
 
     def _deviation(self) -> np.ndarray:
-        """Standard deviations that whitened scores are divided by; inf for null components."""
+        """Standard deviations of components if scores are whitened, 0 for those without any."""
         if not self.whiten:
             return np.ones(self.n_components_)
-        deviation = np.full(self.n_components_, np.inf)
-        deviation[: self._n_whitened] = np.sqrt(self.explained_variance_[: self._n_whitened])
+        deviation = np.sqrt(self.explained_variance_)
+        deviation[self._n_whitened :] = 0
         return deviation
 
     def _map(self, session):
         n_embeddings, edges = self._embedding
-        axes = self.components_.T / self._deviation()
+        deviation = self._deviation()
+        axes = self.components_.T / np.where(deviation > 0, deviation, np.inf)
         scores: np.ndarray = np.empty((len(session), self.n_components_), dtype=float_type(session))
         for block in _blocks(len(session), len(axes)):
             wide = _embed(session, block, n_embeddings, edges)
@@ -173,8 +174,7 @@ class _PrincipalComponents(ClassNamePrefixFeaturesOutMixin, SessionTransformer):
 
     def _invert(self, scores):
         n_embeddings, _ = self._embedding
-        deviation = self._deviation()
-        axes = self.components_ * np.where(np.isinf(deviation), 0, deviation)[:, np.newaxis]
+        axes = self.components_ * self._deviation()[:, np.newaxis]
 
         def at_lag(lag):
             columns = slice(lag, None, n_embeddings)
@@ -331,6 +331,29 @@ class TimeDelayPCA(_PrincipalComponents):
         self.n_components = n_components
         self.whiten = whiten
         self.edges = edges
+
+    def inverse_components(self, X):
+        """Give back the embedded columns of each row, as far as the components hold them.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_components)
+            Scores.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_channels * n_embeddings)
+            Columns as in `TimeDelayEmbedder`. A row depends on its own scores alone, unlike that of
+            `inverse_transform`, which takes means over neighbouring rows.
+
+        Raises
+        ------
+        ValueError
+            If the width differs, or a value is not finite.
+        """
+        check_is_fitted(self)
+        (scores,) = check_columns(X, n_columns=self.n_components_).arrays
+        return scores @ (self.components_ * self._deviation()[:, np.newaxis]) + self.mean_
 
     @property
     def _embedding(self):

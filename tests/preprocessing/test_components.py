@@ -1,11 +1,13 @@
 """Principal components of sessions against scikit-learn's PCA, and components without variance."""
 
+import warnings
+
 import numpy as np
 import pytest
 from sklearn.decomposition import PCA
 from sklearn.pipeline import make_pipeline
 
-from skdyn.preprocessing import SessionPCA, SessionScaler, TimeDelayPCA
+from skdyn.preprocessing import SessionPCA, SessionScaler, TimeDelayEmbedder, TimeDelayPCA
 
 ATTRIBUTES = (
     *("components_", "explained_variance_", "explained_variance_ratio_", "singular_values_"),
@@ -76,6 +78,20 @@ def test_whitened_components_without_variance_are_zero(dtype, rank, n_embeddings
     kept = type(model)(**(model.get_params() | {"n_components": n_varying})).fit(X)
     expected = np.concatenate(scores)[:, :n_varying]
     np.testing.assert_allclose(np.concatenate(kept.transform(X)), expected, atol=atol)
+
+
+@pytest.mark.parametrize("rank", [2, 4])
+def test_inverse_components_are_embedded_rows(rank):
+    X = sessions_of(rank=rank)[0]
+    wide = TimeDelayEmbedder(5).fit_transform(X)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = TimeDelayPCA(5, whiten=True).fit(X)
+    scores = model.transform(X)
+    np.testing.assert_allclose(model.inverse_components(scores), wide, atol=1e-9)
+    np.testing.assert_allclose(model.inverse_components(scores[40:41]), wide[40:41], atol=1e-9)
+    with pytest.raises(ValueError, match="X has 2 columns, but 20 were expected"):
+        model.inverse_components(scores[:, :2])
 
 
 @pytest.mark.parametrize("ratio", [1e-3, 1e-5])
