@@ -229,6 +229,8 @@ BAD = [
     ("names_are_words", "skdyn/a.py", "def log_density(x, means): 0"),
     ("names_are_words", "skdyn/a.py", "class Mode:\n    def __init__(self, D): 0"),
     ("names_are_words", "skdyn/a.py", "N = 3"),
+    ("words_are_the_same", "skdyn/a.py", "def cut(X, *, sampling_rate): 0"),
+    ("words_are_the_same", "skdyn/a.py", "raise ValueError(f'Got {x}; do pass ' 'y.')"),
     ("places_stay_out", "README.md", f"run it in {SLASH}work/main"),
     ("places_stay_out", ".ci/run", f"cd '{SLASH}root'"),
     ("places_stay_out", "a.txt", f"--index-url https:{SLASH}/pypi.org/simple"),
@@ -299,6 +301,8 @@ GOOD = [
     ("only_runtime_packages", "skdyn/a.py", "import os\nimport torch.nn\nfrom . import b"),
     ("only_runtime_packages", "skdyn/persistence.py", "def f():\n    import skops.io"),
     ("names_are_words", "skdyn/a.py", "def fit(X, y): x = 1\ndef _f(x): 0"),
+    ("words_are_the_same", "skdyn/a.py", "def cut(X, *, sampling_frequency): 0"),
+    ("words_are_the_same", "skdyn/a.py", "raise ValueError('Rows do not match. Pass X.')"),
     ("places_stay_out", "a.md", "either/or, /optional, a/work/b, https://example.org/conda-free"),
 ]
 

@@ -497,6 +497,19 @@ def names_are_words(source):
             yield line, f"the public name {name!r} has one letter"
 
 
+@file_rule("skdyn/")
+def words_are_the_same(source):
+    """One name for the sampling frequency, and errors that advise without "do"."""
+    for line, name in _public_names(source.tree):
+        if "sampling_rate" in name:
+            yield line, f"the public name {name!r} has to say sampling_frequency"
+    for node in source.nodes:
+        if isinstance(node, ast.Raise):
+            for one in filter(is_text, ast.walk(node)):
+                if re.search(r"(^|[;:,.] )do [a-z]", one.value):
+                    yield one.lineno, f"advises with 'do': {one.value!r}"
+
+
 def _public_names(scope):
     for node in scope.body:
         if isinstance(node, (*FUNCTIONS, ast.ClassDef)):
