@@ -147,6 +147,7 @@ def test_numbers_of_components_are_counted_as_in_pca(n_components, n_samples):
     pca = PCA(n_components, svd_solver="full").fit(TimeDelayEmbedder(5).fit_transform(X))
     ours = TimeDelayPCA(5, n_components).fit(X)
     assert ours.n_components_ == pca.n_components_
+    np.testing.assert_allclose(ours.noise_variance_, pca.noise_variance_, rtol=1e-6, atol=1e-12)
     assert ours.transform(X).shape == (n_samples, pca.n_components_)
     assert len(ours.get_feature_names_out()) == pca.n_components_
 
