@@ -291,7 +291,7 @@ def test_shapes_that_are_no_fields(shape):
 
 @pytest.mark.parametrize("shape", [(None, None, 15), (4, 2, None), (None, 2, 15, None)])
 def test_sizes_that_the_data_do_not_tell_a_field(shape):
-    with pytest.raises(ValueError, match="do write the other sizes"):
+    with pytest.raises(ValueError, match="write the other sizes"):
         STRF(shape).resize((10, 4))
 
 
