@@ -1,22 +1,26 @@
-"""Estimators in files that run no code when they are read.
+"""Save estimators to files that run no code when they are loaded.
 
-A pickle can run anything. The files here are those of skops: numbers, text and the names of types,
-of which only those are made that you trust. `TRUSTED_TYPES` are all that fitted estimators of skdyn
-are made of, beside what skops trusts by itself: scikit-learn's estimators, arrays, numbers and
-text.
+A pickle can run any code. The files here are those of skops: numbers, text and the names of types,
+of which only trusted ones are created. `TRUSTED_TYPES` lists the types that fitted estimators of
+skdyn, searches over them and comparisons of models consist of, besides those that skops trusts:
+scikit-learn's estimators, arrays, numbers and text.
 """
 
 from __future__ import annotations
 
 import warnings
+from inspect import isclass, isfunction, signature
 from io import BytesIO
 from pathlib import Path
 from pydoc import locate
 from zipfile import ZIP_DEFLATED, BadZipFile, ZipFile
 
+import sklearn.metrics
+import sklearn.model_selection
 from sklearn.exceptions import InconsistentVersionWarning
+from sklearn.metrics import check_scoring, make_scorer
 
-from skdyn import __version__
+from skdyn import __version__, metrics, model_selection, preprocessing, simulation
 from skdyn.nems import (
     Beta,
     Exponential,
@@ -37,8 +41,8 @@ from skdyn.nems.losses import LOSSES
 
 __all__ = ["TRUSTED_TYPES", "load", "save"]
 
-# What is made of each of these is made of plain values, and calls nothing that a file names. The
-# parts of encoding models are those of their registries.
+# Each of these is created from plain values, and calls nothing that a file names. The parts of
+# encoding models are those of their registries.
 _PARTS_OF_MODELS = (
     *(NEMSRegressor, Model, Parameter, Phi, FitResults),
     *(Beta, Exponential, Gamma, HalfNormal, Normal, Uniform),
@@ -46,22 +50,49 @@ _PARTS_OF_MODELS = (
     *LOSSES.values(),
     *SOLVERS.values(),
 )
+# Public classes of these rooms: transformers, splitters, scorers, results.
+_ROOMS = (metrics, model_selection, preprocessing, simulation)
+# What searches of scikit-learn hold: its splitters, scorers, and metrics of true and predicted y.
+_PARTS_OF_SEARCHES = (
+    *(type(check_scoring(NEMSRegressor())), type(make_scorer(sklearn.metrics.r2_score))),
+    *(
+        kind
+        for kind in map(vars(sklearn.model_selection).get, sklearn.model_selection.__all__)
+        if isclass(kind) and hasattr(kind, "get_n_splits")
+    ),
+    *(
+        metric
+        for metric in map(vars(sklearn.metrics).get, sklearn.metrics.__all__)
+        if isfunction(metric) and [*signature(metric).parameters][:1] == ["y_true"]
+    ),
+)
+# By name, as their rooms need torch, or are experimental, or not public.
 _OTHERS = (
     "skdyn.dynemo.estimator.DyNeMoEstimator",
     "skdyn.dynemo.network.DyNeMoNetwork",
     "skdyn.matching.ModeMatcher",
-    "skdyn.preprocessing.artefacts.BadSegments",
-    "skdyn.preprocessing.embedding.TimeDelayEmbedder",
-    "skdyn.preprocessing.embedding.TimeDelayPCA",
-    "skdyn.preprocessing.filtering.AmplitudeEnvelope",
-    "skdyn.preprocessing.filtering.BandpassFilter",
-    "skdyn.preprocessing.filtering.Downsampler",
-    "skdyn.preprocessing.filtering.MovingAverage",
-    "skdyn.preprocessing.scaling.SessionScaler",
-    "skdyn.preprocessing.signs.SignAligner",
+    "skdyn.model_selection.evaluation.Failure",
+    "sklearn.model_selection._search_successive_halving.HalvingGridSearchCV",
+    "sklearn.model_selection._search_successive_halving.HalvingRandomSearchCV",
 )
+
+
+def _classes_of(room) -> list[type]:
+    return [kind for kind in map(vars(room).get, room.__all__) if isclass(kind)]
+
+
+def _name_of(trusted) -> str:
+    return trusted if isinstance(trusted, str) else f"{trusted.__module__}.{trusted.__qualname__}"
+
+
 TRUSTED_TYPES = tuple(
-    sorted({*_OTHERS, *(f"{kind.__module__}.{kind.__qualname__}" for kind in _PARTS_OF_MODELS)})
+    sorted(
+        {
+            *_OTHERS,
+            *map(_name_of, (*_PARTS_OF_MODELS, *_PARTS_OF_SEARCHES)),
+            *(_name_of(one) for room in _ROOMS for one in _classes_of(room)),
+        }
+    )
 )
 
 _VERSION = f"skdyn {__version__}"
@@ -72,29 +103,35 @@ def save(estimator, path) -> None:
 
     Parameters
     ----------
-    estimator : estimator
-        One of skdyn's, fitted or not, or a pipeline with some of them.
+    estimator : estimator, search or ModelComparison
+        An estimator of skdyn, fitted or not; a pipeline with some of them; a search over one of
+        these, such as GridSearchCV, with splitters and scorers of skdyn or of scikit-learn; or the
+        result of `compare_models`.
     path : str or Path
-        Where to; a file that is there is replaced. The usual ending is ".skops".
+        File to write; an existing one is replaced. The usual ending is ".skops".
 
     Raises
     ------
     ImportError
         If skops is not installed.
     ValueError
-        If the file could not be read again: the estimator holds a function or a class that is not
-        at the top of a module, or it refers to itself.
+        If the file could not be loaded: the estimator holds a function or a class that is not
+        defined at module level, or it refers to itself.
 
     See Also
     --------
-    load : Read it again.
+    load : Load the estimator.
 
     Notes
     -----
-    The version of skdyn is written, too. Of torch there is nothing in the file, and a network that
-    was trained on a GPU is read on any machine.
+    The file records the version of skdyn. It contains nothing of torch, so a network that was
+    trained on a GPU can be loaded on any machine.
 
-    The method `set_fit_request` of scikit-learn, and its like, make an estimator refer to itself,
+    A search keeps all its results. If only the best model is needed, save `best_estimator_`. Types
+    that are not trusted, such as distributions of SciPy in a RandomizedSearchCV or a scoring
+    function of your own, have to be named in `load(path, trusted=...)`.
+
+    The method `set_fit_request` of scikit-learn and similar ones make an estimator refer to itself,
     which skops 0.16 cannot write. `sessions` needs no such call.
     """
     skops = _import_skops()
@@ -102,15 +139,15 @@ def save(estimator, path) -> None:
         content = skops.dumps(estimator, compression=ZIP_DEFLATED)
     except RecursionError:
         raise ValueError(
-            f"Got a {type(estimator).__name__} that refers to itself, which skops cannot write; "
-            "set_fit_request and its like have that effect: do call them after load, not before "
-            "save."
+            f"The {type(estimator).__name__} refers to itself, which skops cannot write. "
+            "set_fit_request and similar methods have that effect: call them after load, not "
+            "before save."
         ) from None
     lost = [name for name in skops.get_untrusted_types(data=content) if locate(name) is None]
     if lost:
         raise ValueError(
-            f"Got a {type(estimator).__name__} that holds {lost}, which nobody would find who reads"
-            " the file; define it at the top of a module, with a name."
+            f"The {type(estimator).__name__} holds {lost}, which cannot be imported on load. "
+            "Define it at module level."
         )
     file = BytesIO(content)
     with ZipFile(file, "a") as archive:
@@ -126,13 +163,15 @@ def load(path, *, trusted=()):
     path : str or Path
         A file that `save`, or `skops.io.dump`, wrote.
     trusted : list of str or type, default=()
-        What may be made beside `TRUSTED_TYPES`, such as layers of your own: types, or their names,
-        "module.Name". Name what you know, not what a file asks for.
+        Further types that may be created, besides `TRUSTED_TYPES`, such as layers of your own:
+        types, or their names, "module.Name". Name types that you know, not those that a file asks
+        for.
 
     Returns
     -------
     estimator
-        As it was saved: it computes the same to the last bit, and can be fitted further.
+        The estimator as it was saved: its results are the same bit for bit, and it can be fitted
+        further.
 
     Warns
     -----
@@ -144,13 +183,13 @@ def load(path, *, trusted=()):
     ImportError
         If skops is not installed.
     TypeError
-        If there is something in the file that is not trusted. Nothing has been made then.
+        If the file holds types that are not trusted. Nothing is created then.
     ValueError
-        If it is no such file.
+        If the file was not written by `save`.
 
     See Also
     --------
-    save : Write such a file.
+    save : Save an estimator.
 
     Examples
     --------
@@ -174,11 +213,11 @@ def load(path, *, trusted=()):
             version = archive.comment.decode(errors="replace")
         unknown = sorted(set(skops.get_untrusted_types(data=content)) - names)
     except (BadZipFile, KeyError):
-        raise ValueError(f"Got {path}, expected a file that save() wrote.") from None
+        raise ValueError(f"{path} was not written by save().") from None
     if unknown:
         raise TypeError(
-            f"Got {path} with types that are not trusted, {unknown}, expected those of skdyn, "
-            "scikit-learn and NumPy alone; if you know what they are, name them in trusted=."
+            f"{path} holds types that are not trusted: {unknown}. If you know what they are, name "
+            "them in trusted=."
         )
     if version not in ("", _VERSION):  # skops.io.dump writes none
         warnings.warn(
@@ -192,16 +231,11 @@ def load(path, *, trusted=()):
     return skops.loads(content, trusted=sorted(names))
 
 
-def _name_of(trusted) -> str:
-    return trusted if isinstance(trusted, str) else f"{trusted.__module__}.{trusted.__name__}"
-
-
 def _import_skops():
     try:
         import skops.io
     except ImportError:
         raise ImportError(
-            "Files of estimators are those of the package skops, which is not installed; do "
-            "pip install 'skdyn[persistence]'."
+            "skops is required to save and load estimators. Run `pip install 'skdyn[persistence]'`."
         ) from None
     return skops.io

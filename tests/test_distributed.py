@@ -20,7 +20,7 @@ import torch
 from torch import distributed
 
 from skdyn import DyNeMoEstimator, NEMSRegressor
-from skdyn._sklearn import FitTask
+from skdyn._callbacks import FitTask
 from skdyn.core.training import FitDivergedError
 from skdyn.core.windows import WindowLoader
 from skdyn.dynemo import start
@@ -449,7 +449,7 @@ def test_only_the_first_shows_progress(together):
 def test_processes_that_bring_different_things_are_told_so(together, scenario):
     first, second = of(together, scenario)
     assert first == second
-    assert "in 1 of 2 processes that differ" in first["message"]
+    assert "of 1 of 2 processes differ" in first["message"]
 
 
 def test_batch_normalization_is_refused(together):

@@ -104,12 +104,13 @@ def test_equals_the_wide_pipeline(edges, n_embeddings, whiten):
     wide = TimeDelayEmbedder(n_embeddings, edges=edges).fit_transform(X, sessions=sessions)
     pca = PCA(3, whiten=whiten, svd_solver="full").fit(wide)
     ours = TimeDelayPCA(n_embeddings, 3, whiten=whiten, edges=edges).fit(X, sessions=sessions)
-    for name in ("components_", "explained_variance_", "explained_variance_ratio_", "mean_"):
+    names = ("components_", "explained_variance_", "explained_variance_ratio_", "mean_")
+    for name in (*names, "singular_values_", "noise_variance_"):
         expected = getattr(pca, name)
         np.testing.assert_allclose(
             getattr(ours, name), expected, rtol=1e-8, atol=1e-8 * np.abs(expected).max()
         )
-    assert ours.n_components_ == pca.n_components_
+    assert (ours.n_components_, ours.n_samples_) == (pca.n_components_, pca.n_samples_)
     expected = pca.transform(wide)
     found = ours.transform(X, sessions=sessions)
     np.testing.assert_allclose(found, expected, rtol=1e-8, atol=1e-8 * np.abs(expected).max())
@@ -146,6 +147,7 @@ def test_numbers_of_components_are_counted_as_in_pca(n_components, n_samples):
     pca = PCA(n_components, svd_solver="full").fit(TimeDelayEmbedder(5).fit_transform(X))
     ours = TimeDelayPCA(5, n_components).fit(X)
     assert ours.n_components_ == pca.n_components_
+    np.testing.assert_allclose(ours.noise_variance_, pca.noise_variance_, rtol=1e-6, atol=1e-12)
     assert ours.transform(X).shape == (n_samples, pca.n_components_)
     assert len(ours.get_feature_names_out()) == pca.n_components_
 
@@ -218,15 +220,15 @@ def test_the_wide_matrix_is_never_built():
 
 @pytest.mark.parametrize("model", [TimeDelayEmbedder(4), TimeDelayPCA(4)], ids=repr)
 def test_even_embeddings_have_no_middle(model):
-    with pytest.raises(ValueError, match="Got n_embeddings=4, expected an odd number"):
+    with pytest.raises(ValueError, match="n_embeddings is 4, but an odd number was expected"):
         model.fit(smooth_recording())
 
 
 @pytest.mark.parametrize(
     ("parameters", "n_samples", "message"),
     [
-        ({"n_components": 22}, 300, "Got n_components=22 .* at most 21"),
-        ({"n_components": 11}, 10, "Got n_components=11 for 10 rows .* at most 10"),
+        ({"n_components": 22}, 300, "n_components is 22, but .* at most 21"),
+        ({"n_components": 11}, 10, "n_components is 11, but 10 rows .* at most 10"),
         ({"n_components": 1.5}, 300, "n_components"),
         ({"edges": "wrap"}, 300, "edges"),
         ({}, 1, "1 sample"),
@@ -238,5 +240,5 @@ def test_bad_parameters(parameters, n_samples, message):
 
 
 def test_something_has_to_vary():
-    with pytest.raises(ValueError, match="no channel varies"):
+    with pytest.raises(ValueError, match="X has no channel that varies"):
         TimeDelayPCA(3, 2).fit(np.full((50, 3), 0.1))

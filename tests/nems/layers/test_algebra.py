@@ -97,7 +97,7 @@ def test_axis_that_is_none(axis):
 @pytest.mark.parametrize("layer", [Concatenate(), Sum(), Multiply()])
 def test_nothing_goes_in(layer):
     for inputs in ((), ([],)):
-        with pytest.raises(ValueError, match=r"Got no input for .*do name them with input="):
+        with pytest.raises(ValueError, match=r"Got no input for .*name them with input="):
             layer.evaluate(*inputs)
 
 
@@ -130,7 +130,7 @@ def test_channels_are_picked(channels, columns, others):
 
 @pytest.mark.parametrize("channels", [None, [], 1.0, [True, False], "a", [[0, 1]], [0.5]])
 def test_channels_that_are_no_numbers(channels):
-    with pytest.raises(ValueError, match=r"Got channels=.*do turn a mask into numbers"):
+    with pytest.raises(ValueError, match=r"Got channels=.*turn a mask into numbers"):
         Select(channels)
 
 
