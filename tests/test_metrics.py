@@ -4,6 +4,7 @@ import scipy.linalg
 import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.decomposition import PCA
 from sklearn.metrics import accuracy_score
 
 from skdyn.metrics import (
@@ -176,3 +177,31 @@ def test_wrong_arguments_are_told(function, first, second, message):
         function(first, second)
     assert "expected" in str(error.value)
     assert "; " in str(error.value)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_metrics_of_sessions_are_those_of_their_rows(seed):
+    rng = np.random.default_rng(seed)
+    alpha, other = rng.dirichlet(np.ones(3), size=(2, 4, 25))
+    rows, others = alpha.reshape(100, 3), other.reshape(100, 3)
+    unequal = [np.split(one, [10, 40]) for one in (rows, others)]
+    for function in (alpha_correlation, correlation_matrix, dice_coefficient):
+        wanted = function(rows, others)
+        for pair in ((alpha, other), (list(alpha), list(other)), unequal, (unequal[0], others)):
+            np.testing.assert_allclose(function(*pair), wanted, rtol=1e-12)
+    states = alpha.argmax(axis=2), other.argmax(axis=2)
+    wanted = np.mean(states[0] == states[1])
+    assert dice_coefficient(*states) == pytest.approx(wanted)
+    assert dice_coefficient(list(states[0]), other) == pytest.approx(wanted)
+    one_hot = np.eye(3, dtype=int)[states[0].ravel()]
+    assert dice_coefficient(one_hot, states[1].ravel()) == pytest.approx(wanted)
+
+
+@pytest.mark.parametrize("function", [alpha_correlation, correlation_matrix, dice_coefficient])
+def test_metrics_refuse_sessions_that_differ(function):
+    rows = np.random.default_rng(0).dirichlet(np.ones(3), size=30)
+    parts, others = np.split(rows, [10]), np.split(rows, [20])
+    with pytest.raises(ValueError, match=r"sessions of \[10, 20\] and \[20, 10\] samples"):
+        function(parts, others)
+    with pytest.raises(TypeError, match="Got an estimator, PCA.*transform"):
+        function(PCA(), rows)

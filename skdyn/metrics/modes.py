@@ -3,6 +3,8 @@
 import numpy as np
 import scipy.linalg
 
+from skdyn.sessions import in_sessions, join_sessions
+
 
 def alpha_correlation(alpha, other):
     r"""Pearson correlation of matched columns.
@@ -14,16 +16,20 @@ def alpha_correlation(alpha, other):
 
     Parameters
     ----------
-    alpha : array-like of shape (n_samples, n_modes)
-        Mixing coefficients.
-    other : array-like of shape (n_samples, n_modes)
-        Mixing coefficients to compare with, modes in the same order.
+    alpha : array-like of shape (n_samples, n_modes), list of such, or array of shape \
+            (n_sessions, n_samples, n_modes)
+        Mixing coefficients. Sessions are concatenated, so that means are those
+        over all rows.
+    other : array-like of shape (n_samples, n_modes), list of such, or array of shape \
+            (n_sessions, n_samples, n_modes)
+        Mixing coefficients to compare with, of the same rows; modes in the same
+        order.
 
     Returns
     -------
     ndarray of shape (n_modes,)
-        Correlation of column j with column j, within [-1, 1]; NaN, without a
-        warning, where one of the two is constant.
+        Correlation of column j with column j over the rows of all sessions, within
+        [-1, 1]; NaN, without a warning, where one of the two is constant.
 
     Raises
     ------
@@ -59,10 +65,12 @@ def correlation_matrix(alpha, other):
 
     Parameters
     ----------
-    alpha : array-like of shape (n_samples, n_modes)
-        Mixing coefficients.
-    other : array-like of shape (n_samples, n_other_modes)
-        Mixing coefficients to compare with.
+    alpha : array-like of shape (n_samples, n_modes), list of such, or array of shape \
+            (n_sessions, n_samples, n_modes)
+        Mixing coefficients. Sessions are concatenated.
+    other : array-like of shape (n_samples, n_other_modes), list of such, or array of shape \
+            (n_sessions, n_samples, n_other_modes)
+        Mixing coefficients to compare with, of the same rows.
 
     Returns
     -------
@@ -198,11 +206,15 @@ def dice_coefficient(labels, other):
 
     Parameters
     ----------
-    labels : array-like of shape (n_samples,) or (n_samples, n_modes)
+    labels : array-like of shape (n_samples,) or (n_samples, n_modes), list of such, or array of \
+            shape (n_sessions, n_samples) or (n_sessions, n_samples, n_modes)
         State of each sample as an integer, or mixing coefficients, of which the
-        largest of each sample is its state (the first of equal ones).
-    other : array-like of shape (n_samples,) or (n_samples, n_modes)
-        States or mixing coefficients to compare with.
+        largest of each sample is its state (the first of equal ones). Sessions are
+        concatenated. A 2-D array of integers is one-hot if each row is 0 but for a
+        single 1, and holds a session of states per row otherwise.
+    other : array-like of shape (n_samples,) or (n_samples, n_modes), list of such, or array of \
+            shape (n_sessions, n_samples) or (n_sessions, n_samples, n_modes)
+        States or mixing coefficients of the same rows to compare with.
 
     Returns
     -------
@@ -228,7 +240,9 @@ def dice_coefficient(labels, other):
     >>> dice_coefficient([[0.9, 0.1], [0.3, 0.7]], [0, 1])
     1.0
     """
-    labels, other = _check_labels(labels), _check_labels(other)
+    labels, other = _sessions_of_labels(labels), _sessions_of_labels(other)
+    _check_same_sessions(labels, other)
+    labels, other = join_sessions(labels), join_sessions(other)
     if len(labels) != len(other):
         raise ValueError(
             f"got {len(labels)} and {len(other)} samples, expected equal numbers; "
@@ -327,7 +341,9 @@ def _check_finite(name, values, ndim):
 
 
 def _check_courses(alpha, other):
-    alpha, other = _check_finite("alpha", alpha, 2), _check_finite("other", other, 2)
+    alpha, other = in_sessions(alpha), in_sessions(other)
+    _check_same_sessions(alpha.arrays, other.arrays)
+    alpha, other = _check_rows("alpha", alpha.arrays), _check_rows("other", other.arrays)
     if len(alpha) != len(other):
         raise ValueError(
             f"got {len(alpha)} and {len(other)} samples, expected equal numbers; "
@@ -338,6 +354,28 @@ def _check_courses(alpha, other):
     return alpha, other
 
 
+def _check_rows(name, arrays):
+    """Check sessions, and concatenate them."""
+    arrays = [_check_finite(name, one, 2) for one in arrays]
+    widths = sorted({one.shape[1] for one in arrays})
+    if len(widths) > 1:
+        raise ValueError(
+            f"got {name} with sessions of {widths} modes, expected equal numbers; "
+            "pass the same modes for every session"
+        )
+    return join_sessions(arrays)
+
+
+def _check_same_sessions(arrays, others):
+    """Where both come in sessions, these have to be the same."""
+    lengths = [[len(one) for one in side] for side in (arrays, others)]
+    if min(map(len, lengths)) > 1 and lengths[0] != lengths[1]:
+        raise ValueError(
+            f"got sessions of {lengths[0]} and {lengths[1]} samples, expected equal numbers; "
+            "pass the same sessions in the same order"
+        )
+
+
 def _check_one_pair(matrix, other):
     matrix, other = _check_finite("the first matrix", matrix, 2), _check_finite("other", other, 2)
     if len(matrix) != len(other):
@@ -346,6 +384,24 @@ def _check_one_pair(matrix, other):
             "pass matrices of the same channels"
         )
     return matrix[np.newaxis], other[np.newaxis]
+
+
+def _sessions_of_labels(labels):
+    """The states of each session."""
+    given = in_sessions(labels)
+    if given.container != "array":
+        return [_check_labels(one) for one in given.arrays]
+    if isinstance(labels, list | tuple) and len(labels) and np.ndim(labels[0]) == 1:
+        if not isinstance(labels[0], list | tuple):  # arrays of states, not rows of weights
+            return [_check_labels(one) for one in labels]
+    array = given.arrays[0]
+    if array.ndim == 2 and array.size and array.dtype.kind in "biu" and not _is_one_hot(array):
+        return [_check_labels(row) for row in array]
+    return [_check_labels(array)]
+
+
+def _is_one_hot(array):
+    return ((array == 0) | (array == 1)).all() and (array.sum(axis=1) == 1).all()
 
 
 def _check_labels(labels):
