@@ -42,17 +42,17 @@ def modes(window, rate, n_modes, seed):
         TimeDelayPCA(n_embeddings=11, n_components=20),
         StandardScaler(),
         DyNeMoEstimator(n_modes, n_epochs=20, random_state=seed),
-        MovingAverage(window, sampling_rate=rate),
+        MovingAverage(window, sampling_frequency=rate),
         LogisticRegression(C=100, max_iter=1000),
     )
 
 
 def alpha_power(window, rate):
     return make_pipeline(
-        BandpassFilter(8, 13, sampling_rate=rate),
+        BandpassFilter(8, 13, sampling_frequency=rate),
         AmplitudeEnvelope(),
         FunctionTransformer(np.square),
-        MovingAverage(window, sampling_rate=rate),
+        MovingAverage(window, sampling_frequency=rate),
         FunctionTransformer(np.log),
         StandardScaler(),
         LogisticRegression(max_iter=1000),

@@ -27,7 +27,7 @@ from skdyn.plotting import mode_palette, plot_alpha
 try:
     import mne
 except ImportError:
-    raise SystemExit("Got no MNE; do run pip install mne") from None
+    raise SystemExit("MNE is required; run `pip install mne`.") from None
 
 SAMPLING_FREQUENCY = 100
 CHANNELS = ["Fz", "Cz", "Pz", "Oz", "C3", "C4", "T7", "T8"]

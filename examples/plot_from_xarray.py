@@ -24,7 +24,7 @@ try:
     import pandas as pd
     import xarray as xr
 except ImportError as error:
-    raise SystemExit(f"Got no {error.name}; do run pip install xarray pandas") from None
+    raise SystemExit(f"{error.name} is required; run `pip install xarray pandas`.") from None
 
 SAMPLING_FREQUENCY = 100
 

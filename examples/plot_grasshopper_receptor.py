@@ -218,7 +218,7 @@ def main():
         grasshopper = load_grasshopper(bin_width=0.001)
     except ImportError as error:
         raise SystemExit(f"{error}") from None
-    X, y = grasshopper.X, grasshopper.y
+    X, y = grasshopper.data, grasshopper.target
 
     n_folds, alphas = (2, [1e-4]) if arguments.quick else (4, [3e-5, 1e-4, 3e-4])
     models = {

@@ -81,7 +81,7 @@ def compare_on_recordings(grasshopper, n_rows, n_jobs):
     """Compare filters, and what they filter, at 1 ms; a fifth at a time is held out."""
     heard, spikes = (
         np.concatenate([recording[:n_rows] for recording in recordings])
-        for recordings in (grasshopper.X, grasshopper.y)
+        for recordings in (grasshopper.data, grasshopper.target)
     )
     features = {"amplitude": None, "level": level, "both": both}
     models = {

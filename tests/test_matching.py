@@ -315,8 +315,8 @@ def test_match_modes_of_sessions_is_that_of_their_rows(seed):
     for first in (truth, cut(truth, lengths)):
         for other in (found, cut(found, lengths), tuple(cut(found, lengths))):
             matched = match_modes(first, other)
-            for given, back in zip((first, other), matched, strict=True):
-                assert isinstance(back, np.ndarray if isinstance(given, np.ndarray) else list)
+            for put, back in zip((first, other), matched, strict=True):
+                assert isinstance(back, np.ndarray if isinstance(put, np.ndarray) else list)
             rows = np.concatenate(matched[1]) if isinstance(matched[1], list) else matched[1]
             np.testing.assert_array_equal(rows, wanted)
             order = match_modes(first, other, return_order=True)[1]

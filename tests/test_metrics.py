@@ -83,10 +83,10 @@ def test_riemannian_distance_to_a_multiple(scale):
 @pytest.mark.parametrize(
     ("matrix", "message"),
     [
-        (np.diag([1.0, -0.5]), "got a matrix with eigenvalues"),
-        (np.diag([1.0, 0.0]), "got a matrix with eigenvalues"),
-        (np.outer([1, 0.1], [1, 0.1]), "got a matrix with eigenvalues"),
-        (np.zeros((2, 2)), "got a matrix with eigenvalues"),
+        (np.diag([1.0, -0.5]), "Got a matrix with eigenvalues"),
+        (np.diag([1.0, 0.0]), "Got a matrix with eigenvalues"),
+        (np.outer([1, 0.1], [1, 0.1]), "Got a matrix with eigenvalues"),
+        (np.zeros((2, 2)), "Got a matrix with eigenvalues"),
         (np.array([[1.0, 0.5], [0.0, 1.0]]), "not symmetric"),
         (np.ones((2, 3)), "square"),
         (np.eye(3), "channels"),
@@ -203,5 +203,5 @@ def test_metrics_refuse_sessions_that_differ(function):
     parts, others = np.split(rows, [10]), np.split(rows, [20])
     with pytest.raises(ValueError, match=r"sessions of \[10, 20\] and \[20, 10\] samples"):
         function(parts, others)
-    with pytest.raises(TypeError, match="Got an estimator, PCA.*transform"):
+    with pytest.raises(TypeError, match=r"X is an estimator, PCA, .*transform"):
         function(PCA(), rows)

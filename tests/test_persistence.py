@@ -332,7 +332,7 @@ def test_what_is_not_trusted_is_refused_before_it_is_made(tmp_path):
     estimator.network_.__dict__["touch"] = estimator.verbose = Touch(str(trace))
     save(estimator, file)
     trace.unlink()
-    with pytest.raises(TypeError, match=rf"not trusted, \['{Touch.__module__}.Touch'\]"):
+    with pytest.raises(TypeError, match=rf"not trusted: \['{Touch.__module__}.Touch'\]"):
         load(file)
     assert not trace.exists()
     # Or this test would pass with a file that does no harm.
@@ -369,7 +369,7 @@ def test_what_could_not_be_found_again_is_not_written(tmp_path):
         pass
 
     file = tmp_path / "model.skops"
-    with pytest.raises(ValueError, match=r"Local'\].*top of a module"):
+    with pytest.raises(ValueError, match=r"Local'\].*module level"):
         save(nems(after_channels(Local())).fit(X, y), file)
     with pytest.raises(ValueError, match="<lambda>"):
         save(nems("wc", loss=lambda response, prediction, weight: 0), file)
@@ -402,11 +402,11 @@ def test_what_is_no_such_file_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError):
         load(file)
     file.write_bytes(pickle.dumps(nems("wc")))
-    with pytest.raises(ValueError, match="expected a file that save"):
+    with pytest.raises(ValueError, match="not written by save"):
         load(file)
     with ZipFile(file, "w") as archive:
         archive.writestr("other.json", "{}")
-    with pytest.raises(ValueError, match="expected a file that save"):
+    with pytest.raises(ValueError, match="not written by save"):
         load(str(file))
     save(nems("wc"), file)
     assert load(str(file)).layers == "wc"

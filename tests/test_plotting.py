@@ -144,7 +144,7 @@ def test_alpha_takes_what_transformers_give(alphas):
 def test_sessions_in_one_argument_are_refused(alphas):
     for sessions in (list(alphas), alphas):
         with pytest.raises(
-            ValueError, match=r"got 2 sessions.*expected.*call plot_alpha\(\*sessions"
+            ValueError, match=r"Got 2 sessions.*expected.*call plot_alpha\(\*sessions"
         ):
             plot_alpha(sessions)
     with pytest.raises(ValueError, match=r"; call plot_separate_time_series\(\*sessions"):
@@ -155,13 +155,13 @@ def test_sessions_in_one_argument_are_refused(alphas):
 @pytest.mark.parametrize(
     ("arrays", "keywords", "message"),
     [
-        ([], {}, "got no array"),
-        ([np.ones(5)], {}, r"got an array of shape \(5,\).*reshape"),
+        ([], {}, "Got no array"),
+        ([np.ones(5)], {}, r"Got an array of shape \(5,\).*reshape"),
         ([np.ones((0, 3))], {}, r"shape \(0, 3\)"),
-        ([np.ones((5, 3))], {"n_samples": 0}, "got n_samples=0"),
-        ([np.ones((5, 3))], {"sampling_frequency": 0}, "got sampling_frequency=0.*expected Hz"),
-        ([np.ones((5, 3))], {"labels": ["a", "b"]}, "got 2 labels, expected 1"),
-        ([np.ones((5, 3))], {"ax": [], "fig": None}, "got 0 axes, expected"),
+        ([np.ones((5, 3))], {"n_samples": 0}, "Got n_samples=0"),
+        ([np.ones((5, 3))], {"sampling_frequency": 0}, "Got sampling_frequency=0.*expected Hz"),
+        ([np.ones((5, 3))], {"labels": ["a", "b"]}, "Got 2 labels, expected 1"),
+        ([np.ones((5, 3))], {"ax": [], "fig": None}, "Got 0 axes, expected"),
     ],
 )
 def test_wrong_input_is_named(function, arrays, keywords, message):
@@ -171,9 +171,9 @@ def test_wrong_input_is_named(function, arrays, keywords, message):
 
 
 def test_alphas_that_cannot_be_stacked():
-    with pytest.raises(ValueError, match=r"got a mixing coefficient of -1.*plot_separate"):
+    with pytest.raises(ValueError, match=r"Got a mixing coefficient of -1.*plot_separate"):
         plot_alpha(-np.ones((5, 2)))
-    with pytest.raises(ValueError, match="got 10 NaN or inf, expected finite"):
+    with pytest.raises(ValueError, match="Got 10 NaN or inf, expected finite"):
         plot_alpha(np.full((5, 2), np.nan))
 
 
@@ -200,7 +200,7 @@ def test_time_series_of_one_channel_with_a_gap():
     values = np.arange(10.0).reshape(-1, 1)
     values[4] = np.nan
     _, axes = plot_separate_time_series(values, n_samples=8, channel_names=["Cz"])
-    with pytest.raises(ValueError, match=r"got arrays of \[1, 2\] channels, expected one width"):
+    with pytest.raises(ValueError, match=r"Got arrays of \[1, 2\] channels, expected one width"):
         plot_separate_time_series(values, np.ones((5, 2)))
     assert axes.shape == (1,)
     assert axes[0].get_ylabel() == "Cz"
@@ -254,12 +254,12 @@ def test_matrices_of_zeros_and_of_nan_can_be_drawn():
 @pytest.mark.parametrize(
     ("matrices", "keywords", "message"),
     [
-        ([np.eye(2), np.eye(3)], {}, r"got matrices of shapes \[\(2, 2\), \(3, 3\)\]"),
-        (np.ones((2, 2, 2, 2)), {}, "got matrices of shapes"),
-        (np.ones((0, 2, 2)), {}, "got matrices of shapes"),
+        ([np.eye(2), np.eye(3)], {}, r"Got matrices of shapes \[\(2, 2\), \(3, 3\)\]"),
+        (np.ones((2, 2, 2, 2)), {}, "Got matrices of shapes"),
+        (np.ones((0, 2, 2)), {}, "Got matrices of shapes"),
         (np.eye(2), {"vmin": 0}, "expected vmin < vmax; pass both"),
-        (np.eye(2), {"titles": ["a", "b"]}, "got 2 titles, expected 1"),
-        (np.eye(2), {"n_columns": 0}, "got n_columns=0"),
+        (np.eye(2), {"titles": ["a", "b"]}, "Got 2 titles, expected 1"),
+        (np.eye(2), {"n_columns": 0}, "Got n_columns=0"),
     ],
 )
 def test_wrong_matrices(matrices, keywords, message):
@@ -280,7 +280,7 @@ def test_pictures_go_where_they_are_sent(draw, n_panels):
     returned, axes = draw(ax=given[1:])
     assert returned is fig
     assert list(axes) == list(given[1:])
-    with pytest.raises(ValueError, match="got both ax and fig"):
+    with pytest.raises(ValueError, match="Got both ax and fig"):
         draw(ax=given[1:], fig=fig)
     assert not given[0].has_data()
     assert all(panel.has_data() for panel in axes)
@@ -336,7 +336,7 @@ def test_training_display_in_given_axes(model):
     assert not lower.has_data()
     assert display.plot([upper, lower]) is display
     assert display.schedule_ax_ is lower
-    with pytest.raises(ValueError, match="got 3 axes, expected 2"):
+    with pytest.raises(ValueError, match="Got 3 axes, expected 2"):
         display.plot([one, upper, lower])
 
 
@@ -344,7 +344,7 @@ def test_training_display_of_little_history():
     display = TrainingDisplay(history={"loss": [2.0]}).plot()
     assert display.schedule_ax_ is None
     assert display.lines_["loss"].get_marker() == "o"
-    with pytest.raises(ValueError, match=r"got a history of \['loss'\] with no finite 'loss'"):
+    with pytest.raises(ValueError, match=r"Got a history of \['loss'\] with no finite 'loss'"):
         TrainingDisplay(history={"loss": []}).plot()
 
 
@@ -405,7 +405,7 @@ def test_modes_display_passes_sessions_on(model):
     sessions = np.repeat([0, 1], 5)
     ModesDisplay.from_estimator(model, np.zeros((10, 4)), sessions=sessions)
     assert model.seen_sessions_ is sessions
-    with pytest.raises(ValueError, match="got sessions without X"):
+    with pytest.raises(ValueError, match="Got sessions without X"):
         ModesDisplay.from_estimator(model, sessions=sessions)
 
 
@@ -414,7 +414,7 @@ def test_modes_display_in_given_axes_keeps_its_own_copy(model):
     display = ModesDisplay.from_estimator(model, ax=axes.ravel()[:3])
     assert display.figure_ is fig
     assert not axes[1, 1].has_data()
-    with pytest.raises(ValueError, match="got 4 axes, expected 3"):
+    with pytest.raises(ValueError, match="Got 4 axes, expected 3"):
         display.plot(axes)
     assert not np.shares_memory(display.covariances, model.covariances_)
 

@@ -104,15 +104,15 @@ def test_labels_stand_at_the_edges_of_a_grid(n_filters, grid):
 @pytest.mark.parametrize(
     ("shape", "keywords", "message"),
     [
-        ((5,), {}, r"got filters of shape \(5,\), expected \(n_lags, n_channels\)"),
-        ((5, 0), {}, "got filters of shape"),
-        ((5, 4), {"lags": [0, 1, 2]}, "got lags=.*expected 5 in steps of one"),
-        ((5, 4), {"lags": [0, 1, 2, 3, 5]}, "got lags="),
-        ((5, 4), {"sampling_frequency": -1}, "got sampling_frequency=-1.*Hz"),
-        ((5, 4), {"titles": ["a", "b"]}, "got 2 titles, expected 1"),
-        ((5, 4), {"channel_names": ["a"]}, "got 1 channel_names, expected 4"),
-        ((5, 4), {"frequencies": [1, 2]}, "got 2 frequencies, expected 4"),
-        ((5, 4), {"frequencies": [1] * 4, "channel_names": ["a"] * 4}, "got both"),
+        ((5,), {}, r"Got filters of shape \(5,\), expected \(n_lags, n_channels\)"),
+        ((5, 0), {}, "Got filters of shape"),
+        ((5, 4), {"lags": [0, 1, 2]}, "Got lags=.*expected 5 in steps of one"),
+        ((5, 4), {"lags": [0, 1, 2, 3, 5]}, "Got lags="),
+        ((5, 4), {"sampling_frequency": -1}, "Got sampling_frequency=-1.*Hz"),
+        ((5, 4), {"titles": ["a", "b"]}, "Got 2 titles, expected 1"),
+        ((5, 4), {"channel_names": ["a"]}, "Got 1 channel_names, expected 4"),
+        ((5, 4), {"frequencies": [1, 2]}, "Got 2 frequencies, expected 4"),
+        ((5, 4), {"frequencies": [1] * 4, "channel_names": ["a"] * 4}, "Got both"),
     ],
 )
 def test_wrong_filters(shape, keywords, message):
@@ -169,10 +169,10 @@ def test_an_input_that_does_not_vary_and_fewer_samples_than_bins():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((np.exp, np.ones((5, 2)), np.ones(5)), r"got response of shape \(5, 1\), expected \(5, 2"),
-        ((np.exp, [np.ones((5, 2)), np.ones((3, 2))]), "got inputs of 2 sessions.*concatenate"),
-        ((np.exp, [1.0, np.nan]), "got inputs with NaN"),
-        ((np.sum, np.ones(5)), "got an output of the nonlinearity of shape"),
+        ((np.exp, np.ones((5, 2)), np.ones(5)), r"Got response of shape \(5, 1\), expected \(5, 2"),
+        ((np.exp, [np.ones((5, 2)), np.ones((3, 2))]), "Got inputs of 2 sessions.*concatenate"),
+        ((np.exp, [1.0, np.nan]), "Got inputs with NaN"),
+        ((np.sum, np.ones(5)), "Got an output of the nonlinearity of shape"),
     ],
 )
 def test_wrong_nonlinearities(arguments, message):
@@ -224,13 +224,13 @@ def test_a_response_with_gaps_is_correlated_where_it_is_known():
 @pytest.mark.parametrize(
     ("arguments", "keywords", "message"),
     [
-        ((np.ones(5), np.ones(6)), {}, r"got response of shape \(5, 1\), expected \(6, 1\)"),
-        ((np.ones(5), np.ones((5, 2, 1))), {}, "got a prediction of shape"),
-        (([np.ones((5, 1))], [np.ones((5, 1))]), {}, "got a prediction of 1 sessions"),
-        ((np.ones(5), np.ones(5)), {"start": 5}, "got start=5, expected a row of the 5"),
-        ((np.ones(5), np.ones(5)), {"start": True}, "got start=True"),
-        ((np.ones(5), np.ones(5)), {"labels": ["a"]}, "got 1 labels, expected 2"),
-        ((np.ones(5), np.ones(5)), {"output_names": []}, "got 0 output_names, expected 1"),
+        ((np.ones(5), np.ones(6)), {}, r"Got response of shape \(5, 1\), expected \(6, 1\)"),
+        ((np.ones(5), np.ones((5, 2, 1))), {}, "Got a prediction of shape"),
+        (([np.ones((5, 1))], [np.ones((5, 1))]), {}, "Got a prediction of 1 sessions"),
+        ((np.ones(5), np.ones(5)), {"start": 5}, "Got start=5, expected a row of the 5"),
+        ((np.ones(5), np.ones(5)), {"start": True}, "Got start=True"),
+        ((np.ones(5), np.ones(5)), {"labels": ["a"]}, "Got 1 labels, expected 2"),
+        ((np.ones(5), np.ones(5)), {"output_names": []}, "Got 0 output_names, expected 1"),
     ],
 )
 def test_wrong_predictions(arguments, keywords, message):
@@ -255,7 +255,7 @@ def test_pictures_go_where_they_are_sent(draw):
     assert not given[0].has_data()
     loose = [fig.add_axes([0.1, 0.1, 0.2, 0.2]), fig.add_axes([0.5, 0.1, 0.2, 0.2])]
     assert list(draw(ax=loose)[1]) == loose
-    with pytest.raises(ValueError, match="got both ax and fig"):
+    with pytest.raises(ValueError, match="Got both ax and fig"):
         draw(ax=given[1:], fig=fig)
     whole = plt.figure(layout="constrained")
     left, right = whole.subfigures(1, 2)

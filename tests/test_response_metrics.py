@@ -408,7 +408,7 @@ def test_scorers_can_be_cloned_pickled_and_asked_for_their_requests(recording, s
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, "got no repeats.*enable scikit-learn's metadata routing"),
+        ({}, "Got no repeats.*enable scikit-learn's metadata routing"),
         ({"repeats": np.ones((240, 5))}, r"\(240, 5\) for y of shape \(240, 2\)"),
         ({"repeats": np.ones((5, 240, 2))}, r"expected \(240, 2, 'n_repeats'\)"),
         ({"repeats": np.ones((240, 2, 1))}, "two trials"),

@@ -148,7 +148,7 @@ def test_labels_that_make_no_sense(labels):
 @pytest.mark.parametrize("X", [[values(3), values(3)], values(6).reshape(2, 3, 3)])
 def test_labels_contradict_sessions_that_are_there_already(X):
     name = "a list" if isinstance(X, list) else "a 3-D array"
-    with pytest.raises(ValueError, match=rf"Got sessions= together with X as {name} of sessions"):
+    with pytest.raises(ValueError, match=rf"X is {name} of sessions, but sessions= was given"):
         check(X, [0, 0, 0, 1, 1, 1])
 
 
@@ -400,7 +400,7 @@ def test_weights_are_split_as_the_recording(form):
 
 BAD_WEIGHTS = {
     "rows": ("array", np.ones(11), r"\[12, 11\]"),
-    "outputs": ("array", np.ones((12, 3)), r"3\) for y of shape \(\d+, 2\)"),
+    "outputs": ("array", np.ones((12, 3)), r"3\), but y has shape \(\d+, 2\)"),
     "rows of a session": ("list", [np.ones(4), np.ones(4), np.ones(5)], r"sample_weight .*5\]"),
     "negative": ("stack", -np.ones((3, 4)), "below zero"),
     "nan": ("array", np.full(12, np.nan), "not finite"),
@@ -430,11 +430,11 @@ def test_columns_come_back_in_the_form_of_sessions():
 @pytest.mark.parametrize(
     ("X", "sessions", "message"),
     [
-        (values(), None, "Got X with 3 columns, expected 4"),
-        ([values(), values(width=4)], None, "Got X with 3 and 4 columns, expected 4"),
+        (values(), None, "X has 3 columns, but 4 were expected"),
+        ([values(), values(width=4)], None, "X has 3 and 4 columns, but 4 were expected"),
         (np.full((5, 4), np.nan), None, "NaN"),
-        (values(width=4), np.zeros(5), "5 labels for X with 12 rows"),
-        ([values(width=4)], np.zeros(12), "one of the two"),
+        (values(width=4), np.zeros(5), "5 labels, but X has 12 rows"),
+        ([values(width=4)], np.zeros(12), "but sessions= was given as well"),
     ],
 )
 def test_bad_columns(X, sessions, message):
@@ -474,7 +474,7 @@ def test_objects_of_mne_are_answered_with_the_line_that_gives_their_rows(X):
     estimator = Recorder()
     with pytest.raises(TypeError, match="object of MNE, Fake") as caught:
         check_sessions(estimator, X, reset=True)
-    line = re.search("Give (.*), and", str(caught.value))[1]
+    line = re.search("Pass (.*), and", str(caught.value))[1]
     sessions = check_sessions(estimator, eval(line, {"X": X}), reset=True)
     assert {array.shape[1] for array in sessions.arrays} == {3}
 
@@ -528,22 +528,20 @@ CUT = ((0, 7), (7, 20))
 def test_check_sessions_answers_pynapple_with_the_line_that_gives_sessions(X, lengths):
     with pytest.raises(TypeError, match="object of pynapple, Fake") as caught:
         check_sessions(Recorder(), X, reset=True)
-    line = re.search(r"Give (.*)\.$", str(caught.value))[1]
+    line = re.search(r"Pass (.*)\.$", str(caught.value))[1]
     sessions = check_sessions(Recorder(), eval(line, {"X": X, "bin_size": 0.5}), reset=True)
     assert [array.shape for array in sessions.arrays] == [(length, 3) for length in lengths]
 
 
 def test_check_sessions_answers_pynapple_of_one_series():
     X = FakeSeries(20, epochs=CUT)
-    with pytest.raises(
-        TypeError, match=r"Give \[X\.restrict\(epoch\)\.values\.reshape\(-1, 1\) for"
-    ):
+    with pytest.raises(TypeError, match=r"\[X\.restrict\(epoch\)\.values\.reshape\(-1, 1\) f"):
         check_sessions(Recorder(), X, reset=True)
     target = FakeSeries(12)
     (found,) = check_targets(Recorder(), check(values()), target)
     np.testing.assert_array_equal(found, target.values)
     for response in (FakeSeries(12, epochs=CUT), FakeRaw(3, 12)):
-        with pytest.raises(TypeError, match="expected arrays whose rows are time"):
+        with pytest.raises(TypeError, match="arrays whose rows are time were expected"):
             check_targets(Recorder(), check(values()), response)
 
 
@@ -573,7 +571,7 @@ TAKERS = {
 @pytest.mark.parametrize("taker", TAKERS)
 @pytest.mark.parametrize("X", [FakeRaw(3, 20), FakeSeries(20, 3, epochs=CUT), [FakeRaw(3, 20)]])
 def test_objects_are_answered_wherever_a_recording_is_taken(taker, X):
-    with pytest.raises(TypeError, match="expected arrays whose rows are time. Give"):
+    with pytest.raises(TypeError, match=r"arrays whose rows are time were expected\. Pass"):
         TAKERS[taker](X)
 
 

@@ -204,34 +204,35 @@ def test_standardize_keeps_the_truth_true(observation_error):
 
 
 def test_standardize_needs_channels_that_vary():
-    with pytest.raises(ValueError, match=r"constant channels \[0, 1, 2, 3\]"):
+    with pytest.raises(ValueError, match=r"Channels \[0, 1, 2, 3\] are constant"):
         simulate(n_samples=1).standardize()
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"n_samples": 0}, "n_samples=0"),
-        ({"n_modes": 2.0}, "n_modes=2.0"),
-        ({"n_channels": True}, "n_channels=True"),
-        ({"n_covariances_act": 0}, "n_covariances_act=0"),
-        ({"relative_activation": [1, 2]}, r"relative_activation of shape \(2,\), expected \(3,\)"),
-        ({"amplitudes": [1, 2, np.nan]}, "amplitudes with NaN"),
-        ({"frequencies": 1.0}, r"frequencies of shape \(\), expected \(3,\)"),
-        ({"sampling_frequency": 0}, "sampling_frequency=0"),
-        ({"sampling_frequency": np.inf}, "sampling_frequency=inf"),
-        ({"observation_error": -1.0}, "observation_error=-1.0"),
-        ({"observation_error": "none"}, "observation_error='none'"),
-        ({"means": "ones"}, "means='ones'"),
-        ({"means": np.zeros((4, 3))}, r"means of shape \(4, 3\), expected \(3, 4\)"),
-        ({"covariances": "zero"}, "covariances='zero'"),
-        ({"covariances": np.zeros((3, 4))}, r"covariances of shape \(3, 4\)"),
+        ({"n_samples": 0}, "n_samples is 0"),
+        ({"n_modes": 2.0}, "n_modes is 2.0"),
+        ({"n_channels": True}, "n_channels is True"),
+        ({"n_covariances_act": 0}, "n_covariances_act is 0"),
+        (
+            {"relative_activation": [1, 2]},
+            r"relative_activation has shape \(2,\), but \(3,\) was expected",
+        ),
+        ({"amplitudes": [1, 2, np.nan]}, "amplitudes has NaN"),
+        ({"frequencies": 1.0}, r"frequencies has shape \(\), but \(3,\) was expected"),
+        ({"sampling_frequency": 0}, "sampling_frequency is 0"),
+        ({"sampling_frequency": np.inf}, "sampling_frequency is inf"),
+        ({"observation_error": -1.0}, "observation_error is -1.0"),
+        ({"observation_error": "none"}, "observation_error is 'none'"),
+        ({"means": "ones"}, "means is 'ones'"),
+        ({"means": np.zeros((4, 3))}, r"means has shape \(4, 3\), but \(3, 4\) was expected"),
+        ({"covariances": "zero"}, "covariances is 'zero'"),
+        ({"covariances": np.zeros((3, 4))}, r"covariances has shape \(3, 4\)"),
         ({"covariances": -np.stack([np.eye(4)] * 3)}, r"covariances\[0\] with eigenvalues"),
         ({"covariances": np.triu(np.ones((3, 4, 4)))}, r"covariances\[0\] that is not symmetric"),
     ],
 )
 def test_wrong_arguments_are_told(changes, message):
-    with pytest.raises(ValueError, match=message) as error:
+    with pytest.raises(ValueError, match=message):
         simulate(**changes)
-    assert "expected" in str(error.value)
-    assert "; " in str(error.value)

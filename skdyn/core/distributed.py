@@ -331,9 +331,8 @@ def start_together(
     backend = distributed.get_backend_config()
     if device.type not in backend:
         raise ValueError(
-            f"Got a process group of the backend {backend!r} and a device of type "
-            f"{device.type!r}, expected one that serves it; use init_process_group('gloo') for "
-            "'cpu', or 'nccl' for 'cuda'."
+            f"The process group has the backend {backend!r}, which does not serve devices of type "
+            f"{device.type!r}. Use init_process_group('gloo') for 'cpu', or 'nccl' for 'cuda'."
         )
     numbers = [
         *(
@@ -348,8 +347,8 @@ def start_together(
     n_different = int(add_up([not same], device)[0])
     if n_different:
         raise ValueError(
-            f"Got data or parameters in {n_different} of {n_processes()} processes that differ "
-            "from those of the first, expected the same in all; give each the whole recording, "
-            "which fit divides among them, and the same parameters."
+            f"Data or parameters of {n_different} of {n_processes()} processes differ from those "
+            "of the first. Pass each process the whole recording, which fit divides among them, "
+            "and the same parameters."
         )
     random_state.set_state(state)

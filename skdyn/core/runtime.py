@@ -32,8 +32,8 @@ def check_device(device: str) -> torch.device:
         torch.empty(1, device=found).item()
     except (RuntimeError, AssertionError) as error:
         raise ValueError(
-            f"Got device={device!r}, which this installation of torch cannot use "
-            f"({str(error).splitlines()[0]}); use 'cpu'."
+            f"device is {device!r}, which this installation of torch cannot use "
+            f"({str(error).splitlines()[0]}). Use 'cpu'."
         ) from error
     return found
 

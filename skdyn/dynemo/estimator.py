@@ -716,7 +716,7 @@ class DyNeMoEstimator(
         rows of a session is, in expectation, below its log-evidence.
         """
         if not isinstance(n_draws, Integral) or n_draws < 1:
-            raise ValueError(f"Got n_draws={n_draws!r}, expected an integer of at least 1.")
+            raise ValueError(f"n_draws is {n_draws!r}, but an integer of at least 1 was expected.")
         n_draws = int(n_draws)
         recording, loader, posterior = self._infer(X, sessions, sample_weight)
         weights = loader.weights
@@ -731,7 +731,7 @@ class DyNeMoEstimator(
         samples = [summed(one) for one in terms]
         weight = None if weights is None else np.concatenate(weights)
         if weight is not None and not weight.sum() > 0:
-            raise ValueError("Got sample_weight whose sum is zero, expected a positive sum.")
+            raise ValueError("sample_weight has the sum zero, but a positive sum was expected.")
         draws = np.average(np.concatenate(terms, axis=1), axis=1, weights=weight)
         spread = draws.std(ddof=1) / np.sqrt(n_draws) if n_draws > 1 else np.nan
         return Bunch(
@@ -841,7 +841,7 @@ class DyNeMoEstimator(
         if at == "draw":
             return -self.score(X, sessions=sessions)
         if at != "mean":
-            raise ValueError(f"Got at={at!r}, expected 'draw' or 'mean'.")
+            raise ValueError(f"at is {at!r}, but 'draw' or 'mean' was expected.")
         _, loader, posterior = self._infer(X, sessions)
         with one_thread():
             bounds = inference.bounds_at_mean(
@@ -871,7 +871,9 @@ class DyNeMoEstimator(
         """
         check_is_fitted(self)
         if not isinstance(n_samples, Integral) or n_samples < 1:
-            raise ValueError(f"Got n_samples={n_samples!r}, expected an integer of at least 1.")
+            raise ValueError(
+                f"n_samples is {n_samples!r}, but an integer of at least 1 was expected."
+            )
         generator = make_generator(self._random_state(random_state), torch.device("cpu"))
         with one_thread(), torch.no_grad():
             theta = sample_logits(self.network_, int(n_samples), self.sequence_length, generator)
@@ -966,8 +968,8 @@ def _check_orientation(recording: Sessions) -> None:
     n_channels = recording.arrays[0].shape[1]
     if recording.n_samples < n_channels:
         raise ValueError(
-            f"Got X with {recording.n_samples} rows and {n_channels} columns. Rows are time and "
-            "columns are channels, and there must be at least as many rows: give X.T if channels "
+            f"X has {recording.n_samples} rows and {n_channels} columns, but at least as many rows "
+            "as columns were expected: rows are time, columns are channels. Pass X.T if channels "
             "are in rows."
         )
 

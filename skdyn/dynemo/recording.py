@@ -54,8 +54,8 @@ def check_scale(sessions: list[np.ndarray], *, centred: bool) -> tuple[np.ndarra
     constant = np.flatnonzero(low == high)
     if len(constant):
         raise ValueError(
-            f"Got X whose channels {constant.tolist()} do not vary, expected channels with some "
-            "variance; remove them, for example with sklearn.feature_selection.VarianceThreshold."
+            f"Channels {constant.tolist()} of X do not vary. Remove them, for example with "
+            "sklearn.feature_selection.VarianceThreshold."
         )
     n_rows = sum(map(len, sessions))
     # Dividing by the largest value first keeps squares within the range of the number type.

@@ -108,8 +108,9 @@ def make_settings(
     learns = network.learn_means or network.learn_covariances
     if not learns and means is None and covariances is None:
         raise ValueError(
-            "Got learn_means=False and learn_covariances=False without initial_means or "
-            "initial_covariances: all modes would stay equal. Learn one of them, or give values."
+            "learn_means and learn_covariances are both False, and neither initial_means nor "
+            "initial_covariances is given: all modes would stay equal. Learn one of them, or pass "
+            "values."
         )
     shape = (network.n_modes, len(scale))
     if means is not None:
@@ -162,8 +163,9 @@ def _annealing(parameters: Mapping[str, Any]) -> Annealing:
         n_epochs = parameters["n_epochs"] // 4
     if n_epochs > parameters["n_epochs"]:
         raise ValueError(
-            f"Got n_kl_annealing_epochs={n_epochs} and n_epochs={parameters['n_epochs']}, expected "
-            "at most as many; raise n_epochs, or leave it out for a quarter of them."
+            f"n_kl_annealing_epochs is {n_epochs}, but has to be at most "
+            f"n_epochs={parameters['n_epochs']}. Raise n_epochs, or leave n_kl_annealing_epochs "
+            "out for a quarter of them."
         )
     curve, sharpness = parameters["kl_annealing_curve"], parameters["kl_annealing_sharpness"]
     return Annealing(curve, sharpness, n_epochs)
@@ -195,16 +197,16 @@ def given_modes(parameters: Mapping[str, Any]) -> tuple:
         return means, covariances
     if covariances is not None:
         raise ValueError(
-            "Got initial_covariances and an init_method that holds covariances, expected one of "
-            "them; leave initial_covariances out."
+            "Both initial_covariances and init_method hold covariances. Leave initial_covariances "
+            "out."
         )
     if not hasattr(method, "fit"):
         return means, method
     check_is_fitted(
         method,
         "covariances_",
-        msg="Got an init_method of class %(name)s that is not fitted, expected a fitted one. "
-        "sklearn.clone unfits it: give its covariances_, or wrap it in FrozenEstimator.",
+        msg="init_method is a %(name)s that is not fitted, but a fitted one was expected. "
+        "sklearn.clone unfits it: pass its covariances_, or wrap it in FrozenEstimator.",
     )
     if parameters["learn_means"] and means is None:
         means = method.means_
@@ -214,7 +216,7 @@ def given_modes(parameters: Mapping[str, Any]) -> tuple:
 def _check_shape(array: np.ndarray, shapes: tuple, name: str) -> np.ndarray:
     if array.shape not in shapes:
         wanted = " or ".join(map(str, shapes))
-        raise ValueError(f"Got {name} of shape {array.shape}, expected {wanted}.")
+        raise ValueError(f"{name} has shape {array.shape}, but {wanted} was expected.")
     return array
 
 
@@ -225,22 +227,22 @@ def _check_covariances(given, shape: tuple[int, int], name: str, *, diagonal: bo
     _check_shape(array, (full, shape) if diagonal else (full,), name)
     if array.ndim == 2:
         if array.min() <= 0:
-            raise ValueError(f"Got {name} with {array.min()} in them, expected variances above 0.")
+            raise ValueError(f"{name} has the variance {array.min()}, but has to be above 0.")
         return array
     if not np.allclose(array, array.swapaxes(1, 2), rtol=1e-5, atol=1e-8 * np.abs(array).max()):
-        raise ValueError(f"Got {name} that are not symmetric, expected (D + D.T) / 2.")
+        raise ValueError(f"{name} is not symmetric. Pass (D + D.T) / 2.")
     smallest = np.linalg.eigvalsh(array).min()
     if smallest <= 0:
         raise ValueError(
-            f"Got {name} with an eigenvalue of {smallest:.3g}, expected positive definite "
-            "matrices; add a small multiple of the identity."
+            f"{name} has an eigenvalue of {smallest:.3g}, but positive definite matrices were "
+            "expected. Add a small multiple of the identity."
         )
     if not diagonal:
         return array
     variances = np.diagonal(array, axis1=1, axis2=2)
     if np.any(array != variances[:, :, None] * np.eye(shape[1])):
         raise ValueError(
-            f"Got diagonal_covariances=True and {name} with entries off the diagonal, expected "
-            "diagonal matrices; set diagonal_covariances=False or give the diagonals."
+            f"{name} has entries off the diagonal, but diagonal_covariances is True. Set "
+            "diagonal_covariances=False, or pass the diagonals."
         )
     return variances

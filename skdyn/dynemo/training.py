@@ -199,9 +199,9 @@ class Trainer:
         """Go on from the weights of a fitted network."""
         if network.settings != self.settings.network:
             raise ValueError(
-                "Got warm_start=True with a network that differs from the fitted one: expected "
-                f"{network.settings}, got {self.settings.network}. Set warm_start=False or use a "
-                "new estimator."
+                "warm_start is True, but the network differs from the fitted one: the parameters "
+                f"give {self.settings.network}, and the fitted one has {network.settings}. Set "
+                "warm_start=False, or use a new estimator."
             )
         self.network.load_state_dict(network.state_dict())
 
@@ -522,9 +522,8 @@ def _start_together(
     networks = settings.network.inference, settings.network.model
     if n_processes() > 1 and "batch" in [network.normalization for network in networks]:
         raise ValueError(
-            "Got a normalization 'batch' and a training that several processes share, each of "
-            "which sees a part of a batch only, expected one that does not depend on the others; "
-            "use 'layer' or None."
+            "The normalization 'batch' cannot be used in a training that several processes share, "
+            "because each of them sees only a part of a batch. Use 'layer' or None."
         )
     data = [*loader.scale, *loader.n_rows]
     plain = {k: v for k, v in vars(settings).items() if k not in ("means", "covariances")}

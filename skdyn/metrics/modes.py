@@ -53,7 +53,7 @@ def alpha_correlation(alpha, other):
     alpha, other = _check_courses(alpha, other)
     if alpha.shape[1] != other.shape[1]:
         raise ValueError(
-            f"got {alpha.shape[1]} and {other.shape[1]} modes, expected equal numbers; "
+            f"Got {alpha.shape[1]} and {other.shape[1]} modes, expected equal numbers; "
             "match the modes first, or use correlation_matrix"
         )
     correlation = np.einsum("tj,tj->j", _unit_columns(alpha), _unit_columns(other))
@@ -245,7 +245,7 @@ def dice_coefficient(labels, other):
     labels, other = join_sessions(labels), join_sessions(other)
     if len(labels) != len(other):
         raise ValueError(
-            f"got {len(labels)} and {len(other)} samples, expected equal numbers; "
+            f"Got {len(labels)} and {len(other)} samples, expected equal numbers; "
             "cut both to the samples they share"
         )
     return float(2 * np.count_nonzero(labels == other) / (len(labels) + len(other)))
@@ -305,11 +305,11 @@ def _rv_matrix(stack, others):
 def _check_positive_definite(matrix, name="a matrix"):
     if matrix.shape[0] != matrix.shape[1]:
         raise ValueError(
-            f"got {name} of shape {matrix.shape}, expected a square one; pass a covariance"
+            f"Got {name} of shape {matrix.shape}, expected a square one; pass a covariance"
         )
     if not np.allclose(matrix, matrix.T, rtol=0, atol=1e-6 * np.abs(matrix).max()):
         raise ValueError(
-            f"got {name} that is not symmetric, expected a covariance; "
+            f"Got {name} that is not symmetric, expected a covariance; "
             "pass (C + C.T) / 2 if the difference is rounding"
         )
     eigenvalues = np.linalg.eigvalsh(matrix)
@@ -320,7 +320,7 @@ def _check_positive_definite(matrix, name="a matrix"):
 
 def _indefinite(name, eigenvalues):
     return (
-        f"got {name} with eigenvalues from {eigenvalues[0]:.3g} to {eigenvalues[-1]:.3g}, expected "
+        f"Got {name} with eigenvalues from {eigenvalues[0]:.3g} to {eigenvalues[-1]:.3g}, expected "
         "a positive definite one; add a small multiple of the identity, or estimate it from "
         "more samples"
     )
@@ -330,12 +330,12 @@ def _check_finite(name, values, ndim):
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != ndim or array.size == 0:
         raise ValueError(
-            f"got {name} of shape {array.shape}, expected {ndim} dimensions, none empty; "
+            f"Got {name} of shape {array.shape}, expected {ndim} dimensions, none empty; "
             f"pass an array with {ndim} axes"
         )
     if not np.isfinite(array).all():
         raise ValueError(
-            f"got {name} with NaN or infinite values, expected none; remove those samples"
+            f"Got {name} with NaN or infinite values, expected none; remove those samples"
         )
     return array
 
@@ -346,11 +346,11 @@ def _check_courses(alpha, other):
     alpha, other = _check_rows("alpha", alpha.arrays), _check_rows("other", other.arrays)
     if len(alpha) != len(other):
         raise ValueError(
-            f"got {len(alpha)} and {len(other)} samples, expected equal numbers; "
+            f"Got {len(alpha)} and {len(other)} samples, expected equal numbers; "
             "cut both to the samples they share"
         )
     if len(alpha) < 2:
-        raise ValueError("got 1 sample, expected at least 2; pass a longer recording")
+        raise ValueError("Got 1 sample, expected at least 2; pass a longer recording")
     return alpha, other
 
 
@@ -360,7 +360,7 @@ def _check_rows(name, arrays):
     widths = sorted({one.shape[1] for one in arrays})
     if len(widths) > 1:
         raise ValueError(
-            f"got {name} with sessions of {widths} modes, expected equal numbers; "
+            f"Got {name} with sessions of {widths} modes, expected equal numbers; "
             "pass the same modes for every session"
         )
     return join_sessions(arrays)
@@ -371,7 +371,7 @@ def _check_same_sessions(arrays, others):
     lengths = [[len(one) for one in side] for side in (arrays, others)]
     if min(map(len, lengths)) > 1 and lengths[0] != lengths[1]:
         raise ValueError(
-            f"got sessions of {lengths[0]} and {lengths[1]} samples, expected equal numbers; "
+            f"Got sessions of {lengths[0]} and {lengths[1]} samples, expected equal numbers; "
             "pass the same sessions in the same order"
         )
 
@@ -380,7 +380,7 @@ def _check_one_pair(matrix, other):
     matrix, other = _check_finite("the first matrix", matrix, 2), _check_finite("other", other, 2)
     if len(matrix) != len(other):
         raise ValueError(
-            f"got matrices with {len(matrix)} and {len(other)} channels, expected equal numbers; "
+            f"Got matrices with {len(matrix)} and {len(other)} channels, expected equal numbers; "
             "pass matrices of the same channels"
         )
     return matrix[np.newaxis], other[np.newaxis]
@@ -391,9 +391,11 @@ def _sessions_of_labels(labels):
     given = in_sessions(labels)
     if given.container != "array":
         return [_check_labels(one) for one in given.arrays]
-    if isinstance(labels, list | tuple) and len(labels) and np.ndim(labels[0]) == 1:
-        if not isinstance(labels[0], list | tuple):  # arrays of states, not rows of weights
-            return [_check_labels(one) for one in labels]
+    are_arrays = (
+        isinstance(labels, list | tuple) and len(labels) and not isinstance(labels[0], list | tuple)
+    )
+    if are_arrays and np.ndim(labels[0]) == 1:  # and not rows of weights
+        return [_check_labels(one) for one in labels]
     array = given.arrays[0]
     if array.ndim == 2 and array.size and array.dtype.kind in "biu" and not _is_one_hot(array):
         return [_check_labels(row) for row in array]
@@ -410,7 +412,7 @@ def _check_labels(labels):
         return _check_finite("mixing coefficients", array, 2).argmax(axis=1)
     if array.ndim != 1 or array.size == 0 or array.dtype.kind not in "biu":
         raise ValueError(
-            f"got labels of shape {array.shape} and type {array.dtype}, expected integers of shape "
+            f"Got labels of shape {array.shape} and type {array.dtype}, expected integers of shape "
             "(n_samples,) or weights of shape (n_samples, n_modes); pass one of them"
         )
     return array

@@ -52,14 +52,14 @@ def correlation_score(y_true, y_pred, *, sample_weight=None, multioutput="unifor
     true, predicted = _rows_of_outputs(y_true, "y_true"), _rows_of_outputs(y_pred, "y_pred")
     if true.shape != predicted.shape or len(true) < 2:
         raise ValueError(
-            f"got y_true of shape {true.shape} and y_pred of shape {predicted.shape}, expected "
+            f"Got y_true of shape {true.shape} and y_pred of shape {predicted.shape}, expected "
             "the same shape and at least two samples"
         )
     weight = _check_weight(sample_weight, true.shape)
     for name, values in (("y_true", true), ("y_pred", predicted)):
         if not np.isfinite(values[weight > 0]).all():
             raise ValueError(
-                f"got {name} with NaN or infinite values, expected finite ones; give those a "
+                f"Got {name} with NaN or infinite values, expected finite ones; give those a "
                 "sample_weight of 0 to leave them out"
             )
     columns = zip(true.T, predicted.T, weight.T, strict=True)
@@ -123,7 +123,7 @@ def noise_corrected_correlation(
     trials = np.asarray(trials, dtype=float)
     if trials.ndim not in (2, 3) or len(trials) < 2:
         raise ValueError(
-            f"got trials of shape {trials.shape}, expected at least two trials, (n_trials, "
+            f"Got trials of shape {trials.shape}, expected at least two trials, (n_trials, "
             "n_samples) or (n_trials, n_samples, n_outputs)"
         )
 
@@ -139,7 +139,7 @@ def noise_corrected_correlation(
 def _check_average(multioutput):
     if multioutput not in AVERAGES:
         raise ValueError(
-            f"got multioutput={multioutput!r}, expected 'uniform_average' or 'raw_values'"
+            f"Got multioutput={multioutput!r}, expected 'uniform_average' or 'raw_values'"
         )
 
 
@@ -152,7 +152,7 @@ def _rows_of_outputs(values, name):
         values = np.concatenate(values)
     array = np.asarray(values, float)
     if array.ndim not in (1, 2, 3):
-        raise ValueError(f"got {name} of shape {array.shape}, expected (n_samples, n_outputs)")
+        raise ValueError(f"Got {name} of shape {array.shape}, expected (n_samples, n_outputs)")
     return array[:, np.newaxis] if array.ndim == 1 else array.reshape(-1, array.shape[-1])
 
 
@@ -169,7 +169,7 @@ def _check_weight(sample_weight, shape):
     usable = np.all((weight >= 0) & (weight < np.inf)) and weight.any()
     if weight.shape not in ((shape[0], 1), shape) or not usable:
         raise ValueError(
-            f"got sample_weight of shape {weight.shape} with a sum of {weight.sum()}, expected "
+            f"Got sample_weight of shape {weight.shape} with a sum of {weight.sum()}, expected "
             f"({shape[0]},) or {shape} finite weights of at least zero, not all of them zero"
         )
     return np.broadcast_to(weight, shape)

@@ -204,14 +204,14 @@ class NoiseCorrectedScorer(_ResponseScorer):
         """
         if repeats is None:
             raise ValueError(
-                "got no repeats, expected them with an axis of repeats behind those of y; enable "
+                "Got no repeats, expected them with an axis of repeats behind those of y; enable "
                 "scikit-learn's metadata routing, and pass them as params={'repeats': ...}"
             )
         form = container_of(X)
         target, trials = _rows(y, form), _rows(repeats, form)
         if trials.shape[:-1] != target.shape:
             raise ValueError(
-                f"got repeats of shape {trials.shape} for y of shape {target.shape}, all sessions "
+                f"Got repeats of shape {trials.shape} for y of shape {target.shape}, all sessions "
                 f"together, expected {(*target.shape, 'n_repeats')}; the last axis is that of "
                 "repeats"
             )

@@ -79,7 +79,7 @@ class ModelComparison(Bunch):
         Returns
         -------
         hashable
-            Of those candidates, the name of the one that was given first: do give the simplest
+            Of those candidates, the name of the one that was given first: give the simplest
             first.
 
         Raises

@@ -196,7 +196,7 @@ def _word_of(layer: Layer) -> str:
     said = {name: layer.get_params()[name] for name in lost}
     raise ValueError(
         f"Got a {type(layer).__name__} with {said}, which {word!r} does not say, expected what a "
-        "word can say; do keep the layer itself."
+        "word can say; keep the layer itself."
     )
 
 

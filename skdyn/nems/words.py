@@ -212,7 +212,7 @@ class Word:
                 if not EXPONENT.fullmatch(exponent):
                     raise ValueError(
                         f"Got the option {option!r} in the word {self.text!r}, expected a number "
-                        "from 0 to 99; do write 'l2:4' for 10^-4, or 'l2:3d5' for 10^-3.5."
+                        "from 0 to 99; write 'l2:4' for 10^-4, or 'l2:3d5' for 10^-3.5."
                     )
                 return from_exponent(exponent)
         return None

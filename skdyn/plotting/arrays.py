@@ -63,7 +63,7 @@ def plot_separate_time_series(
     series = as_arrays(time_series, "plot_separate_time_series", "n_channels", finite=False)
     widths = sorted({values.shape[1] for values in series})
     if len(widths) > 1:
-        raise ValueError(f"got arrays of {widths} channels, expected one width; plot them apart")
+        raise ValueError(f"Got arrays of {widths} channels, expected one width; plot them apart")
     n_channels = widths[0]
     names = check_names(channel_names, n_channels, "channel_names") or range(n_channels)
     check_names(labels, len(series), "labels")

@@ -88,7 +88,7 @@ class NEMSDisplay:
         self.loss = None if loss is None else np.array(loss, dtype=float)
         if self.response is not None and self.response.shape != self.prediction.shape:
             raise ValueError(
-                f"got a response of shape {self.response.shape}, expected that of the prediction, "
+                f"Got a response of shape {self.response.shape}, expected that of the prediction, "
                 f"{self.prediction.shape}; pass a number for each"
             )
 
@@ -123,7 +123,7 @@ class NEMSDisplay:
         """
         if isinstance(estimator, Model):
             if sessions is not None:
-                raise ValueError("got sessions with a Model, expected none; pass a list as X")
+                raise ValueError("Got sessions with a Model, expected none; pass a list as X")
             model, results = estimator, estimator.results
             history = {"loss": [] if results is None else results.history}
             parts = [X] if container_of(X) == "array" else list(X)
@@ -227,7 +227,7 @@ class NEMSDisplay:
         chosen = list(range(n_outputs)[:MOST_OUTPUTS] if outputs is None else outputs)
         if not chosen or not all(one in range(n_outputs) for one in chosen):
             raise ValueError(
-                f"got outputs={outputs!r}, expected some of range({n_outputs}); pass their indices"
+                f"Got outputs={outputs!r}, expected some of range({n_outputs}); pass their indices"
             )
         return chosen
 
@@ -303,7 +303,7 @@ def _lay_out(counts, fig):
     """Filters, nonlinearities and loss above, predictions below."""
     n_filters, n_curves, n_losses, n_rows = counts
     if not sum(counts):
-        raise ValueError("got nothing to draw, expected filters or a response; pass y")
+        raise ValueError("Got nothing to draw, expected filters or a response; pass y")
     n_across = max(n_filters, n_curves)
     n_blocks = 1 if n_across <= 1 else bool(n_filters) + bool(n_curves)
     n_columns = sum(counts[:3]) if n_across <= 1 else n_across + n_losses

@@ -73,7 +73,7 @@ def linear_filter(model, n_channels, *, n_lags=None):
     if begin == end:
         names = [layer.name for layer in model.layers]
         raise ValueError(
-            f"got a model of the layers {names}, expected linear ones at its beginning; plot the "
+            f"Got a model of the layers {names}, expected linear ones at its beginning; plot the "
             "parameters of its layers with plot_filters or plot_matrices"
         )
     part = layers_alone(model, begin, end)
@@ -81,7 +81,7 @@ def linear_filter(model, n_channels, *, n_lags=None):
     n_future, n_past = (max(reach) for reach in zip(*found, strict=True))
     if n_lags is None and n_past >= MOST_ROWS:
         raise ValueError(
-            f"got layers whose response has not ended after {MOST_ROWS} rows, expected it to end; "
+            f"Got layers whose response has not ended after {MOST_ROWS} rows, expected it to end; "
             "pass n_lags"
         )
     n_lags = n_past + 1 if n_lags is None else check_count(n_lags, "n_lags")

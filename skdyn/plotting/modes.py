@@ -70,7 +70,7 @@ def plot_alpha(
     if any((course < 0).any() for course in courses):
         lowest = min(course.min() for course in courses)
         raise ValueError(
-            f"got a mixing coefficient of {lowest:.3g}, expected none below 0; "
+            f"Got a mixing coefficient of {lowest:.3g}, expected none below 0; "
             "plot signed courses with plot_separate_time_series"
         )
     n_modes = max(course.shape[1] for course in courses)
@@ -155,7 +155,7 @@ class ModesDisplay:
         """
         check_is_fitted(estimator, ["means_", "covariances_"])
         if X is None and sessions is not None:
-            raise ValueError("got sessions without X, expected both; pass X, or neither")
+            raise ValueError("Got sessions without X, expected both; pass X, or neither")
         weights = None
         if X is not None:
             keywords = {} if sessions is None else {"sessions": sessions}

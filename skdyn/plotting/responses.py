@@ -176,7 +176,7 @@ def plot_nonlinearity(
     """
     inputs = _rows(inputs, "inputs")
     if not np.isfinite(inputs).all():
-        raise ValueError("got inputs with NaN or inf, expected finite numbers; remove those rows")
+        raise ValueError("Got inputs with NaN or inf, expected finite numbers; remove those rows")
     measured = None if response is None else _like(response, inputs, "response")
     check_count(n_bins, "n_bins")
     n_channels = inputs.shape[1]
@@ -259,7 +259,7 @@ def plot_predictions(
     measured = _like(response, predicted, "response")
     if isinstance(start, bool) or start not in range(len(predicted)):
         raise ValueError(
-            f"got start={start!r}, expected a row of the {len(predicted)}, from 0; pass one of them"
+            f"Got start={start!r}, expected a row of the {len(predicted)}, from 0; pass one of them"
         )
     n_outputs = predicted.shape[1]
     check_names(labels, 2, "labels")
@@ -295,7 +295,7 @@ def _rows(values, what):
     if array.ndim != 2 or 0 in array.shape:
         came = f"{len(values)} sessions" if sessions else f"shape {array.shape}"
         raise ValueError(
-            f"got {what} of {came}, expected (n_samples,) or (n_samples, n_columns); put sessions "
+            f"Got {what} of {came}, expected (n_samples,) or (n_samples, n_columns); put sessions "
             "one after the other with numpy.concatenate"
         )
     return array
@@ -305,7 +305,7 @@ def _like(values, others, what):
     array = _rows(values, what)
     if array.shape != others.shape:
         raise ValueError(
-            f"got {what} of shape {array.shape}, expected {others.shape}; pass one of the "
+            f"Got {what} of shape {array.shape}, expected {others.shape}; pass one of the "
             "same rows and columns"
         )
     return array
@@ -315,7 +315,7 @@ def _check_filters(filters):
     array = np.asarray(filters, dtype=float)
     if array.ndim not in (2, 3) or 0 in array.shape:
         raise ValueError(
-            f"got filters of shape {array.shape}, expected (n_lags, n_channels) or (n_lags, "
+            f"Got filters of shape {array.shape}, expected (n_lags, n_channels) or (n_lags, "
             "n_channels, n_filters); reshape a single course with .reshape(-1, 1)"
         )
     return array[None] if array.ndim == 2 else np.moveaxis(array, -1, 0)
@@ -325,7 +325,7 @@ def _check_lags(lags, n_lags):
     checked = np.arange(n_lags) if lags is None else np.asarray(lags)
     if checked.shape != (n_lags,) or (np.diff(checked) != 1).any():
         raise ValueError(
-            f"got lags={lags!r}, expected {n_lags} in steps of one sample; pass None to count "
+            f"Got lags={lags!r}, expected {n_lags} in steps of one sample; pass None to count "
             "them from 0"
         )
     return checked
@@ -334,7 +334,7 @@ def _check_lags(lags, n_lags):
 def _check_channels(channel_names, frequencies, n_channels):
     """Give what is written beside some channels, and the label of their axis."""
     if channel_names is not None and frequencies is not None:
-        raise ValueError("got both channel_names and frequencies, expected one of them")
+        raise ValueError("Got both channel_names and frequencies, expected one of them")
     if channel_names is not None:
         check_names(channel_names, n_channels, "channel_names")
         places = range(n_channels) if n_channels <= MOST_NAMES else _some(n_channels)

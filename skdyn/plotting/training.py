@@ -118,7 +118,7 @@ class TrainingDisplay:
         loss = self.history.get("loss", np.empty(0))
         if not np.isfinite(loss).any():
             raise ValueError(
-                f"got a history of {sorted(self.history)} with no finite 'loss', expected at "
+                f"Got a history of {sorted(self.history)} with no finite 'loss', expected at "
                 f"least one {self.step.lower()}; fit the estimator before it is drawn"
             )
         schedules = [name for name in self._schedules if name in self.history]

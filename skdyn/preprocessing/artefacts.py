@@ -427,11 +427,13 @@ def _good_runs(labels: np.ndarray) -> list[tuple[int, int]]:
 def _check_rows(name: str, given: list, expected: list, remedy: str) -> None:
     lengths, needed = [len(one) for one in given], [len(one) for one in expected]
     if len(lengths) != len(needed):
-        raise ValueError(f"Got {name} of {len(lengths)} parts, expected {len(needed)}. {remedy}")
+        raise ValueError(
+            f"{name} has {len(lengths)} parts, but {len(needed)} were expected. {remedy}"
+        )
     for number, (length, need) in enumerate(zip(lengths, needed, strict=True)):
         if length != need:
             raise ValueError(
-                f"Part {number} of {name} has {length} rows, expected {need}. {remedy}"
+                f"Part {number} of {name} has {length} rows, but {need} were expected. {remedy}"
             )
 
 

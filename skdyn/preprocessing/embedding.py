@@ -242,9 +242,9 @@ class TimeDelayPCA(ClassNamePrefixFeaturesOutMixin, SessionTransformer):
         largest = min(recording.n_samples, self.n_features_in_ * self.n_embeddings)
         if isinstance(self.n_components, Integral) and self.n_components > largest:
             raise ValueError(
-                f"Got n_components={self.n_components} for {recording.n_samples} rows of "
-                f"{self.n_features_in_} channels at {self.n_embeddings} lags, expected at most "
-                f"{largest}; ask for fewer, or give more data."
+                f"n_components is {self.n_components}, but {recording.n_samples} rows of "
+                f"{self.n_features_in_} channels at {self.n_embeddings} lags have at most "
+                f"{largest} components."
             )
         self.mean_, covariance = embedded_moments(recording.arrays, self.n_embeddings, self.edges)
         variance, axes = np.linalg.eigh(covariance)
@@ -252,7 +252,7 @@ class TimeDelayPCA(ClassNamePrefixFeaturesOutMixin, SessionTransformer):
         variance = np.maximum(variance[::-1], 0)
         _, axes = svd_flip(None, axes.T[::-1].copy(), u_based_decision=False)
         if variance[0] <= (10 * np.finfo(np.float64).eps * np.abs(self.mean_).max()) ** 2:
-            raise ValueError("Got X in which no channel varies, expected one that does.")
+            raise ValueError("X has no channel that varies.")
         share = variance / variance.sum()
         self.n_components_ = self._n_components(share, largest)
         self.components_ = axes[: self.n_components_].copy()
@@ -378,8 +378,8 @@ def check_odd(n_embeddings: int) -> None:
     """
     if n_embeddings % 2 == 0:
         raise ValueError(
-            f"Got n_embeddings={n_embeddings}, expected an odd number, so that a row has as many "
-            "neighbours before it as after it; add one."
+            f"n_embeddings is {n_embeddings}, but an odd number was expected, so that a row has as "
+            f"many neighbours before it as after it. Use {n_embeddings + 1}."
         )
 
 

@@ -20,7 +20,18 @@ _POSITIVE = [Interval(Real, 0, None, closed="neither")]
 _LARGEST_FACTOR = 10_000
 
 
-class BandpassFilter(OneToOneFeatureMixin, SessionTransformer):
+class _SampledTransformer(OneToOneFeatureMixin, SessionTransformer):
+    """A transformer with a sampling frequency, which names it where another word is used."""
+
+    def __new__(cls, *args, **parameters):
+        for name in parameters:
+            if "sampling_rate" in name:
+                right = name.replace("sampling_rate", "sampling_frequency")
+                raise TypeError(f"{cls.__name__} has no parameter {name!r}. Use {right!r}.")
+        return super().__new__(cls)
+
+
+class BandpassFilter(_SampledTransformer):
     """Keep a band of frequencies, without shifting it in time.
 
     A Butterworth filter in second-order sections runs over each session forwards and backwards
@@ -31,8 +42,8 @@ class BandpassFilter(OneToOneFeatureMixin, SessionTransformer):
     low : float or None, default=None
         Lower edge of the band, in Hz; None for a low-pass filter.
     high : float or None, default=None
-        Upper edge, in Hz, below half the sampling rate; None for a high-pass filter.
-    sampling_rate : float, default=1.0
+        Upper edge, in Hz, below half the sampling frequency; None for a high-pass filter.
+    sampling_frequency : float, default=1.0
         Rows per second, in Hz. With 1.0, edges are in cycles per row.
     order : int, default=5
         Order of the Butterworth filter, at least 1. As it runs twice, an edge is damped by 6 dB,
@@ -62,7 +73,7 @@ class BandpassFilter(OneToOneFeatureMixin, SessionTransformer):
     >>> seconds = np.arange(1000) / 250
     >>> slow, fast = (np.sin(2 * np.pi * rate * seconds) for rate in (10, 60))
     >>> X = np.column_stack([slow + fast, fast])
-    >>> filtered = BandpassFilter(5, 30, sampling_rate=250).fit_transform(X)
+    >>> filtered = BandpassFilter(5, 30, sampling_frequency=250).fit_transform(X)
     >>> bool(np.abs(filtered[200:800, 0] - slow[200:800]).max() < 0.01)
     True
     """
@@ -70,32 +81,35 @@ class BandpassFilter(OneToOneFeatureMixin, SessionTransformer):
     _parameter_constraints: ClassVar[dict] = {
         "low": [*_POSITIVE, None],
         "high": [*_POSITIVE, None],
-        "sampling_rate": _POSITIVE,
+        "sampling_frequency": _POSITIVE,
         "order": [Interval(Integral, 1, None, closed="left")],
     }
 
-    def __init__(self, low=None, high=None, *, sampling_rate=1.0, order=5):
+    def __init__(self, low=None, high=None, *, sampling_frequency=1.0, order=5):
         self.low = low
         self.high = high
-        self.sampling_rate = sampling_rate
+        self.sampling_frequency = sampling_frequency
         self.order = order
 
     def _learn(self, arrays):
         band, kind = self._band()
-        self.sos_ = signal.butter(self.order, band, btype=kind, fs=self.sampling_rate, output="sos")
+        self.sos_ = signal.butter(
+            self.order, band, btype=kind, fs=self.sampling_frequency, output="sos"
+        )
 
     def _band(self):
         """Edges of the filter and its kind, in SciPy's words."""
         low, high = self.low, self.high
         edges = [edge for edge in (low, high) if edge is not None]
         if not edges:
-            raise ValueError("Got low=None and high=None, expected at least one; give an edge.")
+            raise ValueError("low and high are both None. Pass at least one edge.")
         if len(edges) == 2 and low >= high:
-            raise ValueError(f"Got low={low} and high={high}, expected low below high.")
-        if max(edges) >= self.sampling_rate / 2:
+            raise ValueError(f"low is {low}, but has to be below high, {high}.")
+        if max(edges) >= self.sampling_frequency / 2:
             raise ValueError(
-                f"Got a band up to {max(edges)} Hz at sampling_rate={self.sampling_rate} Hz, "
-                f"expected less than half of the rate; lower the edge, or give the rate of X."
+                f"The band reaches {max(edges)} Hz, but has to stay below half of "
+                f"sampling_frequency={self.sampling_frequency} Hz. Lower the edge, or pass the "
+                "sampling frequency of X."
             )
         if len(edges) == 2:
             return edges, "bandpass"
@@ -146,7 +160,7 @@ class AmplitudeEnvelope(OneToOneFeatureMixin, SessionTransformer):
         return np.abs(signal.hilbert(session, axis=0))
 
 
-class MovingAverage(OneToOneFeatureMixin, SessionTransformer):
+class MovingAverage(_SampledTransformer):
     """The mean of each channel over a window centred on each row.
 
     Parameters
@@ -154,7 +168,7 @@ class MovingAverage(OneToOneFeatureMixin, SessionTransformer):
     window : float, default=5
         Length of the window, in seconds: a row is averaged with the rows of its session that are
         no further than half of it away. That is always an odd number of rows.
-    sampling_rate : float, default=1.0
+    sampling_frequency : float, default=1.0
         Rows per second, in Hz. With 1.0, `window` counts rows.
 
     Attributes
@@ -182,16 +196,16 @@ class MovingAverage(OneToOneFeatureMixin, SessionTransformer):
 
     _parameter_constraints: ClassVar[dict] = {
         "window": _POSITIVE,
-        "sampling_rate": _POSITIVE,
+        "sampling_frequency": _POSITIVE,
     }
 
-    def __init__(self, window=5, *, sampling_rate=1.0):
+    def __init__(self, window=5, *, sampling_frequency=1.0):
         self.window = window
-        self.sampling_rate = sampling_rate
+        self.sampling_frequency = sampling_frequency
 
     def _learn(self, arrays):
         # Rounded, so that 0.58 s at 100 Hz reach 29 rows, not 28.999999999999996.
-        self.n_window_ = 2 * int(round(self.window * self.sampling_rate / 2, 6)) + 1
+        self.n_window_ = 2 * int(round(self.window * self.sampling_frequency / 2, 6)) + 1
 
     def _map(self, session):
         n_samples, half = len(session), self.n_window_ // 2
@@ -204,7 +218,7 @@ class MovingAverage(OneToOneFeatureMixin, SessionTransformer):
         return (sums[stop] - sums[start]) / (stop - start)[:, np.newaxis] + mean
 
 
-class Downsampler(OneToOneFeatureMixin, SessionTransformer):
+class Downsampler(_SampledTransformer):
     """Fewer rows per second, free of aliases.
 
     A linear-phase filter takes off what the new rate cannot hold, then rows are picked, or
@@ -213,10 +227,11 @@ class Downsampler(OneToOneFeatureMixin, SessionTransformer):
 
     Parameters
     ----------
-    new_sampling_rate : float, default=0.5
-        Rows per second of the output, in Hz, at most `sampling_rate`.
-    sampling_rate : float, default=1.0
-        Rows per second of X, in Hz. With 1.0, `new_sampling_rate` is the share of rows that stay.
+    new_sampling_frequency : float, default=0.5
+        Rows per second of the output, in Hz, at most `sampling_frequency`.
+    sampling_frequency : float, default=1.0
+        Rows per second of X, in Hz. With 1.0, `new_sampling_frequency` is the share of rows that
+        stay.
 
     Attributes
     ----------
@@ -248,7 +263,7 @@ class Downsampler(OneToOneFeatureMixin, SessionTransformer):
     >>> import numpy as np
     >>> from skdyn.preprocessing import Downsampler
     >>> X = np.sin(2 * np.pi * 2 * np.arange(500) / 250)[:, np.newaxis]
-    >>> downsampler = Downsampler(100, sampling_rate=250).fit(X)
+    >>> downsampler = Downsampler(100, sampling_frequency=250).fit(X)
     >>> downsampler.transform(X).shape
     (200, 1)
     >>> downsampler.row_indices(X)[:5]
@@ -256,13 +271,13 @@ class Downsampler(OneToOneFeatureMixin, SessionTransformer):
     """
 
     _parameter_constraints: ClassVar[dict] = {
-        "new_sampling_rate": _POSITIVE,
-        "sampling_rate": _POSITIVE,
+        "new_sampling_frequency": _POSITIVE,
+        "sampling_frequency": _POSITIVE,
     }
 
-    def __init__(self, new_sampling_rate=0.5, *, sampling_rate=1.0):
-        self.new_sampling_rate = new_sampling_rate
-        self.sampling_rate = sampling_rate
+    def __init__(self, new_sampling_frequency=0.5, *, sampling_frequency=1.0):
+        self.new_sampling_frequency = new_sampling_frequency
+        self.sampling_frequency = sampling_frequency
 
     def row_indices(self, X, *, sessions=None):
         """Give the row of X that is nearest in time to each row of the output.
@@ -290,13 +305,13 @@ class Downsampler(OneToOneFeatureMixin, SessionTransformer):
         )
 
     def _learn(self, arrays):
-        ratio = self.new_sampling_rate / self.sampling_rate
+        ratio = self.new_sampling_frequency / self.sampling_frequency
         terms = Fraction(ratio).limit_denominator(_LARGEST_FACTOR)
         if ratio > 1 or abs(terms - Fraction(ratio)) > 1e-9 * ratio:
             raise ValueError(
-                f"Got new_sampling_rate={self.new_sampling_rate} Hz for X at "
-                f"{self.sampling_rate} Hz, expected at most as much, and a ratio of whole numbers "
-                f"up to {_LARGEST_FACTOR}; choose another rate."
+                f"new_sampling_frequency is {self.new_sampling_frequency} Hz, but at most "
+                f"sampling_frequency={self.sampling_frequency} Hz was expected, and a ratio of "
+                f"whole numbers up to {_LARGEST_FACTOR}."
             )
         self.up_, self.down_ = terms.numerator, terms.denominator
 

@@ -118,7 +118,7 @@ class SignAligner(OneToOneFeatureMixin, SessionTransformer):
         width = self.n_features_in_ * self.n_embeddings
         if template.shape != (width, width):
             raise ValueError(
-                f"Got template of shape {template.shape}, expected {(width, width)} for "
+                f"template has shape {template.shape}, but {(width, width)} was expected for "
                 f"{self.n_features_in_} channels at {self.n_embeddings} lags."
             )
         return template

@@ -278,7 +278,7 @@ def test_warm_start_goes_on(small_dynemo, recording):
     found = model.network_.mode_covariances().detach().double().numpy()
     np.testing.assert_allclose(model.covariances_, found * np.outer(scale, scale), rtol=1e-5)
     model.set_params(n_modes=3)
-    with pytest.raises(ValueError, match="warm_start=True"):
+    with pytest.raises(ValueError, match="warm_start is True"):
         model.fit(recording)
 
 

@@ -70,7 +70,7 @@ def spoilt(value):
         (lambda X: X[:, :0], "0 feature"),
         (lambda X: X[:3], r"3 sample\(s\).* while a minimum of 4 is required"),
         (lambda X: X.astype(str), "numeric"),
-        (lambda X: X * [1, 1, 0, 1, 1], r"channels \[2\] do not vary"),
+        (lambda X: X * [1, 1, 0, 1, 1], r"Channels \[2\] of X do not vary"),
         (lambda X: [X[:300], X[300:, :4]], "Session 1 of 2"),
         (lambda X: [X[:300], spoilt(np.nan)(X[300:])], "Session 1 of 2.*NaN"),
     ],
@@ -105,9 +105,9 @@ def test_bad_recordings(small_dynemo, recording, spoil, message):
         ({"learn_covariances": False}, "all modes would stay equal"),
         (
             {"do_kl_annealing": True, "n_kl_annealing_epochs": 4},
-            "n_kl_annealing_epochs=4 and n_epochs=3",
+            "n_kl_annealing_epochs is 4, but has to be at most n_epochs=3",
         ),
-        ({"initial_covariances": np.eye(5)}, r"shape \(5, 5\), expected \(2, 5, 5\)"),
+        ({"initial_covariances": np.eye(5)}, r"shape \(5, 5\), but \(2, 5, 5\) was expected"),
         ({"initial_covariances": -np.stack([np.eye(5)] * 2)}, "eigenvalue of -1"),
         ({"initial_covariances": np.triu(np.ones((2, 5, 5)))}, "not symmetric"),
         (
@@ -119,11 +119,11 @@ def test_bad_recordings(small_dynemo, recording, spoil, message):
         ),
         (
             {"initial_covariances": np.zeros((2, 5)), "diagonal_covariances": True},
-            "expected variances above 0",
+            "has the variance 0.0, but has to be above 0",
         ),
-        ({"initial_means": np.zeros((5, 2))}, r"expected \(2, 5\)"),
+        ({"initial_means": np.zeros((5, 2))}, r"but \(2, 5\) was expected"),
         ({"initial_means": np.full((2, 5), np.nan)}, "NaN"),
-        ({"device": "nonsense"}, "use 'cpu'"),
+        ({"device": "nonsense"}, "Use 'cpu'"),
     ],
     ids=str,
 )
@@ -137,9 +137,9 @@ def test_bad_parameters(small_dynemo, recording, parameters, message):
 
 def test_bad_sessions(small_dynemo, recording):
     model = small_dynemo()
-    with pytest.raises(ValueError, match="599 labels for X with 600 rows"):
+    with pytest.raises(ValueError, match="599 labels, but X has 600 rows"):
         model.fit(recording, sessions=np.zeros(599))
-    with pytest.raises(ValueError, match="expected one of the two"):
+    with pytest.raises(ValueError, match="but sessions= was given as well"):
         model.fit([recording], sessions=np.zeros(600))
     assert model.fit(recording, sessions=np.zeros(600)).n_iter_ == 3
 
@@ -198,7 +198,7 @@ def test_what_is_likely_not_meant_is_told_with_what_mends_it(small_dynemo, chang
 
 
 def test_rows_fewer_than_channels_are_answered_with_the_transpose(small_dynemo):
-    with pytest.raises(ValueError, match=r"give X\.T"):
+    with pytest.raises(ValueError, match=r"Pass X\.T"):
         small_dynemo().fit(sinusoids(3, 4))
 
 

@@ -308,7 +308,7 @@ def test_samples_are_reproducible(trained):
     np.testing.assert_array_equal(alpha, alpha_again)
     assert not np.array_equal(X, trained.sample(7, random_state=5)[0])
     for bad in (0, 2.5, "many"):
-        with pytest.raises(ValueError, match="expected an integer of at least 1"):
+        with pytest.raises(ValueError, match="but an integer of at least 1 was expected"):
             trained.sample(bad)
 
 

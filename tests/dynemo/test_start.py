@@ -228,7 +228,7 @@ def test_a_clone_of_a_fitted_estimator_says_what_to_do(small_dynemo, recording):
     model = clone(small_dynemo(init_method=fitted))
     with pytest.raises(NotFittedError, match=r"clone unfits it.*covariances_.*FrozenEstimator"):
         model.fit(recording)
-    with pytest.raises(NotFittedError, match="not fitted, expected a fitted one"):
+    with pytest.raises(NotFittedError, match="not fitted, but a fitted one was expected"):
         small_dynemo(init_method=FrozenEstimator(small_dynemo())).fit(recording)
 
 
@@ -237,10 +237,10 @@ def test_a_clone_of_a_fitted_estimator_says_what_to_do(small_dynemo, recording):
     [
         (
             {"init_method": COVARIANCES, "initial_covariances": COVARIANCES},
-            "leave initial_covariances out",
+            "Leave initial_covariances out",
         ),
-        ({"init_method": COVARIANCES, "n_modes": 3}, r"\(2, 5, 5\), expected \(3, 5, 5\)"),
-        ({"init_method": COVARIANCES[0]}, r"\(5, 5\), expected \(2, 5, 5\)"),
+        ({"init_method": COVARIANCES, "n_modes": 3}, r"\(2, 5, 5\), but \(3, 5, 5\) was expected"),
+        ({"init_method": COVARIANCES[0]}, r"\(5, 5\), but \(2, 5, 5\) was expected"),
         ({"init_method": -COVARIANCES}, "eigenvalue"),
         ({"init_method": COVARIANCES * np.nan}, "NaN"),
         ({"init_method": "kmeans"}, "'init_method' parameter"),
@@ -261,7 +261,7 @@ def test_bad_starts(small_dynemo, recording, parameters, message):
 def test_a_fitted_estimator_and_initial_covariances_contradict(small_dynemo, recording):
     fitted = small_dynemo().fit(recording)
     model = small_dynemo(init_method=fitted, initial_covariances=COVARIANCES)
-    with pytest.raises(ValueError, match="leave initial_covariances out"):
+    with pytest.raises(ValueError, match="Leave initial_covariances out"):
         model.fit(recording)
 
 

@@ -44,7 +44,7 @@ def test_a_channel_may_be_constant_in_one_session_only():
     X = np.random.default_rng(0).normal(size=(20, 2))
     flat = np.column_stack([X[:, 0], np.full(20, 3.0)])
     assert np.isfinite(scale_of([X, flat])).all()
-    with pytest.raises(ValueError, match=r"channels \[1\] do not vary"):
+    with pytest.raises(ValueError, match=r"Channels \[1\] of X do not vary"):
         scale_of([flat, flat])
 
 

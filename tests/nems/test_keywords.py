@@ -230,7 +230,7 @@ def test_sizes_left_out_are_taken_from_the_data():
         ("cat.a.", r"'cat\.a\.' has two points in a row, or ends"),
         ("wc.18x3.l2:4.l2:5", "'l2:4', 'l2:5'.*expected one"),
         *[
-            (f"wc.18x3.l2:{bad}", rf"option 'l2:{bad}'.*expected a number from 0 to 99; do write")
+            (f"wc.18x3.l2:{bad}", rf"option 'l2:{bad}'.*expected a number from 0 to 99; write")
             for bad in ("", "x", "4d", "d5", "100", "4e2", "4d5d6", " 4")
         ],
         ("fir.15x3.l2e-3", r"option 'l2e' in .*Did you mean 'l2:#'\?"),

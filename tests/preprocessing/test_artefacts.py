@@ -456,13 +456,13 @@ def test_errors_say_what_is_wrong():
     with pytest.raises(NotFittedError):
         BadSegments().restore(X)
     bad = BadSegments().fit(X)
-    with pytest.raises(ValueError, match=r"X of 1 parts, expected 2. Call fit with this"):
+    with pytest.raises(ValueError, match=r"X has 1 parts, but 2 were expected. Call fit with this"):
         bad.good_segments(X[:1])
-    with pytest.raises(ValueError, match="Part 1 of X has 199 rows, expected 200"):
+    with pytest.raises(ValueError, match="Part 1 of X has 199 rows, but 200 were expected"):
         bad.good_segments([X[0], X[1][1:]])
-    with pytest.raises(ValueError, match="Part 0 of segments has 99 rows, expected 100"):
+    with pytest.raises(ValueError, match="Part 0 of segments has 99 rows, but 100 were expected"):
         bad.restore([X[0][1:], X[1]])
-    with pytest.raises(ValueError, match="one of the two"):
+    with pytest.raises(ValueError, match="but sessions= was given as well"):
         BadSegments().fit(X, sessions=np.zeros(300))
     with pytest.raises(ValueError, match="segment_length"):
         BadSegments(1).fit(X)

@@ -204,9 +204,9 @@ def test_bad_use(transformer):
     X = sessions_of([30, 30])
     with pytest.raises(NotFittedError):
         clone(transformer).transform(X)
-    with pytest.raises(ValueError, match="one of the two"):
+    with pytest.raises(ValueError, match="but sessions= was given as well"):
         clone(transformer).fit(X, sessions=labels([30, 30]))
-    with pytest.raises(ValueError, match="59 labels for X with 60 rows"):
+    with pytest.raises(ValueError, match="59 labels, but X has 60 rows"):
         clone(transformer).fit(np.concatenate(X), sessions=np.zeros(59))
     with pytest.raises(ValueError, match="2 features"):
         clone(transformer).fit(X).transform(X[0][:, :2])
@@ -232,9 +232,9 @@ def test_inverses_know_sessions(transformer):
 def test_bad_input_of_inverses(transformer):
     X = sessions_of()
     wide = transformer.fit_transform(X)
-    with pytest.raises(ValueError, match="Got X with 3 columns, expected 15"):
+    with pytest.raises(ValueError, match="X has 3 columns, but 15 were expected"):
         transformer.inverse_transform(X)
-    with pytest.raises(ValueError, match="one of the two"):
+    with pytest.raises(ValueError, match="but sessions= was given as well"):
         transformer.inverse_transform(wide, sessions=labels())
     with pytest.raises(ValueError, match="99 labels"):
         transformer.inverse_transform(np.concatenate(wide), sessions=np.zeros(99))

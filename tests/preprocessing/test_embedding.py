@@ -218,15 +218,15 @@ def test_the_wide_matrix_is_never_built():
 
 @pytest.mark.parametrize("model", [TimeDelayEmbedder(4), TimeDelayPCA(4)], ids=repr)
 def test_even_embeddings_have_no_middle(model):
-    with pytest.raises(ValueError, match="Got n_embeddings=4, expected an odd number"):
+    with pytest.raises(ValueError, match="n_embeddings is 4, but an odd number was expected"):
         model.fit(smooth_recording())
 
 
 @pytest.mark.parametrize(
     ("parameters", "n_samples", "message"),
     [
-        ({"n_components": 22}, 300, "Got n_components=22 .* at most 21"),
-        ({"n_components": 11}, 10, "Got n_components=11 for 10 rows .* at most 10"),
+        ({"n_components": 22}, 300, "n_components is 22, but .* at most 21"),
+        ({"n_components": 11}, 10, "n_components is 11, but 10 rows .* at most 10"),
         ({"n_components": 1.5}, 300, "n_components"),
         ({"edges": "wrap"}, 300, "edges"),
         ({}, 1, "1 sample"),
@@ -238,5 +238,5 @@ def test_bad_parameters(parameters, n_samples, message):
 
 
 def test_something_has_to_vary():
-    with pytest.raises(ValueError, match="no channel varies"):
+    with pytest.raises(ValueError, match="X has no channel that varies"):
         TimeDelayPCA(3, 2).fit(np.full((50, 3), 0.1))

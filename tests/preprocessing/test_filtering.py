@@ -1,8 +1,11 @@
 """Filters, envelopes, averages and rates against SciPy and against loops."""
 
+import inspect
+
 import numpy as np
 import pytest
 from scipy import signal
+from sklearn.base import clone
 
 from skdyn.preprocessing import AmplitudeEnvelope, BandpassFilter, Downsampler, MovingAverage
 
@@ -31,7 +34,7 @@ def wave(frequency, n_samples=1000, rate=RATE):
 @pytest.mark.parametrize("order", [1, 2, 5])
 def test_the_filter_is_scipys(low, high, band, kind, order):
     X = recording()
-    model = BandpassFilter(low, high, sampling_rate=RATE, order=order)
+    model = BandpassFilter(low, high, sampling_frequency=RATE, order=order)
     sections = signal.butter(order, band, btype=kind, fs=RATE, output="sos")
     expected = signal.sosfiltfilt(sections, X, axis=0)
     np.testing.assert_array_equal(model.fit_transform(X), expected)
@@ -42,7 +45,7 @@ def test_the_filter_is_scipys(low, high, band, kind, order):
 
 
 def test_no_row_is_shifted_and_edges_lose_half_their_amplitude():
-    model = BandpassFilter(8, 13, sampling_rate=RATE)
+    model = BandpassFilter(8, 13, sampling_frequency=RATE)
     inside = slice(300, 700)
     kept = model.fit_transform(wave(10))
     np.testing.assert_allclose(kept[inside], wave(10)[inside], atol=0.01)
@@ -61,7 +64,7 @@ def test_a_short_session_is_padded_by_what_it_has(low):
     # What SciPy takes: its own limits on the number of rows.
     at_origin = min((sections[:, 2] == 0).sum(), (sections[:, 5] == 0).sum())
     padding = 3 * (2 * len(sections) + 1 - at_origin)
-    model = BandpassFilter(low, 30, sampling_rate=RATE)
+    model = BandpassFilter(low, 30, sampling_frequency=RATE)
     long = recording(padding + 1)
     np.testing.assert_array_equal(
         model.fit_transform(long), signal.sosfiltfilt(sections, long, axis=0)
@@ -76,27 +79,52 @@ def test_a_short_session_is_padded_by_what_it_has(low):
 
 def test_integers_do_not_overflow():
     X = (30_000 * wave(10)).astype(np.int16)
-    model = BandpassFilter(1, 30, sampling_rate=RATE)
+    model = BandpassFilter(1, 30, sampling_frequency=RATE)
     np.testing.assert_array_equal(model.fit_transform(X), model.fit_transform(X.astype(np.float64)))
 
 
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        ({}, "Got low=None and high=None"),
-        ({"low": 30, "high": 4}, "low=30 and high=4, expected low below high"),
-        ({"low": 4, "high": 4}, "expected low below high"),
-        ({"low": 4, "high": 125}, "125 Hz at sampling_rate=250 Hz, expected less than half"),
-        ({"low": 200}, "up to 200 Hz"),
-        ({"low": 4, "sampling_rate": 1.0}, "give the rate of X"),
+        ({}, "low and high are both None"),
+        ({"low": 30, "high": 4}, "low is 30, but has to be below high, 4"),
+        ({"low": 4, "high": 4}, "low is 4, but has to be below high, 4"),
+        (
+            {"low": 4, "high": 125},
+            "reaches 125 Hz, but has to stay below half of sampling_frequency=250 Hz",
+        ),
+        ({"low": 200}, "reaches 200 Hz"),
+        ({"low": 4, "sampling_frequency": 1.0}, "pass the sampling frequency of X"),
         ({"low": 0}, "'low'"),
         ({"high": 4, "order": 0}, "'order'"),
-        ({"high": 4, "sampling_rate": 0}, "'sampling_rate'"),
+        ({"high": 4, "sampling_frequency": 0}, "'sampling_frequency'"),
     ],
 )
 def test_bad_bands(parameters, message):
     with pytest.raises(ValueError, match=message):
-        BandpassFilter(**({"sampling_rate": RATE} | parameters)).fit(recording())
+        BandpassFilter(**({"sampling_frequency": RATE} | parameters)).fit(recording())
+
+
+@pytest.mark.parametrize(
+    ("transformer", "name"),
+    [
+        (BandpassFilter, "sampling_rate"),
+        (MovingAverage, "sampling_rate"),
+        (Downsampler, "sampling_rate"),
+        (Downsampler, "new_sampling_rate"),
+    ],
+)
+def test_sampling_rate_is_answered_with_the_right_name(transformer, name):
+    right = name.replace("rate", "frequency")
+    with pytest.raises(TypeError, match=rf"{transformer.__name__} .*'{name}'. Use '{right}'"):
+        transformer(**{name: 250})
+    with pytest.raises(TypeError, match="unexpected keyword argument 'rate'"):
+        transformer(rate=250)
+    assert list(inspect.signature(transformer).parameters) == sorted(
+        transformer().get_params(), key=list(inspect.signature(transformer).parameters).index
+    )
+    assert right in transformer().get_params()
+    assert clone(transformer(**{right: 250})).get_params()[right] == 250
 
 
 # AmplitudeEnvelope
@@ -132,7 +160,7 @@ def test_the_average_is_a_loop(window):
     [(0.1, 250, 25), (0.1, 100, 11), (0.58, 100, 59), (1.9, 1, 1), (0.004, 250, 1), (4, 0.5, 3)],
 )
 def test_windows_in_seconds(window, rate, n_rows):
-    model = MovingAverage(window, sampling_rate=rate).fit(recording())
+    model = MovingAverage(window, sampling_frequency=rate).fit(recording())
     assert model.n_window_ == n_rows
     np.testing.assert_array_equal(
         model.transform(recording()), MovingAverage(n_rows).fit_transform(recording())
@@ -162,7 +190,7 @@ def test_averages_of_long_recordings_lose_no_digits():
 @pytest.mark.parametrize("n_samples", [1, 2, 7, 400])
 def test_the_rate_is_changed_as_by_scipy(new, old, up, down, n_samples):
     X = recording(n_samples)
-    model = Downsampler(new, sampling_rate=old)
+    model = Downsampler(new, sampling_frequency=old)
     found = model.fit_transform(X)
     assert (model.up_, model.down_) == (up, down)
     expected = X.mean(axis=0) + signal.resample_poly(
@@ -173,7 +201,7 @@ def test_the_rate_is_changed_as_by_scipy(new, old, up, down, n_samples):
 
 
 def test_what_the_new_rate_can_hold_stays_in_time_and_the_rest_goes():
-    model = Downsampler(100, sampling_rate=RATE).fit(wave(5))
+    model = Downsampler(100, sampling_frequency=RATE).fit(wave(5))
     found = model.transform(wave(5))
     np.testing.assert_allclose(found, wave(5, 400, 100), atol=0.03)
     np.testing.assert_allclose(found[50:350], wave(5, 400, 100)[50:350], atol=2e-3)
@@ -194,7 +222,7 @@ def test_the_same_rate_changes_nothing():
 @pytest.mark.parametrize("n_samples", [1, 2, 3, 5, 40])
 def test_rows_are_the_nearest_in_time(ratio, n_samples):
     up, down = ratio
-    model = Downsampler(up, sampling_rate=down).fit(recording())
+    model = Downsampler(up, sampling_frequency=down).fit(recording())
     rows = model.row_indices(recording(n_samples))
     times = np.arange(len(rows)) * down / up
     distances = np.abs(times[:, np.newaxis] - np.arange(n_samples))
@@ -208,7 +236,7 @@ def test_rows_are_the_nearest_in_time(ratio, n_samples):
 def test_labels_and_targets_go_with_the_rows():
     sessions = np.repeat(["a", "b", "c"], [41, 7, 52])
     X = recording(100)
-    model = Downsampler(100, sampling_rate=RATE).fit(X, sessions=sessions)
+    model = Downsampler(100, sampling_frequency=RATE).fit(X, sessions=sessions)
     rows = model.row_indices(X, sessions=sessions)
     found = model.transform(X, sessions=sessions)
     assert len(found) == len(rows)
@@ -224,5 +252,7 @@ def test_labels_and_targets_go_with_the_rows():
 
 @pytest.mark.parametrize(("new", "old"), [(300, 250), (1.0001, 1.0), (np.pi, 250), (1, 20_001)])
 def test_bad_rates(new, old):
-    with pytest.raises(ValueError, match=f"Got new_sampling_rate={new} Hz for X at {old} Hz"):
-        Downsampler(new, sampling_rate=old).fit(recording())
+    with pytest.raises(
+        ValueError, match=f"new_sampling_frequency is {new} Hz, but at most .*{old} Hz"
+    ):
+        Downsampler(new, sampling_frequency=old).fit(recording())

@@ -185,8 +185,8 @@ def test_the_same_session_always_gets_the_same_signs(random_state):
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        ({"n_embeddings": 2}, "n_embeddings=2, expected an odd number"),
-        ({"template": np.eye(4)}, r"template of shape \(4, 4\), expected \(5, 5\)"),
+        ({"n_embeddings": 2}, "n_embeddings is 2, but an odd number"),
+        ({"template": np.eye(4)}, r"template has shape \(4, 4\), but \(5, 5\) was expected"),
         ({"template": np.full((5, 5), np.nan)}, "template contains NaN"),
         ({"n_init": -1}, "'n_init'"),
     ],

@@ -58,7 +58,7 @@ class Concatenate(_Joining):
         if not isinstance(axis, int | np.integer) or isinstance(axis, bool) or axis == 0:
             raise ValueError(
                 f"Got axis={axis!r}, expected the number of an axis other than 0, which is time; "
-                "do use 1 for channels."
+                "use 1 for channels."
             )
         self.axis, self.sum_later = int(axis), sum_later
         super().__init__(**layer_options)
@@ -194,7 +194,7 @@ class Select(Layer):
         if numbers.ndim != 1 or not numbers.size or numbers.dtype.kind not in "iu":
             raise ValueError(
                 f"Got channels={channels!r}, expected the number of a channel, or a list of some; "
-                "do turn a mask into numbers with np.flatnonzero."
+                "turn a mask into numbers with np.flatnonzero."
             )
         self.channels = channels
         _refuse_shape(Select, layer_options)
@@ -219,7 +219,7 @@ class Select(Layer):
         if numbers.min() < -n_channels or numbers.max() >= n_channels:
             raise ValueError(
                 f"Got an input of shape {tuple(input.shape)} for {self.name or 'Select'}, expected "
-                f"(n_samples, n_channels) with the channels {numbers.tolist()}; do pick others, or "
+                f"(n_samples, n_channels) with the channels {numbers.tolist()}; pick others, or "
                 "name another input."
             )
         return input[:, numbers.tolist()]
@@ -235,7 +235,7 @@ def _one_by_one(layer: Layer, inputs) -> list[torch.Tensor]:
         inputs = inputs[0]
     if not inputs:
         raise ValueError(
-            f"Got no input for {layer.name or type(layer).__name__}, expected one or more; do name "
+            f"Got no input for {layer.name or type(layer).__name__}, expected one or more; name "
             "them with input=[...]."
         )
     return list(inputs)
@@ -252,5 +252,5 @@ def _same_axes(layer: Layer, parts: list[torch.Tensor]) -> list[torch.Tensor]:
 def _mismatch(layer: Layer, parts: list[torch.Tensor], expected: str) -> ValueError:
     return ValueError(
         f"Got inputs of shapes {[tuple(part.shape) for part in parts]} for "
-        f"{layer.name or type(layer).__name__}, expected {expected}; do check what input= names."
+        f"{layer.name or type(layer).__name__}, expected {expected}; check what input= names."
     )

@@ -801,12 +801,12 @@ def check_penalty(l2, layer: Layer) -> float | None:
     number = isinstance(l2, Real) and not isinstance(l2, bool | np.bool_)
     if not number or not math.isfinite(l2) or l2 < 0:
         raise ValueError(
-            f"Got l2={l2!r} for a {name}, expected a number from 0 on; do use None for the alpha "
+            f"Got l2={l2!r} for a {name}, expected a number from 0 on; use None for the alpha "
             "of the model."
         )
     if layer.penalised == ():
         raise ValueError(
-            f"Got l2={l2!r} for a {name}, none of whose parameters is penalised, expected None; do "
+            f"Got l2={l2!r} for a {name}, none of whose parameters is penalised, expected None; "
             "leave it out, or name some in a subclass's `penalised`."
         )
     return float(l2)
@@ -851,7 +851,7 @@ def check_shape(shape, expected: str, n_sizes: Container[int]) -> tuple:
     counts = all(size is None or is_count(size) for size in sizes.flat)
     if sizes.ndim > 1 or len(sizes) not in n_sizes or not counts:
         raise ValueError(
-            f"Got shape={shape!r}, expected shape={expected} of whole numbers from 1 on; do write "
+            f"Got shape={shape!r}, expected shape={expected} of whole numbers from 1 on; write "
             "None for one that the data shall say."
         )
     return tuple(None if size is None else int(size) for size in sizes)
@@ -879,7 +879,7 @@ def misfit(layer: Layer, shape, expected: str, advice: str) -> ValueError:
     name = type(layer).__name__
     return ValueError(
         f"Got an input of shape {tuple(shape)} for {layer.name or name}, a {name} of shape "
-        f"{layer.shape}, expected {expected}; do {advice}."
+        f"{layer.shape}, expected {expected}; {advice}."
     )
 
 

@@ -393,7 +393,7 @@ class STRF(_Filter):
     ):
         if activation not in (None, "relu"):
             raise ValueError(
-                f"Got activation={activation!r}, expected None or 'relu'; do add another layer for "
+                f"Got activation={activation!r}, expected None or 'relu'; add another layer for "
                 "another one."
             )
         self.skip_alpha, self.activation = skip_alpha, activation
@@ -458,7 +458,7 @@ class STRF(_Filter):
         if self.skip_alpha and self.shape[0] < self._n_filters:
             raise ValueError(
                 f"Got skip_alpha={self.skip_alpha} and {self.shape[0]} channels for "
-                f"{self._n_filters} filters, expected a channel to add to each; do use "
+                f"{self._n_filters} filters, expected a channel to add to each; use "
                 "skip_alpha=0, or fewer filters."
             )
         if len(self.shape) == 2:
@@ -558,7 +558,7 @@ class STRF(_Filter):
 
 def _check_stride(stride) -> int:
     if not is_count(stride):
-        raise ValueError(f"Got stride={stride!r}, expected a whole number; do use 1 or more.")
+        raise ValueError(f"Got stride={stride!r}, expected a whole number; use 1 or more.")
     return int(stride)
 
 

@@ -94,7 +94,7 @@ def test_channels_come_from_the_data(layer_class):
 @BOTH
 @pytest.mark.parametrize("shape", [(None, None), (4, None)])
 def test_outputs_do_not_come_from_the_data(layer_class, shape):
-    with pytest.raises(ValueError, match="only n_in left open; do write the other sizes"):
+    with pytest.raises(ValueError, match="only n_in left open; write the other sizes"):
         layer_class(shape).resize((100, 4))
     with pytest.raises(ValueError, match=r"Got an input of shape \(100, 4, 2\)"):
         layer_class((None, 2)).resize((100, 4, 2))
@@ -113,7 +113,7 @@ def test_shapes_that_are_none(layer_class, shape):
 @pytest.mark.parametrize("shape", [(5, 3), (5,), (4,), (5, 4, 1), (5, 3, 4), ()])
 def test_input_that_does_not_fit(layer_class, shape):
     layer = layer_class((4, 2), name="first")
-    with pytest.raises(ValueError, match=r"for first, a Weight.*expected \(n_samples, 4\); do"):
+    with pytest.raises(ValueError, match=r"for first, a Weight.*expected \(n_samples, 4\); "):
         layer.evaluate(np.ones(shape))
 
 
@@ -172,14 +172,14 @@ def test_sizes_of_banks_come_from_the_data(shape, given, expected):
 )
 def test_sizes_of_banks_that_cannot_be_told(shape, given):
     layer = WeightChannelsMulti(shape, name="ears")
-    with pytest.raises(ValueError, match=r"for ears, .*one of them known; do write the sizes"):
+    with pytest.raises(ValueError, match=r"for ears, .*one of them known; write the sizes"):
         layer.resize(given)
     assert not layer.is_sized
 
 
 @pytest.mark.parametrize("shape", [(9, 4), (9, 2, 4), (9, 4, 1), (9, 9), (9,), (9, 4, 2, 1)])
 def test_input_that_are_no_such_banks(shape):
-    with pytest.raises(ValueError, match=r"expected \(n_samples, 4, 2\) or \(n_samples, 8\); do "):
+    with pytest.raises(ValueError, match=r"expected \(n_samples, 4, 2\) or \(n_samples, 8\); "):
         WeightChannelsMulti((4, 3, 2)).evaluate(np.ones(shape))
 
 

@@ -150,7 +150,7 @@ def test_what_each_filter_sees(shape, given, expected):
     ],
 )
 def test_input_that_does_not_fit(shape, given):
-    message = r"Got an input of shape .* expected \(n_samples, .*; do make the layer with shape="
+    message = r"Got an input of shape .* expected \(n_samples, .*; make the layer with shape="
     with pytest.raises(ValueError, match=message):
         FIR(shape).evaluate(np.ones((10, *given)))
 
@@ -187,7 +187,7 @@ def test_sizes_come_from_the_data(shape, given, expected):
     ],
 )
 def test_sizes_that_the_data_do_not_tell(shape, given):
-    with pytest.raises(ValueError, match="tells the sizes that are open; do write them"):
+    with pytest.raises(ValueError, match="tells the sizes that are open; write them"):
         FIR(shape).resize((10, *given))
 
 
@@ -298,7 +298,7 @@ def test_sizes_that_the_data_do_not_tell_a_field(shape):
 @pytest.mark.parametrize("layer_class", [FIR, STRF])
 @pytest.mark.parametrize("stride", [0, -1, 1.5, True, "2", None])
 def test_stride_that_is_none(layer_class, stride):
-    with pytest.raises(ValueError, match=r"Got stride=.*expected a whole number; do use 1 or more"):
+    with pytest.raises(ValueError, match=r"Got stride=.*expected a whole number; use 1 or more"):
         layer_class((4, 2), stride=stride)
 
 

@@ -262,5 +262,5 @@ def test_shapes_that_are_none(layer_class, shape):
 @each
 @pytest.mark.parametrize("shape", [(10, 3), (10, 1), (2,), (10, 2, 3), ()])
 def test_input_that_does_not_fit(layer_class, shape):
-    with pytest.raises(ValueError, match=r"expected \(n_samples, 2\); do make"):
+    with pytest.raises(ValueError, match=r"expected \(n_samples, 2\); make"):
         layer_class((2,)).evaluate(np.ones(shape))
