@@ -131,6 +131,27 @@ def transform_through(steps, X, sessions=None):
     return X
 
 
+def mode_order(modes, after) -> np.ndarray:
+    """Order in which the steps after a model, such as a `ModeMatcher`, put its modes.
+
+    Parameters
+    ----------
+    modes : array-like of shape (n_modes, ...)
+        The modes.
+    after : list of estimator
+        The steps.
+
+    Returns
+    -------
+    ndarray of int of shape (n_modes,)
+        The order.
+    """
+    order = np.arange(len(modes))
+    for step in after:
+        order = order[step.order_] if hasattr(step, "order_") else order
+    return order
+
+
 def find_modes(estimator, name: str) -> np.ndarray:
     """Get an attribute with a row per mode, in the order in which `transform` gives the modes.
 
@@ -148,6 +169,4 @@ def find_modes(estimator, name: str) -> np.ndarray:
     """
     _, step, after = find_step(estimator, name)
     values = np.asarray(getattr(step, name))
-    for later in after:
-        values = values[later.order_] if hasattr(later, "order_") else values
-    return values
+    return values[mode_order(values, after)]

@@ -180,7 +180,7 @@ def container_of(X) -> Literal["array", "list", "stack"]:
     return "array"
 
 
-def in_sessions(values) -> Sessions:
+def in_sessions(values, *, has_columns: bool = True) -> Sessions:
     """Split rows of time by the form they come in, without a check of their values.
 
     Parameters
@@ -188,6 +188,9 @@ def in_sessions(values) -> Sessions:
     values : array-like of shape (n_samples, n_columns), list of such, or array of shape \
             (n_sessions, n_samples, n_columns)
         Rows of time, such as what an estimator returns.
+    has_columns : bool, default=True
+        Whether a row is always an array. Otherwise rows may be single numbers, and a list of 1-D
+        arrays is a list of sessions.
 
     Returns
     -------
@@ -195,6 +198,9 @@ def in_sessions(values) -> Sessions:
         The sessions.
     """
     container = container_of(values)
+    if not has_columns and isinstance(values, list | tuple) and len(values):
+        are_arrays = all(np.ndim(one) == 1 and not isinstance(one, list | tuple) for one in values)
+        container = "list" if are_arrays else container
     parts = [values] if container == "array" else values
     return Sessions([np.asarray(one) for one in parts], container)
 

@@ -39,12 +39,8 @@ def in_search(estimator, kind=GridSearchCV, **given):
 WRAPPED = {
     "estimator": lambda: PCA(2),
     "pipeline": lambda: make_pipeline(StandardScaler(), PCA(2)),
-    "nested pipeline": lambda: make_pipeline(
-        make_pipeline(StandardScaler()), make_pipeline(PCA(2))
-    ),
-    "no last step": lambda: Pipeline(
-        [("a", StandardScaler()), ("b", PCA(2)), ("c", "passthrough")]
-    ),
+    "nested pipeline": lambda: make_pipeline(StandardScaler(), make_pipeline(PCA(2))),
+    "first pipeline": lambda: make_pipeline(make_pipeline(StandardScaler(), PCA(2)), "passthrough"),
     "search": lambda: in_search(PCA(2)),
     "search of a pipeline": lambda: in_search(make_pipeline(StandardScaler(), PCA(2))),
     "pipeline of a search": lambda: make_pipeline(StandardScaler(), in_search(PCA(2))),

@@ -388,14 +388,9 @@ def _check_one_pair(matrix, other):
 
 def _sessions_of_labels(labels):
     """The states of each session."""
-    given = in_sessions(labels)
+    given = in_sessions(labels, has_columns=False)
     if given.container != "array":
         return [_check_labels(one) for one in given.arrays]
-    are_arrays = (
-        isinstance(labels, list | tuple) and len(labels) and not isinstance(labels[0], list | tuple)
-    )
-    if are_arrays and np.ndim(labels[0]) == 1:  # and not rows of weights
-        return [_check_labels(one) for one in labels]
     array = given.arrays[0]
     if array.ndim == 2 and array.size and array.dtype.kind in "biu" and not _is_one_hot(array):
         return [_check_labels(row) for row in array]

@@ -150,10 +150,11 @@ class ModelComparison(Bunch):
             tidy(panel)
             for row, candidate in enumerate(order):
                 shown = points[candidate][:MOST_POINTS]
-                panel.plot(shown, np.full(len(shown), row), "|", color=FAINT, ms=6, mew=0.6)
+                rows = np.full(len(shown), row)
+                (ticks,) = panel.plot(shown, rows, "|", color=FAINT, ms=6, mew=0.6)
             error = np.nan_to_num(errors[order])
             style = {"fmt": "o", "color": PALETTE[0], "ms": 4.5, "elinewidth": 1.5}
-            panel.errorbar(means[order], np.arange(n_rows), xerr=error, **style)
+            bars = panel.errorbar(means[order], np.arange(n_rows), xerr=error, **style)
             panel.locator_params(axis="x", nbins=6)
             panel.set_xlabel(label, size=LABEL_SIZE, color=INK)
         axes[1].axvline(0, color=FAINT, lw=0.6, zorder=0)
@@ -161,6 +162,12 @@ class ModelComparison(Bunch):
         names = [f"{self.names[n]}{' (failed)' if failed[n] else ''}" for n in order]
         axes[0].set_yticks(np.arange(n_rows), labels=names, size=TICK_SIZE)
         axes[0].set_ylim(n_rows - 0.5, -0.5)
+        axes[0].set_ylabel("Candidate", size=LABEL_SIZE, color=INK)
+        unit = self.paired_over.removesuffix("s").capitalize()
+        marks = {unit: ticks, "Mean \N{PLUS-MINUS SIGN} SE": bars}
+        style = {"frameon": False, "fontsize": TICK_SIZE, "labelcolor": INK, "ncols": 2}
+        place = {"loc": "lower right", "bbox_to_anchor": (1, 1), "borderaxespad": 0.2}
+        axes[1].legend([*marks.values()], [*marks], **place, **style)
         return fig, axes
 
     def __repr__(self):
