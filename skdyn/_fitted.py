@@ -40,7 +40,7 @@ def fitted_steps(estimator) -> list:
         )
     if not isinstance(estimator, Pipeline):
         return [estimator]
-    steps = [step for _, step in estimator.steps if step not in (None, "passthrough")]
+    steps = [step for step in estimator if step not in (None, "passthrough")]
     return [one for step in steps for one in fitted_steps(step)]
 
 

@@ -37,9 +37,6 @@ KNOWN_EXCEPTIONS = {
     ("functions_take_settings", "skdyn/matching.py", "_validate_parameters reads"): (
         "ModeMatcher hands itself to a helper of its file that reads `metric`"
     ),
-    ("functions_take_settings", "skdyn/plotting/encoding.py", "['results']"): (
-        "the argument may be a NEMS Model, whose `results` are no parameter"
-    ),
 }
 
 

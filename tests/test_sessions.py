@@ -497,6 +497,9 @@ class FakeSeries:
     def __len__(self):
         return len(self.values)
 
+    def __getitem__(self, item):
+        return self.values[item]
+
 
 class FakeTimes:
     """Times of events of a group of units: they have to be counted in bins."""
