@@ -29,7 +29,8 @@ OPTIONAL_PACKAGES = {
     "skdyn/persistence.py": {"skops": "persistence"},
 }
 ROOMS = {
-    "skdyn": "__init__ _drawing _sklearn datasets matching persistence sessions simulation",
+    "skdyn": "__init__ _drawing _sklearn datasets matching persistence sessions similarity "
+    "simulation",
     "skdyn/preprocessing": "__init__ artefacts base embedding filtering scaling signs",
     "skdyn/model_selection": "__init__ clusters comparison evaluation repeats splitters table",
     "skdyn/core": "__init__ distributed gaussian hmm recurrent recursion runtime simplex training "
