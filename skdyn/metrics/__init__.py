@@ -12,6 +12,8 @@ from skdyn.metrics.scorers import (
     CorrelationScorer,
     NoiseCorrectedScorer,
     correlation_scorer,
+    get_scorer,
+    get_scorer_names,
     noise_corrected_scorer,
 )
 
@@ -23,6 +25,8 @@ __all__ = [
     "correlation_score",
     "correlation_scorer",
     "dice_coefficient",
+    "get_scorer",
+    "get_scorer_names",
     "noise_corrected_correlation",
     "noise_corrected_scorer",
     "riemannian_distance",
