@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import wraps
 from typing import Any
 
 import numpy as np
@@ -54,6 +55,7 @@ class RunByRun:
         return self._by_run(found) if name in ROW_METHODS else found
 
     def _by_run(self, method):
+        @wraps(method)  # scorers of scikit-learn look at the name
         def call(X, *args, **params):
             if len(X) != len(self._runs):
                 raise ValueError(
