@@ -15,8 +15,9 @@ from skdyn._sklearn import (
     StrOptions,
     _fit_context,
 )
-from skdyn.metrics import _cosine_matrix, _riemannian_matrix, _rv_matrix, correlation_matrix
+from skdyn.metrics import correlation_matrix
 from skdyn.sessions import Sessions, check_sessions, container_of, in_sessions, join_sessions
+from skdyn.similarity import cosine_matrix, riemannian_matrix, rv_matrix
 
 __all__ = ["ModeMatcher", "match_modes"]
 
@@ -32,14 +33,14 @@ class _Metric(NamedTuple):
 
 _METRICS = {
     "correlation": _Metric(correlation_matrix, ("n_samples", "n_modes"), 1),
-    "cosine": _Metric(_cosine_matrix, ("n_modes", "n_channels"), 0, "means_"),
+    "cosine": _Metric(cosine_matrix, ("n_modes", "n_channels"), 0, "means_"),
     "riemannian": _Metric(
-        lambda stack, others: -_riemannian_matrix(stack, others),
+        lambda stack, others: -riemannian_matrix(stack, others),
         ("n_modes", "n_channels", "n_channels"),
         0,
         "covariances_",
     ),
-    "rv": _Metric(_rv_matrix, ("n_modes", "n_channels", "n_channels"), 0, "covariances_"),
+    "rv": _Metric(rv_matrix, ("n_modes", "n_channels", "n_channels"), 0, "covariances_"),
 }
 
 

@@ -8,13 +8,14 @@ import pandas as pd
 import pytest
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
+from sklearn.linear_model import Ridge
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import skdyn.plotting
 from skdyn import ModeMatcher, NEMSRegressor
-from skdyn.model_selection.table import ModelComparison, summarise
+from skdyn.model_selection import compare_models
 from skdyn.nems import Model, from_keywords
 from skdyn.plotting import (
     BadSegmentsDisplay,
@@ -117,10 +118,10 @@ def draw_bad_segments(n):
 
 
 def draw_comparison(n):
-    scores = 0.01 * rng().standard_normal((n, 4, 1)) + np.linspace(0.5, 0.6, n)[:, None, None]
-    numbers = summarise(scores, np.ones(n, dtype=bool))
-    names = [f"{k} modes, no means" for k in range(n)]
-    return ModelComparison(names=names, scores=scores, failures=[], **numbers).plot()[0]
+    X = rng().standard_normal((60, 2))
+    y = X[:, 0] + rng().standard_normal(60)
+    models = {f"Ridge, penalty {10**k}": Ridge(10**k) for k in range(n)}
+    return compare_models(models, X, y, cv=4).plot()[0]
 
 
 DRAWN = {

@@ -1,9 +1,9 @@
 """Scores and distances between mixing coefficients, covariances and state sequences."""
 
 import numpy as np
-import scipy.linalg
 
 from skdyn.sessions import in_sessions, join_sessions
+from skdyn.similarity import riemannian_matrix, rv_matrix
 
 
 def alpha_correlation(alpha, other):
@@ -143,7 +143,7 @@ def riemannian_distance(covariance, other):
     >>> round(riemannian_distance(np.diag([1.0, np.e**3]), np.diag([np.e**4, 1.0])), 6)
     5.0
     """
-    return float(_riemannian_matrix(*_check_one_pair(covariance, other))[0, 0])
+    return float(riemannian_matrix(*_check_one_pair(covariance, other))[0, 0])
 
 
 def rv_coefficient(matrix, other):
@@ -190,7 +190,7 @@ def rv_coefficient(matrix, other):
     >>> rv_coefficient([[1, 0], [0, 0]], [[0, 0], [0, 5]])
     0.0
     """
-    return float(_rv_matrix(*_check_one_pair(matrix, other))[0, 0])
+    return float(rv_matrix(*_check_one_pair(matrix, other))[0, 0])
 
 
 def dice_coefficient(labels, other):
@@ -260,70 +260,6 @@ def _unit_columns(courses):
     centered /= np.where(constant, 1.0, spread)
     length = np.sqrt(np.einsum("tj,tj->j", centered, centered))
     return centered / np.where(constant, np.nan, length)
-
-
-def _cosine_matrix(vectors, others):
-    """Cosine of every row with every row; NaN where one of the two is zero."""
-
-    def unit_rows(rows):
-        spread = np.abs(rows).max(axis=1, keepdims=True)
-        scaled = rows / np.where(spread == 0, np.nan, spread)
-        return scaled / np.linalg.norm(scaled, axis=1, keepdims=True)
-
-    return np.clip(unit_rows(vectors) @ unit_rows(others).T, -1, 1)
-
-
-def _riemannian_matrix(stack, others):
-    """Affine-invariant distance of every matrix of one stack to every one of another."""
-    for matrix in (*stack, *others):
-        _check_positive_definite(matrix)
-    distances = np.empty((len(stack), len(others)))
-    for row, matrix in enumerate(stack):
-        for column, other in enumerate(others):
-            ratios = scipy.linalg.eigh(matrix, other, eigvals_only=True)
-            if ratios[0] <= 0:
-                raise ValueError(_indefinite("a pair of matrices", ratios))
-            distances[row, column] = np.sqrt(np.sum(np.log(ratios) ** 2))
-    return distances
-
-
-def _rv_matrix(stack, others):
-    """RV coefficient of every matrix of one stack with every one of another."""
-
-    def inner(first, second):  # tr(M M^T N N^T) is the squared Frobenius norm of M^T N
-        return np.sum((first.T @ second) ** 2)
-
-    def scaled(matrices):  # the coefficient does not change, and fourth powers stay in range
-        return [matrix / (np.abs(matrix).max() or np.nan) for matrix in matrices]
-
-    stack, others = scaled(stack), scaled(others)
-    overlap = np.array([[inner(matrix, other) for other in others] for matrix in stack])
-    size = [np.array([inner(matrix, matrix) for matrix in side]) for side in (stack, others)]
-    return np.clip(overlap / np.sqrt(np.outer(*size)), 0, 1)
-
-
-def _check_positive_definite(matrix, name="a matrix"):
-    if matrix.shape[0] != matrix.shape[1]:
-        raise ValueError(
-            f"Got {name} of shape {matrix.shape}, expected a square one; pass a covariance"
-        )
-    if not np.allclose(matrix, matrix.T, rtol=0, atol=1e-6 * np.abs(matrix).max()):
-        raise ValueError(
-            f"Got {name} that is not symmetric, expected a covariance; "
-            "pass (C + C.T) / 2 if the difference is rounding"
-        )
-    eigenvalues = np.linalg.eigvalsh(matrix)
-    # An eigenvalue below this is rounding: its logarithm would be noise.
-    if eigenvalues[0] <= len(matrix) * np.finfo(np.float64).eps * eigenvalues[-1]:
-        raise ValueError(_indefinite(name, eigenvalues))
-
-
-def _indefinite(name, eigenvalues):
-    return (
-        f"Got {name} with eigenvalues from {eigenvalues[0]:.3g} to {eigenvalues[-1]:.3g}, expected "
-        "a positive definite one; add a small multiple of the identity, or estimate it from "
-        "more samples"
-    )
 
 
 def _check_finite(name, values, ndim):

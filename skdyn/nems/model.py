@@ -795,7 +795,8 @@ class Model:
         Returns
         -------
         float or ndarray of shape (n_outputs,)
-            Pearson correlation, of each output where there are several.
+            Pearson correlation, of each output where there are several; NaN for a constant
+            response.
         """
         prediction = self.predict(input, state, trials=trials, preceding=preceding)
         target = np.asarray(target, dtype=float)
@@ -807,10 +808,11 @@ class Model:
             target = np.stack([self.at_rate(one, n_samples) for one in target])
         target = target.reshape(-1, *prediction.shape[2:])
         recorded = np.isfinite(target)
+        # Lists of one session, in which there may be more outputs than rows.
         scores = correlation_score(
-            np.where(recorded, target, 0.0),
-            prediction.reshape(target.shape),
-            sample_weight=None if recorded.all() else recorded.astype(float),
+            [np.where(recorded, target, 0.0)],
+            [prediction.reshape(target.shape)],
+            sample_weight=None if recorded.all() else [recorded.astype(float)],
             multioutput="raw_values",
         )
         return scores if len(scores) > 1 else float(scores[0])

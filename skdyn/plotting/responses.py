@@ -412,4 +412,6 @@ def _binned_means(inputs, response, n_bins):
 
 def _correlation(measured, predicted):
     known = np.isfinite(measured) & np.isfinite(predicted)
-    return correlation_score(measured[known], predicted[known]) if known.sum() > 1 else np.nan
+    if known.sum() < 2:
+        return np.nan
+    return correlation_score(measured[known], predicted[known], multioutput="raw_values")[0]
