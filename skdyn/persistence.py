@@ -59,6 +59,7 @@ _OTHERS = (
     "skdyn.preprocessing.filtering.MovingAverage",
     "skdyn.preprocessing.scaling.SessionScaler",
     "skdyn.preprocessing.signs.SignAligner",
+    "skdyn.sessions.SessionList",
 )
 TRUSTED_TYPES = tuple(
     sorted({*_OTHERS, *(f"{kind.__module__}.{kind.__qualname__}" for kind in _PARTS_OF_MODELS)})

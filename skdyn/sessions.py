@@ -172,7 +172,7 @@ def container_of(X) -> Literal["array", "list", "stack"]:
         If X, or its first session, is an estimator, an object of MNE, or an object of pynapple
         that is not a `TsdFrame` of one epoch.
     """
-    _refuse_objects(X)
+    refuse_objects(X)
     if isinstance(X, list | tuple) and len(X) and all(np.ndim(one) == 2 for one in X):
         return "list"
     if getattr(X, "ndim", None) == 3:
@@ -258,8 +258,22 @@ _NO_ARRAY = (
 )
 
 
-def _refuse_objects(X, *, n_axes: tuple[int, ...] = (2,)) -> None:
-    """Answer objects that are no arrays, known by their methods, with the line that gives rows."""
+def refuse_objects(X, *, n_axes: tuple[int, ...] = (2,)) -> None:
+    """Answer objects that are no arrays, known by their methods, with the line that gives rows.
+
+    Parameters
+    ----------
+    X : array-like, list of array-like, or object
+        What is expected to be an array.
+    n_axes : tuple of int, default=(2,)
+        Numbers of axes with which an object of pynapple of one epoch is taken as an array.
+
+    Raises
+    ------
+    TypeError
+        If X, or its first element, is an estimator, an object of MNE, or another object of
+        pynapple.
+    """
     is_list = isinstance(X, list | tuple) and len(X) > 0
     one = X[0] if is_list else X
     if all(hasattr(one, name) for name in ("info", "ch_names", "get_data")):
@@ -485,7 +499,7 @@ def like_sessions(stimulus: Sessions, values, name: str, *, stride: int = 1) -> 
     list of ndarray of shape (n_samples, ...)
         One per session, of floats.
     """
-    _refuse_objects(values, n_axes=(1, 2))
+    refuse_objects(values, n_axes=(1, 2))
     lengths = [len(one) for one in stimulus.arrays]
     fewer = [-(-length // stride) for length in lengths]
     if stimulus.container == "array":

@@ -13,6 +13,7 @@ from sklearn.model_selection import LeaveOneGroupOut, cross_val_predict
 from skdyn import DyNeMoEstimator, ModeMatcher, NEMSRegressor, match_modes
 from skdyn.metrics import alpha_correlation
 from skdyn.model_selection import BlockKFold, compare_models
+from skdyn.nems import Model, from_keywords
 from skdyn.plotting import plot_alpha
 from skdyn.preprocessing import AmplitudeEnvelope, BadSegments, SessionScaler, TimeDelayPCA
 from skdyn.sessions import (
@@ -558,6 +559,7 @@ def test_check_sessions_takes_one_epoch_of_pynapple():
 TAKERS = {
     "DyNeMo": lambda X: DyNeMoEstimator(2).fit(X),
     "NEMS": lambda X: NEMSRegressor().fit(X, np.ones(20)),
+    "NEMS model": lambda X: Model(from_keywords("fir.2x3")).predict(X),
     "envelope": lambda X: AmplitudeEnvelope().fit_transform(X),
     "scaling": lambda X: SessionScaler().fit_transform(X),
     "embedding": lambda X: TimeDelayPCA(3).fit(X),

@@ -14,6 +14,7 @@ import numpy as np
 from skdyn.metrics import correlation_score
 from skdyn.nems.distributions import as_generator
 from skdyn.nems.layers.base import Layer
+from skdyn.sessions import refuse_objects
 
 INPUT, STATE, OUTPUT = "input", "state", "output"
 
@@ -442,6 +443,8 @@ class Model:
         named = dict(given) if isinstance(given, dict) else {INPUT: given}
         if state is not None:
             named[STATE] = state
+        for array in named.values():
+            refuse_objects(array, n_axes=(1, 2, 3))
         # Copies: a layer that writes to what goes in changes nothing of the caller's.
         data = {name: np.array(array, dtype=float, order="C") for name, array in named.items()}
         check_rows(data, repeated={(1,)})

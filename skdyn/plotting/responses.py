@@ -205,7 +205,7 @@ def plot_nonlinearity(
             panel.errorbar(center, mean, error, label=MEASURED_MEAN, **style)
         style = {"color": PREDICTED, "lw": 1.8, "zorder": 3, "label": "Model"}
         panel.plot(grid[:, channel], curves[:, channel], **style)
-        panel.xaxis.get_major_locator().set_params(nbins=3)
+        panel.xaxis.get_major_locator().set_params(nbins=2)
         panel.yaxis.get_major_locator().set_params(nbins=5)
         panel.set_xlabel(xlabel if bottom else "", size=LABEL_SIZE, color=INK)
         panel.set_ylabel(ylabel if left else "", size=LABEL_SIZE, color=INK)
