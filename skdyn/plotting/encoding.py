@@ -158,7 +158,7 @@ class NEMSDisplay:
             response=y if y is None or container_of(X) == "array" else _joined(y),
             loss=history["loss"],
             step="Iteration" if results is None else results.unit.capitalize(),
-            session_lengths=[len(one) for one in parts] if len(parts) > 1 else None,
+            session_lengths=_rows_of(parts, model.stride) if len(parts) > 1 else None,
             **_parts_of(model, parts),
         )
         return display.plot(ax=ax, fig=fig, **options)
@@ -289,6 +289,11 @@ def _as_columns(values):
         return None
     array = np.array(values, dtype=float)
     return array[:, None] if array.ndim == 1 else array
+
+
+def _rows_of(sessions, stride):
+    """Rows of the output of each session."""
+    return [-(-len(one) // stride) for one in sessions]
 
 
 def _joined(sessions):
