@@ -1,3 +1,7 @@
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import scipy.linalg
@@ -6,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score
 
+import skdyn
 from skdyn.metrics import (
     alpha_correlation,
     correlation_matrix,
@@ -176,3 +181,16 @@ def test_wrong_arguments_are_told(function, first, second, message):
         function(first, second)
     assert "expected" in str(error.value)
     assert "; " in str(error.value)
+
+
+def test_metrics_import_no_torch():
+    """The package itself does, so it is replaced by an empty one with the same files."""
+    program = (
+        "import sys, types; package = types.ModuleType('skdyn'); package.__path__ = sys.argv[1:]\n"
+        "sys.modules['skdyn'] = package; import skdyn.metrics; print('torch' in sys.modules)"
+    )
+    folder = str(Path(skdyn.__file__).parent)
+    done = subprocess.run(
+        [sys.executable, "-c", program, folder], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["False"]
