@@ -1,3 +1,7 @@
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import scipy.linalg
@@ -7,6 +11,7 @@ from hypothesis import strategies as st
 from sklearn.decomposition import PCA
 from sklearn.metrics import accuracy_score
 
+import skdyn
 from skdyn.metrics import (
     alpha_correlation,
     correlation_matrix,
@@ -205,3 +210,16 @@ def test_metrics_refuse_sessions_that_differ(function):
         function(parts, others)
     with pytest.raises(TypeError, match=r"X is an estimator, PCA, .*transform"):
         function(PCA(), rows)
+
+
+def test_metrics_import_no_torch():
+    """The package itself does, so it is replaced by an empty one with the same files."""
+    program = (
+        "import sys, types; package = types.ModuleType('skdyn'); package.__path__ = sys.argv[1:]\n"
+        "sys.modules['skdyn'] = package; import skdyn.metrics; print('torch' in sys.modules)"
+    )
+    folder = str(Path(skdyn.__file__).parent)
+    done = subprocess.run(
+        [sys.executable, "-c", program, folder], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["False"]

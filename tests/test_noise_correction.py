@@ -189,6 +189,78 @@ def test_noise_correction_means_the_same_in_every_form(form, n_outputs):
     assert noise_corrected_correlation(*given) == pytest.approx(wanted, rel=1e-12)
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_noise_correction_does_not_depend_on_units(method):
+    """Not on those of outputs beside each other, nor on those of weights."""
+    repeats, predicted = recorded()
+    weight = np.random.default_rng(0).random(400)
+    options = {"multioutput": "raw_values", "method": method}
+    wanted = noise_corrected_correlation(repeats, predicted, sample_weight=weight, **options)
+    units = np.array([1e-200, 1.0, 1e200])
+    found = noise_corrected_correlation(
+        repeats * units[:, np.newaxis], predicted * units, sample_weight=1e-4 * weight, **options
+    )
+    np.testing.assert_allclose(found, wanted, rtol=1e-9)
+
+
+def test_noise_correction_counts_rows_of_unequal_weight_by_their_effective_number():
+    """In the mean over pairs, and in the reliability that is due to chance."""
+    repeats, predicted = (one[:, 0] for one in recorded(n_repeats=3))
+    weight = np.random.default_rng(0).random(400) ** 3
+    repeats[200:, 0] = np.nan
+    known = ~np.isnan(repeats)
+
+    def weighted(first, second, rows):
+        own = weight[rows]
+        matrix = np.cov(first[rows], second[rows], aweights=own)
+        correlation = matrix[0, 1] / np.sqrt(matrix[0, 0] * matrix[1, 1])
+        return correlation, own.sum() ** 2 / (own**2).sum()
+
+    accuracy = [
+        weighted(one, predicted, rows) for one, rows in zip(repeats.T, known.T, strict=True)
+    ]
+    pairs = [
+        weighted(repeats[:, i], repeats[:, j], known[:, i] & known[:, j])
+        for i, j in combinations(range(3), 2)
+    ]
+    (scores, rows), (between, shared) = np.transpose(accuracy), np.transpose(pairs)
+    reliability = np.average(between, weights=shared)
+    found = noise_corrected_correlation(repeats, predicted, sample_weight=weight)
+    assert found == pytest.approx(np.average(scores, weights=rows) / np.sqrt(reliability))
+    # As much noise as leaves a reliability just above, or just below, two standard errors.
+    rng = np.random.default_rng(1)
+    noise = rng.standard_normal(repeats.shape)
+    chance = 2 / np.sqrt(shared.sum())
+    for margin in (0.98, 1.02):
+        low, high = 0.0, 1e3
+        for _ in range(60):  # bisection of the noise
+            middle = (low + high) / 2
+            noisy = repeats + middle * noise
+            between = [
+                weighted(noisy[:, i], noisy[:, j], known[:, i] & known[:, j])[0]
+                for i, j in combinations(range(3), 2)
+            ]
+            above = np.average(between, weights=shared) > margin * chance
+            low, high = (middle, high) if above else (low, middle)
+        score = noise_corrected_correlation(
+            repeats + low * noise, predicted, sample_weight=weight, multioutput="raw_values"
+        )
+        assert np.isnan(score[0]) == (margin < 1)
+
+
+def test_noise_correction_ignores_predictions_where_nothing_was_recorded():
+    repeats, predicted = recorded()
+    wanted = noise_corrected_correlation(repeats[10:], predicted[10:])
+    repeats[:10], predicted[:10] = np.nan, np.nan
+    assert noise_corrected_correlation(repeats, predicted) == pytest.approx(wanted)
+    repeats[5, :, 0] = 1.0  # one of the repeats was
+    with pytest.raises(ValueError, match="y_pred has NaN"):
+        noise_corrected_correlation(repeats, predicted)
+    predicted[:10], repeats[7, 1, 2] = 0.0, np.inf
+    with pytest.raises(ValueError, match="repeats have infinite values"):
+        noise_corrected_correlation(repeats, predicted)
+
+
 def test_noise_correction_needs_two_repeats_of_the_same_samples():
     repeats, predicted = recorded(n_outputs=2, n_repeats=2)
     repeats[::2, 0, 0] = repeats[1::2, 0, 1] = np.nan

@@ -192,7 +192,7 @@ def noise_corrected_correlation(
     _check_average(multioutput)
     if method not in METHODS:
         raise ValueError(f"method must be one of {sorted(METHODS)}, but is {method!r}.")
-    if floor is not None and not (isinstance(floor, Real) and floor > 0):
+    if floor is not None and not (isinstance(floor, Real) and float(floor) > 0):
         raise ValueError(f"floor must be None or a number above 0, but is {floor!r}.")
     given, predicted = repeats_of(repeats, y_pred), rows_of(y_pred, "y_pred")
     if given.shape[-1] < 2:

@@ -54,10 +54,15 @@ class CorrelationScorer(ResponseScorer):
     See Also
     --------
     correlation_score : The formula.
-    NoiseCorrectedScorer : For responses that were measured again and again.
+    get_scorer : Scorers by name.
+    NoiseCorrectedScorer : For responses to repeats of a stimulus.
 
     Notes
     -----
+    `GridSearchCV` and `cross_validate` take it as ``scoring=correlation_scorer``, or by name as
+    ``scoring=get_scorer("correlation")``; `compare_models` takes it as ``scoring="correlation"``,
+    too.
+
     With metadata routing, `sessions` and `sample_weight` reach the scorer without being requested.
     Without, the rows of a test set are one session, and all have weight.
 

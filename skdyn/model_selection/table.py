@@ -33,7 +33,8 @@ class ModelComparison(Bunch):
         Names of the candidates, in the order of all arrays.
     scores : ndarray of shape (n_candidates, n_folds, n_repeats) or (n_candidates, n_folds, \
             n_repeats, n_outputs)
-        Held-out scores; where a fit failed, `error_score`.
+        Held-out scores; where a fit failed, `error_score`. NaN where an output has no score in a
+        fold, such as the correlation of a neuron that is silent there.
     paired_over : {"folds", "outputs", "both"}
         The units over which means and standard errors are taken, see Notes.
     test_to_train : float

@@ -252,7 +252,8 @@ def test_errors_are_over_folds_of_means_over_repeats():
     result = compare_models([Drawn()], X, cv=4, repeat=3, random_state=0, scoring=noisy)
     folds = result.scores[0].mean(axis=1)
     assert result.scores.shape == (1, 4, 3)
-    assert result.standard_error[0] == pytest.approx(folds.std(ddof=1) / 2)
+    spread = folds.std(ddof=1) * np.sqrt(1 / 4 + 1 / 3)
+    assert result.standard_error[0] == pytest.approx(spread)
 
 
 def test_the_global_generator_is_neither_read_nor_moved():

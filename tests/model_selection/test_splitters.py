@@ -232,6 +232,34 @@ def test_block_kfold_tells_blocks_from_sessions_by_the_fraction(labels):
     assert [40 - len(train) - len(test) for train, test in found] == [lost] * 4
 
 
+@pytest.mark.parametrize("seed", range(10))
+def test_block_kfold_splits_any_recording(seed):
+    """Sessions down to one row, as many blocks as rows, gaps that reach far."""
+    rng = np.random.default_rng(seed)
+    n_rows, gap = int(rng.integers(2, 12)), int(rng.integers(4))
+    sessions = np.sort(rng.integers(3, size=n_rows))
+    n_blocks = n_rows if seed % 2 else int(rng.integers(2, n_rows + 1))
+    cv = BlockKFold(2, n_blocks=n_blocks, gap=gap)
+    labels = cv.block_labels(np.zeros((n_rows, 1)), sessions)
+    blocks = np.unique(labels, return_inverse=True)[1]
+    assert blocks[-1] + 1 == max(n_blocks, len(np.unique(sessions)))
+    found = cv.split(np.zeros((n_rows, 1)), sessions=sessions)
+    for fold in range(2):
+        tested = np.flatnonzero(blocks % 2 == fold)
+        far = [
+            row
+            for row in range(n_rows)
+            if all(abs(row - one) > gap or sessions[row] != sessions[one] for one in tested)
+        ]
+        if not far:
+            with pytest.raises(ValueError, match=f"gap={gap} leaves no row"):
+                next(found)
+            return
+        train, test = next(found)
+        assert train.tolist() == far
+        assert test.tolist() == tested.tolist()
+
+
 def test_block_kfold_keeps_gaps_in_nested_splits():
     """The rows of an outer training set, in an inner splitter that gets the outer labels."""
     Z = np.zeros((120, 1))
