@@ -6,7 +6,7 @@ INSTALLED := $(ENV)/.installed
 
 .PHONY: demo test lint bench-dynemo bench-dynemo-hard bench-dynemo-agreement bench-dynemo-scaling \
 	bench-dynemo-robustness bench-dynemo-reference bench-nems bench-nems-starts \
-	bench-nems-ferret bench-eeg bench-search bench-rejections clean
+	bench-nems-ferret bench-eeg bench-search bench-rejections bench-imports clean
 
 demo: $(INSTALLED)
 	MPLBACKEND=Agg $(BIN)/python examples/plot_soft_mixture.py --figures figures
@@ -67,6 +67,9 @@ bench-search: $(INSTALLED)
 
 bench-rejections: $(INSTALLED)
 	$(BIN)/python benchmarks/false_rejections.py $(ARGS)
+
+bench-imports: $(INSTALLED)
+	$(BIN)/python benchmarks/import_cost.py $(ARGS)
 
 $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(ENV)

@@ -21,7 +21,6 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
-from sklearn.decomposition import PCA
 from sklearn.pipeline import make_pipeline
 
 from skdyn import DyNeMoEstimator, match_modes
@@ -29,7 +28,7 @@ from skdyn.datasets import load_hcp_rest
 from skdyn.metrics import alpha_correlation
 from skdyn.model_selection import BlockKFold, SessionKFold, compare_models
 from skdyn.plotting import plot_alpha
-from skdyn.preprocessing import SessionScaler
+from skdyn.preprocessing import SessionPCA, SessionScaler
 from skdyn.simulation import MixedSineMVN
 
 N_MODES = 3
@@ -66,7 +65,7 @@ def compare_on_recordings(rest, n_subjects, n_epochs, n_jobs):
     models = {
         f"{n_modes} modes": make_pipeline(
             SessionScaler(),
-            PCA(20, whiten=True),
+            SessionPCA(20, whiten=True),
             DyNeMoEstimator(n_modes, n_epochs=n_epochs, random_state=0, **SMALL),
         )
         for n_modes in (2, 4, 8, 12)

@@ -13,12 +13,12 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 from sklearn.covariance import EmpiricalCovariance
-from sklearn.decomposition import PCA
-from sklearn.preprocessing import StandardScaler
+from sklearn.pipeline import make_pipeline
 
 from skdyn import DyNeMoEstimator
 from skdyn.datasets import load_hcp_rest
 from skdyn.plotting import TrainingDisplay, mode_palette, plot_alpha, plot_matrices
+from skdyn.preprocessing import SessionPCA, SessionScaler
 
 
 def correlations_of_regions(covariances, pca):
@@ -79,10 +79,10 @@ def main():
     if arguments.quick:
         rest = load_hcp_rest(subjects=rest.subjects[:2])
 
-    recordings = [StandardScaler().fit_transform(recording) for recording in rest.data]
-    pca = PCA(n_components=25, whiten=True, random_state=0).fit(np.concatenate(recordings))
+    preparation = make_pipeline(SessionScaler(), SessionPCA(n_components=25, whiten=True))
+    components = preparation.fit_transform(rest.data)
+    pca = preparation[-1]
     print(f"25 components hold {pca.explained_variance_ratio_.sum():.0%} of the variance")
-    components = [pca.transform(recording) for recording in recordings]
 
     effort = {"n_epochs": 4} if arguments.quick else {}
     model = DyNeMoEstimator(n_modes=6, random_state=0, verbose=1, **effort)

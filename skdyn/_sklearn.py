@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import wraps
-from typing import Any
+from inspect import signature
 
 import numpy as np
-from sklearn import get_config
 from sklearn.base import TransformerMixin, _fit_context
 from sklearn.utils._param_validation import (
     HasMethods,
@@ -22,50 +22,19 @@ from sklearn.utils._set_output import _wrap_data_with_container
 from sklearn.utils.metaestimators import _BaseComposition
 from sklearn.utils.parallel import _get_threadpool_controller
 
-from skdyn.core.training import Watcher
-
 __all__ = [
-    "CallbackSupportMixin",
     "DocumentedMixin",
-    "FitTask",
     "HasMethods",
     "Hidden",
     "Interval",
     "RealNotInt",
     "SessionTransformerMixin",
-    "StepWatcher",
     "StrOptions",
     "_BaseComposition",
     "_fit_context",
     "one_blas_thread",
     "validate_parameter_constraints",
 ]
-
-
-class _NoContext:
-    """A task of a fit that nobody is told of."""
-
-    def subcontext(self, **task) -> _NoContext:
-        return self
-
-    def call_on_fit_task_begin(self, **given) -> _NoContext:
-        return self
-
-    def call_on_fit_task_end(self, **given) -> bool:
-        return False
-
-
-class _NoCallbacks:
-    """In place of scikit-learn's mixin, where there is none: no callbacks can be set."""
-
-    def _init_callback_context(self, **task) -> _NoContext:
-        return _NoContext()
-
-
-try:
-    from sklearn.callback import CallbackSupportMixin
-except ImportError:  # scikit-learn 1.7 and 1.8
-    CallbackSupportMixin = _NoCallbacks
 
 
 @contextmanager
@@ -122,134 +91,26 @@ def _wrap_each_session(method):
 
 
 class DocumentedMixin:
-    """The HTML diagram shows what each parameter is, as its docstring says.
+    """The HTML diagram shows the docstring's text of each parameter, without links.
 
-    scikit-learn shows the text where the name of a parameter links to a page of documentation. The
-    link leads to where the text is, the diagram itself.
+    scikit-learn shows the text only where the name of a parameter links to a page of
+    documentation, so the tables are made with a link, which is then removed.
     """
 
-    _doc_link_module = "skdyn"
-    _doc_link_template = "#{estimator_name}"
+    def _get_params_html(self, *args, **kwargs):
+        return _without_links(super()._get_params_html, *args, **kwargs)  # type: ignore[misc]
+
+    def _get_fitted_attr_html(self, *args, **kwargs):
+        return _without_links(super()._get_fitted_attr_html, *args, **kwargs)  # type: ignore[misc]
 
 
-class FitTask:
-    """A task of a fit that scikit-learn's callbacks are told of: all of it, a start, an epoch.
-
-    Parameters
-    ----------
-    estimator : estimator
-        With a `CallbackSupportMixin`.
-    context : CallbackContext
-        What scikit-learn knows the task by.
-    given : dict
-        X, y and metadata, as callbacks get them.
-    """
-
-    def __init__(self, estimator, context, given: dict[str, Any]):
-        self.estimator, self.context, self.given = estimator, context, given
-        context.call_on_fit_task_begin(estimator=estimator, **given)
-
-    @classmethod
-    def of(cls, estimator, n_subtasks: int, X, y=None, *, sessions=None, **metadata) -> FitTask:
-        """Begin the task that is the whole fit.
-
-        Parameters
-        ----------
-        estimator : estimator
-            Which is fitted.
-        n_subtasks : int
-            Most tasks that it has.
-        X, y : array-like
-            What it is fitted to.
-        sessions : array-like, default=None
-            Labels of rows. Callbacks get them with metadata routing alone: without, no scorer can
-            take them.
-        **metadata
-            More that goes along with X.
-
-        Returns
-        -------
-        FitTask
-            The task.
-        """
-        if get_config()["enable_metadata_routing"]:
-            metadata["sessions"] = sessions
-        metadata = {name: value for name, value in metadata.items() if value is not None}
-        context = estimator._init_callback_context(max_subtasks=n_subtasks)
-        return cls(estimator, context, {"X": X, "y": y, "metadata": metadata})
-
-    def subtask(self, name: str, n_subtasks: int = 0) -> FitTask:
-        """Begin a task that is a part of this one.
-
-        Parameters
-        ----------
-        name : str
-            What it is called.
-        n_subtasks : int, default=0
-            Most tasks that it has.
-
-        Returns
-        -------
-        FitTask
-            The task.
-        """
-        context = self.context.subcontext(task_name=name, max_subtasks=n_subtasks)
-        return FitTask(self.estimator, context, self.given)
-
-    def end(self, attributes: dict | Callable[[], dict] | None = None) -> bool:
-        """End the task.
-
-        Parameters
-        ----------
-        attributes : dict or callable, default=None
-            What makes a copy of the estimator a fitted one, or what gives that where a callback
-            asks for it. None if there is nothing to be fitted yet.
-
-        Returns
-        -------
-        bool
-            Whether a callback wants tasks like this to stop.
-        """
-        return self.context.call_on_fit_task_end(
-            estimator=self.estimator, reconstruction_attributes=attributes, **self.given
-        )
-
-
-class StepWatcher(Watcher):
-    """Makes tasks of the steps of a training.
-
-    Parameters
-    ----------
-    task : FitTask
-        What the steps are part of.
-    name : str
-        What a step is called.
-    restore : callable
-        From the history so far, a dict of lists with a number per step, and weights that it must
-        copy, to the attributes of a fitted estimator.
-    """
-
-    def __init__(self, task: FitTask, name: str, restore: Callable[[dict, Any], dict]):
-        self.task, self.name, self.restore = task, name, restore
-        self.history: dict[str, list[float]] = {}
-        self.step: FitTask | None = None
-
-    def begin(self) -> None:
-        """Begin a step."""
-        self.step = self.task.subtask(self.name)
-
-    def end(self, numbers: dict[str, float], weights: Any) -> bool:
-        """End a step; see `Watcher`."""
-        for name, number in numbers.items():
-            self.history.setdefault(name, []).append(float(number))
-        step, self.step = self.step, None
-        assert step is not None
-        return step.end(
-            lambda: self.restore({name: [*all_] for name, all_ in self.history.items()}, weights)
-        )
-
-    def close(self) -> None:
-        """End a step that came to nothing, such as one that found no smaller loss."""
-        if self.step is not None:
-            self.step.end()
-            self.step = None
+def _without_links(make_table, *args, **kwargs):
+    if "doc_link" not in signature(make_table).parameters:  # scikit-learn 1.7
+        return make_table(*args, **kwargs)
+    given = signature(make_table).bind(*args, **kwargs).arguments
+    table = make_table(**given | {"doc_link": "#"})
+    render = table._repr_html_inner
+    table._repr_html_inner = lambda: re.sub(
+        r'\s*rel="noreferrer" target="_blank" href="[^"]*"', "", render()
+    )
+    return table

@@ -1,22 +1,26 @@
-"""Estimators in files that run no code when they are read.
+"""Save estimators to files that run no code when they are loaded.
 
-A pickle can run anything. The files here are those of skops: numbers, text and the names of types,
-of which only those are made that you trust. `TRUSTED_TYPES` are all that fitted estimators of skdyn
-are made of, beside what skops trusts by itself: scikit-learn's estimators, arrays, numbers and
-text.
+A pickle can run any code. The files here are those of skops: numbers, text and the names of types,
+of which only trusted ones are created. `TRUSTED_TYPES` lists the types that fitted estimators of
+skdyn, searches over them and comparisons of models consist of, besides those that skops trusts:
+scikit-learn's estimators, arrays, numbers and text.
 """
 
 from __future__ import annotations
 
 import warnings
+from inspect import isclass, isfunction, signature
 from io import BytesIO
 from pathlib import Path
 from pydoc import locate
 from zipfile import ZIP_DEFLATED, BadZipFile, ZipFile
 
+import sklearn.metrics
+import sklearn.model_selection
 from sklearn.exceptions import InconsistentVersionWarning
+from sklearn.metrics import check_scoring, make_scorer
 
-from skdyn import __version__
+from skdyn import __version__, metrics, model_selection, preprocessing, simulation
 from skdyn.nems import (
     Beta,
     Exponential,
@@ -37,8 +41,8 @@ from skdyn.nems.losses import LOSSES
 
 __all__ = ["TRUSTED_TYPES", "load", "save"]
 
-# What is made of each of these is made of plain values, and calls nothing that a file names. The
-# parts of encoding models are those of their registries.
+# Each of these is created from plain values, and calls nothing that a file names. The parts of
+# encoding models are those of their registries.
 _PARTS_OF_MODELS = (
     *(NEMSRegressor, Model, Parameter, Phi, FitResults),
     *(Beta, Exponential, Gamma, HalfNormal, Normal, Uniform),
@@ -46,23 +50,50 @@ _PARTS_OF_MODELS = (
     *LOSSES.values(),
     *SOLVERS.values(),
 )
+# Public classes of these rooms: transformers, splitters, scorers, results.
+_ROOMS = (metrics, model_selection, preprocessing, simulation)
+# What searches of scikit-learn hold: its splitters, scorers, and metrics of true and predicted y.
+_PARTS_OF_SEARCHES = (
+    *(type(check_scoring(NEMSRegressor())), type(make_scorer(sklearn.metrics.r2_score))),
+    *(
+        kind
+        for kind in map(vars(sklearn.model_selection).get, sklearn.model_selection.__all__)
+        if isclass(kind) and hasattr(kind, "get_n_splits")
+    ),
+    *(
+        metric
+        for metric in map(vars(sklearn.metrics).get, sklearn.metrics.__all__)
+        if isfunction(metric) and [*signature(metric).parameters][:1] == ["y_true"]
+    ),
+)
+# By name, as their rooms need torch, or are experimental, or not public.
 _OTHERS = (
     "skdyn.dynemo.estimator.DyNeMoEstimator",
     "skdyn.dynemo.network.DyNeMoNetwork",
     "skdyn.matching.ModeMatcher",
-    "skdyn.preprocessing.artefacts.BadSegments",
-    "skdyn.preprocessing.embedding.TimeDelayEmbedder",
-    "skdyn.preprocessing.embedding.TimeDelayPCA",
-    "skdyn.preprocessing.filtering.AmplitudeEnvelope",
-    "skdyn.preprocessing.filtering.BandpassFilter",
-    "skdyn.preprocessing.filtering.Downsampler",
-    "skdyn.preprocessing.filtering.MovingAverage",
-    "skdyn.preprocessing.scaling.SessionScaler",
-    "skdyn.preprocessing.signs.SignAligner",
+    "skdyn.model_selection.evaluation.Failure",
     "skdyn.sessions.SessionList",
+    "sklearn.model_selection._search_successive_halving.HalvingGridSearchCV",
+    "sklearn.model_selection._search_successive_halving.HalvingRandomSearchCV",
 )
+
+
+def _classes_of(room) -> list[type]:
+    return [kind for kind in map(vars(room).get, room.__all__) if isclass(kind)]
+
+
+def _name_of(trusted) -> str:
+    return trusted if isinstance(trusted, str) else f"{trusted.__module__}.{trusted.__qualname__}"
+
+
 TRUSTED_TYPES = tuple(
-    sorted({*_OTHERS, *(f"{kind.__module__}.{kind.__qualname__}" for kind in _PARTS_OF_MODELS)})
+    sorted(
+        {
+            *_OTHERS,
+            *map(_name_of, (*_PARTS_OF_MODELS, *_PARTS_OF_SEARCHES)),
+            *(_name_of(one) for room in _ROOMS for one in _classes_of(room)),
+        }
+    )
 )
 
 _VERSION = f"skdyn {__version__}"
@@ -73,29 +104,35 @@ def save(estimator, path) -> None:
 
     Parameters
     ----------
-    estimator : estimator
-        One of skdyn's, fitted or not, or a pipeline with some of them.
+    estimator : estimator, search or ModelComparison
+        An estimator of skdyn, fitted or not; a pipeline with some of them; a search over one of
+        these, such as GridSearchCV, with splitters and scorers of skdyn or of scikit-learn; or the
+        result of `compare_models`.
     path : str or Path
-        Where to; a file that is there is replaced. The usual ending is ".skops".
+        File to write; an existing one is replaced. The usual ending is ".skops".
 
     Raises
     ------
     ImportError
         If skops is not installed.
     ValueError
-        If the file could not be read again: the estimator holds a function or a class that is not
-        at the top of a module, or it refers to itself.
+        If the file could not be loaded: the estimator holds a function or a class that is not
+        defined at module level, or it refers to itself.
 
     See Also
     --------
-    load : Read it again.
+    load : Load the estimator.
 
     Notes
     -----
-    The version of skdyn is written, too. Of torch there is nothing in the file, and a network that
-    was trained on a GPU is read on any machine.
+    The file records the version of skdyn. It contains nothing of torch, so a network that was
+    trained on a GPU can be loaded on any machine.
 
-    The method `set_fit_request` of scikit-learn, and its like, make an estimator refer to itself,
+    A search keeps all its results. If only the best model is needed, save `best_estimator_`. Types
+    that are not trusted, such as distributions of SciPy in a RandomizedSearchCV or a scoring
+    function of your own, have to be named in `load(path, trusted=...)`.
+
+    The method `set_fit_request` of scikit-learn and similar ones make an estimator refer to itself,
     which skops 0.16 cannot write. `sessions` needs no such call.
     """
     skops = _import_skops()
@@ -127,13 +164,15 @@ def load(path, *, trusted=()):
     path : str or Path
         A file that `save`, or `skops.io.dump`, wrote.
     trusted : list of str or type, default=()
-        What may be made beside `TRUSTED_TYPES`, such as layers of your own: types, or their names,
-        "module.Name". Name what you know, not what a file asks for.
+        Further types that may be created, besides `TRUSTED_TYPES`, such as layers of your own:
+        types, or their names, "module.Name". Name types that you know, not those that a file asks
+        for.
 
     Returns
     -------
     estimator
-        As it was saved: it computes the same to the last bit, and can be fitted further.
+        The estimator as it was saved: its results are the same bit for bit, and it can be fitted
+        further.
 
     Warns
     -----
@@ -145,13 +184,13 @@ def load(path, *, trusted=()):
     ImportError
         If skops is not installed.
     TypeError
-        If there is something in the file that is not trusted. Nothing has been made then.
+        If the file holds types that are not trusted. Nothing is created then.
     ValueError
         If the file was not written by `save`.
 
     See Also
     --------
-    save : Write such a file.
+    save : Save an estimator.
 
     Examples
     --------
@@ -191,10 +230,6 @@ def load(path, *, trusted=()):
             stacklevel=2,
         )
     return skops.loads(content, trusted=sorted(names))
-
-
-def _name_of(trusted) -> str:
-    return trusted if isinstance(trusted, str) else f"{trusted.__module__}.{trusted.__name__}"
 
 
 def _import_skops():

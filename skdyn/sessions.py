@@ -324,7 +324,15 @@ def _rows_of_pynapple(one, is_list: bool, is_cut: bool) -> str:
 
 def _validate(estimator, X, *, reset: bool, **checks) -> np.ndarray:
     # Number types are kept, so that a memory map of integers stays one.
-    return validate_data(estimator, X, reset=reset, **checks)
+    try:
+        return validate_data(estimator, X, reset=reset, **checks)
+    except ValueError as error:
+        reason = str(error).partition("\n")[0]
+        if "contains NaN" not in reason and "contains infinity" not in reason:
+            raise
+        raise ValueError(
+            f"{reason.removesuffix('.')}. Cut such rows out with skdyn.preprocessing.BadSegments."
+        ) from error
 
 
 def _validate_each(estimator, X, *, reset: bool, **checks) -> list[np.ndarray]:

@@ -110,11 +110,11 @@ def check_positive_definite(matrix, name: str = "a matrix") -> None:
     """
     if matrix.shape[0] != matrix.shape[1]:
         raise ValueError(
-            f"Got {name} of shape {matrix.shape}, expected a square one; pass a covariance"
+            f"got {name} of shape {matrix.shape}, expected a square one; pass a covariance"
         )
     if not np.allclose(matrix, matrix.T, rtol=0, atol=1e-6 * np.abs(matrix).max()):
         raise ValueError(
-            f"Got {name} that is not symmetric, expected a covariance; "
+            f"got {name} that is not symmetric, expected a covariance; "
             "pass (C + C.T) / 2 if the difference is rounding"
         )
     eigenvalues = np.linalg.eigvalsh(matrix)
@@ -125,7 +125,7 @@ def check_positive_definite(matrix, name: str = "a matrix") -> None:
 
 def _indefinite(name, eigenvalues):
     return (
-        f"Got {name} with eigenvalues from {eigenvalues[0]:.3g} to {eigenvalues[-1]:.3g}, expected "
+        f"got {name} with eigenvalues from {eigenvalues[0]:.3g} to {eigenvalues[-1]:.3g}, expected "
         "a positive definite one; add a small multiple of the identity, or estimate it from "
         "more samples"
     )

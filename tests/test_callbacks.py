@@ -333,7 +333,7 @@ def test_seen_models_can_be_kept(tmp_path):
 def test_a_scikit_learn_without_callbacks(monkeypatch):
     """The mixin that stands in does all that a fit asks of it."""
     monkeypatch.setitem(sys.modules, "sklearn.callback", None)
-    names = runpy.run_path(str(Path(skdyn.__file__).with_name("_sklearn.py")))
+    names = runpy.run_path(str(Path(skdyn.__file__).with_name("_callbacks.py")))
 
     class Plain(names["CallbackSupportMixin"], BaseEstimator):
         pass

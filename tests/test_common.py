@@ -12,6 +12,8 @@ from skdyn.preprocessing import (
     BandpassFilter,
     Downsampler,
     MovingAverage,
+    NotchFilter,
+    SessionPCA,
     SessionScaler,
     SignAligner,
     TimeDelayEmbedder,
@@ -34,12 +36,14 @@ OF_SESSIONS = [
     TimeDelayEmbedder(3),
     TimeDelayPCA(3, 2),
     BandpassFilter(0.1, 0.4, order=2),
+    NotchFilter(0.2, width=0.1),
     AmplitudeEnvelope(),
     MovingAverage(3),
 ]
 SCALER, DOWNSAMPLER = SessionScaler(), Downsampler()
 TRANSFORMERS = [
     *(DYNEMO, ModeMatcher(), *OF_SESSIONS, SCALER, SignAligner(random_state=0), Downsampler(1.0)),
+    SessionPCA(1),
 ]
 ESTIMATORS = [*TRANSFORMERS, DOWNSAMPLER, BadSegments(), NEMSRegressor(), FILTER, NONLINEAR]
 

@@ -20,7 +20,7 @@ import torch
 from torch import distributed
 
 from skdyn import DyNeMoEstimator, NEMSRegressor
-from skdyn._sklearn import FitTask
+from skdyn._callbacks import FitTask
 from skdyn.core.training import FitDivergedError
 from skdyn.core.windows import WindowLoader
 from skdyn.dynemo import start

@@ -88,10 +88,10 @@ def test_riemannian_distance_to_a_multiple(scale):
 @pytest.mark.parametrize(
     ("matrix", "message"),
     [
-        (np.diag([1.0, -0.5]), "Got a matrix with eigenvalues"),
-        (np.diag([1.0, 0.0]), "Got a matrix with eigenvalues"),
-        (np.outer([1, 0.1], [1, 0.1]), "Got a matrix with eigenvalues"),
-        (np.zeros((2, 2)), "Got a matrix with eigenvalues"),
+        (np.diag([1.0, -0.5]), "got a matrix with eigenvalues"),
+        (np.diag([1.0, 0.0]), "got a matrix with eigenvalues"),
+        (np.outer([1, 0.1], [1, 0.1]), "got a matrix with eigenvalues"),
+        (np.zeros((2, 2)), "got a matrix with eigenvalues"),
         (np.array([[1.0, 0.5], [0.0, 1.0]]), "not symmetric"),
         (np.ones((2, 3)), "square"),
         (np.eye(3), "channels"),

@@ -85,12 +85,15 @@ def test_every_parameter_has_its_text(model):
     assert told.group(2).split(".")[0][:40] in page
 
 
-@needs_tooltips
 @every_model
-def test_links_lead_nowhere_but_to_the_diagram(model):
-    links = re.findall(r'href="([^"]*)"', page_of(clone(model).fit(X, y)))
-    assert links
-    assert all(link.startswith(f"#{type(model).__name__}") for link in links)
+@pytest.mark.parametrize("in_pipeline", [False, True], ids=["alone", "pipeline"])
+def test_diagrams_have_no_links_of_the_package(model, in_pipeline):
+    model = clone(model)
+    page = page_of((make_pipeline(StandardScaler(), model) if in_pipeline else model).fit(X, y))
+    links = re.findall(r'href="([^"]*)"', page)
+    assert all(link.startswith("https://scikit-learn.org/") for link in links)
+    assert bool(links) == in_pipeline
+    assert "Documentation for " + type(model).__name__ not in page
 
 
 @needs_attributes

@@ -13,14 +13,12 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import Bunch, check_random_state
 from sklearn.utils.validation import check_is_fitted
 
+from skdyn._callbacks import CallbackSupportMixin, FitTask, StepWatcher
 from skdyn._sklearn import (
-    CallbackSupportMixin,
     DocumentedMixin,
-    FitTask,
     HasMethods,
     Interval,
     SessionTransformerMixin,
-    StepWatcher,
     StrOptions,
     _fit_context,
     one_blas_thread,

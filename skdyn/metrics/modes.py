@@ -53,7 +53,7 @@ def alpha_correlation(alpha, other):
     alpha, other = _check_courses(alpha, other)
     if alpha.shape[1] != other.shape[1]:
         raise ValueError(
-            f"Got {alpha.shape[1]} and {other.shape[1]} modes, expected equal numbers; "
+            f"got {alpha.shape[1]} and {other.shape[1]} modes, expected equal numbers; "
             "match the modes first, or use correlation_matrix"
         )
     correlation = np.einsum("tj,tj->j", _unit_columns(alpha), _unit_columns(other))
@@ -245,7 +245,7 @@ def dice_coefficient(labels, other):
     labels, other = join_sessions(labels), join_sessions(other)
     if len(labels) != len(other):
         raise ValueError(
-            f"Got {len(labels)} and {len(other)} samples, expected equal numbers; "
+            f"got {len(labels)} and {len(other)} samples, expected equal numbers; "
             "cut both to the samples they share"
         )
     return float(2 * np.count_nonzero(labels == other) / (len(labels) + len(other)))
@@ -266,12 +266,12 @@ def _check_finite(name, values, ndim):
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != ndim or array.size == 0:
         raise ValueError(
-            f"Got {name} of shape {array.shape}, expected {ndim} dimensions, none empty; "
+            f"got {name} of shape {array.shape}, expected {ndim} dimensions, none empty; "
             f"pass an array with {ndim} axes"
         )
     if not np.isfinite(array).all():
         raise ValueError(
-            f"Got {name} with NaN or infinite values, expected none; remove those samples"
+            f"got {name} with NaN or infinite values, expected none; remove those samples"
         )
     return array
 
@@ -282,11 +282,11 @@ def _check_courses(alpha, other):
     alpha, other = _check_rows("alpha", alpha.arrays), _check_rows("other", other.arrays)
     if len(alpha) != len(other):
         raise ValueError(
-            f"Got {len(alpha)} and {len(other)} samples, expected equal numbers; "
+            f"got {len(alpha)} and {len(other)} samples, expected equal numbers; "
             "cut both to the samples they share"
         )
     if len(alpha) < 2:
-        raise ValueError("Got 1 sample, expected at least 2; pass a longer recording")
+        raise ValueError("got 1 sample, expected at least 2; pass a longer recording")
     return alpha, other
 
 
@@ -316,7 +316,7 @@ def _check_one_pair(matrix, other):
     matrix, other = _check_finite("the first matrix", matrix, 2), _check_finite("other", other, 2)
     if len(matrix) != len(other):
         raise ValueError(
-            f"Got matrices with {len(matrix)} and {len(other)} channels, expected equal numbers; "
+            f"got matrices with {len(matrix)} and {len(other)} channels, expected equal numbers; "
             "pass matrices of the same channels"
         )
     return matrix[np.newaxis], other[np.newaxis]
@@ -343,7 +343,7 @@ def _check_labels(labels):
         return _check_finite("mixing coefficients", array, 2).argmax(axis=1)
     if array.ndim != 1 or array.size == 0 or array.dtype.kind not in "biu":
         raise ValueError(
-            f"Got labels of shape {array.shape} and type {array.dtype}, expected integers of shape "
+            f"got labels of shape {array.shape} and type {array.dtype}, expected integers of shape "
             "(n_samples,) or weights of shape (n_samples, n_modes); pass one of them"
         )
     return array

@@ -12,11 +12,9 @@ from sklearn.base import RegressorMixin
 from sklearn.metrics import r2_score
 from sklearn.utils.validation import check_is_fitted
 
+from skdyn._callbacks import CallbackSupportMixin, FitTask, StepWatcher
 from skdyn._sklearn import (
-    CallbackSupportMixin,
     DocumentedMixin,
-    FitTask,
-    StepWatcher,
     _BaseComposition,
     _fit_context,
 )

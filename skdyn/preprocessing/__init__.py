@@ -1,13 +1,15 @@
-"""What comes before a model: transformers that know sessions and keep every row."""
+"""Transformers of recordings that respect sessions; all but Downsampler keep every row."""
 
 from skdyn.preprocessing.artefacts import BadSegments
-from skdyn.preprocessing.embedding import TimeDelayEmbedder, TimeDelayPCA, tde_pca
+from skdyn.preprocessing.components import SessionPCA, TimeDelayPCA, tde_pca
+from skdyn.preprocessing.embedding import TimeDelayEmbedder
 from skdyn.preprocessing.filtering import (
     AmplitudeEnvelope,
     BandpassFilter,
-    Downsampler,
     MovingAverage,
+    NotchFilter,
 )
+from skdyn.preprocessing.rates import Downsampler
 from skdyn.preprocessing.scaling import SessionScaler
 from skdyn.preprocessing.signs import SignAligner
 
@@ -17,6 +19,8 @@ __all__ = [
     "BandpassFilter",
     "Downsampler",
     "MovingAverage",
+    "NotchFilter",
+    "SessionPCA",
     "SessionScaler",
     "SignAligner",
     "TimeDelayEmbedder",

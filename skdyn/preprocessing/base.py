@@ -1,9 +1,9 @@
-"""What all transformers of recordings share: sessions in, the same sessions out."""
+"""Base classes of transformers of recordings: sessions in, the same sessions out."""
 
 from __future__ import annotations
 
 import numpy as np
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, OneToOneFeatureMixin
 from sklearn.utils.validation import check_is_fitted
 
 from skdyn._sklearn import DocumentedMixin, SessionTransformerMixin, _fit_context
@@ -11,10 +11,10 @@ from skdyn.sessions import check_sessions
 
 
 class SessionTransformer(DocumentedMixin, SessionTransformerMixin, BaseEstimator):
-    """A transformer that maps each session by itself.
+    """Base class of transformers that map each session separately.
 
-    Nothing crosses a session's start or end. A subclass says in `_learn` what `fit` learns from
-    the sessions, if anything, and in `_map` what becomes of one of them.
+    Nothing crosses a session's start or end. A subclass defines `_learn`, which learns from the
+    sessions of `fit`, if needed, and `_map`, which transforms one session.
     """
 
     __metadata_request__fit = {"sessions": True}  # noqa: RUF012
@@ -22,7 +22,7 @@ class SessionTransformer(DocumentedMixin, SessionTransformerMixin, BaseEstimator
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y=None, *, sessions=None):
-        """Check the parameters, and learn what there is to learn.
+        """Check the parameters, and learn from the sessions where needed.
 
         Parameters
         ----------
@@ -48,7 +48,7 @@ class SessionTransformer(DocumentedMixin, SessionTransformerMixin, BaseEstimator
         return self
 
     def transform(self, X, *, sessions=None):
-        """Transform each session by itself.
+        """Transform each session separately.
 
         Parameters
         ----------
@@ -106,8 +106,20 @@ class SessionTransformer(DocumentedMixin, SessionTransformerMixin, BaseEstimator
         return tags
 
 
+class SampledTransformer(OneToOneFeatureMixin, SessionTransformer):
+    """A transformer with a sampling frequency; the error for `sampling_rate` names it."""
+
+    def __new__(cls, *args, **parameters):
+        """Refuse another name of the sampling frequency before Python does."""
+        for name in parameters:
+            if "sampling_rate" in name:
+                right = name.replace("sampling_rate", "sampling_frequency")
+                raise TypeError(f"{cls.__name__} has no parameter {name!r}. Use {right!r}.")
+        return super().__new__(cls)
+
+
 def float_type(array: np.ndarray) -> type:
-    """Tell in which type an array's results are given.
+    """Type of the results for an array.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Time-delay embedding, and its principal components without the wide matrix."""
+"""Time-delay embedding, and its moments without the wide matrix."""
 
 from __future__ import annotations
 
@@ -7,41 +7,40 @@ from numbers import Integral
 from typing import ClassVar
 
 import numpy as np
-from sklearn.base import ClassNamePrefixFeaturesOutMixin, OneToOneFeatureMixin
-from sklearn.utils.extmath import svd_flip
+from sklearn.base import OneToOneFeatureMixin
 from sklearn.utils.validation import check_is_fitted
 
-from skdyn._sklearn import Interval, RealNotInt, StrOptions, _fit_context
+from skdyn._sklearn import Interval, StrOptions
 from skdyn.preprocessing.base import SessionTransformer, float_type
-from skdyn.sessions import check_columns, check_sessions
+from skdyn.sessions import check_columns
 
 # Numbers in a block of the wide matrix: 16 MB of float64.
 _BLOCK_SIZE = 2**21
 
 
 class TimeDelayEmbedder(OneToOneFeatureMixin, SessionTransformer):
-    """Put each row's neighbours in time beside it, as columns of their own.
+    """Time-delay embedding: add each row's neighbours in time as columns.
 
-    A model of the covariance of such rows sees spectra, and phases between channels. Row t of a
-    channel becomes ``x[t + half], ..., x[t], ..., x[t - half]``, the newest first, with
-    ``half = n_embeddings // 2``, one channel after the other.
+    The covariance of embedded rows holds the spectra of channels and the phases between them. Row t
+    of a channel becomes ``x[t + half], ..., x[t], ..., x[t - half]``, latest first, with
+    ``half = n_embeddings // 2``, channel by channel.
 
     Parameters
     ----------
     n_embeddings : int, default=15
-        Rows that a row sees, itself in the middle: an odd number. In the field, 15 at 250 Hz and
-        7 at 100 Hz are common.
+        Number of rows in the window around each row, itself included: odd. 15 at 250 Hz and 7 at
+        100 Hz are common.
     edges : {"reflect", "edge", "zero"}, default="reflect"
-        What stands before the start and after the end of a session, so that every row is kept.
-        "reflect": the session mirrored in its first and last row, which keeps its spectrum.
-        "edge": the first or last row, again and again. "zero": zeros.
+        How a session is continued before its start and after its end, so that every row is kept.
+        "reflect": mirrored in its first and last row, which keeps its spectrum. "edge": the first
+        or last row is repeated. "zero": zeros.
 
     Attributes
     ----------
     n_features_in_ : int
         Number of channels.
     feature_names_in_ : ndarray of str
-        Names of the channels, where X had any.
+        Names of the channels, if X has any.
 
     See Also
     --------
@@ -133,236 +132,6 @@ class TimeDelayEmbedder(OneToOneFeatureMixin, SessionTransformer):
         return _mean_of_copies(lambda lag: wide[:, lag :: self.n_embeddings], self.n_embeddings)
 
 
-class TimeDelayPCA(ClassNamePrefixFeaturesOutMixin, SessionTransformer):
-    """Principal components of a time-delay embedded recording (TDE-PCA).
-
-    Equal to ``make_pipeline(TimeDelayEmbedder(...), PCA(...))``, signs included, but the wide
-    matrix is never built: the covariance comes from products of the channels at two lags, the
-    scores come in blocks of rows.
-
-    Parameters
-    ----------
-    n_embeddings : int, default=15
-        Rows that a row sees, itself in the middle: an odd number.
-    n_components : int, float in (0, 1) or None, default=None
-        How many components are kept. A float keeps as few as explain more than that share of the
-        variance; None keeps all. In the field, twice the number of channels or more is common.
-    whiten : bool, default=False
-        Whether scores are divided by their standard deviation in the training data.
-    edges : {"reflect", "edge", "zero"}, default="reflect"
-        What stands before the start and after the end of a session, see `TimeDelayEmbedder`.
-
-    Attributes
-    ----------
-    components_ : ndarray of shape (n_components_, n_channels * n_embeddings)
-        Principal axes, by decreasing variance. Columns are ordered as in `TimeDelayEmbedder`; the
-        largest loading of each axis is positive, as in scikit-learn's PCA.
-    explained_variance_ : ndarray of shape (n_components_,)
-        Variance along each axis, of n - 1 degrees of freedom, in squared units of X.
-    explained_variance_ratio_ : ndarray of shape (n_components_,)
-        The same as a share of the variance of all columns.
-    mean_ : ndarray of shape (n_channels * n_embeddings,)
-        Mean of each column, in units of X.
-    n_components_ : int
-        Number of components.
-    n_features_in_ : int
-        Number of channels.
-    feature_names_in_ : ndarray of str
-        Names of the channels, where X had any.
-
-    See Also
-    --------
-    tde_pca : The same as a function.
-    SessionScaler : Put before, so that no channel or session counts for more than another.
-
-    Notes
-    -----
-    A product of lags j and k summed over a session differs from that of lags j + 1 and k + 1 by
-    the first and the last row alone. So only one lag is multiplied with all others: of
-    n_embeddings^2 products of matrices n_embeddings are left. All sums are float64, also for
-    float32 data.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from skdyn.preprocessing import TimeDelayPCA
-    >>> X = np.random.default_rng(0).standard_normal((200, 3))
-    >>> model = TimeDelayPCA(n_embeddings=5, n_components=4)
-    >>> model.fit_transform(X).shape
-    (200, 4)
-    >>> model.components_.shape
-    (4, 15)
-    """
-
-    __metadata_request__inverse_transform = {"sessions": True}  # noqa: RUF012
-
-    _parameter_constraints: ClassVar[dict] = {
-        **TimeDelayEmbedder._parameter_constraints,
-        "n_components": [
-            Interval(Integral, 1, None, closed="left"),
-            Interval(RealNotInt, 0, 1, closed="neither"),
-            None,
-        ],
-        "whiten": ["boolean"],
-    }
-
-    def __init__(self, n_embeddings=15, n_components=None, *, whiten=False, edges="reflect"):
-        self.n_embeddings = n_embeddings
-        self.n_components = n_components
-        self.whiten = whiten
-        self.edges = edges
-
-    @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y=None, *, sessions=None):
-        """Learn the components.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_channels), list of such, or array of shape \
-                (n_sessions, n_samples, n_channels)
-            The recording; rows are time.
-        y : None
-            Ignored.
-        sessions : array-like of shape (n_samples,), default=None
-            Label of each row of a 2-D X: a contiguous run of one label is one session.
-
-        Returns
-        -------
-        TimeDelayPCA
-            The fitted transformer.
-
-        Raises
-        ------
-        ValueError
-            If X is not a finite, varying recording of two rows or more, n_embeddings is even, or
-            there are fewer columns or rows than components.
-        """
-        check_odd(self.n_embeddings)
-        recording = check_sessions(self, X, sessions, reset=True, min_samples=2)
-        largest = min(recording.n_samples, self.n_features_in_ * self.n_embeddings)
-        if isinstance(self.n_components, Integral) and self.n_components > largest:
-            raise ValueError(
-                f"n_components is {self.n_components}, but {recording.n_samples} rows of "
-                f"{self.n_features_in_} channels at {self.n_embeddings} lags have at most "
-                f"{largest} components."
-            )
-        self.mean_, covariance = embedded_moments(recording.arrays, self.n_embeddings, self.edges)
-        variance, axes = np.linalg.eigh(covariance)
-        # Rounding can put what is zero below it.
-        variance = np.maximum(variance[::-1], 0)
-        _, axes = svd_flip(None, axes.T[::-1].copy(), u_based_decision=False)
-        if variance[0] <= (10 * np.finfo(np.float64).eps * np.abs(self.mean_).max()) ** 2:
-            raise ValueError("X has no channel that varies.")
-        share = variance / variance.sum()
-        self.n_components_ = self._n_components(share, largest)
-        self.components_ = axes[: self.n_components_].copy()
-        self.explained_variance_ = variance[: self.n_components_]
-        self.explained_variance_ratio_ = share[: self.n_components_]
-        return self
-
-    def inverse_transform(self, X, *, sessions=None):
-        """Give back the channels, as far as the components hold them.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_components), list of such, or array of shape \
-                (n_sessions, n_samples, n_components)
-            Scores.
-        sessions : array-like of shape (n_samples,), default=None
-            Label of each row of a 2-D X.
-
-        Returns
-        -------
-        ndarray of shape (n_samples, n_channels), or as X
-            Each value is the mean of what the rows of its session say of it.
-        """
-        check_is_fitted(self)
-        recording = check_columns(X, sessions, n_columns=self.n_components_)
-        return recording.like_input(
-            [self._invert(scores).astype(scores.dtype, copy=False) for scores in recording.arrays]
-        )
-
-    @property
-    def _n_features_out(self) -> int:
-        return self.n_components_
-
-    def _n_components(self, share: np.ndarray, largest: int) -> int:
-        if self.n_components is None:
-            return largest
-        if isinstance(self.n_components, Integral):
-            return int(self.n_components)
-        # As in PCA: the fewest whose sum exceeds the share.
-        return int(np.searchsorted(share.cumsum(), self.n_components, side="right")) + 1
-
-    def _deviation(self) -> np.ndarray:
-        """What scores are divided by, kept off zero as in PCA."""
-        if not self.whiten:
-            return np.ones(self.n_components_)
-        return np.maximum(np.sqrt(self.explained_variance_), np.finfo(np.float64).eps)
-
-    def _map(self, session):
-        axes = self.components_.T / self._deviation()
-        scores: np.ndarray = np.empty((len(session), self.n_components_), dtype=float_type(session))
-        for block in _blocks(len(session), len(axes)):
-            wide = _embed(session, block, self.n_embeddings, self.edges)
-            scores[block] = (wide - self.mean_) @ axes
-        return scores
-
-    def _invert(self, scores):
-        axes = self.components_ * self._deviation()[:, np.newaxis]
-
-        def at_lag(lag):
-            columns = slice(lag, None, self.n_embeddings)
-            return scores @ axes[:, columns] + self.mean_[columns]
-
-        return _mean_of_copies(at_lag, self.n_embeddings)
-
-
-def tde_pca(X, *, n_components=None, n_embeddings=15, whiten=False, edges="reflect", sessions=None):
-    """Scores of a recording on the principal components of its time-delay embedding.
-
-    Parameters
-    ----------
-    X : array-like of shape (n_samples, n_channels), list of such, or array of shape \
-            (n_sessions, n_samples, n_channels)
-        The recording; rows are time.
-    n_components : int, float in (0, 1) or None, default=None
-        How many components are kept; a float is a share of the variance, None keeps all.
-    n_embeddings : int, default=15
-        Rows that a row sees, itself in the middle: an odd number.
-    whiten : bool, default=False
-        Whether scores are divided by their standard deviation.
-    edges : {"reflect", "edge", "zero"}, default="reflect"
-        What stands before the start and after the end of a session, see `TimeDelayEmbedder`.
-    sessions : array-like of shape (n_samples,), default=None
-        Label of each row of a 2-D X.
-
-    Returns
-    -------
-    ndarray of shape (n_samples, n_components), or as X
-        The scores, in units of X, or without one if whitened.
-
-    Raises
-    ------
-    ValueError
-        As `TimeDelayPCA.fit`.
-
-    See Also
-    --------
-    TimeDelayPCA : The same as a transformer, for recordings that were not seen in `fit`.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from skdyn.preprocessing import tde_pca
-    >>> X = np.random.default_rng(0).standard_normal((200, 3))
-    >>> tde_pca(X, n_embeddings=5, n_components=4).shape
-    (200, 4)
-    """
-    model = TimeDelayPCA(n_embeddings, n_components, whiten=whiten, edges=edges)
-    return model.fit_transform(X, sessions=sessions)
-
-
 def check_odd(n_embeddings: int) -> None:
     """Refuse an embedding without a middle.
 
@@ -395,7 +164,7 @@ def embedded_moments(
     n_embeddings : int
         Rows that a row sees, odd.
     edges : {"reflect", "edge", "zero"}
-        What stands before the start and after the end of a session.
+        How a session is continued before its start and after its end.
 
     Returns
     -------

@@ -1,41 +1,25 @@
-"""Frequencies, amplitudes, averages and rates of a recording."""
+"""Frequencies, amplitudes and averages of a recording."""
 
 from __future__ import annotations
 
-from fractions import Fraction
 from numbers import Integral, Real
 from typing import ClassVar
 
 import numpy as np
 from scipy import signal
 from sklearn.base import OneToOneFeatureMixin
-from sklearn.utils.validation import check_is_fitted
 
 from skdyn._sklearn import Interval
-from skdyn.preprocessing.base import SessionTransformer
-from skdyn.sessions import check_sessions
+from skdyn.preprocessing.base import SampledTransformer, SessionTransformer
 
 _POSITIVE = [Interval(Real, 0, None, closed="neither")]
-# Enough for any two rates of recorders; beyond it, float rounding could pass for a ratio.
-_LARGEST_FACTOR = 10_000
 
 
-class _SampledTransformer(OneToOneFeatureMixin, SessionTransformer):
-    """A transformer with a sampling frequency, which names it where another word is used."""
-
-    def __new__(cls, *args, **parameters):
-        for name in parameters:
-            if "sampling_rate" in name:
-                right = name.replace("sampling_rate", "sampling_frequency")
-                raise TypeError(f"{cls.__name__} has no parameter {name!r}. Use {right!r}.")
-        return super().__new__(cls)
-
-
-class BandpassFilter(_SampledTransformer):
+class BandpassFilter(SampledTransformer):
     """Keep a band of frequencies, without shifting it in time.
 
     A Butterworth filter in second-order sections runs over each session forwards and backwards
-    (`scipy.signal.sosfiltfilt`), so that phases stay as they are.
+    (`scipy.signal.sosfiltfilt`), so that phases do not change.
 
     Parameters
     ----------
@@ -46,8 +30,8 @@ class BandpassFilter(_SampledTransformer):
     sampling_frequency : float, default=1.0
         Rows per second, in Hz. With 1.0, edges are in cycles per row.
     order : int, default=5
-        Order of the Butterworth filter, at least 1. As it runs twice, an edge is damped by 6 dB,
-        not by 3, and the slopes are twice as steep.
+        Order of the Butterworth filter, at least 1. Because it runs twice, edges are damped by 6 dB
+        instead of 3, and slopes are twice as steep.
 
     Attributes
     ----------
@@ -56,15 +40,14 @@ class BandpassFilter(_SampledTransformer):
     n_features_in_ : int
         Number of channels.
     feature_names_in_ : ndarray of str
-        Names of the channels, where X had any.
+        Names of the channels, if X has any.
 
     Notes
     -----
-    At its ends a session is continued, point-reflected in its first and last row, by the number of
-    rows that SciPy takes by default; a session of no more rows than that by all of its own but
-    one. A band-pass filter also takes off the mean. What is filtered out cannot be put back: there
-    is no inverse. A row depends on rows after it, so filter the sessions of a test set apart
-    from those of the training set.
+    Before filtering, a session is continued at both ends by point reflection, by SciPy's default
+    number of rows, or by all rows but one if it is shorter. A band-pass filter also removes the
+    mean. There is no inverse. A row depends on later rows, so filter the sessions of a test set
+    separately from those of the training set.
 
     Examples
     --------
@@ -116,12 +99,136 @@ class BandpassFilter(_SampledTransformer):
         return edges[0], "lowpass" if low is None else "highpass"
 
     def _map(self, session):
-        # SciPy's own length, but within what the session has.
-        at_origin = min((self.sos_[:, 2] == 0).sum(), (self.sos_[:, 5] == 0).sum())
-        padding = min(3 * (2 * len(self.sos_) + 1 - at_origin), len(session) - 1)
-        # Floats, as the reflection of integers can overflow; sections that SciPy could write to.
+        return _filter_twice(self.sos_, session)
+
+
+class NotchFilter(SampledTransformer):
+    """Remove line noise: a mains frequency and its harmonics, without shifting anything in time.
+
+    A notch filter of second order for each frequency (`scipy.signal.iirnotch`) runs over each
+    session forwards and backwards (`scipy.signal.sosfiltfilt`), so that phases stay as they are.
+
+    Parameters
+    ----------
+    frequency : float, default=50.0
+        Frequency to remove, in Hz, such as 50 or 60 for mains.
+    n_harmonics : int or None, default=None
+        Number of multiples of `frequency` to remove, itself included. None removes all whose band
+        lies below half the sampling frequency.
+    width : float, default=2.0
+        Width of each removed band, in Hz, less than `frequency`. At its edges, width / 2 from the
+        notch, amplitudes are halved.
+    sampling_frequency : float, default=1.0
+        Rows per second, in Hz.
+
+    Attributes
+    ----------
+    frequencies_ : ndarray of shape (n_notches,)
+        Frequencies that are removed, in Hz.
+    sos_ : ndarray of shape (n_notches, 6)
+        Second-order sections of the filter, one for each frequency.
+    n_features_in_ : int
+        Number of channels.
+    feature_names_in_ : ndarray of str
+        Names of the channels, if X has any.
+
+    See Also
+    --------
+    BandpassFilter : Keep a band of frequencies; no notch is needed outside of it.
+
+    Notes
+    -----
+    At an offset d from a notch, an amplitude is multiplied by d^2 / (d^2 + (width / 2)^2). Choose
+    `width` larger if the line frequency wanders, and smaller to lose less of the signal. A filter
+    of width w rings for about 1 / w seconds.
+
+    A session is continued at its ends, so that line noise is removed up to the first and the last
+    row: the sinusoids that fit the 3 / width seconds there best are continued, and the remainder is
+    point-reflected in the first or last row. A session shorter than 1 / width seconds is
+    point-reflected only, because line noise and signal cannot be separated in it. There is no
+    inverse.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skdyn.preprocessing import NotchFilter
+    >>> seconds = np.arange(1000) / 250
+    >>> brain, mains = (np.sin(2 * np.pi * rate * seconds) for rate in (10, 50))
+    >>> notch = NotchFilter(50, sampling_frequency=250)
+    >>> cleaned = notch.fit_transform((brain + mains)[:, np.newaxis])[:, 0]
+    >>> notch.frequencies_
+    array([ 50., 100.])
+    >>> bool(np.abs(cleaned - brain).max() < 0.05)
+    True
+    """
+
+    _parameter_constraints: ClassVar[dict] = {
+        "frequency": _POSITIVE,
+        "n_harmonics": [Interval(Integral, 1, None, closed="left"), None],
+        "width": _POSITIVE,
+        "sampling_frequency": _POSITIVE,
+    }
+
+    def __init__(self, frequency=50.0, n_harmonics=None, *, width=2.0, sampling_frequency=1.0):
+        self.frequency = frequency
+        self.n_harmonics = n_harmonics
+        self.width = width
+        self.sampling_frequency = sampling_frequency
+
+    def _learn(self, arrays):
+        self.frequencies_ = float(self.frequency) * np.arange(1, self._n_notches() + 1)
+        designs = [
+            signal.iirnotch(one, one / self.width, fs=self.sampling_frequency)
+            for one in self.frequencies_
+        ]
+        self.sos_ = np.concatenate([signal.tf2sos(*design) for design in designs])
+
+    def _n_notches(self) -> int:
+        if self.width >= self.frequency:
+            raise ValueError(
+                f"width is {self.width} Hz, but has to be less than frequency={self.frequency} Hz."
+            )
+        below = (self.sampling_frequency / 2 - self.width / 2) / self.frequency
+        most = max(int(np.ceil(below)) - 1, 0)
+        if most < (self.n_harmonics or 1):
+            last = self.frequency * (self.n_harmonics or 1)
+            raise ValueError(
+                f"The band around {last} Hz has to stay below half of "
+                f"sampling_frequency={self.sampling_frequency} Hz. "
+                + (f"Use n_harmonics={most}, or None." if most else "Pass that of X.")
+            )
+        return self.n_harmonics or most
+
+    def _map(self, session):
         session = session.astype(np.float64, copy=False)
-        return signal.sosfiltfilt(self.sos_.copy(), session, axis=0, padlen=padding)
+        n_rows = min(len(session), int(np.ceil(3 * self.sampling_frequency / self.width)))
+        before = self._continued(session[:n_rows])[::-1]
+        after = self._continued(session[::-1][:n_rows])
+        longer = np.concatenate([before, session, after])
+        return _filter_twice(self.sos_, longer)[len(before) : len(before) + len(session)]
+
+    def _continued(self, rows: np.ndarray) -> np.ndarray:
+        """Rows that come before the first, the nearest first: line noise, and a reflection."""
+        seconds = np.arange(1 - len(rows), len(rows))[:, np.newaxis] / self.sampling_frequency
+        phases = 2 * np.pi * self.frequencies_ * seconds
+        waves = np.hstack([np.cos(phases), np.sin(phases)])
+        line = np.zeros((len(phases), rows.shape[1]))
+        if len(rows) >= self.sampling_frequency / self.width:
+            # Beside a mean and a trend, which would leak into the sinusoids.
+            inside = np.hstack([waves, seconds**0, seconds])[len(rows) - 1 :]
+            fitted = np.linalg.lstsq(inside, rows, rcond=None)[0]
+            line = waves @ fitted[: waves.shape[1]]
+        rest = rows - line[len(rows) - 1 :]
+        return 2 * rest[0] - rest[1:] + line[: len(rows) - 1][::-1]
+
+
+def _filter_twice(sos: np.ndarray, session: np.ndarray) -> np.ndarray:
+    """Filter forwards and backwards, with SciPy's own padding as far as the session has it."""
+    at_origin = min((sos[:, 2] == 0).sum(), (sos[:, 5] == 0).sum())
+    padding = min(3 * (2 * len(sos) + 1 - at_origin), len(session) - 1)
+    # Floats, as the reflection of integers can overflow; sections that SciPy could write to.
+    session = session.astype(np.float64, copy=False)
+    return signal.sosfiltfilt(sos.copy(), session, axis=0, padlen=padding)
 
 
 class AmplitudeEnvelope(OneToOneFeatureMixin, SessionTransformer):
@@ -132,7 +239,7 @@ class AmplitudeEnvelope(OneToOneFeatureMixin, SessionTransformer):
     n_features_in_ : int
         Number of channels.
     feature_names_in_ : ndarray of str
-        Names of the channels, where X had any.
+        Names of the channels, if X has any.
 
     See Also
     --------
@@ -140,8 +247,8 @@ class AmplitudeEnvelope(OneToOneFeatureMixin, SessionTransformer):
 
     Notes
     -----
-    Each session is taken alone, by `scipy.signal.hilbert` over its whole length, neither padded
-    nor cut. That is a Fourier transform, which joins the end of a session to its start: the first
+    `scipy.signal.hilbert` is applied to the whole length of each session, neither padded nor cut.
+    That is a Fourier transform, which joins the end of a session to its start: the first
     and last few periods are less exact. Phases are lost: there is no inverse.
 
     Examples
@@ -160,7 +267,7 @@ class AmplitudeEnvelope(OneToOneFeatureMixin, SessionTransformer):
         return np.abs(signal.hilbert(session, axis=0))
 
 
-class MovingAverage(_SampledTransformer):
+class MovingAverage(SampledTransformer):
     """The mean of each channel over a window centred on each row.
 
     Parameters
@@ -178,12 +285,12 @@ class MovingAverage(_SampledTransformer):
     n_features_in_ : int
         Number of channels.
     feature_names_in_ : ndarray of str
-        Names of the channels, where X had any.
+        Names of the channels, if X has any.
 
     Notes
     -----
-    Every row is kept: near the start and the end of a session, the mean is over what there is of
-    the window. There is no inverse.
+    Every row is kept: near the start and the end of a session, the mean is over the part of the
+    window that lies within the session. There is no inverse.
 
     Examples
     --------
@@ -216,115 +323,3 @@ class MovingAverage(_SampledTransformer):
         start = np.maximum(np.arange(n_samples) - half, 0)
         stop = np.minimum(np.arange(n_samples) + half + 1, n_samples)
         return (sums[stop] - sums[start]) / (stop - start)[:, np.newaxis] + mean
-
-
-class Downsampler(_SampledTransformer):
-    """Fewer rows per second, free of aliases.
-
-    A linear-phase filter takes off what the new rate cannot hold, then rows are picked, or
-    interpolated where the rates have no whole ratio (`scipy.signal.resample_poly`): nothing is
-    shifted in time, any ratio of whole numbers will do, and sessions may be of any length.
-
-    Parameters
-    ----------
-    new_sampling_frequency : float, default=0.5
-        Rows per second of the output, in Hz, at most `sampling_frequency`.
-    sampling_frequency : float, default=1.0
-        Rows per second of X, in Hz. With 1.0, `new_sampling_frequency` is the share of rows that
-        stay.
-
-    Attributes
-    ----------
-    up_, down_ : int
-        The ratio of the rates in lowest terms: `down_` rows become `up_`.
-    n_features_in_ : int
-        Number of channels.
-    feature_names_in_ : ndarray of str
-        Names of the channels, where X had any.
-
-    Notes
-    -----
-    This is the one transformer here that does not keep every row: a session of n gives
-    ceil(n * up_ / down_). Row k of the output is at the time of row k * down_ / up_ of its
-    session; `row_indices` gives the nearest rows, by which to pick labels and other things that
-    go with X::
-
-        rows = downsampler.row_indices(X, sessions=sessions)
-        X, y, sessions = downsampler.transform(X, sessions=sessions), y[rows], sessions[rows]
-
-    A Pipeline changes neither y nor sessions, so where there are any, downsample before the
-    pipeline. With sessions as a list or a 3-D array and no y it can be a step.
-
-    Beyond its ends a session is taken to stay at its first and last row. The filter is SciPy's
-    default: it damps half the new rate by 6 dB. There is no inverse.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from skdyn.preprocessing import Downsampler
-    >>> X = np.sin(2 * np.pi * 2 * np.arange(500) / 250)[:, np.newaxis]
-    >>> downsampler = Downsampler(100, sampling_frequency=250).fit(X)
-    >>> downsampler.transform(X).shape
-    (200, 1)
-    >>> downsampler.row_indices(X)[:5]
-    array([ 0,  3,  5,  8, 10])
-    """
-
-    _parameter_constraints: ClassVar[dict] = {
-        "new_sampling_frequency": _POSITIVE,
-        "sampling_frequency": _POSITIVE,
-    }
-
-    def __init__(self, new_sampling_frequency=0.5, *, sampling_frequency=1.0):
-        self.new_sampling_frequency = new_sampling_frequency
-        self.sampling_frequency = sampling_frequency
-
-    def row_indices(self, X, *, sessions=None):
-        """Give the row of X that is nearest in time to each row of the output.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_channels), list of such, or array of shape \
-                (n_sessions, n_samples, n_channels)
-            The recording.
-        sessions : array-like of shape (n_samples,), default=None
-            Label of each row of a 2-D X.
-
-        Returns
-        -------
-        ndarray of int of shape (n_rows,), or as X
-            Row numbers, ascending; of the session, where X is a list or 3-D. If the new rate
-            divides the old one, they are exact. Of two that are equally near, the later one.
-        """
-        check_is_fitted(self)
-        recording = check_sessions(self, X, sessions, reset=False)
-        lengths = [len(one) for one in recording.arrays]
-        starts = np.cumsum([0, *lengths[:-1]]) * (recording.container == "array")
-        return recording.like_input(
-            [start + self._rows(n) for start, n in zip(starts, lengths, strict=True)]
-        )
-
-    def _learn(self, arrays):
-        ratio = self.new_sampling_frequency / self.sampling_frequency
-        terms = Fraction(ratio).limit_denominator(_LARGEST_FACTOR)
-        if ratio > 1 or abs(terms - Fraction(ratio)) > 1e-9 * ratio:
-            raise ValueError(
-                f"new_sampling_frequency is {self.new_sampling_frequency} Hz, but at most "
-                f"sampling_frequency={self.sampling_frequency} Hz was expected, and a ratio of "
-                f"whole numbers up to {_LARGEST_FACTOR}."
-            )
-        self.up_, self.down_ = terms.numerator, terms.denominator
-
-    def _rows(self, n_samples: int) -> np.ndarray:
-        n_rows = -(-n_samples * self.up_ // self.down_)
-        nearest = (2 * np.arange(n_rows) * self.down_ + self.up_) // (2 * self.up_)
-        return np.minimum(nearest, n_samples - 1)
-
-    def _map(self, session):
-        # About the mean: between two rows, SciPy's filter keeps a constant to three digits only.
-        mean = session.mean(axis=0, dtype=np.float64)
-        centred = session - mean
-        return mean + signal.resample_poly(centred, self.up_, self.down_, axis=0, padtype="edge")
-
-    def _rows_that_stay(self, X, sessions):
-        return X.iloc[self.row_indices(X, sessions=sessions)] if hasattr(X, "iloc") else X

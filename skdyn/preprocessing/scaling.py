@@ -11,26 +11,25 @@ from skdyn.preprocessing.base import SessionTransformer, float_type
 
 
 class SessionScaler(OneToOneFeatureMixin, SessionTransformer):
-    """Standardise each session by itself: every channel to mean zero and variance one.
+    """Standardise each session separately: every channel to mean 0 and variance 1.
 
-    Sessions differ in gain and offset for reasons that are no matter of the model: another day,
-    another cap, another subject. So each is scaled by its own mean and standard deviation, those
-    of `fit` as those of `transform`.
+    Sessions differ in gain and offset for reasons unrelated to brain activity (day, cap, subject).
+    Each is therefore scaled by its own mean and standard deviation, in `fit` and in `transform`.
 
     Parameters
     ----------
     with_mean : bool, default=True
         Whether each channel's mean over the session is subtracted.
     with_std : bool, default=True
-        Whether each channel is divided by its standard deviation over the session, of n, not
-        n - 1, degrees of freedom. A channel that does not vary beyond rounding is not divided.
+        Whether each channel is divided by its standard deviation over the session (n degrees of
+        freedom). A channel that does not vary beyond rounding is not divided.
 
     Attributes
     ----------
     n_features_in_ : int
         Number of channels.
     feature_names_in_ : ndarray of str
-        Names of the channels, where X had any.
+        Names of the channels, if X has any.
 
     See Also
     --------
@@ -38,10 +37,10 @@ class SessionScaler(OneToOneFeatureMixin, SessionTransformer):
 
     Notes
     -----
-    `fit` learns no numbers: what `transform` subtracts and divides by are statistics of the very
-    sessions that it is given. A row therefore depends on its whole session, also on what comes
-    later; a session that is cut in two is scaled as two. Without labels, X is one session. As the
-    statistics are not kept, there is no inverse.
+    `fit` learns no numbers: `transform` uses statistics of the sessions that it receives. A row
+    therefore depends on its whole session, also on later rows; a session that is cut in two is
+    scaled as two. Without labels, X is one session. The statistics are not kept, so there is no
+    inverse.
 
     Examples
     --------
@@ -63,13 +62,16 @@ class SessionScaler(OneToOneFeatureMixin, SessionTransformer):
 
     def _map(self, session):
         scaled = np.array(session, dtype=np.float64)
+        # In units of the largest value, a power of two, so that no square is too small or large.
+        _, exponent = np.frexp(np.abs(scaled).max(axis=0))
+        scaled = np.ldexp(scaled, -exponent)
         mean = scaled.mean(axis=0)
         deviation = scaled.std(axis=0)
+        is_divided = ~_is_constant(session) & self.with_std
         if self.with_mean:
             scaled -= mean
-        if self.with_std:
-            scaled /= np.where(_is_constant(session), 1.0, deviation)
-        return scaled
+        scaled /= np.where(is_divided, deviation, 1.0)
+        return np.ldexp(scaled, np.where(is_divided, 0, exponent))
 
 
 def _is_constant(session: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Signs of channels that differ from session to session."""
+"""Alignment of the signs of channels over sessions."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ _EPSILON = np.finfo(np.float64).eps
 
 
 class SignAligner(OneToOneFeatureMixin, SessionTransformer):
-    """Flip channels so that sessions agree in how channels vary together.
+    """Flip channels so that correlations between channels agree over sessions.
 
-    The sign of a source that was estimated for each session alone is arbitrary: a beamformer's
-    dipole, an independent component. Between sessions, correlations of channels then differ in
-    sign, and a model of all of them would find modes that tell sessions apart.
+    The sign of a source that is estimated per session is arbitrary, such as that of a beamformer's
+    dipole or of an independent component. Correlations of channels then differ in sign between
+    sessions, and a model of all sessions would find modes that separate sessions.
 
     Parameters
     ----------
     n_embeddings : int, default=1
-        Rows that a row sees, itself in the middle: an odd number. With more than one, the
-        correlations are those at all lags between them. Needed where correlations at lag zero were
-        taken off, as by a correction of leakage.
+        Number of rows in the window around each row, itself included: odd. With more than one,
+        correlations at all lags within the window are compared. This is needed if correlations at
+        lag zero were removed, as by leakage correction.
     template : array-like of shape (n_channels * n_embeddings, n_channels * n_embeddings), \
             default=None
-        Correlations to agree with, columns as in `TimeDelayEmbedder`, such as another aligner's
+        Correlations to align to, columns as in `TimeDelayEmbedder`, such as another aligner's
         `template_`. None finds them in the sessions of `fit`.
     n_init : int, default=10
-        How many random signs each search starts at, besides two that are not random: no flips, and
-        the signs of the leading eigenvector of the agreement of pairs. The best end counts.
+        Number of random starts of each search, besides two that are not random: no flips, and the
+        signs of the leading eigenvector of the agreement of pairs. The best result is kept.
     random_state : int, RandomState instance or None, default=None
         Source of the random starts. None takes fresh entropy; NumPy's global generator is not
         read. A fitted aligner always finds the same signs for the same session.
@@ -46,28 +46,28 @@ class SignAligner(OneToOneFeatureMixin, SessionTransformer):
         Mean correlations of the aligned sessions of `fit`, or those of `template`. Zero within a
         channel, which no flip changes.
     signs_ : ndarray of int of shape (n_sessions, n_channels)
-        1 or -1, by which `fit` found the channels of its sessions to be multiplied.
+        Signs, 1 or -1, of the channels of each session of `fit`.
     n_features_in_ : int
         Number of channels.
     feature_names_in_ : ndarray of str
-        Names of the channels, where X had any.
+        Names of the channels, if X has any.
 
     Notes
     -----
-    Two sessions agree as far as the cosine between their correlations, over all pairs of channels
-    and all lags, is large. For signs f and the products M of a pair's correlations in session and
-    template, that is ``f @ M @ f`` but for a factor: a search for the largest, flipping one channel
-    at a time for as long as that helps, from several starts.
+    The agreement of two sessions is the cosine between their correlations, over all pairs of
+    channels and all lags. For signs f, and the products M of each pair's correlations in session
+    and template, it is proportional to ``f @ M @ f``. The search for the largest value flips one
+    channel at a time as long as the agreement grows, from several starts.
 
-    The template begins as the session whose correlations, signs apart, agree most with those of
-    all others (the medoid; osl-dynamics takes the session of median agreement, and stops there).
-    Then, in turns, all sessions are aligned to it, and it becomes their mean, until no sign
-    changes; no turn lessens the agreement.
+    The first template is the session whose correlations, regardless of sign, agree most with those
+    of all others (the medoid; osl-dynamics takes the session of median agreement, and stops
+    there). Then all sessions are aligned to the template and the template becomes their mean, in
+    turns, until no sign changes. No turn lowers the agreement.
 
-    Flipping all channels of a session changes no correlation, so that one sign per session stays
-    open, as does one per group of channels that correlate with none of the rest: of two solutions
-    that are equal otherwise, fewer channels are flipped. `transform` flips a session by itself,
-    from its own correlations: there is no inverse.
+    Flipping all channels of a session changes no correlation. One sign per session is therefore
+    arbitrary, as is one per group of channels that correlate with no others: of two equal
+    solutions, the one that flips fewer channels is taken. `transform` flips a session by its own
+    correlations, so there is no inverse.
 
     Examples
     --------

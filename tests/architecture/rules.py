@@ -29,9 +29,10 @@ OPTIONAL_PACKAGES = {
     "skdyn/persistence.py": {"skops": "persistence"},
 }
 ROOMS = {
-    "skdyn": "__init__ _drawing _fitted _sklearn datasets matching persistence sessions similarity "
-    "simulation",
-    "skdyn/preprocessing": "__init__ artefacts base embedding filtering scaling signs",
+    "skdyn": "__init__ _callbacks _drawing _fitted _sklearn datasets matching persistence sessions "
+    "similarity simulation",
+    "skdyn/preprocessing": "__init__ artefacts base components embedding filtering rates scaling "
+    "signs",
     "skdyn/model_selection": "__init__ clusters comparison evaluation repeats seams splitters "
     "table uncertainty",
     "skdyn/core": "__init__ distributed gaussian hmm recurrent recursion runtime simplex training "
@@ -53,6 +54,8 @@ CHOICES = {
     "solver": ({"adam", "lbfgs"}, "skdyn/nems/fitting/"),
     "loss": ({"squared_error", "poisson"}, "skdyn/nems/losses.py"),
 }
+# What a module needs to import its names when they are first used.
+LAZY = {"__getattr__", "__dir__"}
 LONGEST_FILE, LONGEST_FUNCTION, SHORTEST_COPY = 500, 60, 3
 
 # numpy.random has these to make a generator; everything else in it is the global one.
@@ -465,20 +468,26 @@ def only_runtime_packages(source):
 
 @file_rule("skdyn/__init__.py")
 def front_door_only_names(source):
-    body = source.tree.body[1:]
-    imported = {one.asname or one.name for node in body for one in _aliases(node)}
-    for node in body:
-        targets = [dotted(target) for target in getattr(node, "targets", [])]
-        if targets == ["__all__"]:
-            names = ast.literal_eval(node.value)
-            if set(names) != imported or names != sorted(names):
-                yield node.lineno, f"__all__ is {names}, imported is {sorted(imported)}"
-        elif targets != ["__version__"] and not isinstance(node, ast.ImportFrom):
+    """The public names are those in the lists for type checkers, for the import, and `__all__`."""
+    lists = {}
+    for node in source.tree.body[1:]:
+        target = dotted(node.targets[0]) if isinstance(node, ast.Assign) else ""
+        if isinstance(node, ast.If) and dotted(node.test) == "TYPE_CHECKING":
+            lists["TYPE_CHECKING"] = {
+                (one.asname or one.name, import_.module)
+                for import_ in node.body
+                for one in import_.names
+            }
+        elif target in ("__all__", "HOMES"):
+            lists[target] = ast.literal_eval(node.value)
+        elif isinstance(node, ast.ImportFrom):
+            if node.module.split(".")[0] not in sys.stdlib_module_names | {"__future__"}:
+                yield node.lineno, f"{ast.unparse(node)} is imported at once"
+        elif target != "__version__" and getattr(node, "name", "") not in LAZY:
             yield node.lineno, f"{ast.unparse(node)} is no public name"
-
-
-def _aliases(node):
-    return node.names if isinstance(node, ast.ImportFrom) else []
+    names, homes = lists.get("__all__", []), lists.get("HOMES", {})
+    if lists.get("TYPE_CHECKING", set()) != {*homes.items()} or names != sorted(homes):
+        yield 1, f"the lists of names differ: {lists}"
 
 
 @file_rule("skdyn/")
@@ -487,6 +496,19 @@ def names_are_words(source):
     for line, name in _public_names(source.tree):
         if len(name) == 1 and name not in "Xy_":
             yield line, f"the public name {name!r} has one letter"
+
+
+@file_rule("skdyn/")
+def words_are_the_same(source):
+    """One name for the sampling frequency, and errors that advise without "do"."""
+    for line, name in _public_names(source.tree):
+        if "sampling_rate" in name:
+            yield line, f"the public name {name!r} has to say sampling_frequency"
+    for node in source.nodes:
+        if isinstance(node, ast.Raise):
+            for one in filter(is_text, ast.walk(node)):
+                if re.search(r"(^|[;:,.] )do [a-z]", one.value):
+                    yield one.lineno, f"advises with 'do': {one.value!r}"
 
 
 def _public_names(scope):

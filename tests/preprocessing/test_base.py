@@ -13,9 +13,12 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from skdyn import DyNeMoEstimator
 from skdyn.preprocessing import (
     AmplitudeEnvelope,
+    BadSegments,
     BandpassFilter,
     Downsampler,
     MovingAverage,
+    NotchFilter,
+    SessionPCA,
     SessionScaler,
     SignAligner,
     TimeDelayEmbedder,
@@ -25,14 +28,25 @@ from skdyn.preprocessing import (
 TRANSFORMERS = [
     TimeDelayEmbedder(5),
     TimeDelayPCA(5, 4),
+    SessionPCA(2),
     SessionScaler(),
     BandpassFilter(0.05, 0.3),
+    NotchFilter(0.2, width=0.05),
     AmplitudeEnvelope(),
     MovingAverage(5),
     SignAligner(3, random_state=0),
     Downsampler(0.4),
+    Downsampler(1 / np.e),
 ]
-INVERTIBLE = [TimeDelayEmbedder(5), TimeDelayPCA(5), TimeDelayPCA(5, whiten=True)]
+INVERTIBLE = [
+    TimeDelayEmbedder(5),
+    TimeDelayPCA(5),
+    TimeDelayPCA(5, whiten=True),
+    SessionPCA(),
+    SessionPCA(whiten=True),
+]
+# These map each row by itself, or a session by numbers that hold for all of its rows.
+OF_ROWS = (SessionPCA, SignAligner)
 LENGTHS = [60, 1, 4, 35]
 
 every_transformer = pytest.mark.parametrize("transformer", TRANSFORMERS, ids=repr)
@@ -94,7 +108,7 @@ def test_without_labels_there_is_one_session(transformer):
     fitted = transformer.fit(X)
     apart, together = np.concatenate(fitted.transform(X)), fitted.transform(np.concatenate(X))
     assert apart.shape == together.shape
-    if not isinstance(transformer, SignAligner):
+    if not isinstance(transformer, OF_ROWS):
         assert not np.allclose(apart, together)
 
 
@@ -172,7 +186,9 @@ def test_frames_of_several_sessions(transformer):
     [
         (TimeDelayEmbedder(3), ["Fz(t+1)", "Fz(t)", "Fz(t-1)", "Cz(t+1)", "Cz(t)", "Cz(t-1)"]),
         (TimeDelayPCA(3, 2), ["timedelaypca0", "timedelaypca1"]),
+        (SessionPCA(1), ["sessionpca0"]),
         (SessionScaler(), ["Fz", "Cz"]),
+        (NotchFilter(0.2, width=0.05), ["Fz", "Cz"]),
     ],
     ids=repr,
 )
@@ -212,6 +228,55 @@ def test_bad_use(transformer):
         clone(transformer).fit(X).transform(X[0][:, :2])
 
 
+# Missing rows and artefacts, as models take them
+
+
+@every_transformer
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_missing_rows_are_answered_with_bad_segments(transformer, value):
+    X = sessions_of()
+    X[3][10, 1] = value
+    message = r"Session 3 of 4: Input X contains .*\. Cut such rows out with .*BadSegments\."
+    with pytest.raises(ValueError, match=message):
+        clone(transformer).fit(X)
+    fitted = transformer.fit(sessions_of())
+    with pytest.raises(ValueError, match=message):
+        fitted.transform(X)
+
+
+@every_transformer
+@pytest.mark.parametrize("form", ["rows", "list", "stack"])
+def test_good_segments_are_sessions(transformer, form):
+    X = sessions_of([300, 300])
+    X[0][100] = np.nan
+    X[1][200:210] *= 1000
+    X = {"rows": X[0], "list": X, "stack": np.stack(X)}[form]
+    bad = BadSegments().fit(X)
+    segments = bad.good_segments(X)
+    found = transformer.fit_transform(segments)
+    assert len(segments) > 1
+    for one, segment in zip(found, segments, strict=True):
+        np.testing.assert_array_equal(one, transformer.transform(segment))
+    if not isinstance(transformer, Downsampler):
+        restored = np.concatenate([*np.atleast_3d(bad.restore(found))])
+        is_bad = np.concatenate([*np.atleast_2d(bad.is_bad_)])
+        if form == "rows":
+            restored, is_bad = bad.restore(found), bad.is_bad_
+        np.testing.assert_array_equal(np.isnan(restored).any(axis=1), is_bad)
+
+
+@every_transformer
+@pytest.mark.parametrize("scale", [2.0**-460, 2.0**460])
+def test_units_do_not_matter(transformer, scale):
+    """Powers of two change no digit; scores and filters follow, standardised values stay."""
+    X = sessions_of([60, 40])
+    plain = transformer.fit_transform(X)
+    found = clone(transformer).fit_transform([scale * one for one in X])
+    factor = 1 if isinstance(transformer, SessionScaler) else scale
+    for one, other in zip(found, plain, strict=True):
+        np.testing.assert_allclose(one, factor * other, rtol=1e-9, atol=1e-12 * factor)
+
+
 # Inverses
 
 
@@ -232,8 +297,9 @@ def test_inverses_know_sessions(transformer):
 def test_bad_input_of_inverses(transformer):
     X = sessions_of()
     wide = transformer.fit_transform(X)
-    with pytest.raises(ValueError, match="X has 3 columns, but 15 were expected"):
-        transformer.inverse_transform(X)
+    n_columns = wide[0].shape[1]
+    with pytest.raises(ValueError, match=f"X has 2 columns, but {n_columns} were expected"):
+        transformer.inverse_transform([one[:, :2] for one in X])
     with pytest.raises(ValueError, match="but sessions= was given as well"):
         transformer.inverse_transform(wide, sessions=labels())
     with pytest.raises(ValueError, match="99 labels"):
@@ -253,6 +319,18 @@ def test_labels_route_by_themselves(transformer):
         pipeline = make_pipeline(clone(transformer))
         np.testing.assert_array_equal(pipeline.fit_transform(X, sessions=sessions), expected)
         np.testing.assert_array_equal(pipeline.transform(X, sessions=sessions), expected)
+
+
+def test_labels_reach_each_step_that_is_named_without_routing():
+    X = sessions_of()
+    steps = TimeDelayPCA(5, 4), MovingAverage(5), SessionScaler()
+    expected = np.concatenate(make_pipeline(*map(clone, steps)).fit_transform(X))
+    given = {f"{type(step).__name__.lower()}__sessions": labels() for step in steps}
+    found = make_pipeline(*map(clone, steps)).fit_transform(np.concatenate(X), **given)
+    np.testing.assert_allclose(found, expected)
+    del given["timedelaypca__sessions"]
+    found = make_pipeline(*map(clone, steps)).fit_transform(np.concatenate(X), **given)
+    assert not np.allclose(found, expected)
 
 
 @pytest.mark.parametrize("transformer", INVERTIBLE, ids=repr)

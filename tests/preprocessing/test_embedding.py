@@ -104,12 +104,13 @@ def test_equals_the_wide_pipeline(edges, n_embeddings, whiten):
     wide = TimeDelayEmbedder(n_embeddings, edges=edges).fit_transform(X, sessions=sessions)
     pca = PCA(3, whiten=whiten, svd_solver="full").fit(wide)
     ours = TimeDelayPCA(n_embeddings, 3, whiten=whiten, edges=edges).fit(X, sessions=sessions)
-    for name in ("components_", "explained_variance_", "explained_variance_ratio_", "mean_"):
+    names = ("components_", "explained_variance_", "explained_variance_ratio_", "mean_")
+    for name in (*names, "singular_values_", "noise_variance_"):
         expected = getattr(pca, name)
         np.testing.assert_allclose(
             getattr(ours, name), expected, rtol=1e-8, atol=1e-8 * np.abs(expected).max()
         )
-    assert ours.n_components_ == pca.n_components_
+    assert (ours.n_components_, ours.n_samples_) == (pca.n_components_, pca.n_samples_)
     expected = pca.transform(wide)
     found = ours.transform(X, sessions=sessions)
     np.testing.assert_allclose(found, expected, rtol=1e-8, atol=1e-8 * np.abs(expected).max())

@@ -1,4 +1,4 @@
-"""Filters, envelopes, averages and rates against SciPy and against loops."""
+"""Filters, envelopes and averages against SciPy and against loops."""
 
 import inspect
 
@@ -7,7 +7,13 @@ import pytest
 from scipy import signal
 from sklearn.base import clone
 
-from skdyn.preprocessing import AmplitudeEnvelope, BandpassFilter, Downsampler, MovingAverage
+from skdyn.preprocessing import (
+    AmplitudeEnvelope,
+    BandpassFilter,
+    Downsampler,
+    MovingAverage,
+    NotchFilter,
+)
 
 RATE = 250
 
@@ -109,6 +115,7 @@ def test_bad_bands(parameters, message):
     ("transformer", "name"),
     [
         (BandpassFilter, "sampling_rate"),
+        (NotchFilter, "sampling_rate"),
         (MovingAverage, "sampling_rate"),
         (Downsampler, "sampling_rate"),
         (Downsampler, "new_sampling_rate"),
@@ -125,6 +132,115 @@ def test_sampling_rate_is_answered_with_the_right_name(transformer, name):
     )
     assert right in transformer().get_params()
     assert clone(transformer(**{right: 250})).get_params()[right] == 250
+
+
+# NotchFilter
+
+
+def mains(frequency, n_samples, rate=RATE, phase=0.3, n_harmonics=2):
+    seconds = np.arange(n_samples)[:, np.newaxis] / rate
+    waves = [np.cos(2 * np.pi * k * frequency * seconds + k * phase) / k for k in (1, 2, 3)]
+    return sum(waves[:n_harmonics])
+
+
+@pytest.mark.parametrize(
+    ("frequency", "rate", "n_harmonics", "expected"),
+    [
+        (50, 250, None, [50, 100]),
+        (60, 250, None, [60, 120]),
+        (50, 250, 1, [50]),
+        (50, 200, None, [50]),  # 100 Hz is half the sampling frequency
+        (50, 300, None, [50, 100]),
+        (50, 302, None, [50, 100]),  # the band around 150 Hz ends at half
+        (50, 302.1, None, [50, 100, 150]),
+        (16.7, 100, None, [16.7, 33.4]),
+    ],
+)
+def test_notches_are_harmonics_below_half_the_sampling_frequency(
+    frequency, rate, n_harmonics, expected
+):
+    model = NotchFilter(frequency, n_harmonics, sampling_frequency=rate).fit(recording())
+    np.testing.assert_allclose(model.frequencies_, expected)
+    assert model.sos_.shape == (len(expected), 6)
+
+
+@pytest.mark.parametrize("width", [1, 4])
+def test_notch_filter_multiplies_by_scipys_squared_response(width):
+    """An impulse in the middle of a session sees no end, and its spectrum is the response."""
+    n_samples = 8 * RATE
+    impulse = np.zeros((n_samples, 1))
+    impulse[n_samples // 2] = 1
+    found = NotchFilter(50, width=width, sampling_frequency=RATE).fit_transform(impulse)[:, 0]
+    frequencies = np.fft.rfftfreq(n_samples, 1 / RATE)
+    expected = np.ones(len(frequencies))
+    for line in (50, 100):
+        notch = signal.iirnotch(line, line / width, fs=RATE)
+        expected *= np.abs(signal.freqz(*notch, worN=frequencies, fs=RATE)[1]) ** 2
+    spectrum = np.fft.rfft(np.roll(found, -(n_samples // 2)))
+    np.testing.assert_allclose(spectrum.real, expected, atol=2e-4)
+    np.testing.assert_allclose(spectrum.imag, 0, atol=2e-4)
+    edge = np.searchsorted(frequencies, 50 + width / 2)
+    assert spectrum.real[edge] == pytest.approx(0.5, abs=0.02)
+
+
+@pytest.mark.parametrize(("frequency", "rate"), [(50, 250), (60, 250), (50, 1000), (50, 199.3)])
+@pytest.mark.parametrize("n_seconds", [1.6, 8])
+def test_notch_filter_removes_mains_up_to_the_ends(frequency, rate, n_seconds):
+    n_samples = int(n_seconds * rate)
+    n_harmonics = len(NotchFilter(frequency, sampling_frequency=rate).fit([[1.0]]).frequencies_)
+    noise = mains(frequency, n_samples, rate, n_harmonics=min(n_harmonics, 3))
+    trend = np.linspace(-1, 4, n_samples)[:, np.newaxis]
+    found = NotchFilter(frequency, sampling_frequency=rate).fit_transform(trend + 5 * noise)
+    np.testing.assert_allclose(found, trend, atol=0.01)
+
+
+def test_notch_filter_is_better_at_the_ends_than_scipys_padding():
+    """Mains that is not quite at 50 Hz, over pink noise."""
+    rng = np.random.default_rng(0)
+    n_samples, spectrum = 2500, np.zeros(5001, dtype=complex)
+    spectrum[1:] = np.exp(2j * np.pi * rng.random(5000)) / np.sqrt(np.arange(1, 5001))
+    pink = np.fft.irfft(spectrum)[:n_samples, np.newaxis]
+    pink /= pink.std()
+    X = pink + 3 * mains(50.03, n_samples)
+    model = NotchFilter(50, sampling_frequency=RATE).fit(X)
+    ends = np.r_[:50, n_samples - 50 : n_samples]
+    error = (model.transform(X) - pink)[ends].std()
+    assert error < 0.5 * (signal.sosfiltfilt(model.sos_, X, axis=0) - pink)[ends].std()
+
+
+@pytest.mark.parametrize("n_samples", [1, 2, 3, 50, 124, 125, 400])
+def test_notch_filter_keeps_constants_in_sessions_of_any_length(n_samples):
+    X = np.full((n_samples, 2), [1e6, -3.0])
+    found = NotchFilter(sampling_frequency=RATE).fit_transform(X)
+    np.testing.assert_allclose(found, X, rtol=1e-12)
+
+
+def test_short_session_is_point_reflected_before_a_notch():
+    X = recording(100)
+    model = NotchFilter(sampling_frequency=RATE).fit(X)
+    longer = np.concatenate([2 * X[0] - X[:0:-1], X, 2 * X[-1] - X[-2::-1]])
+    expected = signal.sosfiltfilt(model.sos_, longer, axis=0)[99:199]
+    np.testing.assert_allclose(model.transform(X), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"frequency": 0}, "'frequency'"),
+        ({"n_harmonics": 0}, "'n_harmonics'"),
+        ({"n_harmonics": 1.0}, "'n_harmonics'"),
+        ({"width": 0}, "'width'"),
+        ({"sampling_frequency": -1}, "'sampling_frequency'"),
+        ({"width": 50}, "width is 50 Hz, but has to be less than frequency=50.0 Hz"),
+        ({"frequency": 125}, "band around 125 Hz has to stay below half of .*=250 Hz. Pass that"),
+        ({"frequency": 124}, "band around 124 Hz has to stay below half"),
+        ({"n_harmonics": 3}, r"band around 150.0 Hz .* Use n_harmonics=2, or None"),
+        ({"sampling_frequency": 1.0}, "below half of sampling_frequency=1.0 Hz. Pass that of X"),
+    ],
+)
+def test_bad_notches(parameters, message):
+    with pytest.raises(ValueError, match=message):
+        NotchFilter(**({"sampling_frequency": RATE} | parameters)).fit(recording())
 
 
 # AmplitudeEnvelope
@@ -172,87 +288,3 @@ def test_averages_of_long_recordings_lose_no_digits():
     found = MovingAverage(3).fit_transform(X)
     expected = (X[:-2] + X[1:-1] + X[2:]) / 3
     np.testing.assert_allclose(found[1:-1], expected, atol=1e-9, rtol=0)
-
-
-# Downsampler
-
-
-@pytest.mark.parametrize(
-    ("new", "old", "up", "down"),
-    [
-        (125, 250, 1, 2),
-        (100, 250, 2, 5),
-        (256, 1000, 32, 125),
-        (0.5, 1.0, 1, 2),
-        (99.9, 250, 999, 2500),
-    ],
-)
-@pytest.mark.parametrize("n_samples", [1, 2, 7, 400])
-def test_the_rate_is_changed_as_by_scipy(new, old, up, down, n_samples):
-    X = recording(n_samples)
-    model = Downsampler(new, sampling_frequency=old)
-    found = model.fit_transform(X)
-    assert (model.up_, model.down_) == (up, down)
-    expected = X.mean(axis=0) + signal.resample_poly(
-        X - X.mean(axis=0), up, down, axis=0, padtype="edge"
-    )
-    np.testing.assert_array_equal(found, expected)
-    assert len(found) == len(model.row_indices(X)) == -(-n_samples * up // down)
-
-
-def test_what_the_new_rate_can_hold_stays_in_time_and_the_rest_goes():
-    model = Downsampler(100, sampling_frequency=RATE).fit(wave(5))
-    found = model.transform(wave(5))
-    np.testing.assert_allclose(found, wave(5, 400, 100), atol=0.03)
-    np.testing.assert_allclose(found[50:350], wave(5, 400, 100)[50:350], atol=2e-3)
-    # 90 Hz would pass for 10 Hz.
-    assert np.abs(model.transform(wave(90))[50:350]).max() < 1e-2
-
-
-def test_a_constant_stays():
-    X = np.full((333, 2), 1e6)
-    np.testing.assert_array_equal(Downsampler(0.4).fit_transform(X), 1e6)
-
-
-def test_the_same_rate_changes_nothing():
-    np.testing.assert_allclose(Downsampler(1.0).fit_transform(recording()), recording(), rtol=1e-12)
-
-
-@pytest.mark.parametrize("ratio", [(1, 1), (1, 2), (1, 3), (2, 5), (3, 4), (32, 125)])
-@pytest.mark.parametrize("n_samples", [1, 2, 3, 5, 40])
-def test_rows_are_the_nearest_in_time(ratio, n_samples):
-    up, down = ratio
-    model = Downsampler(up, sampling_frequency=down).fit(recording())
-    rows = model.row_indices(recording(n_samples))
-    times = np.arange(len(rows)) * down / up
-    distances = np.abs(times[:, np.newaxis] - np.arange(n_samples))
-    chosen = distances[np.arange(len(rows)), rows]
-    np.testing.assert_allclose(chosen, distances.min(axis=1), atol=1e-9)
-    assert np.all(np.diff(rows) > 0)
-    if up == 1:
-        np.testing.assert_array_equal(rows, times)
-
-
-def test_labels_and_targets_go_with_the_rows():
-    sessions = np.repeat(["a", "b", "c"], [41, 7, 52])
-    X = recording(100)
-    model = Downsampler(100, sampling_frequency=RATE).fit(X, sessions=sessions)
-    rows = model.row_indices(X, sessions=sessions)
-    found = model.transform(X, sessions=sessions)
-    assert len(found) == len(rows)
-    assert [(sessions[rows] == one).sum() for one in "abc"] == [17, 3, 21]
-    pieces = np.split(X, [41, 48])
-    as_list = model.row_indices(pieces)
-    np.testing.assert_array_equal(
-        rows, np.concatenate([one + start for one, start in zip(as_list, [0, 41, 48], strict=True)])
-    )
-    stacked = model.row_indices(np.stack([X, X]))
-    np.testing.assert_array_equal(stacked, [model.row_indices(X)] * 2)
-
-
-@pytest.mark.parametrize(("new", "old"), [(300, 250), (1.0001, 1.0), (np.pi, 250), (1, 20_001)])
-def test_bad_rates(new, old):
-    with pytest.raises(
-        ValueError, match=f"new_sampling_frequency is {new} Hz, but at most .*{old} Hz"
-    ):
-        Downsampler(new, sampling_frequency=old).fit(recording())

@@ -61,3 +61,17 @@ def test_a_large_offset_in_single_precision():
     X = (np.random.default_rng(0).standard_normal((5000, 2)) + 1e5).astype(np.float32)
     found = SessionScaler().fit_transform(X)
     np.testing.assert_allclose(found, zscore(X.astype(np.float64)), atol=1e-6)
+
+
+@pytest.mark.parametrize("scale", [5e-324, 1e-320, 1e-300, 1e-160, 1e160, 1e300])
+@pytest.mark.parametrize("with_mean", [False, True])
+def test_scaler_takes_numbers_whose_squares_are_out_of_range(scale, with_mean):
+    X = scale * np.array([[0.0, 1.0], [0.0, -3.0], [2.0, 5.0], [10.0, 2.0]])
+    found = SessionScaler(with_mean=with_mean).fit_transform(X)
+    integers = np.round(X / scale) if scale > 1e-310 else X / 5e-324
+    expected = integers / integers.std(axis=0)
+    if with_mean:
+        expected = zscore(integers)
+    np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12)
+    centred = SessionScaler(with_std=False).fit_transform(X)
+    np.testing.assert_allclose(centred, X - scale * (X / scale).mean(axis=0), atol=scale, rtol=1e-9)
