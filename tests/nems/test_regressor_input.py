@@ -47,7 +47,7 @@ def test_sessions_in_every_form_are_the_same(form, kind, weight):
     model = NEMSRegressor(FILTER).fit(stimulus, response, weights)
     assert model.loss_ == labelled.loss_
     predictions = model.predict(stimulus)
-    assert type(predictions) is (list if form == "list" else np.ndarray)
+    assert isinstance(predictions, list if form == "list" else np.ndarray)
     assert [one.shape for one in predictions] == [one.shape for one in response]
     np.testing.assert_array_equal(np.concatenate(predictions), flat)
     # What comes later, or stands in another session, is no history.
