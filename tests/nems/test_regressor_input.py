@@ -170,12 +170,7 @@ BAD_FITS = {
     "short y": (X, y[1:], {}, r"inconsistent numbers of samples: \[240, 239\]"),
     "three axes in y": (X, Y[..., None], {}, "dim 3"),
     "short weight": (X, y, {"sample_weight": np.ones(3)}, r"samples: \[240, 3\]"),
-    "wide weight": (
-        X,
-        Y,
-        {"sample_weight": np.ones((240, 3))},
-        r"\(240, 3\) .* y has shape \(240, 2\)",
-    ),
+    "wide weight": (X, Y, {"sample_weight": np.ones((240, 3))}, r"\(240, 3\), but y has"),
     "negative weight": (X, y, {"sample_weight": -WEIGHT}, "below zero"),
     "infinite weight": (X, y, {"sample_weight": missing(np.ones(240), np.inf)}, "not finite"),
     "nan weight": (X, y, {"sample_weight": missing(np.ones(240))}, "not finite"),
