@@ -8,7 +8,7 @@ INSTALLED := $(ENV)/.installed
 
 .PHONY: demo test lint bench-dynemo bench-dynemo-hard bench-dynemo-agreement bench-dynemo-scaling \
 	bench-dynemo-robustness bench-dynemo-reference bench-nems bench-nems-starts \
-	bench-nems-ferret bench-eeg bench-search bench-imports clean
+	bench-nems-ferret bench-eeg bench-search bench-rejections bench-imports clean
 
 demo: $(INSTALLED)
 	MPLBACKEND=Agg $(BIN)/python examples/plot_soft_mixture.py --figures figures
@@ -66,6 +66,9 @@ bench-eeg: $(INSTALLED)
 
 bench-search: $(INSTALLED)
 	$(BIN)/python benchmarks/search_workers.py $(ARGS)
+
+bench-rejections: $(INSTALLED)
+	$(BIN)/python benchmarks/false_rejections.py $(ARGS)
 
 bench-imports: $(INSTALLED)
 	$(BIN)/python benchmarks/import_cost.py $(ARGS)

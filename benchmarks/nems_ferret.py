@@ -159,14 +159,15 @@ def one(path, name):
         model = estimator(name, parts, alpha, y)
         _, cost = measured(lambda: model.fit(X, y))
     prediction = flat(model.predict(X_test))
-    trials = counts_test.transpose(1, 0, 2, 3).reshape(counts.shape[1], -1, y.shape[-1])
+    # (sounds, repeats, bins, units) -> (sounds, bins, units, repeats)
+    repeats = np.moveaxis(counts_test, 1, -1).reshape(-1, y.shape[-1], counts_test.shape[1])
     return {
         "name": name,
         "words": " + ".join(words for words, _ in parts),
         "alpha": alpha,
         "validated": validated,
         "r": float(correlation_score(flat(counts_test.mean(axis=1)), prediction)),
-        "corrected": float(noise_corrected_correlation(trials, prediction)),
+        "corrected": float(noise_corrected_correlation(repeats, prediction)),
         "n_iter": getattr(model, "n_iter_", None),
         "search_cpu_s": search["cpu_s"],
         **cost,

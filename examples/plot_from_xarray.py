@@ -55,7 +55,7 @@ def to_frames(sound, response):
 
 def filter_of(model, sound):
     """What the model has learned, with its lags and frequencies."""
-    filters, lags = linear_filter(model.model_, sound.sizes["frequency"])
+    filters, lags = linear_filter(model)
     seconds = ("lag", lags / SAMPLING_FREQUENCY, {"units": "s"})
     coords = {"lag": seconds, "frequency": sound["frequency"]}
     return xr.DataArray(filters[..., 0], coords, ("lag", "frequency"), "Filter")

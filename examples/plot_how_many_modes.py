@@ -5,7 +5,7 @@ How many modes?
 A model with more modes fits what it is fitted to better, so it is asked for rows that it has not
 seen: the best number of modes is the one with the highest held-out evidence lower bound. A mode too
 many does little harm, though, and chance decides whether three or four come out best. So the number
-is the smallest that is within two standard errors of the best, fold by fold.
+is the smallest that is not significantly worse than the best, fold by fold.
 
 First a simulation of three modes, in which the number is known. The recording is cut into four
 blocks, each of which is held out once; no row of a block is history to another's. Then seven

@@ -59,7 +59,9 @@ def draw(model, alphas, rest, pca):
     fig, _ = plot_matrices(
         correlations[:, sides][:, :, sides],
         titles=[f"Mode {mode}" for mode in range(model.n_modes)],
-        colorbar_label="Correlation of regions, left then right",
+        colorbar_label="Correlation",
+        xlabel="Region, left then right",
+        ylabel="Region, left then right",
     )
     yield "modes", fig
     yield "training", TrainingDisplay.from_estimator(model).figure_

@@ -9,6 +9,8 @@ from numbers import Integral
 
 import numpy as np
 
+from skdyn.sessions import in_sessions, join_sessions
+
 # Colours of Okabe & Ito and of Paul Tol's bright, muted, light and dark schemes, in an order in
 # which each is far (CIELAB) from those before it, also as deuteranopes and protanopes see them.
 PALETTE = (
@@ -65,32 +67,57 @@ def check_names(names, n_expected, what):
     return names
 
 
-def as_arrays(arrays, function, columns, *, finite):
-    """Check what a function of time series was called with; 2-D float arrays come back."""
+def as_arrays(arrays, columns, *, finite):
+    """Check time series, each an array or in sessions; 2-D float arrays come back."""
     if not arrays:
         raise ValueError(f"Got no array, expected (n_samples, {columns}); pass at least one")
-    checked = []
-    for values in arrays:
-        sessions = isinstance(values, (list, tuple)) and len(values) and np.ndim(values[0]) == 2
-        if sessions or np.ndim(values) == 3:
-            raise ValueError(
-                f"Got {len(values)} sessions in one argument, expected an array (n_samples, "
-                f"{columns}); call {function}(*sessions), or numpy.concatenate(sessions) first"
-            )
-        array = np.asarray(values, dtype=float)
+    return [_check_rows(in_sessions(values).arrays, columns, finite) for values in arrays]
+
+
+def _check_rows(sessions, columns, finite):
+    for array in sessions:
         if array.ndim != 2 or 0 in array.shape:
             raise ValueError(
                 f"Got an array of shape {array.shape}, expected (n_samples, {columns}); "
                 "reshape a single course with .reshape(-1, 1)"
             )
-        if finite and not np.isfinite(array).all():
-            n_wrong = np.count_nonzero(~np.isfinite(array))
-            raise ValueError(f"Got {n_wrong} NaN or inf, expected finite numbers; remove them")
-        checked.append(array)
-    return checked
+    widths = sorted({array.shape[1] for array in sessions})
+    if len(widths) > 1:
+        raise ValueError(f"Got sessions of {widths} columns, expected one width; plot them apart")
+    rows = join_sessions(sessions).astype(float, copy=False)
+    if finite and not np.isfinite(rows).all():
+        n_wrong = np.count_nonzero(~np.isfinite(rows))
+        raise ValueError(f"Got {n_wrong} NaN or inf, expected finite numbers; remove them")
+    return rows
+
+
+def session_lengths(values):
+    """Count the rows of each session."""
+    return [len(one) for one in in_sessions(values).arrays]
+
+
+def with_gaps(time, values, lengths, *, start=0):
+    """Put NaN between sessions, so that no line goes from one to the next."""
+    borders = np.cumsum(lengths)[:-1] - start
+    borders = borders[(borders > 0) & (borders < len(values))]
+    between = (time[borders - 1] + time[borders]) / 2
+    return np.insert(time, borders, between), np.insert(values, borders, np.nan, axis=0)
+
+
+def draw_borders(panel, lengths, step, *, color=FAINT, linewidth=0.6, linestyle=":"):
+    """Draw a line where each session begins, except for the first."""
+    low, high = panel.get_xlim()
+    places = (np.cumsum(lengths)[:-1] - 0.5) * step
+    style = {"color": color, "lw": linewidth, "ls": linestyle}
+    return [panel.axvline(place, **style) for place in places[(places > low) & (places < high)]]
 
 
 def as_stack(matrices):
+    if hasattr(matrices, "get_params"):
+        raise TypeError(
+            f"matrices is an estimator, {type(matrices).__name__}, but arrays were expected. Pass "
+            "its covariances_, or draw it with ModesDisplay.from_estimator."
+        )
     parts = [np.asarray(part, dtype=float) for part in matrices]
     shapes = sorted({part.shape for part in parts})
     if len(shapes) == 1 and len(shapes[0]) == 1:
@@ -127,7 +154,9 @@ def correlation_matrices(covariances):
     return result
 
 
-def panels(n_panels, ax, fig, figsize, *, n_columns=1, height_ratios=None, **sharing):
+def panels(
+    n_panels, ax, fig, figsize, *, n_columns=1, height_ratios=None, layout="constrained", **sharing
+):
     """Give the axes to draw into: the caller's, or new ones in the caller's or a new figure."""
     if ax is not None:
         axes = np.atleast_1d(np.asarray(ax, dtype=object)).ravel()
@@ -141,7 +170,7 @@ def panels(n_panels, ax, fig, figsize, *, n_columns=1, height_ratios=None, **sha
     if fig is None:
         import matplotlib.pyplot as plt
 
-        fig = plt.figure(figsize=figsize, layout="constrained")
+        fig = plt.figure(figsize=figsize, layout=layout)
     n_rows = -(-n_panels // n_columns)
     axes = fig.subplots(n_rows, n_columns, squeeze=False, height_ratios=height_ratios, **sharing)
     for spare in axes.ravel()[n_panels:]:
@@ -154,8 +183,9 @@ def matrix_panels(n_panels, n_columns, ax, fig):
     check_count(n_columns, "n_columns")
     n_columns = min(n_columns, n_panels)
     n_rows = -(-n_panels // n_columns)
-    figsize = (1.85 * n_columns + 1.3, 2.15 * n_rows + 0.3)
-    return panels(n_panels, ax, fig, figsize, n_columns=n_columns)
+    figsize = (1.85 * n_columns + 1.3, 2.25 * n_rows + 0.4)
+    # Squares leave room beside or above them, which this layout takes away.
+    return panels(n_panels, ax, fig, figsize, n_columns=n_columns, layout="compressed")
 
 
 def tidy(panel):
@@ -178,7 +208,7 @@ def check_rate(sampling_frequency):
 
 
 def grid_edges(axes):
-    """Tell for each panel whether none of the others is below it, and whether none is before it.
+    """Yield for each panel whether no other is below it, and whether no other is left of it.
 
     Axes that are on no grid are at both edges.
     """
@@ -203,7 +233,9 @@ def draw_rows(axes, arrays, n_samples, sampling_frequency, labels, *, start=0):
         if labels is not None:
             panel.set_title(labels[row], loc="left", size=LABEL_SIZE, color=INK)
     unit = "samples" if sampling_frequency is None else "s"
-    axes[-1].set_xlabel(f"Time ({unit})", size=LABEL_SIZE, color=INK)
+    for panel, (bottom, _) in zip(axes, grid_edges(axes), strict=True):
+        panel.tick_params(axis="x", labelbottom=bottom, length=3 if bottom else 0)
+        panel.set_xlabel(f"Time ({unit})" if bottom else "", size=LABEL_SIZE, color=INK)
     return times
 
 
@@ -218,19 +250,16 @@ def draw_stack(panel, time, course, colors):
     panel.spines["bottom"].set_visible(False)
 
 
-def draw_overlay(row, times, courses, labels):
+def draw_overlay(row, lines, labels, *, bottom):
     """One channel of every array: later arrays thinner and dashed, so that both are seen."""
     colors = [PALETTE[0], PALETTE[9], *PALETTE[1:9], *PALETTE[10:]]
     styles = ["-", (0, (4, 1.5)), "-.", ":"]
-    for k, (time, course) in enumerate(zip(times, courses, strict=True)):
+    for k, (time, course) in enumerate(lines):
         label = None if labels is None else labels[k]
         style = {"color": colors[k % len(colors)], "ls": styles[k % len(styles)], "label": label}
-        row.plot(time, course[: len(time)], lw=1.2 if k == 0 else 1.0, **style)
+        row.plot(time, course, lw=1.2 if k == 0 else 1.0, **style)
     row.yaxis.get_major_locator().set_params(nbins=2)
-    last = row.get_subplotspec() is None or row.get_subplotspec().is_last_row()
-    row.spines["bottom"].set_visible(last)
-    if not last:
-        row.tick_params(axis="x", length=0)
+    row.spines["bottom"].set_visible(bottom)
 
 
 def draw_legend(panel, n_columns):
@@ -262,34 +291,40 @@ def draw_mode_key(fig, axes, colors, mode_labels):
     key.set_label("Mode", size=LABEL_SIZE, color=INK)
 
 
-def draw_images(axes, stack, cmap, vmin, vmax, *, origin="upper"):
+def draw_images(axes, stack, cmap, vmin, vmax, *, origin="upper", labels=("", "")):
+    """Draw matrices on one colour scale, with the labels of x and y at the edges of the grid."""
     from matplotlib import colormaps
 
     colors = colormaps.get_cmap(cmap).with_extremes(bad=BLANK)
     n_rows, n_columns = stack.shape[1:]
     aspect = "equal" if 0.25 <= n_rows / n_columns <= 4 else "auto"
     images = []
-    for panel, matrix in zip(axes, stack, strict=True):
+    for panel, matrix, edges in zip(axes, stack, grid_edges(axes), strict=True):
         scale = {"vmin": vmin, "vmax": vmax, "cmap": colors, "origin": origin}
         images.append(panel.imshow(matrix, aspect=aspect, interpolation="nearest", **scale))
         tidy(panel)
         panel.tick_params(length=2)
-        # Channel numbers at the edges of the grid only; axes off a grid all have them.
-        place = panel.get_subplotspec()
         panel.set_xticks(sorted({0, n_columns - 1}))
         panel.set_yticks(sorted({0, n_rows - 1}))
-        panel.tick_params(labelbottom=place is None or place.is_last_row())
-        panel.tick_params(labelleft=place is None or place.is_first_col())
+        name_edges(panel, edges, *labels)
         for spine in panel.spines.values():
             spine.set_visible(False)
     return images
+
+
+def name_edges(panel, edges, xlabel, ylabel):
+    """Write numbers and names where no panel is below, and where none is left."""
+    bottom, left = edges
+    panel.tick_params(labelbottom=bottom, labelleft=left)
+    panel.set_xlabel(xlabel if bottom else "", size=LABEL_SIZE, color=INK)
+    panel.set_ylabel(ylabel if left else "", size=LABEL_SIZE, color=INK)
 
 
 def draw_bar(panel, color):
     """Draw the colour that plot_alpha gives a mode above its panel."""
     from matplotlib.patches import Rectangle
 
-    bar = Rectangle((0, 1.02), 1, 0.035, transform=panel.transAxes, color=color, lw=0)
+    bar = Rectangle((0, 1.015), 1, 0.03, transform=panel.transAxes, color=color, lw=0)
     panel.add_patch(bar).set_clip_on(False)
 
 

@@ -8,14 +8,16 @@ from scipy.optimize import linear_sum_assignment
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from skdyn._fitted import find_modes
 from skdyn._sklearn import (
     DocumentedMixin,
     SessionTransformerMixin,
     StrOptions,
     _fit_context,
 )
-from skdyn.metrics import _cosine_matrix, _riemannian_matrix, _rv_matrix, correlation_matrix
-from skdyn.sessions import check_sessions, container_of
+from skdyn.metrics import correlation_matrix
+from skdyn.sessions import Sessions, check_sessions, container_of, in_sessions, join_sessions
+from skdyn.similarity import cosine_matrix, riemannian_matrix, rv_matrix
 
 __all__ = ["ModeMatcher", "match_modes"]
 
@@ -26,17 +28,19 @@ class _Metric(NamedTuple):
     similarity: Callable  # (modes, other modes) -> matrix, the larger the more alike
     shape: tuple  # of the arrays that hold the modes
     axis: int  # along which the modes lie
+    attribute: str | None = None  # of a fitted estimator that holds them
 
 
 _METRICS = {
     "correlation": _Metric(correlation_matrix, ("n_samples", "n_modes"), 1),
-    "cosine": _Metric(_cosine_matrix, ("n_modes", "n_channels"), 0),
+    "cosine": _Metric(cosine_matrix, ("n_modes", "n_channels"), 0, "means_"),
     "riemannian": _Metric(
-        lambda stack, others: -_riemannian_matrix(stack, others),
+        lambda stack, others: -riemannian_matrix(stack, others),
         ("n_modes", "n_channels", "n_channels"),
         0,
+        "covariances_",
     ),
-    "rv": _Metric(_rv_matrix, ("n_modes", "n_channels", "n_channels"), 0),
+    "rv": _Metric(rv_matrix, ("n_modes", "n_channels", "n_channels"), 0, "covariances_"),
 }
 
 
@@ -48,9 +52,12 @@ def match_modes(*modes, metric="correlation", return_order=False):
 
     Parameters
     ----------
-    *modes : array-like
+    *modes : array-like, list of array-like, or estimator
         Modes of two or more runs; the metric says in which shape. One array
-        alone is returned as it is.
+        alone is returned as it is. Mixing coefficients may come in sessions, as
+        `transform` returns them: a list of arrays, or (n_sessions, n_samples,
+        n_modes). A fitted estimator, pipeline or search stands for its means or
+        covariances.
     metric : {"correlation", "cosine", "riemannian", "rv"}, default="correlation"
         What is compared:
 
@@ -58,17 +65,19 @@ def match_modes(*modes, metric="correlation", return_order=False):
           correlation. Its sign counts: a mode is never matched with its mirror
           image if there is a better one. A constant column is worse than any.
         - "cosine": mean vectors (n_modes, n_channels), by the cosine of their
-          angle. A zero vector is worse than any.
+          angle. A zero vector is worse than any. Of an estimator, `means_`.
         - "riemannian": covariances (n_modes, n_channels, n_channels), by their
-          affine-invariant distance.
+          affine-invariant distance. Of an estimator, `covariances_`.
         - "rv": covariances (n_modes, n_channels, n_channels), by RV coefficient.
+          Of an estimator, `covariances_`.
     return_order : bool, default=False
-        Whether to return the orders in place of the arrays.
+        Whether to return the orders instead of the arrays.
 
     Returns
     -------
-    list of ndarray
-        The first array as it is, and reordered copies of the others. With
+    list of ndarray, or of lists of ndarray
+        The first array as it is, and reordered copies of the others; sessions in
+        the form they came in. With
         `return_order`, the order of each array instead, as integers: the i-th
         array reordered is ``modes[i][:, orders[i]]`` with the metric
         "correlation" and ``modes[i][orders[i]]`` with the others.
@@ -77,7 +86,11 @@ def match_modes(*modes, metric="correlation", return_order=False):
     ------
     ValueError
         If there is no array, an array has the wrong number of dimensions, is
-        empty or not finite, or the numbers of channels differ.
+        empty or not finite, the numbers of channels differ, or sessions do not go
+        with each other.
+    TypeError
+        If an estimator is given for mixing coefficients, which it does not hold,
+        or does not have the modes that are compared.
 
     See Also
     --------
@@ -87,7 +100,9 @@ def match_modes(*modes, metric="correlation", return_order=False):
     -----
     Mixing coefficients may have different lengths. All are taken to start at
     the same sample and are compared over the length of the shortest; the whole
-    of each is returned.
+    of each is returned. Sessions are compared one by one in this way. Runs with
+    unequal numbers of sessions, such as a list and the same rows as one array, are
+    compared if they have equally many rows in all.
 
     Numbers of modes may differ. Modes that found no partner in the first array
     come after the matched ones, in their own order. An array with fewer modes
@@ -116,19 +131,70 @@ def match_modes(*modes, metric="correlation", return_order=False):
         raise ValueError(f"Got metric={metric!r}, expected one of {list(_METRICS)}; choose one")
     if not modes:
         raise ValueError("Got no arrays, expected at least one; pass the modes of two runs")
+    runs = [_modes_of(one, metric, f"array {i}") for i, one in enumerate(modes)]
+    if len(runs) == 1 and runs[0].container != "array":
+        raise ValueError(
+            f"Got {len(runs[0].arrays)} sessions of one run, expected two or more runs; if they "
+            "are runs, call match_modes(*runs)"
+        )
+    for i, run in enumerate(runs[1:], start=1):
+        _check_channels(runs[0].arrays[0], run.arrays[0], metric, "array 0", f"array {i}")
+    compared = _shared_rows(runs) if metric == "correlation" else [run.arrays[0] for run in runs]
     axis = _METRICS[metric].axis
-    arrays = [_check_modes(array, metric, f"array {i}") for i, array in enumerate(modes)]
-    orders = [np.arange(arrays[0].shape[axis])]
-    shortest = min(len(array) for array in arrays) if metric == "correlation" else None
-    for i, array in enumerate(arrays[1:], start=1):
-        _check_channels(arrays[0], array, metric, "array 0", f"array {i}")
-        orders.append(_best_order(arrays[0][:shortest], array[:shortest], metric)[0])
+    orders = [np.arange(compared[0].shape[axis])]
+    orders += [_best_order(compared[0], other, metric)[0] for other in compared[1:]]
     if return_order:
         return orders
-    return [arrays[0]] + [
-        np.take(array, order, axis=axis)
-        for array, order in zip(arrays[1:], orders[1:], strict=True)
+    first = np.asarray(modes[0]) if runs[0].container == "stack" else runs[0].arrays
+    return [first[0] if runs[0].container == "array" else first] + [
+        run.like_input([np.take(array, order, axis=axis) for array in run.arrays])
+        for run, order in zip(runs[1:], orders[1:], strict=True)
     ]
+
+
+def _modes_of(given, metric, name) -> Sessions:
+    """The modes of a run, of which mixing coefficients may come in sessions."""
+    attribute = _METRICS[metric].attribute
+    if hasattr(given, "get_params"):
+        if attribute is None:
+            raise TypeError(
+                f"Got the estimator {type(given).__name__} as {name}, expected its mixing "
+                "coefficients; pass estimator.transform(X), or compare covariances with "
+                "metric='riemannian'"
+            )
+        given = find_modes(given, attribute)
+    if attribute is not None:
+        return Sessions([_check_modes(given, metric, name)], "array")
+    run = in_sessions(given)
+    arrays = [_check_modes(one, metric, name) for one in run.arrays]
+    _check_widths(arrays, name)
+    if run.container != "array" and all(_is_symmetric(one) for one in arrays):
+        raise ValueError(
+            f"Got {name} of symmetric matrices, expected sessions of shape (n_samples, n_modes); "
+            "match covariances with metric='riemannian' or 'rv'"
+        )
+    return Sessions(arrays, run.container)
+
+
+def _is_symmetric(array) -> bool:
+    return array.shape[0] == array.shape[1] and np.array_equal(array, array.T)
+
+
+def _shared_rows(runs: list[Sessions]) -> list[np.ndarray]:
+    """The rows of each run that are compared, of all sessions."""
+    if len({len(run.arrays) for run in runs}) == 1:
+        shared = [min(map(len, parts)) for parts in zip(*[run.arrays for run in runs], strict=True)]
+        return [
+            join_sessions([one[:n] for one, n in zip(run.arrays, shared, strict=True)])
+            for run in runs
+        ]
+    if len({run.n_samples for run in runs}) > 1:
+        raise ValueError(
+            f"Got runs of {[len(run.arrays) for run in runs]} sessions with "
+            f"{[run.n_samples for run in runs]} rows, expected the same sessions, or equally many "
+            "rows; pass the sessions of each run"
+        )
+    return [join_sessions(run.arrays) for run in runs]
 
 
 class ModeMatcher(
@@ -328,13 +394,17 @@ def _check_target(target, sessions, name):
             f"expected {lengths} as in X; pass the same samples; in a cross-validation, pass "
             "the reference as y, which is sliced with X, not as a parameter"
         )
-    widths = sorted({session.shape[1] for session in given})
+    _check_widths(given, name)
+    return np.concatenate(given)
+
+
+def _check_widths(sessions, name):
+    widths = sorted({session.shape[1] for session in sessions})
     if len(widths) > 1:
         raise ValueError(
             f"Got {name} with sessions of {widths} modes, expected one number of modes; "
             "pass the same modes for every session"
         )
-    return np.concatenate(given)
 
 
 def _check_modes(array, metric, name):

@@ -72,6 +72,7 @@ _OTHERS = (
     "skdyn.dynemo.network.DyNeMoNetwork",
     "skdyn.matching.ModeMatcher",
     "skdyn.model_selection.evaluation.Failure",
+    "skdyn.sessions.SessionList",
     "sklearn.model_selection._search_successive_halving.HalvingGridSearchCV",
     "sklearn.model_selection._search_successive_halving.HalvingRandomSearchCV",
 )

@@ -47,7 +47,7 @@ class Sessions:
             Rows of all sessions one below the other, a list, or an array with an axis of sessions.
         """
         if self.container == "list":
-            return results
+            return SessionList(results)
         return np.stack(results) if self.container == "stack" else np.concatenate(results)
 
 
@@ -169,9 +169,10 @@ def container_of(X) -> Literal["array", "list", "stack"]:
     Raises
     ------
     TypeError
-        If X, or its first session, is a Raw, Epochs or Evoked object of MNE.
+        If X, or its first session, is an estimator, an object of MNE, or an object of pynapple
+        that is not a `TsdFrame` of one epoch.
     """
-    _refuse_mne(X)
+    refuse_objects(X)
     if isinstance(X, list | tuple) and len(X) and all(np.ndim(one) == 2 for one in X):
         return "list"
     if getattr(X, "ndim", None) == 3:
@@ -179,12 +180,122 @@ def container_of(X) -> Literal["array", "list", "stack"]:
     return "array"
 
 
-def _refuse_mne(X) -> None:
-    """Answer objects of MNE, known by their methods, with the line that gives their rows."""
+def in_sessions(values, *, has_columns: bool = True) -> Sessions:
+    """Split rows of time by the form they come in, without a check of their values.
+
+    Parameters
+    ----------
+    values : array-like of shape (n_samples, n_columns), list of such, or array of shape \
+            (n_sessions, n_samples, n_columns)
+        Rows of time, such as what an estimator returns.
+    has_columns : bool, default=True
+        Whether a row is always an array. Otherwise rows may be single numbers, and a list of 1-D
+        arrays is a list of sessions.
+
+    Returns
+    -------
+    Sessions
+        The sessions.
+    """
+    container = container_of(values)
+    if not has_columns and isinstance(values, list | tuple) and len(values):
+        are_arrays = all(np.ndim(one) == 1 and not isinstance(one, list | tuple) for one in values)
+        container = "list" if are_arrays else container
+    parts = [values] if container == "array" else values
+    return Sessions([np.asarray(one) for one in parts], container)
+
+
+def join_sessions(arrays: list[np.ndarray]) -> np.ndarray:
+    """Concatenate sessions; a single one is not copied.
+
+    Parameters
+    ----------
+    arrays : list of ndarray of shape (n_samples, ...)
+        The sessions.
+
+    Returns
+    -------
+    ndarray of shape (n_samples, ...)
+        The rows of all sessions.
+    """
+    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
+
+
+class SessionList(list):
+    """A list of results, one array per session.
+
+    Sessions of unequal length make no single array. An attempt, such as that of
+    `sklearn.model_selection.cross_val_predict`, raises an error with the line to write instead.
+    """
+
+    def __array__(self, dtype=None, copy=None):
+        if len({np.shape(one) for one in self}) > 1:
+            raise ValueError(_NO_ARRAY)
+        return np.array([*self], dtype=dtype)
+
+    def __array_function__(self, function, types, arguments, keywords):
+        if function is np.concatenate:
+            lists = [one for one in arguments[0] if isinstance(one, SessionList)]
+            if len({np.shape(session) for one in lists for session in one}) > 1:
+                raise ValueError(_NO_ARRAY)
+        keywords = {name: _plain(value) for name, value in keywords.items()}
+        return function(*map(_plain, arguments), **keywords)
+
+
+def _plain(value):
+    """The same with lists instead of `SessionList`, which NumPy takes as it takes any list."""
+    if isinstance(value, SessionList):
+        return list(value)
+    return type(value)(map(_plain, value)) if type(value) in (list, tuple) else value
+
+
+_NO_ARRAY = (
+    "Sessions of unequal length make no single array. Use numpy.concatenate(result) for the rows "
+    "of all sessions of one result. cross_val_predict takes rows instead of a list: with labels = "
+    "numpy.repeat(numpy.arange(len(X)), [len(one) for one in X]), write "
+    "cross_val_predict(estimator, numpy.concatenate(X), cv=LeaveOneGroupOut(), groups=labels, "
+    "params={'sessions': labels}, method='transform')."
+)
+
+
+def refuse_objects(X, *, n_axes: tuple[int, ...] = (2,)) -> None:
+    """Answer objects that are no arrays, known by their methods, with the line that gives rows.
+
+    Parameters
+    ----------
+    X : array-like, list of array-like, or object
+        What is expected to be an array.
+    n_axes : tuple of int, default=(2,)
+        Numbers of axes with which an object of pynapple of one epoch is taken as an array.
+
+    Raises
+    ------
+    TypeError
+        If X, or its first element, is an estimator, an object of MNE, or another object of
+        pynapple.
+    """
     is_list = isinstance(X, list | tuple) and len(X) > 0
     one = X[0] if is_list else X
-    if not (hasattr(one, "info") and hasattr(one, "ch_names") and hasattr(one, "get_data")):
+    if all(hasattr(one, name) for name in ("info", "ch_names", "get_data")):
+        kind, line = "an object of MNE", _rows_of_mne(one, is_list)
+        line = f"{line}, and choose the channels by picks"
+    elif all(hasattr(one, name) for name in ("restrict", "time_support")):
+        pieces = [len(each.time_support) for each in (X if is_list else [X])]
+        if getattr(one, "ndim", None) in n_axes and set(pieces) == {1}:
+            return  # rows of one stretch of time, which is what an array is
+        kind, line = "an object of pynapple", _rows_of_pynapple(one, is_list, max(pieces) > 1)
+    elif hasattr(one, "fit") and hasattr(one, "get_params"):
+        kind = "an estimator"
+        line = "what its transform or predict returns"
+    else:
         return
+    raise TypeError(
+        f"X is {kind}, {type(one).__name__}, but arrays whose rows are time were expected. Pass "
+        f"{line}."
+    )
+
+
+def _rows_of_mne(one, is_list: bool) -> str:
     line = "X.get_data(picks='data').T"
     if hasattr(one, "events"):
         line = "X.get_data(picks='data').transpose(0, 2, 1)"
@@ -193,10 +304,22 @@ def _refuse_mne(X) -> None:
         line = f"[{inner} for one in X]"
         if hasattr(one, "events"):
             line = f"[trial for one in X for trial in {inner}]"
-    raise TypeError(
-        f"X is an object of MNE, {type(one).__name__}, but arrays whose rows are time were "
-        f"expected. Pass {line}, and choose the channels by picks."
-    )
+    return line
+
+
+def _rows_of_pynapple(one, is_list: bool, is_cut: bool) -> str:
+    """No history crosses a gap, so that each epoch of the time support is a session."""
+    n_axes = getattr(one, "ndim", None)
+    name = "one" if is_list else "X"
+    if n_axes is None:  # times of events
+        shape = ".reshape(-1, 1)" if hasattr(one, "shape") else ""  # one series, or a group of them
+        line = f"{name}.count(bin_size{', ep=epoch' if is_cut else ''}).values{shape}"
+    else:
+        part = f"{name}.restrict(epoch)" if is_cut else name
+        shape = {1: ".reshape(-1, 1)", 2: ""}.get(n_axes, f".reshape(-1, {np.prod(one.shape[1:])})")
+        line = f"{part}.values{shape}"
+    loops = " for one in X" * is_list + f" for epoch in {name}.time_support" * is_cut
+    return f"[{line}{loops}]" if loops else line
 
 
 def _validate(estimator, X, *, reset: bool, **checks) -> np.ndarray:
@@ -384,6 +507,7 @@ def like_sessions(stimulus: Sessions, values, name: str, *, stride: int = 1) -> 
     list of ndarray of shape (n_samples, ...)
         One per session, of floats.
     """
+    refuse_objects(values, n_axes=(1, 2))
     lengths = [len(one) for one in stimulus.arrays]
     fewer = [-(-length // stride) for length in lengths]
     if stimulus.container == "array":

@@ -7,7 +7,7 @@ import numpy as np
 from scipy.special import softmax
 from sklearn.utils import check_random_state
 
-from skdyn.metrics import _check_positive_definite
+from skdyn.similarity import check_positive_definite
 
 __all__ = ["MixedSineMVN"]
 
@@ -222,7 +222,7 @@ class MixedSineMVN:
         if not isinstance(covariances, str):
             given = _check_array("covariances", covariances, shape, "one finite matrix per mode")
             for mode, covariance in enumerate(given):
-                _check_positive_definite(covariance, f"covariances[{mode}]")
+                check_positive_definite(covariance, f"covariances[{mode}]")
             return given
         if covariances != "random":
             raise ValueError(

@@ -21,26 +21,12 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # Violations that exist: rule, file and a part of the message, and why each is still there. An
 # exception that matches nothing fails. skdyn/nems has none.
-METRICS_BY_MODE = (
-    "matching and simulation need the matrix forms of metrics, which have no public names yet"
-)
 TAGS = "three estimators set the same two tags; they need a mixin in _sklearn.py"
 KNOWN_EXCEPTIONS = {
-    ("private_names_stay_in_their_room", "skdyn/matching.py", "_cosine_matrix"): METRICS_BY_MODE,
-    ("private_names_stay_in_their_room", "skdyn/matching.py", "_riemannian"): METRICS_BY_MODE,
-    ("private_names_stay_in_their_room", "skdyn/matching.py", "_rv_matrix"): METRICS_BY_MODE,
-    ("private_names_stay_in_their_room", "skdyn/simulation.py", "_check_pos"): METRICS_BY_MODE,
-    ("private_names_are_not_exported", "skdyn/metrics/__init__.py", "_cosine"): METRICS_BY_MODE,
-    ("private_names_are_not_exported", "skdyn/metrics/__init__.py", "_riem"): METRICS_BY_MODE,
-    ("private_names_are_not_exported", "skdyn/metrics/__init__.py", "_rv_"): METRICS_BY_MODE,
-    ("private_names_are_not_exported", "skdyn/metrics/__init__.py", "_check"): METRICS_BY_MODE,
     ("formulas_are_written_once", "skdyn/preprocessing/base.py", "__sklearn_tags__"): TAGS,
     ("formulas_are_written_once", "skdyn/matching.py", "__sklearn_tags__"): TAGS,
     ("functions_take_settings", "skdyn/matching.py", "_validate_parameters reads"): (
         "ModeMatcher hands itself to a helper of its file that reads `metric`"
-    ),
-    ("functions_take_settings", "skdyn/plotting/encoding.py", "['results']"): (
-        "the argument may be a NEMS Model, whose `results` are no parameter"
     ),
 }
 

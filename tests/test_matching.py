@@ -8,10 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import softmax
 from sklearn.base import BaseEstimator, TransformerMixin, clone
+from sklearn.exceptions import NotFittedError
 from sklearn.metrics.pairwise import cosine_similarity
-from sklearn.model_selection import KFold, cross_validate
+from sklearn.model_selection import GridSearchCV, KFold, cross_validate
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import FunctionTransformer
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from skdyn.matching import ModeMatcher, match_modes
 from skdyn.metrics import alpha_correlation, riemannian_distance, rv_coefficient
@@ -154,7 +155,11 @@ def test_types_and_layouts_are_kept_and_nothing_is_modified():
     [
         ((), "correlation", "no arrays"),
         ((np.eye(3), np.ones(3)), "correlation", r"array 1 of shape \(3,\)"),
-        ((np.eye(3), np.ones((2, 3, 3))), "correlation", r"\(n_samples, n_modes\)"),
+        ((np.eye(3), np.ones((2, 3, 3))), "correlation", "metric='riemannian'"),
+        ((np.eye(3), np.ones((2, 3, 3, 3))), "correlation", r"\(n_samples, n_modes\)"),
+        (([np.eye(4, 3), np.eye(4, 3)],), "correlation", r"match_modes\(\*runs\)"),
+        ((np.eye(4, 3), np.ones((2, 4, 3))), "correlation", r"\[1, 2\] sessions with \[4, 8\]"),
+        (([np.eye(4, 3), np.eye(4, 2)],) * 2, "correlation", r"sessions of \[2, 3\] modes"),
         ((np.eye(3), np.full((3, 3), np.nan)), "correlation", "array 1 with NaN"),
         ((np.full((3, 3), np.inf),), "correlation", "array 0 with NaN or infinite"),
         ((np.ones((1, 2)), np.eye(2)), "correlation", "at least 2"),
@@ -291,3 +296,83 @@ def test_transform_tells_another_number_of_modes():
         ModeMatcher().fit(np.eye(4)).transform(np.eye(5))
     with pytest.raises(ValueError, match="5 modes, expected 4"):
         ModeMatcher(metric="cosine").fit(np.eye(4)).transform(np.ones((5, 4)))
+
+
+# ------------------------------------------------------------------- what estimators give
+
+
+def cut(array, lengths):
+    return np.split(array, np.cumsum(lengths)[:-1])
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_match_modes_of_sessions_is_that_of_their_rows(seed):
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(5, 40, size=3)
+    truth = rng.dirichlet(np.ones(4), size=lengths.sum())
+    found = (truth + 0.1 * rng.standard_normal(truth.shape))[:, rng.permutation(4)]
+    _, wanted = match_modes(truth, found)
+    for first in (truth, cut(truth, lengths)):
+        for other in (found, cut(found, lengths), tuple(cut(found, lengths))):
+            matched = match_modes(first, other)
+            for put, back in zip((first, other), matched, strict=True):
+                assert isinstance(back, np.ndarray if isinstance(put, np.ndarray) else list)
+            rows = np.concatenate(matched[1]) if isinstance(matched[1], list) else matched[1]
+            np.testing.assert_array_equal(rows, wanted)
+            order = match_modes(first, other, return_order=True)[1]
+            np.testing.assert_array_equal(found[:, order], wanted)
+
+
+def test_match_modes_takes_and_returns_stacks():
+    rng = np.random.default_rng(0)
+    truth = rng.dirichlet(np.ones(3), size=(4, 30))
+    first, matched = match_modes(truth, truth[:, :, [2, 0, 1]])
+    assert first is truth
+    np.testing.assert_array_equal(matched, truth)
+    listed = match_modes(list(truth), truth[:, :20, [1, 2, 0]])[1]
+    np.testing.assert_array_equal(listed, truth[:, :20])
+
+
+class Modes(BaseEstimator):
+    """A fitted model of modes."""
+
+    def __init__(self, order):
+        self.order = order
+
+    def fit(self, X, y=None):
+        rng = np.random.default_rng(0)
+        factors = rng.standard_normal((3, 4, 8))
+        self.covariances_ = (factors @ factors.transpose(0, 2, 1))[self.order]
+        self.means_ = rng.standard_normal((3, 4))[self.order]
+        return self
+
+    def transform(self, X):
+        return np.asarray(X)
+
+    def score(self, X, y=None):
+        return 0.0
+
+
+@pytest.mark.parametrize("metric", ["riemannian", "rv", "cosine"])
+def test_match_modes_of_fitted_estimators_pipelines_and_searches(metric):
+    X = np.random.default_rng(0).standard_normal((20, 4))
+    models = [
+        Modes([0, 1, 2]),
+        make_pipeline(StandardScaler(), Modes([2, 0, 1])),
+        GridSearchCV(make_pipeline(StandardScaler(), Modes([1, 2, 0])), {}, cv=2),
+    ]
+    with pytest.raises(NotFittedError, match="This Modes instance is not fitted"):
+        match_modes(*models, metric=metric)
+    for model in models:
+        model.fit(X)
+    first, *others = match_modes(*models, metric=metric)
+    name = "means_" if metric == "cosine" else "covariances_"
+    np.testing.assert_array_equal(first, getattr(models[0], name))
+    for other in others:
+        np.testing.assert_array_equal(other, first)
+    orders = match_modes(first, *models[1:], metric=metric, return_order=True)
+    assert [order.tolist() for order in orders] == [[0, 1, 2], [1, 2, 0], [2, 0, 1]]
+    with pytest.raises(TypeError, match=r"expected its mixing coefficients; pass estimator.transf"):
+        match_modes(*models)
+    with pytest.raises(TypeError, match=f"The fitted StandardScaler has no {name}"):
+        match_modes(models[0], StandardScaler().fit(X), metric=metric)

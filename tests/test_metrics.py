@@ -1,11 +1,17 @@
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import scipy.linalg
 import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.decomposition import PCA
 from sklearn.metrics import accuracy_score
 
+import skdyn
 from skdyn.metrics import (
     alpha_correlation,
     correlation_matrix,
@@ -176,3 +182,44 @@ def test_wrong_arguments_are_told(function, first, second, message):
         function(first, second)
     assert "expected" in str(error.value)
     assert "; " in str(error.value)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_metrics_of_sessions_are_those_of_their_rows(seed):
+    rng = np.random.default_rng(seed)
+    alpha, other = rng.dirichlet(np.ones(3), size=(2, 4, 25))
+    rows, others = alpha.reshape(100, 3), other.reshape(100, 3)
+    unequal = [np.split(one, [10, 40]) for one in (rows, others)]
+    for function in (alpha_correlation, correlation_matrix, dice_coefficient):
+        wanted = function(rows, others)
+        for pair in ((alpha, other), (list(alpha), list(other)), unequal, (unequal[0], others)):
+            np.testing.assert_allclose(function(*pair), wanted, rtol=1e-12)
+    states = alpha.argmax(axis=2), other.argmax(axis=2)
+    wanted = np.mean(states[0] == states[1])
+    assert dice_coefficient(*states) == pytest.approx(wanted)
+    assert dice_coefficient(list(states[0]), other) == pytest.approx(wanted)
+    one_hot = np.eye(3, dtype=int)[states[0].ravel()]
+    assert dice_coefficient(one_hot, states[1].ravel()) == pytest.approx(wanted)
+
+
+@pytest.mark.parametrize("function", [alpha_correlation, correlation_matrix, dice_coefficient])
+def test_metrics_refuse_sessions_that_differ(function):
+    rows = np.random.default_rng(0).dirichlet(np.ones(3), size=30)
+    parts, others = np.split(rows, [10]), np.split(rows, [20])
+    with pytest.raises(ValueError, match=r"sessions of \[10, 20\] and \[20, 10\] samples"):
+        function(parts, others)
+    with pytest.raises(TypeError, match=r"X is an estimator, PCA, .*transform"):
+        function(PCA(), rows)
+
+
+def test_metrics_import_no_torch():
+    """The package itself does, so it is replaced by an empty one with the same files."""
+    program = (
+        "import sys, types; package = types.ModuleType('skdyn'); package.__path__ = sys.argv[1:]\n"
+        "sys.modules['skdyn'] = package; import skdyn.metrics; print('torch' in sys.modules)"
+    )
+    folder = str(Path(skdyn.__file__).parent)
+    done = subprocess.run(
+        [sys.executable, "-c", program, folder], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["False"]

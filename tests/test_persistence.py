@@ -362,7 +362,7 @@ def test_types_of_scikit_learn_in_the_list_are_splitters_searches_and_metrics():
 # Classes that nobody keeps in a file: what others derive from, pictures, and parts of a fit.
 NOT_KEPT = {
     *("BadSegmentsDisplay", "ModesDisplay", "NEMSDisplay", "TrainingDisplay"),
-    *("Layer", "Loss", "Solver", "FitSettings", "Trial"),
+    *("Layer", "Loss", "Solver", "FitSettings", "Trial", "ResponseScorer", "RunByRun"),
 }
 
 

@@ -141,16 +141,6 @@ def test_alpha_takes_what_transformers_give(alphas):
         np.testing.assert_allclose(stack_tops(panel, [0, 5])[:, -1], 1)
 
 
-def test_sessions_in_one_argument_are_refused(alphas):
-    for sessions in (list(alphas), alphas):
-        with pytest.raises(
-            ValueError, match=r"Got 2 sessions.*expected.*call plot_alpha\(\*sessions"
-        ):
-            plot_alpha(sessions)
-    with pytest.raises(ValueError, match=r"; call plot_separate_time_series\(\*sessions"):
-        plot_separate_time_series(list(alphas))
-
-
 @pytest.mark.parametrize("function", [plot_alpha, plot_separate_time_series])
 @pytest.mark.parametrize(
     ("arrays", "keywords", "message"),
@@ -189,7 +179,7 @@ def test_time_series_are_laid_over_each_other(alphas):
         np.testing.assert_array_equal(second.get_ydata(), inferred[:60, channel])
         assert first.get_color() != second.get_color()
         assert first.get_linestyle() != second.get_linestyle()
-        assert row.get_ylabel() == str(channel)
+        assert row.get_ylabel() == f"Channel {channel}"
         assert axes[0].get_shared_x_axes().joined(axes[0], row)
     assert [text.get_text() for text in axes[0].get_legend().get_texts()] == ["True", "Inferred"]
     assert all(row.get_legend() is None for row in axes[1:])

@@ -35,7 +35,7 @@ def test_bad_segments_are_drawn_where_they_are(sessions, form, rate):
     bad = BadSegments().fit(X, sessions=labels)
     display = BadSegmentsDisplay.from_estimator(bad, sampling_frequency=rate)
     step = 1 if rate is None else 1 / rate
-    times, scores = display.line_.get_data()
+    times, scores = (np.delete(values, [400, 801]) for values in display.line_.get_data())
     np.testing.assert_allclose(times, np.arange(1200) * step)
     np.testing.assert_array_equal(scores, np.ravel(bad.scores_))
     shaded = np.zeros(1200, dtype=bool)

@@ -9,6 +9,7 @@ from sklearn.base import BaseEstimator
 from sklearn.exceptions import NotFittedError
 
 from skdyn.nems import Layer, Model, Parameter, Phi, from_keywords
+from skdyn.nems.layers import FiniteImpulseResponse
 from skdyn.plotting import NEMSDisplay, linear_filter
 
 
@@ -298,6 +299,15 @@ def test_sessions_have_no_history_in_common(stimulus):
         np.testing.assert_allclose(display.inputs, np.concatenate([drive.predict(x) for x in X]))
     with pytest.raises(ValueError, match="Got sessions with a Model"):
         NEMSDisplay.from_estimator(model, stimulus, sessions=np.zeros(80))
+
+
+def test_sessions_of_a_model_with_a_stride(stimulus):
+    model = Model([FiniteImpulseResponse((3, 4), stride=2)])
+    model.evaluate(stimulus)
+    parts = [stimulus[:51], stimulus[51:]]
+    responses = [model.predict(part) for part in parts]
+    display = NEMSDisplay.from_estimator(model, parts, responses)
+    assert display.session_lengths.tolist() == [len(one) for one in responses] == [26, 15]
 
 
 def test_a_display_of_an_estimator(stimulus):

@@ -157,7 +157,10 @@ def test_bins_hold_the_mean_of_the_response_and_its_error():
         assert y == pytest.approx(inside.mean())
         (_, low), (_, high) = lines.get_segments()[number]
         assert (high - low) / 2 == pytest.approx(inside.std(ddof=1) / np.sqrt(10))
-    assert [text.get_text() for text in axes[0].get_legend().get_texts()] == ["Model", "Measured"]
+    assert [text.get_text() for text in axes[0].get_legend().get_texts()] == [
+        "Model",
+        "Measured ± SE",
+    ]
 
 
 def test_an_input_that_does_not_vary_and_fewer_samples_than_bins():
@@ -170,7 +173,8 @@ def test_an_input_that_does_not_vary_and_fewer_samples_than_bins():
     ("arguments", "message"),
     [
         ((np.exp, np.ones((5, 2)), np.ones(5)), r"Got response of shape \(5, 1\), expected \(5, 2"),
-        ((np.exp, [np.ones((5, 2)), np.ones((3, 2))]), "Got inputs of 2 sessions.*concatenate"),
+        ((np.exp, [np.ones((5, 2)), np.ones((5, 3))]), r"inputs has the shape \[\(5, 2\), \(5, 3"),
+        ((np.exp, np.ones((3, 40))), r"inputs has 3 rows and 40 columns, but rows are time.*list"),
         ((np.exp, [1.0, np.nan]), "Got inputs with NaN"),
         ((np.sum, np.ones(5)), "Got an output of the nonlinearity of shape"),
     ],
@@ -200,7 +204,7 @@ def test_predictions_are_drawn_over_responses():
         title = panel.get_title(loc="left")
         assert title == f"r = \N{MINUS SIGN}{-r:.2f}"
         assert panel.get_xlim() == pytest.approx((2, 4.9))
-        assert panel.get_ylabel() == str(output)
+        assert panel.get_ylabel() == f"Output {output}"
     assert [panel.get_xlabel() for panel in axes] == ["", "Time (s)"]
     texts = [text.get_text() for text in axes[0].get_legend().get_texts()]
     assert texts == ["Response", "Prediction"]
@@ -225,8 +229,9 @@ def test_a_response_with_gaps_is_correlated_where_it_is_known():
     ("arguments", "keywords", "message"),
     [
         ((np.ones(5), np.ones(6)), {}, r"Got response of shape \(5, 1\), expected \(6, 1\)"),
-        ((np.ones(5), np.ones((5, 2, 1))), {}, "Got a prediction of shape"),
-        (([np.ones((5, 1))], [np.ones((5, 1))]), {}, "Got a prediction of 1 sessions"),
+        ((np.ones(5), np.ones((5, 2, 1))), {}, r"Got response of shape"),
+        ((np.ones((3, 40)), np.ones((3, 40))), {}, r"prediction has 3 rows .* list\(prediction\)"),
+        (([np.ones(5), np.ones(4)], np.ones(8)), {}, r"response of shape \(9, 1\), expected \(8"),
         ((np.ones(5), np.ones(5)), {"start": 5}, "Got start=5, expected a row of the 5"),
         ((np.ones(5), np.ones(5)), {"start": True}, "Got start=True"),
         ((np.ones(5), np.ones(5)), {"labels": ["a"]}, "Got 1 labels, expected 2"),

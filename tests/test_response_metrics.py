@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from scipy.stats import pearsonr
 from sklearn import clone, config_context
+from sklearn.exceptions import UndefinedMetricWarning
 from sklearn.linear_model import Ridge
 from sklearn.model_selection import GridSearchCV, KFold, cross_val_score, cross_validate
 
@@ -81,10 +82,9 @@ def test_what_has_no_weight_may_be_anything(bad):
 def test_an_output_without_weight_has_no_score_and_no_part_in_the_average():
     weight = np.ones((50, 3))
     weight[:, 1] = 0
-    raw, mean = (
-        correlation_score(TRUE, PREDICTED, sample_weight=weight, multioutput=kind)
-        for kind in ("raw_values", "uniform_average")
-    )
+    raw = correlation_score(TRUE, PREDICTED, sample_weight=weight, multioutput="raw_values")
+    with pytest.warns(UndefinedMetricWarning, match="1 of 3 outputs"):
+        mean = correlation_score(TRUE, PREDICTED, sample_weight=weight)
     np.testing.assert_array_equal(np.isnan(raw), [False, True, False])
     assert mean == pytest.approx(raw[[0, 2]].mean())
 
@@ -102,46 +102,55 @@ def test_units_do_not_matter_and_a_perfect_prediction_has_one(scale):
     assert correlation_score(TRUE, -TRUE) == pytest.approx(-1.0)
 
 
-def test_a_constant_has_no_correlation():
-    assert correlation_score(np.ones(5), np.arange(5.0)) == 0
+@pytest.mark.parametrize("value", [0.0, 0.1, 1e300])
+def test_correlation_score_leaves_constant_responses_out(value):
+    true = TRUE.copy()
+    true[:, 1] = value
+    raw = correlation_score(true, PREDICTED, multioutput="raw_values")
+    np.testing.assert_array_equal(np.isnan(raw), [False, True, False])
+    with pytest.warns(UndefinedMetricWarning, match="1 of 3 outputs .* response is constant"):
+        mean = correlation_score(true, PREDICTED)
+    assert mean == pytest.approx(
+        np.mean([pearsonr(TRUE[:, n], PREDICTED[:, n])[0] for n in (0, 2)])
+    )
+    with pytest.warns(UndefinedMetricWarning, match="1 of 1 outputs"):
+        assert np.isnan(correlation_score(true[:, 1], PREDICTED[:, 1]))
+
+
+def test_correlation_score_is_zero_for_constant_predictions():
     assert correlation_score(np.arange(5.0), np.full(5, 0.1)) == 0
 
 
-def test_the_correlation_with_the_response_behind_the_noise_is_recovered():
-    rng = np.random.default_rng(0)
-    response, other = rng.standard_normal((2, 20_000))
-    trials = response + 2 * rng.standard_normal((10, 20_000))
-    prediction = response + 0.5 * other
-    wanted = np.corrcoef(response, prediction)[0, 1]
-    assert noise_corrected_correlation(trials, prediction) == pytest.approx(wanted, abs=0.02)
-    assert correlation_score(trials[0], prediction) < 0.6 * wanted
-    both = np.stack([trials, 3 * trials[::-1]], axis=-1)
-    scores = noise_corrected_correlation(
-        both, np.column_stack([prediction, prediction]), multioutput="raw_values"
-    )
-    np.testing.assert_allclose(scores, wanted, atol=0.02)
+def test_correlation_score_refuses_stacks_of_one_output_without_their_axis():
+    """`predict` returns (n_sessions, n_samples) for a stack of one output."""
+    true, predicted = (one[:, 0].reshape(2, 25) for one in (TRUE, PREDICTED))
+    wanted = pearsonr(true.ravel(), predicted.ravel())[0]
+    with pytest.raises(ValueError, match=r"y_true\[\.\.\., np.newaxis\]"):
+        correlation_score(true, predicted)
+    for given in (lambda one: one[..., np.newaxis], list):
+        assert correlation_score(given(true), given(predicted)) == pytest.approx(wanted)
 
 
-def test_noise_correction_by_hand():
-    trials, prediction = TRUE.T, PREDICTED[:, 0]
-    accuracy = np.mean([pearsonr(trial, prediction)[0] for trial in trials])
-    pairs = [pearsonr(trials[i], trials[j])[0] for i, j in ((0, 1), (0, 2), (1, 2))]
-    found = noise_corrected_correlation(trials, prediction, floor=1e-9)
-    assert found == pytest.approx(accuracy / np.sqrt(max(np.mean(pairs), 1e-9)))
-    # Trials that have nothing in common are divided by the floor.
-    opposite = np.stack([trials[0], -trials[0], trials[1]])
-    assert abs(noise_corrected_correlation(opposite, prediction, floor=0.25)) <= 2
+def test_correlation_score_takes_more_outputs_than_samples_as_a_list():
+    many = np.random.default_rng(0).standard_normal((2, 5, 8))
+    scores = correlation_score([many[0]], [many[1]], multioutput="raw_values")
+    wanted = [pearsonr(many[0, :, n], many[1, :, n])[0] for n in range(8)]
+    np.testing.assert_allclose(scores, wanted)
 
 
-def test_noise_correction_with_weights_repeats_samples():
-    weight = np.random.default_rng(1).integers(0, 3, 50)
-    trials, prediction = TRUE.T.copy(), PREDICTED[:, 0]
-    wanted = noise_corrected_correlation(
-        np.repeat(trials, weight, axis=1), np.repeat(prediction, weight)
-    )
-    trials[:, weight == 0] = np.nan
-    found = noise_corrected_correlation(trials, prediction, sample_weight=weight)
-    assert found == pytest.approx(wanted)
+@pytest.mark.parametrize("each", ["row", "number"])
+@pytest.mark.parametrize("form", ["array", "list", "stack"])
+def test_correlation_score_takes_weights_in_the_form_of_the_response(form, each):
+    weight = np.random.default_rng(0).integers(0, 3, (50,) if each == "row" else (50, 3))
+    wanted = correlation_score(TRUE, PREDICTED, sample_weight=weight)
+    given = [TRUE, PREDICTED, weight]
+    if form != "array":
+        given = [
+            np.split(one, 5) if form == "list" else one.reshape(5, 10, *one.shape[1:])
+            for one in given
+        ]
+    found = correlation_score(*given[:2], sample_weight=given[2])
+    assert found == pytest.approx(wanted, rel=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -150,17 +159,17 @@ def test_noise_correction_with_weights_repeats_samples():
         (lambda: correlation_score([], []), "two samples"),
         (lambda: correlation_score(TRUE, PREDICTED * np.inf), "y_pred.*sample_weight of 0"),
         (lambda: correlation_score(TRUE, PREDICTED, sample_weight=-TRUE), "at least zero"),
-        (lambda: correlation_score(TRUE, PREDICTED, sample_weight=TRUE * np.nan), "finite weights"),
+        (lambda: correlation_score(TRUE, PREDICTED, sample_weight=TRUE * np.nan), "finite, at"),
         (lambda: correlation_score(TRUE[None, None], PREDICTED), r"\(1, 1, 50, 3\)"),
-        (lambda: noise_corrected_correlation(TRUE.T, TRUE[:, 0], multioutput="mean"), "'mean'"),
+        (lambda: correlation_score(TRUE.T, PREDICTED.T), r"y_true has .* \(3, 50\): more outputs"),
+        (lambda: correlation_score(TRUE, PREDICTED.T), r"y_pred has .* \(3, 50\): more outputs"),
+        (lambda: correlation_score([TRUE, TRUE[:, :2]], PREDICTED), "with the same outputs"),
         (lambda: correlation_score(TRUE, PREDICTED[:9]), r"\(50, 3\).*\(9, 3\)"),
         (lambda: correlation_score([1.0], [1.0]), "two samples"),
         (lambda: correlation_score(TRUE * np.nan, PREDICTED), "y_true.*finite"),
         (lambda: correlation_score(TRUE, PREDICTED, multioutput="mean"), "'mean'"),
         (lambda: correlation_score(TRUE, PREDICTED, sample_weight=np.zeros(50)), "not all"),
         (lambda: correlation_score(TRUE, PREDICTED, sample_weight=np.ones(3)), r"\(3, 1\)"),
-        (lambda: noise_corrected_correlation(TRUE[:1, :, None], PREDICTED), "two trials"),
-        (lambda: noise_corrected_correlation(TRUE.T, PREDICTED[:9, 0]), r"\(50, 1\).*\(9, 1\)"),
     ],
 )
 def test_errors_say_what_came(call, message):
@@ -213,8 +222,7 @@ def test_scorers_take_sessions_in_every_form(recording, form, outputs):
     )
     assert type(plain) is type(corrected) is float
     assert plain == pytest.approx(correlation_score(y, prediction), rel=1e-12)
-    trials = np.stack([repeats[..., n] for n in range(5)])
-    assert corrected == pytest.approx(noise_corrected_correlation(trials, prediction), rel=1e-12)
+    assert corrected == pytest.approx(noise_corrected_correlation(repeats, prediction), rel=1e-12)
     assert corrected > plain
     # No session has history of another.
     assert plain != correlation_scorer(model, X, y)
@@ -235,9 +243,8 @@ def test_weights_reach_the_score_in_every_form(recording, form, each):
     plain = correlation_scorer(model, X, response, **options)
     assert plain == pytest.approx(correlation_score(y, prediction, sample_weight=weight))
     corrected = noise_corrected_scorer(model, X, response, repeats=trials, **options)
-    trials = np.moveaxis(repeats, -1, 0)
     assert corrected == pytest.approx(
-        noise_corrected_correlation(trials, prediction, sample_weight=weight)
+        noise_corrected_correlation(repeats, prediction, sample_weight=weight)
     )
 
 
@@ -269,11 +276,11 @@ def test_each_output_is_a_metric_of_its_own(recording):
     for number in range(2):
         np.testing.assert_allclose(found[f"test_correlation_{number}"], np.array(wanted)[:, number])
     repeats = recording[2]
-    scorer = NoiseCorrectedScorer("raw_values", floor=2.0)
+    scorer = NoiseCorrectedScorer("raw_values", floor=0.3)
     both = scorer(model.fit(X, y), X, y, repeats=repeats)
     assert list(both) == ["noise_corrected_correlation_0", "noise_corrected_correlation_1"]
     wanted = noise_corrected_correlation(
-        np.moveaxis(repeats, -1, 0), model.predict(X), multioutput="raw_values", floor=2.0
+        repeats, model.predict(X), multioutput="raw_values", floor=0.3
     )
     np.testing.assert_allclose(list(both.values()), wanted)
 
@@ -302,7 +309,6 @@ def test_repeats_go_along_with_the_rows(recording, form):
         target, trials = take(y, test), take(repeats, test)
         if form != "array":
             prediction, target, trials = map(np.concatenate, (prediction, target, trials))
-        trials = np.moveaxis(trials, -1, 0)
         return correlation_score(target, prediction), noise_corrected_correlation(
             trials, prediction
         )
@@ -380,9 +386,7 @@ def test_scorers_take_data_frames(recording):
     weight = pd.Series(np.ones(240))
     assert noise_corrected_scorer(
         model, frame, response, repeats=repeats, sample_weight=weight
-    ) == pytest.approx(
-        noise_corrected_correlation(np.moveaxis(repeats, -1, 0), model.predict(frame))
-    )
+    ) == pytest.approx(noise_corrected_correlation(repeats, model.predict(frame)))
 
 
 @pytest.mark.parametrize(
@@ -408,10 +412,10 @@ def test_scorers_can_be_cloned_pickled_and_asked_for_their_requests(recording, s
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, "got no repeats.*enable scikit-learn's metadata routing"),
-        ({"repeats": np.ones((240, 5))}, r"\(240, 5\) for y of shape \(240, 2\)"),
-        ({"repeats": np.ones((5, 240, 2))}, r"expected \(240, 2, 'n_repeats'\)"),
-        ({"repeats": np.ones((240, 2, 1))}, "two trials"),
+        ({}, "repeats are missing. Enable scikit-learn's metadata routing"),
+        ({"repeats": np.ones((240, 5))}, r"\(240, 5\), but y has the shape \(240, 2\)"),
+        ({"repeats": np.ones((5, 240, 2))}, r"must be \(240, 2, 'n_repeats'\)"),
+        ({"repeats": np.ones((240, 2, 1))}, "at least two"),
         ({"repeats": np.ones((240, 2, 3)), "sessions": SESSIONS[1:]}, "239 labels"),
     ],
 )

@@ -1,12 +1,23 @@
+import pickle
 import re
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
 import pandas as pd
 import pytest
 from sklearn.base import BaseEstimator
+from sklearn.decomposition import PCA
+from sklearn.model_selection import LeaveOneGroupOut, cross_val_predict
 
+from skdyn import DyNeMoEstimator, ModeMatcher, NEMSRegressor, match_modes
+from skdyn.metrics import alpha_correlation
+from skdyn.model_selection import BlockKFold, compare_models
+from skdyn.nems import Model, from_keywords
+from skdyn.plotting import plot_alpha
+from skdyn.preprocessing import AmplitudeEnvelope, BadSegments, SessionScaler, TimeDelayPCA
 from skdyn.sessions import (
+    SessionList,
     Sessions,
     check_columns,
     check_sessions,
@@ -467,3 +478,149 @@ def test_objects_of_mne_are_answered_with_the_line_that_gives_their_rows(X):
     line = re.search("Pass (.*), and", str(caught.value))[1]
     sessions = check_sessions(estimator, eval(line, {"X": X}), reset=True)
     assert {array.shape[1] for array in sessions.arrays} == {3}
+
+
+class FakeSeries:
+    """Time series of pynapple by its methods: rows with times, in epochs."""
+
+    def __init__(self, *shape, epochs=((0, None),)):
+        self.values = np.random.default_rng(0).standard_normal(shape)
+        self.shape, self.ndim, self.time_support = shape, len(shape), epochs
+
+    def restrict(self, epoch):
+        part = FakeSeries(*self.shape)
+        part.values = self.values[slice(*epoch)]
+        return part
+
+    def __array__(self, dtype=None, copy=None):
+        return np.asarray(self.values, dtype=dtype)
+
+    def __len__(self):
+        return len(self.values)
+
+    def __getitem__(self, item):
+        return self.values[item]
+
+
+class FakeTimes:
+    """Times of events of a group of units: they have to be counted in bins."""
+
+    time_support = ((0, 7), (7, 20))
+
+    def restrict(self, epoch):
+        raise AssertionError("counted, not restricted")
+
+    def count(self, bin_size, ep=None):
+        assert bin_size == 0.5
+        return FakeSeries(ep[1] - ep[0], 3)
+
+
+CUT = ((0, 7), (7, 20))
+
+
+@pytest.mark.parametrize(
+    ("X", "lengths"),
+    [
+        (FakeSeries(20, 3, epochs=CUT), [7, 13]),
+        (FakeSeries(20, 3, 1, epochs=CUT), [7, 13]),
+        (FakeSeries(20, 3, 1), [20]),
+        ([FakeSeries(20, 3, epochs=CUT), FakeSeries(5, 3)], [7, 13, 5]),
+        ([FakeSeries(20, 1, 3)], [20]),
+        (FakeTimes(), [7, 13]),
+    ],
+)
+def test_check_sessions_answers_pynapple_with_the_line_that_gives_sessions(X, lengths):
+    with pytest.raises(TypeError, match="object of pynapple, Fake") as caught:
+        check_sessions(Recorder(), X, reset=True)
+    line = re.search(r"Pass (.*)\.$", str(caught.value))[1]
+    sessions = check_sessions(Recorder(), eval(line, {"X": X, "bin_size": 0.5}), reset=True)
+    assert [array.shape for array in sessions.arrays] == [(length, 3) for length in lengths]
+
+
+def test_check_sessions_answers_pynapple_of_one_series():
+    X = FakeSeries(20, epochs=CUT)
+    with pytest.raises(TypeError, match=r"\[X\.restrict\(epoch\)\.values\.reshape\(-1, 1\) f"):
+        check_sessions(Recorder(), X, reset=True)
+    target = FakeSeries(12)
+    (found,) = check_targets(Recorder(), check(values()), target)
+    np.testing.assert_array_equal(found, target.values)
+    for response in (FakeSeries(12, epochs=CUT), FakeRaw(3, 12)):
+        with pytest.raises(TypeError, match="arrays whose rows are time were expected"):
+            check_targets(Recorder(), check(values()), response)
+
+
+def test_check_sessions_takes_one_epoch_of_pynapple():
+    X = FakeSeries(20, 3)
+    (array,) = check(X).arrays
+    np.testing.assert_array_equal(array, X.values)
+    assert check([X, FakeSeries(5, 3)]).container == "list"
+
+
+TAKERS = {
+    "DyNeMo": lambda X: DyNeMoEstimator(2).fit(X),
+    "NEMS": lambda X: NEMSRegressor().fit(X, np.ones(20)),
+    "NEMS model": lambda X: Model(from_keywords("fir.2x3")).predict(X),
+    "envelope": lambda X: AmplitudeEnvelope().fit_transform(X),
+    "scaling": lambda X: SessionScaler().fit_transform(X),
+    "embedding": lambda X: TimeDelayPCA(3).fit(X),
+    "bad segments": lambda X: BadSegments().fit(X),
+    "matcher": lambda X: ModeMatcher().fit(X),
+    "comparison": lambda X: compare_models([PCA()], X),
+    "matching": lambda X: match_modes(X, X),
+    "metric": lambda X: alpha_correlation(X, X),
+    "plot": plot_alpha,
+    "splitter": lambda X: next(BlockKFold(2).split(X)),
+}
+
+
+@pytest.mark.parametrize("taker", TAKERS)
+@pytest.mark.parametrize("X", [FakeRaw(3, 20), FakeSeries(20, 3, epochs=CUT), [FakeRaw(3, 20)]])
+def test_objects_are_answered_wherever_a_recording_is_taken(taker, X):
+    with pytest.raises(TypeError, match=r"arrays whose rows are time were expected\. Pass"):
+        TAKERS[taker](X)
+
+
+# Lists of results.
+
+
+@pytest.mark.parametrize("n_folds", [2, 4])
+def test_cross_val_predict_of_lists_is_answered_with_the_line_to_write(n_folds):
+    rng = np.random.default_rng(0)
+    X = [rng.standard_normal((length, 2)) for length in (20, 25, 30, 35)]
+    y = [one @ [1, 0.5] + np.roll(one[:, 0], 1) for one in X]
+    estimator = NEMSRegressor("fir.2")
+    with pytest.raises(ValueError, match="Sessions of unequal length make no") as caught:
+        cross_val_predict(estimator, X, y, cv=n_folds)
+    labels, line = re.search(r"with labels = (.*), write (.*)\.$", str(caught.value)).groups()
+    names = {"numpy": np, "X": X, "LeaveOneGroupOut": LeaveOneGroupOut, "estimator": estimator}
+    names["labels"] = eval(labels, names)
+    names["cross_val_predict"] = partial(cross_val_predict, y=np.concatenate(y))
+    found = eval(line.replace("method='transform'", "method='predict'"), names)
+    for number, session in enumerate(np.split(found, np.cumsum([20, 25, 30])[:3])):
+        others = [n for n in range(4) if n != number]
+        estimator.fit([X[n] for n in others], [y[n] for n in others])
+        np.testing.assert_array_equal(session, estimator.predict(X[number]))
+
+
+def test_session_list_is_a_list_for_numpy_where_lengths_are_equal():
+    parts = [values(4), values(4, seed=1)]
+    back = check(parts).like_input(parts)
+    assert isinstance(back, SessionList)
+    np.testing.assert_array_equal(np.asarray(back), np.stack(parts))
+    np.testing.assert_array_equal(np.asarray(back, dtype=np.float32), np.float32(parts))
+    np.testing.assert_array_equal(np.concatenate([back, back]), np.concatenate([parts, parts]))
+    np.testing.assert_array_equal(np.concatenate(back, axis=1), np.concatenate(parts, axis=1))
+    assert np.mean(back) == np.mean(parts)
+    assert np.shape(back) == (2, 4, 3)
+    again = pickle.loads(pickle.dumps(back))
+    assert type(again) is SessionList
+    assert repr(again) == repr(parts)
+
+
+def test_session_list_of_unequal_lengths_concatenates_its_rows():
+    parts = [values(4), values(7)]
+    back = check(parts).like_input(parts)
+    np.testing.assert_array_equal(np.concatenate(back), np.concatenate(parts))
+    for function in (np.asarray, lambda given: np.concatenate([given, given])):
+        with pytest.raises(ValueError, match=r"Use numpy\.concatenate\(result\)"):
+            function(back)

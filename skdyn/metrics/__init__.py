@@ -1,11 +1,6 @@
 """Scores and distances: of modes, and of predicted responses, as functions and as scorers."""
 
-# The private ones are for matching.py and simulation.py.
 from skdyn.metrics.modes import (
-    _check_positive_definite,
-    _cosine_matrix,
-    _riemannian_matrix,
-    _rv_matrix,
     alpha_correlation,
     correlation_matrix,
     dice_coefficient,
@@ -17,21 +12,21 @@ from skdyn.metrics.scorers import (
     CorrelationScorer,
     NoiseCorrectedScorer,
     correlation_scorer,
+    get_scorer,
+    get_scorer_names,
     noise_corrected_scorer,
 )
 
 __all__ = [
     "CorrelationScorer",
     "NoiseCorrectedScorer",
-    "_check_positive_definite",
-    "_cosine_matrix",
-    "_riemannian_matrix",
-    "_rv_matrix",
     "alpha_correlation",
     "correlation_matrix",
     "correlation_score",
     "correlation_scorer",
     "dice_coefficient",
+    "get_scorer",
+    "get_scorer_names",
     "noise_corrected_correlation",
     "noise_corrected_scorer",
     "riemannian_distance",

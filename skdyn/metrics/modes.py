@@ -1,7 +1,9 @@
 """Scores and distances between mixing coefficients, covariances and state sequences."""
 
 import numpy as np
-import scipy.linalg
+
+from skdyn.sessions import in_sessions, join_sessions
+from skdyn.similarity import riemannian_matrix, rv_matrix
 
 
 def alpha_correlation(alpha, other):
@@ -14,16 +16,20 @@ def alpha_correlation(alpha, other):
 
     Parameters
     ----------
-    alpha : array-like of shape (n_samples, n_modes)
-        Mixing coefficients.
-    other : array-like of shape (n_samples, n_modes)
-        Mixing coefficients to compare with, modes in the same order.
+    alpha : array-like of shape (n_samples, n_modes), list of such, or array of shape \
+            (n_sessions, n_samples, n_modes)
+        Mixing coefficients. Sessions are concatenated, so that means are those
+        over all rows.
+    other : array-like of shape (n_samples, n_modes), list of such, or array of shape \
+            (n_sessions, n_samples, n_modes)
+        Mixing coefficients to compare with, of the same rows; modes in the same
+        order.
 
     Returns
     -------
     ndarray of shape (n_modes,)
-        Correlation of column j with column j, within [-1, 1]; NaN, without a
-        warning, where one of the two is constant.
+        Correlation of column j with column j over the rows of all sessions, within
+        [-1, 1]; NaN, without a warning, where one of the two is constant.
 
     Raises
     ------
@@ -59,10 +65,12 @@ def correlation_matrix(alpha, other):
 
     Parameters
     ----------
-    alpha : array-like of shape (n_samples, n_modes)
-        Mixing coefficients.
-    other : array-like of shape (n_samples, n_other_modes)
-        Mixing coefficients to compare with.
+    alpha : array-like of shape (n_samples, n_modes), list of such, or array of shape \
+            (n_sessions, n_samples, n_modes)
+        Mixing coefficients. Sessions are concatenated.
+    other : array-like of shape (n_samples, n_other_modes), list of such, or array of shape \
+            (n_sessions, n_samples, n_other_modes)
+        Mixing coefficients to compare with, of the same rows.
 
     Returns
     -------
@@ -135,7 +143,7 @@ def riemannian_distance(covariance, other):
     >>> round(riemannian_distance(np.diag([1.0, np.e**3]), np.diag([np.e**4, 1.0])), 6)
     5.0
     """
-    return float(_riemannian_matrix(*_check_one_pair(covariance, other))[0, 0])
+    return float(riemannian_matrix(*_check_one_pair(covariance, other))[0, 0])
 
 
 def rv_coefficient(matrix, other):
@@ -182,7 +190,7 @@ def rv_coefficient(matrix, other):
     >>> rv_coefficient([[1, 0], [0, 0]], [[0, 0], [0, 5]])
     0.0
     """
-    return float(_rv_matrix(*_check_one_pair(matrix, other))[0, 0])
+    return float(rv_matrix(*_check_one_pair(matrix, other))[0, 0])
 
 
 def dice_coefficient(labels, other):
@@ -198,11 +206,15 @@ def dice_coefficient(labels, other):
 
     Parameters
     ----------
-    labels : array-like of shape (n_samples,) or (n_samples, n_modes)
+    labels : array-like of shape (n_samples,) or (n_samples, n_modes), list of such, or array of \
+            shape (n_sessions, n_samples) or (n_sessions, n_samples, n_modes)
         State of each sample as an integer, or mixing coefficients, of which the
-        largest of each sample is its state (the first of equal ones).
-    other : array-like of shape (n_samples,) or (n_samples, n_modes)
-        States or mixing coefficients to compare with.
+        largest of each sample is its state (the first of equal ones). Sessions are
+        concatenated. A 2-D array of integers is one-hot if each row is 0 but for a
+        single 1, and holds a session of states per row otherwise.
+    other : array-like of shape (n_samples,) or (n_samples, n_modes), list of such, or array of \
+            shape (n_sessions, n_samples) or (n_sessions, n_samples, n_modes)
+        States or mixing coefficients of the same rows to compare with.
 
     Returns
     -------
@@ -228,7 +240,9 @@ def dice_coefficient(labels, other):
     >>> dice_coefficient([[0.9, 0.1], [0.3, 0.7]], [0, 1])
     1.0
     """
-    labels, other = _check_labels(labels), _check_labels(other)
+    labels, other = _sessions_of_labels(labels), _sessions_of_labels(other)
+    _check_same_sessions(labels, other)
+    labels, other = join_sessions(labels), join_sessions(other)
     if len(labels) != len(other):
         raise ValueError(
             f"got {len(labels)} and {len(other)} samples, expected equal numbers; "
@@ -248,70 +262,6 @@ def _unit_columns(courses):
     return centered / np.where(constant, np.nan, length)
 
 
-def _cosine_matrix(vectors, others):
-    """Cosine of every row with every row; NaN where one of the two is zero."""
-
-    def unit_rows(rows):
-        spread = np.abs(rows).max(axis=1, keepdims=True)
-        scaled = rows / np.where(spread == 0, np.nan, spread)
-        return scaled / np.linalg.norm(scaled, axis=1, keepdims=True)
-
-    return np.clip(unit_rows(vectors) @ unit_rows(others).T, -1, 1)
-
-
-def _riemannian_matrix(stack, others):
-    """Affine-invariant distance of every matrix of one stack to every one of another."""
-    for matrix in (*stack, *others):
-        _check_positive_definite(matrix)
-    distances = np.empty((len(stack), len(others)))
-    for row, matrix in enumerate(stack):
-        for column, other in enumerate(others):
-            ratios = scipy.linalg.eigh(matrix, other, eigvals_only=True)
-            if ratios[0] <= 0:
-                raise ValueError(_indefinite("a pair of matrices", ratios))
-            distances[row, column] = np.sqrt(np.sum(np.log(ratios) ** 2))
-    return distances
-
-
-def _rv_matrix(stack, others):
-    """RV coefficient of every matrix of one stack with every one of another."""
-
-    def inner(first, second):  # tr(M M^T N N^T) is the squared Frobenius norm of M^T N
-        return np.sum((first.T @ second) ** 2)
-
-    def scaled(matrices):  # the coefficient does not change, and fourth powers stay in range
-        return [matrix / (np.abs(matrix).max() or np.nan) for matrix in matrices]
-
-    stack, others = scaled(stack), scaled(others)
-    overlap = np.array([[inner(matrix, other) for other in others] for matrix in stack])
-    size = [np.array([inner(matrix, matrix) for matrix in side]) for side in (stack, others)]
-    return np.clip(overlap / np.sqrt(np.outer(*size)), 0, 1)
-
-
-def _check_positive_definite(matrix, name="a matrix"):
-    if matrix.shape[0] != matrix.shape[1]:
-        raise ValueError(
-            f"got {name} of shape {matrix.shape}, expected a square one; pass a covariance"
-        )
-    if not np.allclose(matrix, matrix.T, rtol=0, atol=1e-6 * np.abs(matrix).max()):
-        raise ValueError(
-            f"got {name} that is not symmetric, expected a covariance; "
-            "pass (C + C.T) / 2 if the difference is rounding"
-        )
-    eigenvalues = np.linalg.eigvalsh(matrix)
-    # An eigenvalue below this is rounding: its logarithm would be noise.
-    if eigenvalues[0] <= len(matrix) * np.finfo(np.float64).eps * eigenvalues[-1]:
-        raise ValueError(_indefinite(name, eigenvalues))
-
-
-def _indefinite(name, eigenvalues):
-    return (
-        f"got {name} with eigenvalues from {eigenvalues[0]:.3g} to {eigenvalues[-1]:.3g}, expected "
-        "a positive definite one; add a small multiple of the identity, or estimate it from "
-        "more samples"
-    )
-
-
 def _check_finite(name, values, ndim):
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != ndim or array.size == 0:
@@ -327,7 +277,9 @@ def _check_finite(name, values, ndim):
 
 
 def _check_courses(alpha, other):
-    alpha, other = _check_finite("alpha", alpha, 2), _check_finite("other", other, 2)
+    alpha, other = in_sessions(alpha), in_sessions(other)
+    _check_same_sessions(alpha.arrays, other.arrays)
+    alpha, other = _check_rows("alpha", alpha.arrays), _check_rows("other", other.arrays)
     if len(alpha) != len(other):
         raise ValueError(
             f"got {len(alpha)} and {len(other)} samples, expected equal numbers; "
@@ -338,6 +290,28 @@ def _check_courses(alpha, other):
     return alpha, other
 
 
+def _check_rows(name, arrays):
+    """Check sessions, and concatenate them."""
+    arrays = [_check_finite(name, one, 2) for one in arrays]
+    widths = sorted({one.shape[1] for one in arrays})
+    if len(widths) > 1:
+        raise ValueError(
+            f"Got {name} with sessions of {widths} modes, expected equal numbers; "
+            "pass the same modes for every session"
+        )
+    return join_sessions(arrays)
+
+
+def _check_same_sessions(arrays, others):
+    """Where both come in sessions, these have to be the same."""
+    lengths = [[len(one) for one in side] for side in (arrays, others)]
+    if min(map(len, lengths)) > 1 and lengths[0] != lengths[1]:
+        raise ValueError(
+            f"Got sessions of {lengths[0]} and {lengths[1]} samples, expected equal numbers; "
+            "pass the same sessions in the same order"
+        )
+
+
 def _check_one_pair(matrix, other):
     matrix, other = _check_finite("the first matrix", matrix, 2), _check_finite("other", other, 2)
     if len(matrix) != len(other):
@@ -346,6 +320,21 @@ def _check_one_pair(matrix, other):
             "pass matrices of the same channels"
         )
     return matrix[np.newaxis], other[np.newaxis]
+
+
+def _sessions_of_labels(labels):
+    """The states of each session."""
+    given = in_sessions(labels, has_columns=False)
+    if given.container != "array":
+        return [_check_labels(one) for one in given.arrays]
+    array = given.arrays[0]
+    if array.ndim == 2 and array.size and array.dtype.kind in "biu" and not _is_one_hot(array):
+        return [_check_labels(row) for row in array]
+    return [_check_labels(array)]
+
+
+def _is_one_hot(array):
+    return ((array == 0) | (array == 1)).all() and (array.sum(axis=1) == 1).all()
 
 
 def _check_labels(labels):

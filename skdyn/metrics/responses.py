@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
+import warnings
+from itertools import combinations
+from numbers import Real
+
 import numpy as np
+from sklearn.exceptions import UndefinedMetricWarning
+
+from skdyn.metrics.rows import repeats_of, rows_of, weights_of
+
+__all__ = ["correlation_score", "noise_corrected_correlation"]
 
 AVERAGES = ("uniform_average", "raw_values")
 
@@ -18,25 +27,33 @@ def correlation_score(y_true, y_pred, *, sample_weight=None, multioutput="unifor
     Parameters
     ----------
     y_true, y_pred : array-like of shape (n_samples,), (n_samples, n_outputs) or \
-            (n_sessions, n_samples, n_outputs), or list of arrays with one or two axes
-        Response and prediction; sessions are put one after the other. Where they
-        have no weight they may be NaN.
+            (n_sessions, n_samples, n_outputs), or list of arrays of shape (n_samples,) or \
+            (n_samples, n_outputs)
+        Response and prediction. An array with two axes is always (n_samples, n_outputs); a list
+        has one array per session. The rows of all sessions are concatenated, and the correlation
+        is that of all rows together. Values with a weight of zero may be NaN.
     sample_weight : array-like of shape (n_samples,), or like y_true, default=None
-        Weights; 0 leaves a sample, or a number of `y_true`, out.
+        Weights of rows, or of numbers of `y_true`; 0 leaves out.
     multioutput : {"uniform_average", "raw_values"}, default="uniform_average"
         Whether outputs are averaged, or each has its score.
 
     Returns
     -------
     float or ndarray of shape (n_outputs,)
-        Within [-1, 1]; 0 where response or prediction is constant. An output of
-        which nothing has weight has NaN, and no part in the average.
+        Within [-1, 1]; 0 where the prediction is constant. An output whose response is constant,
+        or of which nothing has weight, has NaN and is left out of the mean.
 
     Raises
     ------
     ValueError
-        If the shapes differ, there are fewer than two samples, one that has weight is
-        not finite, or none has weight.
+        If the shapes differ, an array has more outputs than samples (pass a list of one session
+        if that is meant), there are fewer than two samples, one that has weight is not finite, or
+        none has weight.
+
+    Warns
+    -----
+    UndefinedMetricWarning
+        If outputs are left out of the mean: how many.
 
     See Also
     --------
@@ -49,145 +66,259 @@ def correlation_score(y_true, y_pred, *, sample_weight=None, multioutput="unifor
     np.float64(0.993)
     """
     _check_average(multioutput)
-    true, predicted = _rows_of_outputs(y_true, "y_true"), _rows_of_outputs(y_pred, "y_pred")
+    true, predicted = rows_of(y_true, "y_true"), rows_of(y_pred, "y_pred")
     if true.shape != predicted.shape or len(true) < 2:
         raise ValueError(
-            f"got y_true of shape {true.shape} and y_pred of shape {predicted.shape}, expected "
-            "the same shape and at least two samples"
+            f"y_true has the shape {true.shape} and y_pred the shape {predicted.shape}, but they "
+            "must have the same shape and at least two samples."
         )
-    weight = _check_weight(sample_weight, true.shape)
+    weight = weights_of(sample_weight, y_true, true.shape)
     for name, values in (("y_true", true), ("y_pred", predicted)):
         if not np.isfinite(values[weight > 0]).all():
             raise ValueError(
-                f"got {name} with NaN or infinite values, expected finite ones; give those a "
-                "sample_weight of 0 to leave them out"
+                f"{name} has NaN or infinite values. Give them a sample_weight of 0 to leave them "
+                "out."
             )
-    columns = zip(true.T, predicted.T, weight.T, strict=True)
-    return _average(np.array([_correlation(*three) for three in columns]), multioutput)
+    pair = _Pair(true, predicted, weight)
+    scores = np.where(pair.varies[0], pair.correlation, np.nan)
+    return _average(scores, multioutput, "their response is constant or has no weight")
 
 
 def noise_corrected_correlation(
-    trials, y_pred, *, sample_weight=None, multioutput="uniform_average", floor=0.01
+    repeats,
+    y_pred,
+    *,
+    sample_weight=None,
+    multioutput="uniform_average",
+    method="hsu",
+    floor=None,
 ):
-    r"""Correlation of a prediction with a response that is measured again and again.
+    r"""Correlation of a prediction with the response behind noisy repeats.
 
-    The mean correlation with the trials is divided by the one that the response itself would have,
+    The accuracy of the prediction is divided by that which the response itself would have. By
+    Hsu et al. [1]_, as NEMS does, with Pearson's correlation :math:`r`:
 
     .. math::
 
-        r = \frac{\frac{1}{n} \sum_i r(y_i, p)}
-        {\sqrt{\max(\epsilon, \frac{2}{n (n - 1)} \sum_{i<j} r(y_i, y_j))}}
+        r_{corrected} = \frac{\frac{1}{n} \sum_i r(y_i, p)}
+        {\sqrt{\frac{2}{n (n - 1)} \sum_{i<j} r(y_i, y_j)}}
+
+    By Schoppe et al. [2]_, with covariances, where the denominator holds the signal power:
+
+    .. math::
+
+        CC_{norm} = \frac{Cov(\bar{y}, p)}{\sqrt{Var(p) \, SP}}, \qquad
+        SP = \frac{Var(\sum_i y_i) - \sum_i Var(y_i)}{n (n - 1)}
+
+    The two agree if all repeats have the same variance. A repeat with little noise counts more in
+    the first, one with a large variance more in the second.
 
     Parameters
     ----------
-    trials : array-like of shape (n_trials, n_samples) or (n_trials, n_samples, n_outputs)
-        Responses to the same stimulus.
-    y_pred : array-like of shape (n_samples,) or (n_samples, n_outputs)
-        Prediction.
+    repeats : array-like of shape (n_samples, n_repeats), (n_samples, n_outputs, n_repeats) or \
+            (n_sessions, n_samples, n_outputs, n_repeats), or list of arrays
+        Responses to repeats of the same stimulus: the axes of `y_pred`, then that of repeats. In a
+        list, each session has a number of repeats of its own. NaN where nothing was recorded.
+    y_pred : array-like of shape (n_samples,), (n_samples, n_outputs) or (n_sessions, n_samples, \
+            n_outputs), or list of arrays
+        Prediction, in the forms that `correlation_score` takes.
     sample_weight : array-like of shape (n_samples,), or like y_pred, default=None
-        Weights, the same for all trials; 0 leaves a sample out.
+        Weights, the same for all repeats; 0 leaves a sample out.
     multioutput : {"uniform_average", "raw_values"}, default="uniform_average"
         Whether outputs are averaged, or each has its score.
-    floor : float, default=0.01
-        The least correlation of trials that is divided by, epsilon.
+    method : {"hsu", "schoppe"}, default="hsu"
+        The formula.
+    floor : float, default=None
+        The least reliability of an output, which is the mean correlation of its repeats, or the
+        signal power by the mean variance of a repeat with "schoppe". Below it, the denominator
+        is mostly noise: the output has NaN and is left out of the mean. None is two standard
+        errors of the reliability of an output that does not respond, :math:`2 / \sqrt{m}` for m
+        samples of all pairs of repeats together, which holds for noise without autocorrelation;
+        choose a higher one for slow signals, such as 0.1.
 
     Returns
     -------
     float or ndarray of shape (n_outputs,)
-        1 for a prediction as good as the response allows; chance can take it above.
-        An output of which nothing has weight has NaN, and no part in the average.
+        1 for a prediction as good as the response allows; chance can take it above. 0 where the
+        prediction is constant. NaN for an output whose repeats are not reliable, or that has no
+        two repeats of the same samples.
 
     Raises
     ------
     ValueError
-        If there are fewer than two trials, or `correlation_score` does not take them.
+        If there are fewer than two repeats, or shapes, weights or values do not go together.
+
+    Warns
+    -----
+    UndefinedMetricWarning
+        If outputs are left out of the mean: how many.
 
     See Also
     --------
     noise_corrected_scorer : The same, for cross-validation and searches.
 
+    Notes
+    -----
+    Where repeats are missing, each correlation is over the samples that the two have in common,
+    and means over repeats and over pairs are weighted by their number.
+
     References
     ----------
-    Hsu, A., Borst, A., & Theunissen, F. E. (2004). Quantifying variability in
-    neural responses and its application for the validation of model predictions.
-    Network, 15(2), 91-109.
+    .. [1] Hsu, A., Borst, A., & Theunissen, F. E. (2004). Quantifying variability in neural
+       responses and its application for the validation of model predictions. Network, 15(2),
+       91-109.
+    .. [2] Schoppe, O., Harper, N. S., Willmore, B. D. B., King, A. J., & Schnupp, J. W. H. (2016).
+       Measuring the performance of neural models. Frontiers in Computational Neuroscience, 10, 10.
 
     Examples
     --------
+    >>> import numpy as np
     >>> from skdyn.metrics import noise_corrected_correlation
-    >>> trials = [[1, 0, 3, 2], [0, 1, 2, 3]]
-    >>> noise_corrected_correlation(trials, [0, 0, 2, 2]).round(3)
-    np.float64(1.155)
+    >>> rng = np.random.default_rng(0)
+    >>> signal = rng.standard_normal(1000)
+    >>> repeats = signal[:, np.newaxis] + rng.standard_normal((1000, 5))
+    >>> noise_corrected_correlation(repeats, signal).round(2)
+    np.float64(1.0)
+    >>> noise_corrected_correlation(repeats, signal, method="schoppe").round(2)
+    np.float64(1.0)
+
+    A second neuron that does not respond has no score, and no part in the mean:
+
+    >>> both = np.stack([repeats, rng.standard_normal((1000, 5))], axis=1)
+    >>> prediction = np.stack([signal, signal], axis=1)
+    >>> noise_corrected_correlation(both, prediction, multioutput="raw_values").round(1)
+    array([ 1., nan])
     """
     _check_average(multioutput)
-    trials = np.asarray(trials, dtype=float)
-    if trials.ndim not in (2, 3) or len(trials) < 2:
+    if method not in METHODS:
+        raise ValueError(f"method must be one of {sorted(METHODS)}, but is {method!r}.")
+    if floor is not None and not (isinstance(floor, Real) and float(floor) > 0):
+        raise ValueError(f"floor must be None or a number above 0, but is {floor!r}.")
+    given, predicted = repeats_of(repeats, y_pred), rows_of(y_pred, "y_pred")
+    if given.shape[-1] < 2:
+        raise ValueError(f"repeats must be at least two, but there are {given.shape[-1]}.")
+    weight = weights_of(sample_weight, y_pred, predicted.shape)
+    known = ~np.isnan(given) & (weight > 0)[..., np.newaxis]
+    if np.isinf(given[known]).any() or not np.isfinite(predicted[known.any(axis=-1)]).all():
         raise ValueError(
-            f"got trials of shape {trials.shape}, expected at least two trials, (n_trials, "
-            "n_samples) or (n_trials, n_samples, n_outputs)"
+            "repeats have infinite values, or y_pred has NaN or infinite ones. Give them a "
+            "sample_weight of 0 to leave them out."
         )
+    # In units of the largest number of each output, so that no square is out of range.
+    largest = np.abs(np.where(known, given, 0)).max(axis=(0, 2))
+    given = np.moveaxis(given / np.where(largest > 0, largest, 1)[:, np.newaxis], -1, 0)
+    accuracy, reliability, signal, smallest = METHODS[method](given, predicted, weight)
+    reliable = reliability >= (smallest if floor is None else floor)
+    scores = np.full(len(reliable), np.nan)
+    scores[reliable] = accuracy[reliable] / np.sqrt(signal[reliable])
+    reason = f"the reliability of their repeats is below {'chance' if floor is None else floor}"
+    return _average(scores, multioutput, reason)
 
-    def mean_of(pairs):
-        options = {"sample_weight": sample_weight, "multioutput": "raw_values"}
-        return np.mean([correlation_score(*pair, **options) for pair in pairs], axis=0)
 
-    accuracy = mean_of((trial, y_pred) for trial in trials)
-    reliability = mean_of((one, other) for i, one in enumerate(trials) for other in trials[i + 1 :])
-    return _average(accuracy / np.sqrt(np.maximum(reliability, floor)), multioutput)
+class _Pair:
+    """Moments of the columns of two arrays over the rows that have weight and are not NaN."""
+
+    def __init__(self, first, second, weight):
+        weight = np.where(np.isnan(first) | np.isnan(second), 0.0, weight)
+        self.total = weight.sum(axis=0)
+        square = (weight**2).sum(axis=0)
+        # Rows of equal weight that would carry as much.
+        self.n_rows = np.divide(self.total**2, square, out=np.zeros_like(square), where=square > 0)
+        self._share = weight / np.where(self.total > 0, self.total, 1)
+        self._centred = [self._centre(values) for values in (first, second)]
+        self.varies = [np.any(values != 0, axis=0) for values in self._centred]
+
+    def _centre(self, values):
+        counts = self._share > 0
+        values = np.where(counts, values, 0)
+        lowest, highest = (
+            pick(np.where(counts, values, last), axis=0)
+            for pick, last in ((np.min, np.inf), (np.max, -np.inf))
+        )
+        centred = values - (self._share * values).sum(axis=0)
+        return np.where(counts & (lowest < highest), centred, 0)
+
+    def covariance(self, first=0, second=1):
+        return (self._share * self._centred[first] * self._centred[second]).sum(axis=0)
+
+    @property
+    def correlation(self):
+        """Pearson's, 0 where one of the two is constant."""
+        # Squares of very small values would vanish.
+        first, second = (
+            values / np.where(vary, np.abs(values).max(axis=0), 1)
+            for values, vary in zip(self._centred, self.varies, strict=True)
+        )
+        norms = np.sqrt(
+            (self._share * first**2).sum(axis=0) * (self._share * second**2).sum(axis=0)
+        )
+        products = (self._share * first * second).sum(axis=0)
+        ratio = np.divide(products, norms, out=np.zeros_like(norms), where=norms > 0)
+        return np.clip(ratio, -1, 1)
+
+
+def _by_correlations(repeats, predicted, weight):
+    """Accuracy, reliability, squared denominator and smallest reliability, by Hsu et al."""
+    accuracy, _ = _weighted_mean(
+        (pair.correlation, pair.n_rows)
+        for pair in (_Pair(one, predicted, weight) for one in repeats)
+    )
+    reliability, n_rows = _weighted_mean(
+        (pair.correlation, pair.n_rows)
+        for pair in (_Pair(*two, weight) for two in combinations(repeats, 2))
+    )
+    return accuracy, reliability, reliability, _chance(n_rows)
+
+
+def _by_covariances(repeats, predicted, weight):
+    """The same, by Schoppe et al.; the signal power is the mean covariance of two repeats."""
+    pairs = [_Pair(one, predicted, weight) for one in repeats]
+    accuracy, _ = _weighted_mean(
+        (
+            pair.correlation * np.sqrt(pair.covariance(0, 0)),  # Cov(y_i, p) / sd(p)
+            pair.n_rows,
+        )
+        for pair in pairs
+    )
+    power, _ = _weighted_mean((pair.covariance(0, 0), pair.n_rows) for pair in pairs)
+    signal, n_rows = _weighted_mean(
+        (pair.covariance(), pair.n_rows)
+        for pair in (_Pair(*two, weight) for two in combinations(repeats, 2))
+    )
+    reliability = np.divide(signal, power, out=np.zeros_like(power), where=power > 0)
+    return accuracy, reliability, signal, _chance(n_rows)
+
+
+METHODS = {"hsu": _by_correlations, "schoppe": _by_covariances}
+
+
+def _weighted_mean(values_and_weights):
+    """Mean over pairs by their numbers of rows, NaN where there is none, and those numbers."""
+    values, weights = (np.array(one) for one in zip(*values_and_weights, strict=True))
+    total = weights.sum(axis=0)
+    sums = (values * weights).sum(axis=0)
+    return np.divide(sums, total, out=np.full(total.shape, np.nan), where=total > 0), total
+
+
+def _chance(n_rows):
+    return np.divide(2, np.sqrt(n_rows), out=np.full(n_rows.shape, np.inf), where=n_rows > 0)
 
 
 def _check_average(multioutput):
     if multioutput not in AVERAGES:
-        raise ValueError(
-            f"got multioutput={multioutput!r}, expected 'uniform_average' or 'raw_values'"
+        raise ValueError(f"multioutput must be one of {AVERAGES}, but is {multioutput!r}.")
+
+
+def _average(scores, multioutput, reason):
+    """Mean over the outputs that have a score, with a warning of those that have none."""
+    if multioutput == "raw_values":
+        return scores
+    missing = np.isnan(scores)
+    if missing.any():
+        warnings.warn(
+            f"{missing.sum()} of {len(scores)} outputs have no score and are left out of the mean: "
+            f"{reason}.",
+            UndefinedMetricWarning,
+            stacklevel=3,
         )
-
-
-def _average(scores, multioutput):
-    return np.nanmean(scores) if multioutput == "uniform_average" else scores
-
-
-def _rows_of_outputs(values, name):
-    if isinstance(values, list | tuple) and all(map(_is_session, values)) and len(values):
-        values = np.concatenate(values)
-    array = np.asarray(values, float)
-    if array.ndim not in (1, 2, 3):
-        raise ValueError(f"got {name} of shape {array.shape}, expected (n_samples, n_outputs)")
-    return array[:, np.newaxis] if array.ndim == 1 else array.reshape(-1, array.shape[-1])
-
-
-def _is_session(values):
-    # A plain list of numbers is a row.
-    return np.ndim(values) == 2 or (isinstance(values, np.ndarray) and values.ndim == 1)
-
-
-def _check_weight(sample_weight, shape):
-    """Weights of all numbers of a response."""
-    if sample_weight is None:
-        return np.ones(shape)
-    weight = _rows_of_outputs(sample_weight, "sample_weight")
-    usable = np.all((weight >= 0) & (weight < np.inf)) and weight.any()
-    if weight.shape not in ((shape[0], 1), shape) or not usable:
-        raise ValueError(
-            f"got sample_weight of shape {weight.shape} with a sum of {weight.sum()}, expected "
-            f"({shape[0]},) or {shape} finite weights of at least zero, not all of them zero"
-        )
-    return np.broadcast_to(weight, shape)
-
-
-def _correlation(true, predicted, weight):
-    counts = weight > 0
-    if not counts.any():
-        return np.nan
-    true, predicted, weight = true[counts], predicted[counts], weight[counts]
-    if np.ptp(true) == 0 or np.ptp(predicted) == 0:
-        return 0.0
-    weight = weight / weight.sum()
-    true, predicted = (_scaled(values - weight @ values) for values in (true, predicted))
-    norms = np.sqrt((weight @ true**2) * (weight @ predicted**2))
-    return np.clip(weight @ (true * predicted) / norms, -1, 1)
-
-
-def _scaled(values):
-    # Squares of very small values would vanish.
-    return values / np.abs(values).max()
+    return np.mean(scores[~missing]) if not missing.all() else np.float64(np.nan)

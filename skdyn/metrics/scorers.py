@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from sklearn.base import BaseEstimator
+from sklearn import metrics
+from sklearn.base import BaseEstimator, clone
 from sklearn.utils.metadata_routing import UNUSED
 
 from skdyn.metrics.responses import correlation_score, noise_corrected_correlation
@@ -12,17 +13,22 @@ from skdyn.sessions import container_of, split_sessions
 __all__ = [
     "CorrelationScorer",
     "NoiseCorrectedScorer",
+    "ResponseScorer",
     "correlation_scorer",
+    "get_scorer",
+    "get_scorer_names",
     "noise_corrected_scorer",
 ]
 
 
-class _ResponseScorer(BaseEstimator):
-    """What scorers have in common: they are called, and metadata that they know come by themselves.
+class ResponseScorer(BaseEstimator):
+    """Base class of scorers of predicted responses.
 
-    Made as an estimator, since that is what scikit-learn clones and asks for metadata; they are
+    It is an estimator, because scikit-learn clones those and asks them for metadata, which are
     those of `score`. A scorer from `make_scorer` would predict across the borders of sessions.
     """
+
+    multioutput: str
 
     def __call__(self, estimator, X, y, **metadata):
         """Score an estimator; see `score`."""
@@ -34,7 +40,7 @@ class _ResponseScorer(BaseEstimator):
         return float(scores)
 
 
-class CorrelationScorer(_ResponseScorer):
+class CorrelationScorer(ResponseScorer):
     """Scorer by the correlation of predictions with responses.
 
     `correlation_scorer` is one that averages outputs.
@@ -48,10 +54,15 @@ class CorrelationScorer(_ResponseScorer):
     See Also
     --------
     correlation_score : The formula.
-    NoiseCorrectedScorer : For responses that were measured again and again.
+    get_scorer : Scorers by name.
+    NoiseCorrectedScorer : For responses to repeats of a stimulus.
 
     Notes
     -----
+    `GridSearchCV` and `cross_validate` take it as ``scoring=correlation_scorer``, or by name as
+    ``scoring=get_scorer("correlation")``; `compare_models` takes it as ``scoring="correlation"``,
+    too.
+
     With metadata routing, `sessions` and `sample_weight` reach the scorer without being requested.
     Without, the rows of a test set are one session, and all have weight.
 
@@ -104,15 +115,15 @@ class CorrelationScorer(_ResponseScorer):
         """
         form = container_of(X)
         scores = correlation_score(
-            _rows(y, form),
-            _predicted_rows(estimator, X, sessions, form),
-            sample_weight=None if sample_weight is None else _rows(sample_weight, form),
+            _parts(y, form),
+            _predicted_parts(estimator, X, sessions, form),
+            sample_weight=None if sample_weight is None else _parts(sample_weight, form),
             multioutput=self.multioutput,
         )
         return self._as_result(scores, "correlation")
 
 
-class NoiseCorrectedScorer(_ResponseScorer):
+class NoiseCorrectedScorer(ResponseScorer):
     """Scorer by the correlation of predictions with the response behind noisy repeats.
 
     `noise_corrected_scorer` is one that averages outputs. The repeats go along with the rows, as
@@ -124,8 +135,11 @@ class NoiseCorrectedScorer(_ResponseScorer):
     multioutput : {"uniform_average", "raw_values"}, default="uniform_average"
         Whether outputs are averaged, or each has its score: a dict of
         "noise_corrected_correlation_0" and so on, which scikit-learn takes for as many metrics.
-    floor : float, default=0.01
-        The least correlation of repeats that is divided by.
+    floor : float, default=None
+        The least reliability of an output; below it, the output has no score. None is that of
+        chance, see `noise_corrected_correlation`.
+    method : {"hsu", "schoppe"}, default="hsu"
+        The formula, see `noise_corrected_correlation`.
 
     See Also
     --------
@@ -167,9 +181,10 @@ class NoiseCorrectedScorer(_ResponseScorer):
         "sessions": True,
     }
 
-    def __init__(self, multioutput="uniform_average", floor=0.01):
+    def __init__(self, multioutput="uniform_average", floor=None, method="hsu"):
         self.multioutput = multioutput
         self.floor = floor
+        self.method = method
 
     def score(self, estimator, X, y, *, repeats=None, sample_weight=None, sessions=None):
         """Score an estimator, as calling the scorer does.
@@ -186,7 +201,8 @@ class NoiseCorrectedScorer(_ResponseScorer):
             The response, of which only the shape counts.
         repeats : array-like of shape (n_samples, n_repeats) or (n_samples, n_outputs, \
                 n_repeats), or list of such, or array with an axis of sessions in front
-            The responses to each repeat of the stimulus: the axes of y, then that of repeats.
+            The responses to each repeat of the stimulus: the axes of y, then that of repeats. NaN
+            where nothing was recorded; sessions of a list may have unequal numbers of repeats.
         sample_weight : array-like of shape (n_samples,), or like y, default=None
             Weights, in the form of X; 0 leaves a row, or a number of y, out.
         sessions : array-like of shape (n_samples,), default=None
@@ -204,22 +220,23 @@ class NoiseCorrectedScorer(_ResponseScorer):
         """
         if repeats is None:
             raise ValueError(
-                "got no repeats, expected them with an axis of repeats behind those of y; enable "
-                "scikit-learn's metadata routing, and pass them as params={'repeats': ...}"
+                "repeats are missing. Enable scikit-learn's metadata routing, and pass them as "
+                "params={'repeats': ...}, with the axes of y and that of repeats at the end."
             )
         form = container_of(X)
-        target, trials = _rows(y, form), _rows(repeats, form)
-        if trials.shape[:-1] != target.shape:
-            raise ValueError(
-                f"got repeats of shape {trials.shape} for y of shape {target.shape}, all sessions "
-                f"together, expected {(*target.shape, 'n_repeats')}; the last axis is that of "
-                "repeats"
-            )
+        targets, trials = _parts(y, form), _parts(repeats, form)
+        for target, one in zip(targets, trials, strict=True):
+            if one.shape[:-1] != target.shape:
+                raise ValueError(
+                    f"repeats have the shape {one.shape}, but y has the shape {target.shape}; they "
+                    f"must be {(*target.shape, 'n_repeats')}, with the axis of repeats at the end."
+                )
         scores = noise_corrected_correlation(
-            np.moveaxis(trials, -1, 0),
-            _predicted_rows(estimator, X, sessions, form),
-            sample_weight=None if sample_weight is None else _rows(sample_weight, form),
+            trials,
+            _predicted_parts(estimator, X, sessions, form),
+            sample_weight=None if sample_weight is None else _parts(sample_weight, form),
             multioutput=self.multioutput,
+            method=self.method,
             floor=self.floor,
         )
         return self._as_result(scores, "noise_corrected_correlation")
@@ -227,20 +244,90 @@ class NoiseCorrectedScorer(_ResponseScorer):
 
 correlation_scorer = CorrelationScorer()
 noise_corrected_scorer = NoiseCorrectedScorer()
+SCORERS = {
+    "correlation": correlation_scorer,
+    "noise_corrected_correlation": noise_corrected_scorer,
+}
 
 
-def _rows(values, form):
-    """Put the rows of all sessions one below the other, with no axis of sessions."""
-    if form == "list":
-        return np.concatenate([np.asarray(one, dtype=float) for one in values])
-    array = np.asarray(values, dtype=float)
-    return array.reshape(-1, *array.shape[2:]) if form == "stack" else array
+def get_scorer(scoring):
+    """Get a scorer by name: those of this package, and those of scikit-learn.
+
+    Parameters
+    ----------
+    scoring : str or callable
+        "correlation", "noise_corrected_correlation", or a name of scikit-learn's, such as "r2". A
+        callable is returned as it is.
+
+    Returns
+    -------
+    callable
+        A scorer, called with an estimator, X and y; what `scoring` of `GridSearchCV`,
+        `cross_validate` and `compare_models` takes.
+
+    Raises
+    ------
+    ValueError
+        If there is no scorer of that name.
+
+    See Also
+    --------
+    get_scorer_names : The names.
+    sklearn.metrics.get_scorer : Those of scikit-learn.
+
+    Notes
+    -----
+    `compare_models(..., scoring="correlation")` takes the names themselves. scikit-learn has no
+    way to add a name to those that `GridSearchCV` takes, so give it the scorer.
+
+    Examples
+    --------
+    >>> from sklearn.model_selection import GridSearchCV
+    >>> from skdyn import NEMSRegressor
+    >>> from skdyn.metrics import get_scorer
+    >>> search = GridSearchCV(
+    ...     NEMSRegressor(),
+    ...     {"layers": ["fir.5-lvl", "fir.10-lvl"]},
+    ...     scoring=get_scorer("correlation"),
+    ... )
+    """
+    if isinstance(scoring, str) and scoring in SCORERS:
+        return clone(SCORERS[scoring])
+    try:
+        return metrics.get_scorer(scoring)
+    except ValueError as error:
+        raise ValueError(
+            f"{scoring!r} is no scorer; skdyn.metrics.get_scorer_names() lists them."
+        ) from error
 
 
-def _predicted_rows(estimator, X, sessions, form):
-    """Predict each session by itself, so that nothing but `predict(X)` is asked for."""
+def get_scorer_names():
+    """List the names that `get_scorer` takes.
+
+    Returns
+    -------
+    list of str
+        In alphabetic order.
+
+    Examples
+    --------
+    >>> from skdyn.metrics import get_scorer_names
+    >>> [name for name in get_scorer_names() if "corr" in name and "matthews" not in name]
+    ['correlation', 'noise_corrected_correlation']
+    """
+    return sorted([*SCORERS, *metrics.get_scorer_names()])
+
+
+def _parts(values, form):
+    """Arrays of all sessions; a 2-D X is one."""
+    return [np.asarray(one, dtype=float) for one in ([values] if form == "array" else values)]
+
+
+def _predicted_parts(estimator, X, sessions, form):
+    """Predict each session alone, so that nothing but `predict(X)` is asked for."""
     if form != "array" or sessions is None:
-        return _rows(estimator.predict(X), form)
+        return _parts(estimator.predict(X), form)
     rows = getattr(X, "iloc", X)
     parts = split_sessions(np.arange(len(X)), sessions)
-    return np.concatenate([estimator.predict(rows[one[0] : one[-1] + 1]) for one in parts])
+    predicted = [estimator.predict(rows[one[0] : one[-1] + 1]) for one in parts]
+    return [np.concatenate(predicted)]

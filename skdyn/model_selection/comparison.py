@@ -9,6 +9,7 @@ from numbers import Integral, Real
 
 import numpy as np
 from sklearn import config_context
+from sklearn.base import clone
 from sklearn.exceptions import FitFailedWarning
 from sklearn.metrics import check_scoring
 from sklearn.model_selection import check_cv
@@ -22,20 +23,18 @@ from sklearn.utils.metadata_routing import (
 from sklearn.utils.parallel import Parallel, delayed
 
 from skdyn._sklearn import one_blas_thread
-from skdyn.metrics import CorrelationScorer, NoiseCorrectedScorer
+from skdyn.metrics import get_scorer
+from skdyn.metrics.scorers import ResponseScorer
 from skdyn.model_selection.evaluation import Failure, Rows, evaluate
 from skdyn.model_selection.repeats import draw_seeds, mean_agreement, seeded
 from skdyn.model_selection.splitters import BlockKFold, SessionKFold
-from skdyn.model_selection.table import ModelComparison, describe_failures, summarise
+from skdyn.model_selection.table import ModelComparison, describe_failures
+from skdyn.model_selection.uncertainty import ERRORS, summarise
 from skdyn.sessions import container_of, split_sessions
 
 __all__ = ["compare_models"]
 
 N_FOLDS = 5
-SCORERS_PER_OUTPUT = {
-    "correlation": CorrelationScorer,
-    "noise_corrected_correlation": NoiseCorrectedScorer,
-}
 
 
 def compare_models(
@@ -45,6 +44,7 @@ def compare_models(
     *,
     cv=None,
     scoring=None,
+    paired_over=None,
     sessions=None,
     params=None,
     n_jobs=None,
@@ -67,13 +67,20 @@ def compare_models(
     y : array-like of shape (n_samples,) or (n_samples, n_outputs), or like X, default=None
         The response, for models that predict one.
     cv : int, splitter or iterable of (train, test), default=None
-        The folds. An int is their number: of `SessionKFold`, if there are several sessions, or of
-        `BlockKFold`. None is 5, or the number of sessions if there are fewer.
+        The folds, in every form that `cross_validate` takes: numbers of rows, or boolean masks. An
+        int is their number: of `SessionKFold`, if there are several sessions, or of `BlockKFold`.
+        None is 5, or the number of sessions if there are fewer.
     scoring : str, callable or None, default=None
-        None is the estimator's own `score`: the evidence lower bound for `DyNeMoEstimator`.
-        "correlation" and "noise_corrected_correlation" give one score per output, with which
-        candidates are compared output by output (neuron by neuron). Else a scorer of scikit-learn
-        by name, or a function of estimator, X and y that gives one number, or one per output.
+        None is the estimator's own `score`: the evidence lower bound for `DyNeMoEstimator`. A str
+        is a name that `skdyn.metrics.get_scorer` takes: "correlation" and
+        "noise_corrected_correlation", of this package, or one of scikit-learn's, such as "r2". A
+        callable gets the estimator, X and y, and returns one number, or one per output.
+        `GridSearchCV` takes the same, with ``scoring=get_scorer("correlation")``. The two scorers
+        of this package give one score per output here, by name or not.
+    paired_over : {"folds", "outputs", "both"}, default=None
+        The units over which candidates are compared, if there is a score per output: "outputs"
+        (the default then) compares neuron by neuron and takes neurons for independent, "both"
+        takes outputs and folds for random, "folds" averages outputs. See `ModelComparison`.
     sessions : array-like of shape (n_samples,), default=None
         Label of each row of a 2-D X.
     params : dict, default=None
@@ -83,24 +90,24 @@ def compare_models(
         Number of fits at the same time, as joblib has it: None is 1, unless
         `joblib.parallel_config` says otherwise; -1 all processors. Each runs on one thread.
     repeat : int, default=1
-        Fits of each candidate on each fold, from different seeds. How far their modes agree is
-        told then.
+        Fits of each candidate on each fold, from different seeds. The result then includes the
+        agreement of their modes.
     random_state : int, RandomState instance or None, default=None
         Source of the seeds, which each parameter named random_state is set to, also of steps of
         pipelines. With None and one repeat, candidates keep their own.
     error_score : "raise" or float, default=nan
-        What stands for the score of a fit that fails, with a warning; "raise" raises its exception.
-        With NaN, the candidate comes last.
+        The score of a fit that fails, with a warning; "raise" raises its exception. With NaN, the
+        candidate comes last.
     return_estimators : bool, default=False
         Whether fitted estimators are returned, too.
     verbose : int, default=0
-        How much joblib tells of its progress.
+        Verbosity of joblib.
 
     Returns
     -------
     ModelComparison
-        Scores, standard errors, paired differences to the best, seconds, memory, agreement and
-        failures, as arrays; with `to_frame()` and `plot()`.
+        Scores, paired differences to the best with standard errors and p-values, seconds,
+        agreement and failures, as arrays; with `to_frame()`, `plot()` and `simplest()`.
 
     Raises
     ------
@@ -110,7 +117,8 @@ def compare_models(
     Warns
     -----
     FitFailedWarning
-        If a fit or its scoring fails: of whom, in how many folds, and why.
+        If a fit or its scoring fails. The message names the candidate, the number of folds and
+        the error.
 
     See Also
     --------
@@ -119,14 +127,21 @@ def compare_models(
 
     Notes
     -----
-    Rows that were not neighbours in X never are: where a fold leaves a seam, or blocks meet, what
-    takes `sessions` gets them in different sessions, in `fit` and in scoring. Scores with
-    `BlockKFold` are those of blocks in files of their own.
+    Rows that were not neighbours in X never become neighbours. Where a fold leaves a seam, or
+    blocks meet, whatever takes `sessions` gets the rows on either side in different sessions, in
+    `fit` and in scoring. A scorer that takes no sessions, such as "r2", gets an estimator that
+    predicts each run of neighbouring rows alone. So scores with `BlockKFold` are the same as if
+    each block were a separate file. One case is left to you: an estimator with memory and a
+    `score` of its own that takes no `sessions` gets the rows of a test fold in one piece.
+
+    A pipeline is scored by the `score` of its last step, on what the other steps make of X, so
+    that mixtures and factor analysis of scikit-learn work behind steps that take sessions.
+
+    Standard errors over folds are corrected for overlapping training sets, and differences are
+    tested with Student's t; `ModelComparison` has the formulas. With few folds only large
+    differences are significant.
 
     All fits go through one `joblib.Parallel`; within `on_dask` they run on a cluster.
-
-    Training sets of folds overlap, so that standard errors over folds are too small as those of a
-    new recording; differences below two of them say little.
 
     Examples
     --------
@@ -144,27 +159,48 @@ def compare_models(
     (4, 'outputs')
     >>> bool(comparison.difference_to_best[0] < -0.5)
     True
+
+    A mixture and factor analysis of scikit-learn, behind a step that takes sessions:
+
+    >>> from sklearn.decomposition import FactorAnalysis
+    >>> from sklearn.mixture import GaussianMixture
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from skdyn.preprocessing import SessionScaler
+    >>> models = {
+    ...     "mixture": make_pipeline(SessionScaler(), GaussianMixture(2, random_state=0)),
+    ...     "factors": make_pipeline(SessionScaler(), FactorAnalysis(1)),
+    ... }
+    >>> compare_models(models, y, sessions=np.repeat([0, 1, 2], 200)).best_name
+    'factors'
     """
     names, candidates = _check_candidates(estimators)
     seeds = _check_options(repeat, random_state, error_score)
+    if paired_over is not None and paired_over not in ERRORS:
+        raise ValueError(
+            f"paired_over must be None or one of {sorted(ERRORS)}, but is {paired_over!r}."
+        )
     X, y, sessions = indexable(X, y, sessions)
     splitter = _check_splitter(cv, X, y, sessions)
     data = Rows(X, y, _check_sessions(X, sessions, splitter))
     scorers = [_check_scorer(one, scoring) for one in candidates]
     if params and "sessions" in params:
-        raise ValueError("Got sessions in params, expected them as an argument; pass sessions=.")
+        raise ValueError("params must not have sessions; pass them as sessions=.")
     routed = [
         _route(one, scorer, splitter, data, params or {})
         for one, scorer in zip(candidates, scorers, strict=True)
     ]
-    folds = list(splitter.split(X, y, **routed[0]["split"]))
+    # Numbers of rows, whether the splitter gives these, masks or slices.
+    rows = np.arange(len(X))
+    folds = [
+        (rows[train], rows[test]) for train, test in splitter.split(X, y, **routed[0]["split"])
+    ]
     shape = (len(candidates), len(folds), repeat)
     # Here, too: workers that are threads would put back each other's setting.
     with one_blas_thread():
         evaluations = Parallel(n_jobs=n_jobs, verbose=verbose)(
             delayed(evaluate)(
                 seeded(candidates[which], seeds[number]),
-                scorers[which],
+                None if scoring is None else scorers[which],
                 data,
                 folds[fold],
                 routed[which]["fit"],
@@ -177,7 +213,14 @@ def compare_models(
         )
     table = np.empty(shape, dtype=object)
     table.ravel()[:] = evaluations
-    result = _tabulate(names, table, seeds, np.nan if error_score == "raise" else error_score)
+    result = _tabulate(
+        names,
+        table,
+        seeds,
+        np.nan if error_score == "raise" else error_score,
+        paired_over,
+        data.test_to_train(folds),
+    )
     if return_estimators:
         result.estimators = _collect(table, "estimator", object)
     return result
@@ -193,16 +236,16 @@ def _check_candidates(estimators) -> tuple[list, list]:
         pairs = given if all(named) else list(zip(_names_of(given), given, strict=True))
     else:
         raise ValueError(
-            f"Got estimators={estimators!r}, expected a dict or list of candidates; put it in a "
+            f"estimators must be a dict or list of candidates, but is {estimators!r}; put it in a "
             "list."
         )
     for name, one in pairs:
         if not hasattr(one, "fit") or isinstance(one, type):
-            raise ValueError(f"Got candidate {name!r} of {one!r}, expected an estimator with fit.")
+            raise ValueError(f"Candidate {name!r} must be an estimator with fit, but is {one!r}.")
     names = [name for name, _ in pairs]
     if not names or len(set(names)) < len(names):
         raise ValueError(
-            f"Got candidates named {names}, expected at least one, and different names."
+            f"There must be at least one candidate, with different names, but names are {names}."
         )
     return names, [one for _, one in pairs]
 
@@ -219,9 +262,9 @@ def _names_of(estimators) -> list[str]:
 def _check_options(repeat, random_state, error_score) -> list[int | None]:
     """Seeds of the repeats."""
     if isinstance(repeat, bool) or not isinstance(repeat, Integral) or repeat < 1:
-        raise ValueError(f"Got repeat={repeat!r}, expected a whole number of at least 1.")
+        raise ValueError(f"repeat must be a whole number of at least 1, but is {repeat!r}.")
     if error_score != "raise" and not isinstance(error_score, Real):
-        raise ValueError(f"Got error_score={error_score!r}, expected 'raise' or a number.")
+        raise ValueError(f"error_score must be 'raise' or a number, but is {error_score!r}.")
     return draw_seeds(int(repeat), random_state)
 
 
@@ -241,8 +284,8 @@ def _check_sessions(X, sessions, splitter):
     """Session of each row of a 2-D X, or None; blocks are sessions."""
     if container_of(X) != "array" and sessions is not None:
         raise ValueError(
-            "Got sessions= together with X as sessions, expected one of the two; leave "
-            "sessions out, or give a 2-D X."
+            "sessions= cannot be given together with X as sessions; leave sessions out, or give a "
+            "2-D X."
         )
     if container_of(X) == "array" and isinstance(splitter, BlockKFold):
         return splitter.block_labels(X, sessions)
@@ -250,14 +293,18 @@ def _check_sessions(X, sessions, splitter):
 
 
 def _check_scorer(estimator, scoring):
-    if isinstance(scoring, str) and scoring in SCORERS_PER_OUTPUT:
-        return SCORERS_PER_OUTPUT[scoring](multioutput="raw_values")
-    if scoring is not None and not isinstance(scoring, str) and not callable(scoring):
+    """The scorer; with None, one that calls `score`."""
+    if scoring is None:
+        return check_scoring(estimator)
+    if not isinstance(scoring, str) and not callable(scoring):
         raise ValueError(
-            f"Got scoring={scoring!r}, expected a name, a function or None; compare by one metric "
-            "at a time."
+            f"scoring must be a name, a callable or None, but is {scoring!r}; compare by one "
+            "metric at a time."
         )
-    return check_scoring(estimator, scoring)
+    scorer = get_scorer(scoring)
+    if isinstance(scorer, ResponseScorer):
+        return clone(scorer).set_params(multioutput="raw_values")
+    return check_scoring(estimator, scorer)
 
 
 def _route(estimator, scorer, splitter, data, params) -> dict[str, dict]:
@@ -293,7 +340,7 @@ def _routable(consumer):
     return consumer
 
 
-def _tabulate(names, table, seeds, error_score) -> ModelComparison:
+def _tabulate(names, table, seeds, error_score, paired_over, test_to_train) -> ModelComparison:
     """Turn evaluations (n_candidates, n_folds, n_repeats) into arrays."""
     failures = [
         Failure(names[which], fold, number, *table[which, fold, number].failure)
@@ -304,7 +351,9 @@ def _tabulate(names, table, seeds, error_score) -> ModelComparison:
     scores = _scores_of(table, error_score)
     failed = {one.name for one in failures} if np.isnan(error_score) else set()
     complete = np.array([name not in failed for name in names])
-    summary = summarise(scores, complete)
+    if paired_over is None or scores.ndim == 3:
+        paired_over = "folds" if scores.ndim == 3 else "outputs"
+    summary = summarise(scores, complete, paired_over, test_to_train)
     if np.isnan(summary["mean_score"]).all():
         raise ValueError(f"No candidate has a score in all folds. Scores are:\n{scores}")
     return ModelComparison(
@@ -314,7 +363,6 @@ def _tabulate(names, table, seeds, error_score) -> ModelComparison:
         best_name=names[summary["best_index"]],
         fit_seconds=_collect(table, "fit_seconds", float),
         score_seconds=_collect(table, "score_seconds", float),
-        peak_memory=_collect(table, "peak_memory", float),
         agreement=np.array([_agreement(folds) for folds in table]),
         seeds=seeds,
         failures=failures,
@@ -325,7 +373,9 @@ def _scores_of(table, error_score) -> np.ndarray:
     """Scores (n_candidates, n_folds, n_repeats), and an axis of outputs if there are several."""
     sizes = {len(one.scores) for one in table.ravel() if one.scores is not None}
     if len(sizes) > 1:
-        raise ValueError(f"Got scores of {sorted(sizes)} outputs, expected the same for all.")
+        raise ValueError(
+            f"Candidates have scores of {sorted(sizes)} outputs, but must have the same."
+        )
     scores = np.full((*table.shape, *sizes), error_score, dtype=float)
     for place in np.ndindex(table.shape):
         if table[place].scores is not None:

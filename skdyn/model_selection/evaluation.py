@@ -1,10 +1,7 @@
-"""One fit of a comparison: on which rows, how good, how long, how large, or why it failed."""
+"""One fit of a comparison: its rows, its score, its time, or why it failed."""
 
 from __future__ import annotations
 
-import mmap
-import sys
-import threading
 import time
 import traceback
 from collections.abc import Callable
@@ -17,13 +14,10 @@ from sklearn import config_context
 
 from skdyn._sklearn import one_blas_thread
 from skdyn.core.runtime import one_thread
-from skdyn.metrics import CorrelationScorer, NoiseCorrectedScorer
+from skdyn.metrics.scorers import ResponseScorer
 from skdyn.model_selection.repeats import has_modes, mixing_of
+from skdyn.model_selection.seams import score_of
 from skdyn.sessions import container_of, split_sessions
-
-# Where Linux tells how many pages a process holds.
-STATM = "/proc/self/statm"
-SAMPLING_SECONDS = 0.01
 
 
 @dataclass(frozen=True)
@@ -57,7 +51,7 @@ class Failure:
 
 @dataclass
 class Evaluation:
-    """What came out of one fit.
+    """The result of one fit.
 
     Attributes
     ----------
@@ -65,8 +59,6 @@ class Evaluation:
         One number, or one per output; None where fit or scoring failed.
     fit_seconds, score_seconds : float
         Wall time.
-    peak_memory : float
-        Rise of the resident memory during the fit, in bytes.
     failure : tuple of str or None
         Step, type, message and traceback of what failed.
     alpha : ndarray of shape (n_samples, n_modes) or None
@@ -78,7 +70,6 @@ class Evaluation:
     scores: np.ndarray | None = None
     fit_seconds: float = np.nan
     score_seconds: float = np.nan
-    peak_memory: float = np.nan
     failure: tuple[str, str, str, str] | None = None
     alpha: np.ndarray | None = None
     estimator: Any = None
@@ -130,6 +121,24 @@ class Rows:
         data = (self.X,) if self.y is None else (self.X, self.y)
         return tuple(_take(values, rows) for values in data), taken
 
+    def test_to_train(self, folds) -> float:
+        """Ratio of the numbers of rows to score and to fit, over all folds together.
+
+        Parameters
+        ----------
+        folds : list of tuple of ndarray of int
+            Rows, or sessions, to fit and to score.
+
+        Returns
+        -------
+        float
+            The ratio.
+        """
+        one_each = np.ones(len(self.X), dtype=int)
+        lengths = one_each if self.are_rows else np.array([len(one) for one in self.X])
+        train, test = (sum(lengths[fold[which]].sum() for fold in folds) for which in (0, 1))
+        return float(test / train) if train else np.nan
+
     def _of(self, value, rows):
         length = len(value) if hasattr(value, "__len__") and not isinstance(value, str) else None
         return _take(value, rows) if length == len(self.X) else value
@@ -163,9 +172,9 @@ def _take(values, rows):
 
 def evaluate(
     estimator,
-    scorer: Callable,
+    scorer: Callable | None,
     data: Rows,
-    split: tuple[np.ndarray, np.ndarray],
+    fold: tuple[np.ndarray, np.ndarray],
     fit_params: dict,
     score_params: dict,
     *,
@@ -178,19 +187,19 @@ def evaluate(
     Parameters
     ----------
     estimator : estimator
-        Is fitted.
-    scorer : callable
-        Called with estimator, X, y and metadata.
+        The estimator to fit.
+    scorer : callable or None
+        Called with estimator, X, y and metadata; None for the estimator's own `score`.
     data : Rows
         All rows.
-    split : tuple of ndarray of int
+    fold : tuple of ndarray of int
         Rows to fit and to score.
     fit_params, score_params : dict
         Metadata of all rows.
     want_modes, want_estimator : bool
         What goes into the result.
     may_raise : bool
-        Whether an exception is raised, and not noted.
+        Whether exceptions are raised, instead of noted.
 
     Returns
     -------
@@ -198,98 +207,41 @@ def evaluate(
         The result.
     """
     result = Evaluation()
-    train, train_params = data.take(split[0], fit_params)
-    test, test_params = data.take(split[1], score_params)
-    # Only where there is something to route: some pipelines cannot score with routing enabled.
-    routing = (
-        config_context(enable_metadata_routing=True)
-        if train_params or test_params
-        else nullcontext()
-    )
     step = "fit"
-    with routing, one_thread(), one_blas_thread():
-        start = time.perf_counter()
-        try:
-            with MemoryRise() as memory:
-                estimator.fit(*train, **train_params)
-            result.fit_seconds, result.peak_memory = time.perf_counter() - start, memory.rise
+    try:
+        train, train_params = data.take(fold[0], fit_params)
+        test, test_params = data.take(fold[1], score_params)
+        runs = data.runs(fold[1])
+        # Only where there is something to route: fits without may not know routing.
+        needed = bool(train_params or test_params)
+        routing = config_context(enable_metadata_routing=True) if needed else nullcontext()
+        with routing, one_thread(), one_blas_thread():
+            start = time.perf_counter()
+            estimator.fit(*train, **train_params)
+            result.fit_seconds = time.perf_counter() - start
             step, start = "score", time.perf_counter()
-            scores = _as_values(scorer(estimator, *test, **test_params), scorer)
+            X, y = (*test, None)[:2]
+            scores = _as_values(score_of(scorer, estimator, X, y, runs, test_params), scorer)
             result.score_seconds = time.perf_counter() - start
             if want_modes and has_modes(estimator):
-                result.alpha = mixing_of(estimator, test[0], data.runs(split[1]))
+                result.alpha = mixing_of(estimator, X, runs)
             result.scores = scores
-        except Exception as error:
-            if may_raise:
-                raise
-            # The exception itself might not survive the way back from another process.
-            result.failure = (step, type(error).__name__, str(error), traceback.format_exc())
+    except Exception as error:
+        if may_raise:
+            raise
+        # The exception itself might not survive the way back from another process.
+        result.failure = (step, type(error).__name__, str(error), traceback.format_exc())
     result.estimator = estimator if want_estimator and step == "score" else None
     return result
 
 
 def _as_values(scores, scorer) -> np.ndarray:
     """One number, or one per output."""
-    if isinstance(scores, dict) and isinstance(scorer, CorrelationScorer | NoiseCorrectedScorer):
+    if isinstance(scores, dict) and isinstance(scorer, ResponseScorer):
         scores = list(scores.values())
     if isinstance(scores, dict) or np.ndim(scores) > 1:
         raise ValueError(
-            f"Got {scores!r} from the scorer, expected one number, or one per output; compare by "
+            f"The scorer gave {scores!r}, but one number, or one per output, is needed; compare by "
             "one metric at a time."
         )
     return np.atleast_1d(np.asarray(scores, dtype=float))
-
-
-class MemoryRise:
-    """How much more memory the process holds at the height of a block than at its start.
-
-    A thread looks every 10 ms. Where the operating system does not tell what a process holds now,
-    it is the rise of the most that it ever held.
-
-    Attributes
-    ----------
-    rise : float
-        In bytes; NaN where the operating system tells neither.
-    """
-
-    rise: float = np.nan
-
-    def __enter__(self):
-        self._start = self._most = resident_bytes()
-        self._end = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self._end.set()
-        self._thread.join()
-        self.rise = max(self._most, resident_bytes()) - self._start
-
-    def _watch(self):
-        while not self._end.wait(SAMPLING_SECONDS):
-            self._most = max(self._most, resident_bytes())
-
-
-def resident_bytes() -> float:
-    """Tell how much memory the process holds, or the most it ever held, or NaN.
-
-    Returns
-    -------
-    float
-        In bytes.
-    """
-    try:
-        with open(STATM, "rb") as file:
-            return float(int(file.read().split()[1]) * mmap.PAGESIZE)
-    except OSError:
-        return _most_resident_bytes()
-
-
-def _most_resident_bytes() -> float:
-    try:
-        import resource
-    except ImportError:
-        return np.nan
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return float(most if sys.platform == "darwin" else most * 1024)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
-from sklearn import config_context
 from sklearn.base import clone
-from sklearn.pipeline import Pipeline
+from sklearn.exceptions import NotFittedError
 from sklearn.utils import check_random_state
-from sklearn.utils.metadata_routing import get_routing_for_object
 
+from skdyn._fitted import fitted_steps, transform_through
 from skdyn.matching import match_modes
 from skdyn.metrics import alpha_correlation
-from skdyn.sessions import container_of
+from skdyn.sessions import in_sessions, join_sessions
 
 __all__ = ["select_run"]
 
@@ -21,9 +20,11 @@ def select_run(runs, X=None, *, sessions=None, return_agreement=False):
 
     Parameters
     ----------
-    runs : sequence of estimator or of array-like of shape (n_samples, n_modes)
-        Fitted estimators, such as `DyNeMoEstimator` or pipelines that end in one, fitted to the
-        same data from several seeds; or their mixing coefficients of the same rows. At least two.
+    runs : sequence of estimator, of array-like of shape (n_samples, n_modes), or of lists of such
+        Fitted estimators, such as `DyNeMoEstimator`, or pipelines or searches that end in one,
+        fitted to the same data from several seeds; or their mixing coefficients of the same rows:
+        for each run an array, a list of sessions, or an array (n_sessions, n_samples, n_modes). At
+        least two.
     X : array-like of shape (n_samples, n_channels), list of such, or array of shape \
             (n_sessions, n_samples, n_channels), default=None
         The recording that estimators are to transform; none for mixing coefficients.
@@ -79,7 +80,9 @@ def select_run(runs, X=None, *, sessions=None, return_agreement=False):
         )
     if sessions is not None and not fitted:
         raise ValueError("Got sessions for mixing coefficients, expected them with X only.")
-    alphas = [mixing_of(run, X, sessions) for run in runs] if fitted else runs
+    if not fitted:
+        _check_sessions(runs)
+    alphas = [mixing_of(run, X, sessions) if fitted else _rows_of(run) for run in runs]
     agreement = agreement_of(alphas)
     others = (agreement.sum(axis=1) - np.diagonal(agreement)) / (len(runs) - 1)
     index = int(np.argmax(others))
@@ -133,7 +136,7 @@ def mean_agreement(alphas) -> float:
 
 
 def mixing_of(estimator, X, sessions) -> np.ndarray:
-    """Mixing coefficients that a fitted estimator gives, all sessions one after the other.
+    """Mixing coefficients that a fitted estimator gives, of all sessions, concatenated.
 
     Parameters
     ----------
@@ -149,15 +152,24 @@ def mixing_of(estimator, X, sessions) -> np.ndarray:
     ndarray of shape (n_samples, n_modes)
         The coefficients.
     """
-    with config_context(enable_metadata_routing=True):
-        taken = get_routing_for_object(estimator).consumes("transform", ["sessions"])
-        given = {} if sessions is None or not taken else {"sessions": sessions}
-        alpha = estimator.transform(X, **given)
-    return np.concatenate(alpha) if container_of(alpha) != "array" else np.asarray(alpha)
+    return _rows_of(transform_through(fitted_steps(estimator), X, sessions))
+
+
+def _check_sessions(runs) -> None:
+    lengths = [[len(one) for one in in_sessions(run).arrays] for run in runs]
+    several = [own for own in lengths if len(own) > 1]
+    if any(own != several[0] for own in several):
+        raise ValueError(
+            f"Got runs with sessions of {lengths} samples, expected the same sessions in each run."
+        )
+
+
+def _rows_of(alpha) -> np.ndarray:
+    return join_sessions(in_sessions(alpha).arrays)
 
 
 def has_modes(estimator) -> bool:
-    """Whether a fitted estimator, or the last step of a pipeline, has modes to compare.
+    """Whether a fitted estimator, or the last step of a pipeline or search, has modes to compare.
 
     Parameters
     ----------
@@ -169,7 +181,10 @@ def has_modes(estimator) -> bool:
     bool
         Whether it has `covariances_` and transforms.
     """
-    last = estimator[-1] if isinstance(estimator, Pipeline) else estimator
+    try:
+        last = fitted_steps(estimator)[-1]
+    except NotFittedError:  # nothing in it is learned, such as modes
+        return False
     return hasattr(last, "covariances_") and hasattr(last, "transform")
 
 

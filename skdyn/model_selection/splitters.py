@@ -5,10 +5,11 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator
 from numbers import Integral
+from typing import NamedTuple
 
 import numpy as np
-from sklearn.model_selection import BaseCrossValidator
-from sklearn.utils import check_array, check_random_state, column_or_1d, indexable
+from sklearn.model_selection import BaseCrossValidator, GroupKFold
+from sklearn.utils import check_array, column_or_1d, indexable
 
 from skdyn.sessions import container_of, split_sessions
 
@@ -16,7 +17,7 @@ __all__ = ["BlockKFold", "SessionKFold"]
 
 
 class _SessionSplitter(BaseCrossValidator):
-    """What the splitters have in common: labels come as `sessions` or as `groups`."""
+    """Base class of splitters whose labels come as `sessions` or as `groups`."""
 
     # With metadata routing, labels reach the splitter without being requested.
     __metadata_request__split = {"groups": True, "sessions": True}  # noqa: RUF012
@@ -24,12 +25,12 @@ class _SessionSplitter(BaseCrossValidator):
     n_splits: int
 
     def get_n_splits(self, X=None, y=None, groups=None, *, sessions=None):
-        """Tell how many folds there are.
+        """Return the number of folds.
 
         Parameters
         ----------
         X, y, groups, sessions : object
-            Not looked at; here because scikit-learn passes what it passes to `split`.
+            Not used; scikit-learn passes what it passes to `split`.
 
         Returns
         -------
@@ -44,24 +45,28 @@ class _SessionSplitter(BaseCrossValidator):
 
 
 class SessionKFold(_SessionSplitter):
-    """K folds of whole sessions.
+    """K folds of whole sessions: scikit-learn's GroupKFold, with sessions as groups.
 
-    No session is split, and folds have as equal numbers of rows as whole sessions allow.
+    No session is split. Without `shuffle`, folds have as equal numbers of rows as whole sessions
+    allow; with it, as equal numbers of sessions.
 
     Parameters
     ----------
     n_splits : int, default=5
-        Number of folds, at least 2 and at most the number of sessions.
+        Number of folds, at least 2 and at most the number of sessions. As many as there are
+        sessions, or subjects in `groups`, leave one out at a time.
     shuffle : bool, default=False
-        Whether sessions are dealt out in random order, and not the longest first. Each goes to the
-        fold that has the fewest rows.
+        Whether sessions are dealt out in random order. Otherwise the longest come first, and each
+        goes to the fold with the fewest rows.
     random_state : int, RandomState instance or None, default=None
-        Source of the random order, with `shuffle`.
+        Source of the random order, with `shuffle`. None is fresh entropy; NumPy's global generator
+        is not used.
 
     See Also
     --------
     BlockKFold : Blocks of one recording.
-    sklearn.model_selection.GroupKFold : The same folds of groups, for labels per row.
+    sklearn.model_selection.GroupKFold : The same folds, for labels per row given as groups.
+    sklearn.model_selection.LeaveOneGroupOut : One fold per label, without a number of folds.
 
     Notes
     -----
@@ -75,8 +80,9 @@ class SessionKFold(_SessionSplitter):
     estimator.
 
     With metadata routing enabled, `sessions` goes to the splitter, and to the estimator's `fit` and
-    `score`, by itself. Without, scikit-learn passes labels on to splitters as `groups` only, and to
-    `fit` as a fit parameter; `score` has none, and takes the sessions of a test fold for one.
+    `score`, without being requested. Without, scikit-learn passes labels on to splitters as
+    `groups` only, and to `fit` as a fit parameter; `score` gets none, and takes the sessions of a
+    test fold for one.
 
     A halving search over ``resource="n_samples"`` draws rows at random and leaves no series; use
     a parameter such as "n_epochs", or a list of sessions, of which whole ones are drawn.
@@ -91,30 +97,44 @@ class SessionKFold(_SessionSplitter):
     [3 4 5] [0 1 2]
     [0 1 2] [3 4 5]
 
-    Sessions reach everything that asks for them:
+    Leave one subject out, of three that have two sessions each. With metadata routing, labels
+    reach everything that takes them:
 
     >>> from sklearn import config_context
     >>> from sklearn.model_selection import cross_validate
     >>> from skdyn import NEMSRegressor
-    >>> X = np.random.default_rng(0).standard_normal((90, 2))
-    >>> y = X[:, 0] - X[:, 1]
-    >>> sessions = np.repeat([1, 2, 3], 30)
+    >>> X = np.random.default_rng(0).standard_normal((180, 1))
+    >>> y = np.roll(X[:, 0], 2)
+    >>> labels = {"sessions": np.repeat(np.arange(6), 30), "groups": np.repeat([1, 2, 3], 60)}
     >>> with config_context(enable_metadata_routing=True):
     ...     results = cross_validate(
-    ...         NEMSRegressor(), X, y, cv=SessionKFold(3), params={"sessions": sessions}
+    ...         NEMSRegressor("fir.4"), X, y, cv=SessionKFold(3), params=labels
     ...     )
-    >>> results["test_score"].round(3)
+    >>> results["test_score"].round(2)
     array([1., 1., 1.])
+
+    Nested: a search on the training subjects of each fold, scored on the one left out:
+
+    >>> from sklearn.model_selection import GridSearchCV
+    >>> search = GridSearchCV(
+    ...     NEMSRegressor(), {"layers": ["fir.2", "fir.4"]}, cv=SessionKFold(2)
+    ... )
+    >>> with config_context(enable_metadata_routing=True):
+    ...     results = cross_validate(
+    ...         search, X, y, cv=SessionKFold(3), params=labels, return_estimator=True
+    ...     )
+    >>> [one.best_params_["layers"] for one in results["estimator"]]
+    ['fir.4', 'fir.4', 'fir.4']
     """
 
     def __init__(self, n_splits=5, *, shuffle=False, random_state=None):
         self.n_splits = _check_count(n_splits, "n_splits", at_least=2)
         if not isinstance(shuffle, bool):
-            raise ValueError(f"Got shuffle={shuffle!r}, expected True or False.")
+            raise ValueError(f"shuffle must be True or False, but is {shuffle!r}.")
         if random_state is not None and not shuffle:
             raise ValueError(
-                f"Got random_state={random_state!r} with shuffle=False, where nothing is random; "
-                "set shuffle=True, or leave random_state out."
+                f"random_state={random_state!r} has no effect with shuffle=False; set "
+                "shuffle=True, or leave random_state out."
             )
         self.shuffle = shuffle
         self.random_state = random_state
@@ -150,29 +170,23 @@ class SessionKFold(_SessionSplitter):
         """
         X, y, groups, sessions = indexable(X, y, groups, sessions)
         units, n_rows = _units(X, groups, sessions)
-        sizes = np.bincount(units, weights=n_rows)
-        if len(sizes) < self.n_splits:
+        n_units = len(np.unique(units))
+        if n_units < self.n_splits:
             raise ValueError(
-                f"Got {len(sizes)} sessions or groups for n_splits={self.n_splits}, expected at "
-                "least one per fold; lower n_splits, or use BlockKFold, which splits within "
+                f"n_splits={self.n_splits} folds need at least one session or group each, but "
+                f"there are {n_units}; lower n_splits, or use BlockKFold, which splits within "
                 "sessions."
             )
-        fold_of = self._deal(sizes)[units]
-        for fold in range(self.n_splits):
-            yield np.flatnonzero(fold_of != fold), np.flatnonzero(fold_of == fold)
-
-    def _deal(self, sizes: np.ndarray) -> np.ndarray:
-        """The fold of each unit; each in turn goes where the fewest rows are."""
-        order = np.argsort(-sizes, kind="stable")
-        if self.shuffle:
-            # None is fresh entropy, and not NumPy's global generator.
-            given = np.random.RandomState() if self.random_state is None else self.random_state
-            order = check_random_state(given).permutation(len(sizes))
-        folds, filled = np.empty(len(sizes), dtype=int), np.zeros(self.n_splits)
-        for unit in order:
-            folds[unit] = filled.argmin()
-            filled[folds[unit]] += sizes[unit]
-        return folds
+        # None is fresh entropy, and not NumPy's global generator.
+        fresh = self.shuffle and self.random_state is None
+        random_state = np.random.RandomState() if fresh else self.random_state
+        folds = GroupKFold(self.n_splits, shuffle=self.shuffle, random_state=random_state)
+        # A session that is one entry of a list has the weight of its rows.
+        rows = np.repeat(np.arange(len(units)), n_rows)
+        for _, test in folds.split(rows, groups=units[rows]):
+            tested = np.zeros(len(units), dtype=bool)
+            tested[rows[test]] = True
+            yield np.flatnonzero(~tested), np.flatnonzero(tested)
 
 
 class BlockKFold(_SessionSplitter):
@@ -190,8 +204,8 @@ class BlockKFold(_SessionSplitter):
         and so on, so that each fold has rows from all of the recording. None is `n_splits`: one
         block per fold. Where there are more sessions than that, each session is one block.
     gap : int, default=0
-        Rows on either side of each test block that are left out of the training rows, so that
-        what varies slowly does not tell of the test block.
+        Rows on either side of each test block that are left out of the training rows, to reduce
+        leakage through slow autocorrelation. A gap ends at the border of the block's session.
 
     See Also
     --------
@@ -202,14 +216,16 @@ class BlockKFold(_SessionSplitter):
     -----
     Once rows of a test block are taken out, those before and after it are neighbours, and an
     estimator would use the ones as history of the others. `block_labels` gives labels that stop it:
-    given to the estimator as `sessions`, scores are those of blocks in files of their own.
+    given to the estimator as `sessions`, scores are the same as if each block were a separate file.
 
-    With metadata routing enabled, these labels go to `fit`, `score` and the splitter by themselves;
-    blocks that are given as sessions are not cut any further. Without, they go to `fit` alone, as a
-    fit parameter. A test fold of one block has no seam, and its score needs none; with more blocks
+    With metadata routing enabled, these labels go to `fit`, `score` and the splitter without being
+    requested. The splitter does not cut blocks given as sessions any further, and gaps go across
+    the borders of blocks of one session: labels that are not whole numbers are taken for blocks of
+    the session of their whole part. Without routing, labels go to `fit` alone, as a fit
+    parameter. A test fold of one block has no seam, and its score needs none; with more blocks
     than folds, enable routing.
 
-    `compare_models` takes care of all this by itself.
+    `compare_models` does all this automatically.
 
     Examples
     --------
@@ -274,20 +290,22 @@ class BlockKFold(_SessionSplitter):
             than blocks, or the gaps leave no row to train on.
         """
         blocks = self._blocks(X, y, groups, sessions)
-        n_rows = sum(map(len, blocks))
+        n_rows = blocks[-1].stop
         for fold in range(self.n_splits):
             tested, used = blocks[fold :: self.n_splits], np.ones(n_rows, dtype=bool)
             for block in tested:
-                used[max(block[0] - self.gap, 0) : block[-1] + self.gap + 1] = False
+                first, end = block.session
+                used[max(block.start - self.gap, first) : min(block.stop + self.gap, end)] = False
             if not used.any():
                 raise ValueError(
-                    f"Got gap={self.gap} for blocks of {len(tested[0])} of {n_rows} rows, which "
-                    f"leaves none to train on in fold {fold}; lower the gap, or give more rows."
+                    f"gap={self.gap} leaves no row to train on in fold {fold}, with {n_rows} rows "
+                    f"and blocks of {tested[0].stop - tested[0].start}; lower the gap, or give "
+                    "more rows."
                 )
-            yield np.flatnonzero(used), np.concatenate(tested)
+            yield np.flatnonzero(used), np.concatenate([block.rows for block in tested])
 
     def block_labels(self, X, sessions=None):
-        """Number the blocks: labels with which history stops at every seam.
+        """Label the blocks, so that history stops at every seam.
 
         Parameters
         ----------
@@ -298,44 +316,75 @@ class BlockKFold(_SessionSplitter):
 
         Returns
         -------
-        ndarray of int of shape (n_samples,)
-            Number of each row's block, for the estimator's `sessions`.
+        ndarray of float of shape (n_samples,)
+            Label of each row's block, for the estimator's `sessions`. The whole part numbers the
+            session, the fraction the block within it: 2.0, 2.25, 2.5 and 2.75 are the four blocks
+            of the third session. So splitters know which blocks are of one session.
 
         Raises
         ------
         ValueError
             As in `split`.
         """
-        lengths = [len(block) for block in self._blocks(X, None, None, sessions)]
-        return np.repeat(np.arange(len(lengths)), lengths)
+        blocks = self._blocks(X, None, None, sessions)
+        labels = np.empty(blocks[-1].stop)
+        borders = sorted({block.session for block in blocks})
+        for number, session in enumerate(borders):
+            own = [block for block in blocks if block.session == session]
+            for place, block in enumerate(own):
+                labels[block.rows] = number + place / len(own)
+        return labels
 
-    def _blocks(self, X, y, groups, sessions) -> list[np.ndarray]:
-        """The rows of each block."""
+    def _blocks(self, X, y, groups, sessions) -> list[_Block]:
+        """The blocks, in the order of their rows."""
         container = container_of(X)
         if container != "array":
             raise ValueError(
-                f"Got X as a {'list' if container == 'list' else '3-D array'} of sessions, "
-                "expected rows (n_samples, n_channels), since blocks are parts of sessions; put "
-                "the sessions one below the other with numpy.concatenate and give labels in "
-                "sessions=, or use SessionKFold."
+                f"X is a {'list' if container == 'list' else '3-D array'} of sessions, but blocks "
+                "are parts of sessions and need rows (n_samples, n_channels). Concatenate the "
+                "sessions with numpy.concatenate and give labels in sessions=, or use SessionKFold."
             )
         X, y, groups, sessions = indexable(X, y, groups, sessions)
         rows = np.arange(len(X))
         n_blocks = self.n_splits if self.n_blocks is None else self.n_blocks
         if len(rows) < n_blocks:
             raise ValueError(
-                f"Got X with {len(rows)} rows for {n_blocks} blocks, expected at least one row "
-                "each; lower n_splits or n_blocks."
+                f"X has {len(rows)} rows for {n_blocks} blocks, but each needs at least one; lower "
+                "n_splits or n_blocks."
             )
-        given = [labels for labels in (groups, sessions) if labels is not None]
-        starts = {int(part[0]) for labels in given for part in split_sessions(rows, labels)}
-        runs = np.split(rows, sorted(starts - {0}))
-        counts = _share_out(np.array([len(run) for run in runs]), n_blocks)
-        return [
-            block
-            for run, count in zip(runs, counts, strict=True)
-            for block in np.array_split(run, count)
-        ]
+        given = [_check_labels(labels) for labels in (groups, sessions) if labels is not None]
+        parts = np.split(rows, _borders(rows, given))
+        counts = _share_out(np.array([len(part) for part in parts]), n_blocks)
+        ends = [0, *_borders(rows, [_whole(labels) for labels in given]), len(rows)]
+        blocks = []
+        for part, count in zip(parts, counts, strict=True):
+            place = np.searchsorted(ends, part[0], side="right")
+            session = (int(ends[place - 1]), int(ends[place]))
+            cuts = np.array_split(part, count)
+            blocks += [_Block(int(cut[0]), int(cut[-1]) + 1, session) for cut in cuts]
+        return blocks
+
+
+class _Block(NamedTuple):
+    """Rows from `start` up to `stop`, in the session of the rows `session[0]` to `session[1]`."""
+
+    start: int
+    stop: int
+    session: tuple[int, int]
+
+    @property
+    def rows(self) -> np.ndarray:
+        return np.arange(self.start, self.stop)
+
+
+def _borders(rows: np.ndarray, labels: list[np.ndarray]) -> list[int]:
+    """The rows with which a new run of any of the labels begins, but for the first."""
+    return sorted({int(part[0]) for one in labels for part in split_sessions(rows, one)} - {0})
+
+
+def _whole(labels: np.ndarray) -> np.ndarray:
+    """Labels of sessions: those of `block_labels` have the block as their fraction."""
+    return np.floor(labels) if labels.dtype.kind == "f" else labels
 
 
 def _share_out(lengths: np.ndarray, n_blocks: int) -> np.ndarray:
@@ -350,36 +399,30 @@ def _share_out(lengths: np.ndarray, n_blocks: int) -> np.ndarray:
 
 
 def _units(X, groups, sessions) -> tuple[np.ndarray, np.ndarray]:
-    """Number of what each row, or session, stays together with, and how many rows it stands for."""
+    """Label of what each row, or session, stays together with, and its number of rows."""
     container, length = container_of(X), len(X)
     if container != "array":
         if sessions is not None:
             raise ValueError(
-                "Got sessions= together with X as sessions, expected one of the two; leave "
-                "sessions out, or give a 2-D X."
+                "sessions= cannot be given together with X as sessions; leave sessions out, or "
+                "give a 2-D X."
             )
         labels = np.arange(length) if groups is None else _check_labels(groups)
-        return _number(labels), np.array([len(one) for one in X], dtype=float)
+        return labels, np.array([len(one) for one in X])
     if groups is None and sessions is None:
         raise ValueError(
-            f"Got X with {length} rows and no sessions, expected a label per row; pass sessions= "
-            "or groups=, or use BlockKFold for one recording."
+            f"X has {length} rows, but no label per row; pass sessions= or groups=, or use "
+            "BlockKFold for one recording."
         )
     labels = _check_labels(sessions if groups is None else groups)
     if groups is not None and sessions is not None:
         for part in split_sessions(labels, sessions):
             if np.any(part != part[0]):
                 raise ValueError(
-                    f"Got a session with rows of the groups {list(np.unique(part))}, expected one "
-                    "group per session; correct the labels."
+                    f"A session has rows of the groups {list(np.unique(part))}, but must be of one "
+                    "group; correct the labels."
                 )
-    return _number(labels), np.ones(length)
-
-
-def _number(labels: np.ndarray) -> np.ndarray:
-    """Number labels in the order in which they appear."""
-    _, first, numbers = np.unique(labels, return_index=True, return_inverse=True)
-    return np.argsort(np.argsort(first))[numbers]
+    return labels, np.ones(length, dtype=int)
 
 
 def _check_labels(labels) -> np.ndarray:
@@ -388,5 +431,5 @@ def _check_labels(labels) -> np.ndarray:
 
 def _check_count(value, name: str, *, at_least: int) -> int:
     if isinstance(value, bool) or not isinstance(value, Integral) or value < at_least:
-        raise ValueError(f"Got {name}={value!r}, expected a whole number of at least {at_least}.")
+        raise ValueError(f"{name} must be a whole number of at least {at_least}, but is {value!r}.")
     return int(value)

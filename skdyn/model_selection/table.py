@@ -9,15 +9,16 @@ import numpy as np
 from sklearn.utils import Bunch
 
 from skdyn._drawing import FAINT, INK, LABEL_SIZE, PALETTE, TICK_SIZE, panels, tidy
+from skdyn.model_selection.uncertainty import units_of
 
 # Most units whose scores are drawn one by one.
 MOST_POINTS = 1000
-# Width of a line that tells of a failure, in characters.
+# Width of a line that reports a failure, in characters.
 LINE = 140
 
 
 class ModelComparison(Bunch):
-    """Held-out scores of several models on the same folds, and what their fits cost.
+    r"""Held-out scores of several models on the same folds, and what their fits cost.
 
     A Bunch: a dictionary whose values are attributes, too. `compare_models` makes it.
 
@@ -32,28 +33,31 @@ class ModelComparison(Bunch):
         Names of the candidates, in the order of all arrays.
     scores : ndarray of shape (n_candidates, n_folds, n_repeats) or (n_candidates, n_folds, \
             n_repeats, n_outputs)
-        Held-out scores; where a fit failed, `error_score`.
-    paired_over : {"folds", "outputs"}
-        What the units are over which means and standard errors are taken. Scores are averaged over
-        repeats first and, if the units are outputs, over folds.
+        Held-out scores; where a fit failed, `error_score`. NaN where an output has no score in a
+        fold, such as the correlation of a neuron that is silent there.
+    paired_over : {"folds", "outputs", "both"}
+        The units over which means and standard errors are taken, see Notes.
+    test_to_train : float
+        Number of test rows of a fold by number of training rows.
     mean_score : ndarray of shape (n_candidates,)
         Mean over units; NaN if a fit failed, unless there is a number for `error_score`.
     standard_error : ndarray of shape (n_candidates,)
-        Of `mean_score`: standard deviation over units, by the square root of their number.
+        Of `mean_score`; NaN for a single unit.
     difference_to_best : ndarray of shape (n_candidates,)
         Mean over units of the score less that of the best candidate in the same unit, at most 0.
     difference_standard_error : ndarray of shape (n_candidates,)
         Of `difference_to_best`; what all candidates find hard or easy is not in it.
+    degrees_of_freedom : ndarray of shape (n_candidates,)
+        Of `difference_standard_error`, for quantiles of Student's t.
+    p_value : ndarray of shape (n_candidates,)
+        Of `difference_to_best`, by Student's t, both sides; 1 for the best, NaN for a single unit.
+        It is that of two candidates, not corrected for the number of candidates.
     rank : ndarray of int of shape (n_candidates,)
         From 1, the best.
     best_index, best_name : int, object
         The candidate with the highest mean score.
     fit_seconds, score_seconds : ndarray of shape (n_candidates, n_folds, n_repeats)
         Wall time.
-    peak_memory : ndarray of shape (n_candidates, n_folds, n_repeats)
-        Bytes by which the resident memory of the process rose during the fit. Memory that it had
-        already is not in it: what earlier fits in the same process left over, the data, libraries,
-        and what lies on a GPU. Workers that are threads share one process, and are measured as one.
     agreement : ndarray of shape (n_candidates,)
         How far the modes found from different seeds agree on held-out rows, mean over pairs of
         repeats and over folds, see `select_run`; NaN for one repeat, or without modes.
@@ -63,48 +67,71 @@ class ModelComparison(Bunch):
         What failed: name, fold, repeat, step ("fit" or "score"), error, message, traceback.
     estimators : ndarray of object of shape (n_candidates, n_folds, n_repeats)
         Fitted estimators, with `return_estimators` only; None where the fit failed.
+
+    Notes
+    -----
+    Scores are averaged over repeats first. Then standard errors are, with `paired_over`:
+
+    "folds"
+        :math:`s \sqrt{1 / k + n_{test} / n_{train}}` for the standard deviation s over k folds,
+        with k - 1 degrees of freedom. The second term is the correction of Nadeau and Bengio [1]_:
+        the training sets of folds overlap, so that their scores are correlated. It errs on the
+        safe side: of two equal candidates it calls one worse less often than the level says, with
+        10 folds more so than with 2.
+    "outputs"
+        :math:`s / \sqrt{n}` for the standard deviation over n outputs, whose scores are means over
+        folds, with n - 1 degrees of freedom. Outputs, such as neurons, are taken for independent
+        draws, and the recording and its folds for given: noise that neurons share, and what would
+        change in another recording, are not in it, so that it can be far too small.
+    "both"
+        Outputs and folds are crossed random effects [2]_: with mean squares MS of a two-way layout
+        of n outputs and k folds, the variance is
+        :math:`(MS_n + MS_k - MS_{nk}) / (n k) + MS_k n_{test} / (n_{train} n)`, and the degrees of
+        freedom are Satterthwaite's. Outputs count that have a score in every fold.
+
+    References
+    ----------
+    .. [1] Nadeau, C., & Bengio, Y. (2003). Inference for the generalization error. Machine
+       Learning, 52(3), 239-281.
+    .. [2] Clark, H. H. (1973). The language-as-fixed-effect fallacy. Journal of Verbal Learning
+       and Verbal Behavior, 12(4), 335-359.
     """
 
-    def simplest(self, n_standard_errors=2.0):
-        """Name the first candidate that is hardly worse than the best.
+    def simplest(self, alpha=0.05):
+        """Name the first candidate that is not significantly worse than the best.
 
         Candidates that can do more than is needed are often as good as the one that can do just
-        that, and chance decides which of them comes out best [1]_, section 7.10.
+        that, and chance decides which of them comes out best.
 
         Parameters
         ----------
-        n_standard_errors : float, default=2.0
-            How many standard errors of the paired difference a candidate may be below the best.
+        alpha : float, default=0.05
+            Level of the test: a candidate is worse than the best if its `p_value` is below. With
+            few folds, differences have to be large for that: with three, 4.3 standard errors.
 
         Returns
         -------
         hashable
-            Of those candidates, the name of the one that was given first: do give the simplest
-            first.
+            The name of the first such candidate in the order in which they were given; give the
+            simplest first.
 
         Raises
         ------
         ValueError
-            If the number of standard errors is negative.
-
-        References
-        ----------
-        .. [1] Hastie, T., Tibshirani, R., & Friedman, J. (2009). The elements of statistical
-           learning (2nd ed.). Springer.
+            If the level is not between 0 and 1.
         """
-        if not n_standard_errors >= 0:
-            raise ValueError(f"Got n_standard_errors={n_standard_errors!r}, expected 0 or more.")
-        margin = n_standard_errors * np.nan_to_num(self.difference_standard_error)
-        return self.names[int(np.flatnonzero(self.difference_to_best >= -margin)[0])]
+        if not 0 < alpha < 1:
+            raise ValueError(f"alpha must be between 0 and 1, but is {alpha!r}.")
+        return self.names[int(np.flatnonzero(self.p_value >= alpha)[0])]
 
     def to_frame(self):
-        """Give a table with one row per candidate, the best first.
+        """Return a table with one row per candidate, the best first.
 
         Returns
         -------
         pandas.DataFrame
-            Indexed by name. Seconds and bytes are medians over folds and repeats: the first fit in
-            a process pays for the libraries that it loads.
+            Indexed by name. Seconds are medians over folds and repeats: the first fit in a process
+            pays for the libraries that it loads.
 
         Raises
         ------
@@ -133,7 +160,7 @@ class ModelComparison(Bunch):
             small points are folds, or outputs.
         """
         order, n_rows = self._order(), len(self.names)
-        figsize = (8.0, 1.2 + 0.35 * n_rows)
+        figsize = (8.0, 1.35 + 0.35 * n_rows)
         fig, axes = panels(2, ax, fig, figsize, n_columns=2, sharey=True)
         units = self._units()
         best = units[self.best_index]
@@ -150,10 +177,11 @@ class ModelComparison(Bunch):
             tidy(panel)
             for row, candidate in enumerate(order):
                 shown = points[candidate][:MOST_POINTS]
-                panel.plot(shown, np.full(len(shown), row), "|", color=FAINT, ms=6, mew=0.6)
+                rows = np.full(len(shown), row)
+                (ticks,) = panel.plot(shown, rows, "|", color=FAINT, ms=6, mew=0.6)
             error = np.nan_to_num(errors[order])
             style = {"fmt": "o", "color": PALETTE[0], "ms": 4.5, "elinewidth": 1.5}
-            panel.errorbar(means[order], np.arange(n_rows), xerr=error, **style)
+            bars = panel.errorbar(means[order], np.arange(n_rows), xerr=error, **style)
             panel.locator_params(axis="x", nbins=6)
             panel.set_xlabel(label, size=LABEL_SIZE, color=INK)
         axes[1].axvline(0, color=FAINT, lw=0.6, zorder=0)
@@ -161,19 +189,28 @@ class ModelComparison(Bunch):
         names = [f"{self.names[n]}{' (failed)' if failed[n] else ''}" for n in order]
         axes[0].set_yticks(np.arange(n_rows), labels=names, size=TICK_SIZE)
         axes[0].set_ylim(n_rows - 0.5, -0.5)
+        axes[0].set_ylabel("Candidate", size=LABEL_SIZE, color=INK)
+        unit = "Fold" if self.paired_over == "folds" else "Output"
+        marks = {unit: ticks, "Mean \N{PLUS-MINUS SIGN} SE": bars}
+        style = {"frameon": False, "fontsize": TICK_SIZE, "labelcolor": INK, "ncols": 2}
+        place = {"loc": "lower right", "bbox_to_anchor": (1, 1), "borderaxespad": 0.2}
+        axes[1].legend([*marks.values()], [*marks], **place, **style)
         return fig, axes
 
     def __repr__(self):
         n_folds, n_repeats = self.scores.shape[1:3]
-        n_units = np.isfinite(self._units()[self.best_index]).sum()
+        n_units = self._units().shape[1]
         repeats = f", {n_repeats} repeats" if n_repeats > 1 else ""
+        units = "outputs and folds" if self.paired_over == "both" else self.paired_over
         title = (
             f"{len(self.names)} candidates, {n_folds} folds{repeats}; "
-            f"mean ± standard error over {n_units} {self.paired_over}"
+            f"mean ± standard error over {n_units} {units}"
         )
+        n_without = (self.scores.shape[3] if self.paired_over != "folds" else n_folds) - n_units
+        title += f" ({n_without} without a score)" if n_without else ""
         columns = self._columns()
         rows = [self._line(columns, candidate) for candidate in self._order()]
-        header = ["", "score", "difference", "fit (s)", "memory (MB)", "agreement"]
+        header = ["", "score", "difference", "p", "fit (s)", "agreement"]
         shown = 6 if np.isfinite(self.agreement).any() else 5
         lines = [row[:shown] for row in [header, *rows]]
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
@@ -192,8 +229,8 @@ class ModelComparison(Bunch):
             "best"
             if candidate == self.best_index
             else _with_error(value["difference_to_best"], value["difference_standard_error"]),
+            "" if candidate == self.best_index else _rounded(value["p_value"], 3),
             _rounded(value["fit_seconds"], 2),
-            _rounded(value["peak_memory"] / 1e6, 1),
             _rounded(value["agreement"], 2),
         ]
 
@@ -203,10 +240,10 @@ class ModelComparison(Bunch):
             "standard_error": self.standard_error,
             "difference_to_best": self.difference_to_best,
             "difference_standard_error": self.difference_standard_error,
+            "p_value": self.p_value,
             "rank": self.rank,
             "fit_seconds": _over_fits(self.fit_seconds),
             "score_seconds": _over_fits(self.score_seconds),
-            "peak_memory": _over_fits(self.peak_memory),
             "agreement": self.agreement,
             "n_failures": np.array(
                 [sum(one.name == name for one in self.failures) for name in self.names]
@@ -217,11 +254,11 @@ class ModelComparison(Bunch):
         return np.argsort(self.rank)
 
     def _units(self):
-        return units_of(self.scores, np.isfinite(self.mean_score))
+        return units_of(self.scores, np.isfinite(self.mean_score), self.paired_over)
 
 
 def describe_failures(failures, n_fits: int) -> list[str]:
-    """Tell what failed, a line for each candidate and reason.
+    """Report what failed, a line for each candidate and reason.
 
     Parameters
     ----------
@@ -240,73 +277,6 @@ def describe_failures(failures, n_fits: int) -> list[str]:
         f"{name}: {step} failed in {count} of {n_fits} fits: {error}: {message}"
         for (name, step, error, message), count in counts.items()
     ]
-
-
-def units_of(scores, complete) -> np.ndarray:
-    """Scores of the units over which candidates are compared.
-
-    Parameters
-    ----------
-    scores : ndarray of shape (n_candidates, n_folds, n_repeats) or (n_candidates, n_folds, \
-            n_repeats, n_outputs)
-        Scores.
-    complete : ndarray of bool of shape (n_candidates,)
-        Which candidates have them all.
-
-    Returns
-    -------
-    ndarray of shape (n_candidates, n_units)
-        Of folds, means over repeats. Of outputs, means over repeats and the folds in which they
-        have a score; outputs that have none in any are left out. NaN for who is not complete.
-    """
-    if scores.ndim == 3:
-        units = scores.mean(axis=2)
-    else:
-        known = ~np.isnan(scores)
-        total = np.where(known, scores, 0).sum(axis=(1, 2))
-        count = known.sum(axis=(1, 2))
-        units = np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
-        units = units[:, ~np.isnan(units[complete]).all(axis=0)]
-    return np.where(complete[:, np.newaxis], units, np.nan)
-
-
-def summarise(scores, complete) -> dict:
-    """Means, standard errors, differences to the best, and ranks.
-
-    Parameters
-    ----------
-    scores : ndarray of shape (n_candidates, n_folds, n_repeats) or (n_candidates, n_folds, \
-            n_repeats, n_outputs)
-        Scores.
-    complete : ndarray of bool of shape (n_candidates,)
-        Which candidates have them all; at least one has.
-
-    Returns
-    -------
-    dict
-        Entries of `ModelComparison`.
-    """
-    units = units_of(scores, complete)
-    mean = units.mean(axis=1)
-    order = np.argsort(-mean, kind="stable")  # NaN comes last
-    best = int(order[0])
-    difference = units - units[best]
-    return {
-        "paired_over": "folds" if scores.ndim == 3 else "outputs",
-        "mean_score": mean,
-        "standard_error": _standard_error(units),
-        "difference_to_best": difference.mean(axis=1),
-        "difference_standard_error": _standard_error(difference),
-        "rank": np.argsort(order) + 1,
-        "best_index": best,
-    }
-
-
-def _standard_error(units) -> np.ndarray:
-    n_units = units.shape[1]
-    if n_units < 2:
-        return np.full(len(units), np.nan)
-    return units.std(axis=1, ddof=1) / np.sqrt(n_units)
 
 
 def _over_fits(values) -> np.ndarray:

@@ -14,6 +14,7 @@ import numpy as np
 from skdyn.metrics import correlation_score
 from skdyn.nems.distributions import as_generator
 from skdyn.nems.layers.base import Layer
+from skdyn.sessions import refuse_objects
 
 INPUT, STATE, OUTPUT = "input", "state", "output"
 
@@ -442,6 +443,8 @@ class Model:
         named = dict(given) if isinstance(given, dict) else {INPUT: given}
         if state is not None:
             named[STATE] = state
+        for array in named.values():
+            refuse_objects(array, n_axes=(1, 2, 3))
         # Copies: a layer that writes to what goes in changes nothing of the caller's.
         data = {name: np.array(array, dtype=float, order="C") for name, array in named.items()}
         check_rows(data, repeated={(1,)})
@@ -795,7 +798,8 @@ class Model:
         Returns
         -------
         float or ndarray of shape (n_outputs,)
-            Pearson correlation, of each output where there are several.
+            Pearson correlation, of each output where there are several; NaN for a constant
+            response.
         """
         prediction = self.predict(input, state, trials=trials, preceding=preceding)
         target = np.asarray(target, dtype=float)
@@ -807,10 +811,11 @@ class Model:
             target = np.stack([self.at_rate(one, n_samples) for one in target])
         target = target.reshape(-1, *prediction.shape[2:])
         recorded = np.isfinite(target)
+        # Lists of one session, in which there may be more outputs than rows.
         scores = correlation_score(
-            np.where(recorded, target, 0.0),
-            prediction.reshape(target.shape),
-            sample_weight=None if recorded.all() else recorded.astype(float),
+            [np.where(recorded, target, 0.0)],
+            [prediction.reshape(target.shape)],
+            sample_weight=None if recorded.all() else [recorded.astype(float)],
             multioutput="raw_values",
         )
         return scores if len(scores) > 1 else float(scores[0])

@@ -8,14 +8,19 @@ from skdyn._drawing import (
     as_arrays,
     as_stack,
     check_names,
+    check_rate,
     color_limits,
+    draw_borders,
     draw_colorbar,
     draw_images,
     draw_legend,
     draw_overlay,
     draw_rows,
+    grid_edges,
     matrix_panels,
     panels,
+    session_lengths,
+    with_gaps,
 )
 
 
@@ -33,8 +38,10 @@ def plot_separate_time_series(
 
     Parameters
     ----------
-    *time_series : array-like of shape (n_samples, n_channels)
-        All with the same number of channels. NaN leaves a gap.
+    *time_series : array-like of shape (n_samples, n_channels), list of such, or array of shape \
+            (n_sessions, n_samples, n_channels)
+        All with the same number of channels. NaN leaves a gap. Sessions follow each other, with a
+        line between them.
     n_samples : int, default=None
         Draw the first `n_samples` rows; with None all.
     sampling_frequency : float, default=None
@@ -42,7 +49,7 @@ def plot_separate_time_series(
     labels : list of str, default=None
         A name per array, for the legend.
     channel_names : list of str, default=None
-        A name per row; with None the column indices, from 0.
+        A name per row, with the unit; with None "Channel 0", "Channel 1" and so on.
     ax : Axes or sequence of Axes, default=None
         Where to draw, one per channel; not together with `fig`.
     fig : Figure or SubFigure, default=None
@@ -60,17 +67,26 @@ def plot_separate_time_series(
     >>> true, inferred = np.random.default_rng(0).standard_normal((2, 200, 3))
     >>> fig, axes = plot_separate_time_series(true, inferred, labels=["True", "Inferred"])
     """
-    series = as_arrays(time_series, "plot_separate_time_series", "n_channels", finite=False)
+    series = as_arrays(time_series, "n_channels", finite=False)
     widths = sorted({values.shape[1] for values in series})
     if len(widths) > 1:
         raise ValueError(f"Got arrays of {widths} channels, expected one width; plot them apart")
     n_channels = widths[0]
-    names = check_names(channel_names, n_channels, "channel_names") or range(n_channels)
+    names = check_names(channel_names, n_channels, "channel_names")
+    names = [f"Channel {k}" for k in range(n_channels)] if names is None else names
     check_names(labels, len(series), "labels")
     fig, axes = panels(n_channels, ax, fig, (7.5, 0.9 + 0.62 * n_channels), sharex=True)
     times = draw_rows(axes, series, n_samples, sampling_frequency, None)
-    for channel, (row, name) in enumerate(zip(axes, names, strict=True)):
-        draw_overlay(row, times, [values[:, channel] for values in series], labels)
+    lengths = [session_lengths(given) for given in time_series]
+    lines = [
+        with_gaps(time, values[: len(time)], own)
+        for time, values, own in zip(times, series, lengths, strict=True)
+    ]
+    edges = grid_edges(axes)
+    for channel, (row, name, (bottom, _)) in enumerate(zip(axes, names, edges, strict=True)):
+        courses = [(time, values[:, channel]) for time, values in lines]
+        draw_overlay(row, courses, labels, bottom=bottom)
+        draw_borders(row, max(lengths, key=len), check_rate(sampling_frequency))
         row.set_ylabel(f"{name}", size=LABEL_SIZE, color=INK, rotation=0, ha="right", va="center")
         row.yaxis.set_label_coords(-0.065, 0.5)
     if labels is not None:
@@ -86,7 +102,9 @@ def plot_matrices(
     vmax=None,
     cmap="RdBu_r",
     colorbar=True,
-    colorbar_label=None,
+    colorbar_label="Value",
+    xlabel="Channel",
+    ylabel="Channel",
     n_columns=None,
     ax=None,
     fig=None,
@@ -107,8 +125,10 @@ def plot_matrices(
         Colour map; the default is white at the middle of the scale.
     colorbar : bool, default=True
         Whether to draw the colour bar.
-    colorbar_label : str, default=None
+    colorbar_label : str, default="Value"
         What the colours stand for, with the unit.
+    xlabel, ylabel : str, default="Channel"
+        What columns and rows are.
     n_columns : int, default=None
         Panels in a row; with None the square root of their number, rounded up.
     ax : Axes or sequence of Axes, default=None
@@ -131,7 +151,7 @@ def plot_matrices(
     check_names(titles, len(stack), "titles")
     vmin, vmax = color_limits(stack, vmin, vmax)
     fig, axes = matrix_panels(len(stack), n_columns, ax, fig)
-    images = draw_images(axes, stack, cmap, vmin, vmax)
+    images = draw_images(axes, stack, cmap, vmin, vmax, labels=(xlabel, ylabel))
     for panel, title in zip(axes, titles or [], strict=bool(titles)):
         panel.set_title(title, size=LABEL_SIZE, color=INK)
     if colorbar:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import numpy as np
-from sklearn.utils.validation import check_is_fitted
 
 from skdyn._drawing import (
-    FAINT,
     INK,
     LABEL_SIZE,
     PALETTE,
     check_rate,
+    draw_borders,
     draw_legend,
     draw_rows,
     panels,
+    with_gaps,
 )
+from skdyn._fitted import find_step
 
 _COLORS = {
     "amplitude": PALETTE[1],
@@ -104,9 +105,11 @@ class BadSegmentsDisplay:
         ------
         sklearn.exceptions.NotFittedError
             If the estimator is not fitted.
+        TypeError
+            If it is no `BadSegments`.
         """
-        check_is_fitted(estimator, "segments_")
-        scores, lengths = estimator.scores_, estimator.session_lengths_
+        _, bad, _ = find_step(estimator, "segments_", "scores_")
+        scores, lengths = bad.scores_, bad.session_lengths_
         starts = np.cumsum([0, *lengths[:-1]])
         if isinstance(scores, list) or scores.ndim > 1:  # rows are counted within sessions
             scores = np.concatenate([np.asarray(one) for one in scores])
@@ -118,10 +121,10 @@ class BadSegmentsDisplay:
                 starts[one["session"]] + one["stop"],
                 one["reason"],
             )
-            for one in estimator.segments_
+            for one in bad.segments_
         ]
         parts = {"scores": scores, "segments": segments, "session_lengths": lengths}
-        display = cls(**parts, threshold=estimator.threshold_)
+        display = cls(**parts, threshold=bad.threshold_)
         return display.plot(sampling_frequency=sampling_frequency, ax=ax, fig=fig)
 
     def plot(self, ax=None, *, sampling_frequency=None, fig=None):
@@ -155,11 +158,9 @@ class BadSegmentsDisplay:
             ends = ((start - 0.5) * step, (stop - 0.5) * step)
             style = {"color": _COLORS[reason], "alpha": 0.35, "lw": 0.8, "label": label}
             self.spans_.append(self.ax_.axvspan(*ends, **style))
-        self.borders_ = [
-            self.ax_.axvline((row - 0.5) * step, color=FAINT, lw=0.6, ls=":")
-            for row in np.cumsum(self.session_lengths)[:-1]
-        ]
-        (self.line_,) = self.ax_.plot(times, self.scores, color=PALETTE[0], lw=0.9)
+        self.borders_ = draw_borders(self.ax_, self.session_lengths, step)
+        line = with_gaps(times, self.scores, self.session_lengths)
+        (self.line_,) = self.ax_.plot(*line, color=PALETTE[0], lw=0.9)
         style = {"color": PALETTE[9], "lw": 1.0, "ls": "--", "label": "Threshold"}
         self.threshold_line_ = self.ax_.axhline(self.threshold, **style)
         # Silent windows have scores far below zero, which would flatten the rest.

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from sklearn.utils.validation import check_is_fitted
 
 from skdyn._drawing import panels
+from skdyn._fitted import ask, find_step, transform_through
 from skdyn.nems import Model
 from skdyn.nems.model import first
 from skdyn.plotting.filters import layers_alone, linear_filter, linear_part, static_part
@@ -15,6 +15,8 @@ from skdyn.sessions import check_sessions, container_of
 
 # What is drawn of many filters or outputs, and of a long recording, unless more is asked for.
 MOST_OUTPUTS, MOST_SAMPLES = 4, 500
+# Filters or nonlinearities in a row.
+MOST_ACROSS = 4
 
 
 class NEMSDisplay:
@@ -40,10 +42,15 @@ class NEMSDisplay:
         What goes into `nonlinearity`.
     loss : array-like of shape (n_iter,), default=None
         Loss after each iteration.
+    step : str, default="Iteration"
+        What the loss was noted after.
+    session_lengths : array-like of int of shape (n_sessions,), default=None
+        Rows of each session, for gaps where sessions begin; None for one session.
 
     Attributes
     ----------
-    prediction, response, filters, lags, nonlinearity, inputs, loss : ndarray, callable or None
+    prediction, response, filters, lags, nonlinearity, inputs, loss, step, session_lengths : \
+            ndarray, callable, str or None
         As given.
     figure_ : Figure or SubFigure
         What holds the picture.
@@ -81,11 +88,16 @@ class NEMSDisplay:
         nonlinearity=None,
         inputs=None,
         loss=None,
+        step="Iteration",
+        session_lengths=None,
     ):
         self.prediction, self.response = _as_columns(prediction), _as_columns(response)
         self.filters, self.lags = filters, lags
         self.nonlinearity, self.inputs = nonlinearity, inputs
         self.loss = None if loss is None else np.array(loss, dtype=float)
+        self.step = step
+        lengths = [len(self.prediction)] if session_lengths is None else session_lengths
+        self.session_lengths = np.array(lengths, dtype=int)
         if self.response is not None and self.response.shape != self.prediction.shape:
             raise ValueError(
                 f"Got a response of shape {self.response.shape}, expected that of the prediction, "
@@ -100,14 +112,16 @@ class NEMSDisplay:
         Parameters
         ----------
         estimator : estimator or skdyn.nems.Model
-            An estimator that is fitted, with `model_`, `history_` and `predict`; or a model.
+            An estimator that is fitted, with `model_`, `history_` and `predict`; a fitted pipeline
+            or search that holds one; or a model.
         X : array-like of shape (n_samples, n_channels), list of such, or dict of such
-            Stimulus. A list, or an array with an axis of sessions in front, holds several, between
-            which no history goes. A dict, of arrays by name, is for a model only.
+            Stimulus, as the estimator, the pipeline or the search takes it. A list, or an array
+            with an axis of sessions in front, holds several, between which no history goes. A
+            dict, of arrays by name, is for a model only.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
             Response, in sessions if the stimulus is.
         sessions : array-like of shape (n_samples,), default=None
-            A session label per row of `X`, passed on to `predict`; for an estimator only.
+            A session label per row of `X`, passed on to what takes them; for an estimator only.
         ax, fig, **options : object
             As in :meth:`plot`.
 
@@ -120,25 +134,31 @@ class NEMSDisplay:
         ------
         sklearn.exceptions.NotFittedError
             If the estimator is not fitted.
+        TypeError
+            If it has no model of layers.
         """
         if isinstance(estimator, Model):
             if sessions is not None:
                 raise ValueError("Got sessions with a Model, expected none; pass a list as X")
-            model, results = estimator, estimator.results
-            history = {"loss": [] if results is None else results.history}
+            model, history = estimator, None
             parts = [X] if container_of(X) == "array" else list(X)
-            prediction = _joined([model.predict(part) for part in parts])
+            prediction = [model.predict(part) for part in parts]
         else:
-            check_is_fitted(estimator, "model_")
-            model, history = estimator.model_, getattr(estimator, "history_", {"loss": []})
-            parts = check_sessions(estimator, X, sessions, reset=False).arrays
-            named = {} if sessions is None else {"sessions": sessions}
-            prediction = estimator.predict(X, **named)
-            prediction = prediction if container_of(X) == "array" else _joined(prediction)
+            before, fitted, _ = find_step(estimator, "model_")
+            model, history = fitted.model_, getattr(fitted, "history_", None)
+            X = transform_through(before, X, sessions)
+            parts = check_sessions(fitted, X, sessions, reset=False).arrays
+            prediction = ask(fitted, "predict", X, sessions)
+            prediction = [prediction] if container_of(X) == "array" else prediction
+        results = model.results
+        if history is None:
+            history = {"loss": [] if results is None else results.history}
         display = cls(
-            prediction=prediction,
+            prediction=_joined(prediction),
             response=y if y is None or container_of(X) == "array" else _joined(y),
             loss=history["loss"],
+            step="Iteration" if results is None else results.unit.capitalize(),
+            session_lengths=_rows_of(parts, model.stride) if len(parts) > 1 else None,
             **_parts_of(model, parts),
         )
         return display.plot(ax=ax, fig=fig, **options)
@@ -205,11 +225,12 @@ class NEMSDisplay:
             named = paired and len(self.filter_ax_) and ax is None
             self._draw_nonlinearity(outputs, None if named else titles)
         if len(self.loss_ax_):
-            TrainingDisplay(history={"loss": self.loss}, step="Iteration").plot(self.loss_ax_)
+            TrainingDisplay(history={"loss": self.loss}, step=self.step).plot(self.loss_ax_)
         if len(self.prediction_ax_):
+            borders = np.cumsum(self.session_lengths)[:-1]
             plot_predictions(
-                self.response[:, outputs],
-                self.prediction[:, outputs],
+                np.split(self.response[:, outputs], borders),
+                np.split(self.prediction[:, outputs], borders),
                 sampling_frequency=sampling_frequency,
                 start=start,
                 n_samples=n_samples,
@@ -270,6 +291,11 @@ def _as_columns(values):
     return array[:, None] if array.ndim == 1 else array
 
 
+def _rows_of(sessions, stride):
+    """Rows of the output of each session."""
+    return [-(-len(one) // stride) for one in sessions]
+
+
 def _joined(sessions):
     return np.concatenate([np.reshape(one, (len(one), -1)) for one in sessions])
 
@@ -304,25 +330,29 @@ def _lay_out(counts, fig):
     n_filters, n_curves, n_losses, n_rows = counts
     if not sum(counts):
         raise ValueError("Got nothing to draw, expected filters or a response; pass y")
-    n_across = max(n_filters, n_curves)
-    n_blocks = 1 if n_across <= 1 else bool(n_filters) + bool(n_curves)
-    n_columns = sum(counts[:3]) if n_across <= 1 else n_across + n_losses
-    heights = [2.4 * n_blocks] * bool(n_columns) + [0.6 + 0.9 * n_rows] * bool(n_rows)
+    # One filter and one curve are side by side with the loss, more are in blocks of rows.
+    is_single = max(n_filters, n_curves) <= 1
+    n_across = n_filters + n_curves if is_single else min(max(n_filters, n_curves), MOST_ACROSS)
+    rows = [min(n_filters + n_curves, 1)] if is_single else []
+    rows = rows or [-(-count // n_across) for count in (n_filters, n_curves)]
+    n_above = max(sum(rows), n_losses)
+    heights = [2.4 * n_above] * bool(n_above) + [0.6 + 0.9 * n_rows] * bool(n_rows)
     if fig is None:
         import matplotlib.pyplot as plt
 
-        width = max(9.0, min(2.2 * n_columns, 12.0))
+        width = max(9.0, 2.4 * (n_across + n_losses))
         fig = plt.figure(figsize=(width, sum(heights)), layout="constrained")
     parts = fig.add_gridspec(len(heights), 1, height_ratios=heights)
     places = []
-    if n_columns:
-        top = parts[0].subgridspec(n_blocks, n_columns, wspace=0.12, hspace=0.06)
-        if n_across <= 1:
-            places += [top[0, column] for column in range(n_columns)]
+    if n_above:
+        top = parts[0].subgridspec(n_above, n_across + n_losses, wspace=0.12, hspace=0.06)
+        if is_single:
+            places += [top[0, column] for column in range(n_filters + n_curves)]
         else:
-            places += [top[0, column] for column in range(n_filters)]
-            places += [top[-1, column] for column in range(n_curves)]
-            places += [top[:, -1]] * n_losses
+            places += [top[divmod(number, n_across)] for number in range(n_filters)]
+            curves = (divmod(number, n_across) for number in range(n_curves))
+            places += [top[rows[0] + row, column] for row, column in curves]
+        places += [top[0, -1]] * n_losses
     if n_rows:
         places += list(parts[-1].subgridspec(n_rows, 1))
     return fig, np.array([fig.add_subplot(place) for place in places], dtype=object)

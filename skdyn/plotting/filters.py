@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from skdyn._drawing import check_count
+from skdyn._fitted import find_step
 from skdyn.nems import Model
 
 # Sizes of what layers are tried on: what bends only small or only large numbers is found, too.
@@ -17,7 +18,7 @@ SILENCE = 1e-12
 N_TRIED, MOST_ROWS = 64, 4096
 
 
-def linear_filter(model, n_channels, *, n_lags=None):
+def linear_filter(model, n_channels=None, *, n_lags=None):
     """
     Impulse responses of the linear layers that a model begins with, as one filter.
 
@@ -27,11 +28,13 @@ def linear_filter(model, n_channels, *, n_lags=None):
 
     Parameters
     ----------
-    model : skdyn.nems.Model
-        The model. Layers that bend each channel by itself may come first, as a logarithm that
-        compresses does; the filter is then one of what they give.
-    n_channels : int
-        Channels of the stimulus.
+    model : skdyn.nems.Model or estimator
+        The model, a fitted `NEMSRegressor`, or a fitted pipeline or search that holds one. Layers
+        that bend each channel by itself may come first, as a logarithm that compresses does; the
+        filter is then one of what they give. That of a pipeline is one of what its earlier steps
+        give.
+    n_channels : int, default=None
+        Channels of the stimulus; None for those that an estimator was fitted to.
     n_lags : int, default=None
         How many lags from the present on; with None as many as the layers reach back.
 
@@ -46,7 +49,12 @@ def linear_filter(model, n_channels, *, n_lags=None):
     Raises
     ------
     ValueError
-        If no layer is linear, or the response does not end and `n_lags` is not given.
+        If no layer is linear, the response does not end and `n_lags` is not given, or `n_channels`
+        is not given for a model.
+    sklearn.exceptions.NotFittedError
+        If an estimator is not fitted.
+    TypeError
+        If an estimator has no model of layers.
 
     Notes
     -----
@@ -69,6 +77,12 @@ def linear_filter(model, n_channels, *, n_lags=None):
     >>> lags
     array([0, 1])
     """
+    if not isinstance(model, Model):
+        _, fitted, _ = find_step(model, "model_", "n_features_in_")
+        model = fitted.model_
+        n_channels = fitted.n_features_in_ if n_channels is None else n_channels
+    if n_channels is None:
+        raise ValueError("Got a Model without n_channels; pass the channels of the stimulus")
     begin, end = linear_part(model, n_channels)
     if begin == end:
         names = [layer.name for layer in model.layers]

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import numpy as np
-from sklearn.utils.validation import check_is_fitted
 
 from skdyn._drawing import (
     INK,
     TICK_SIZE,
     as_arrays,
     as_stack,
+    check_rate,
     color_limits,
     correlation_matrices,
     draw_bar,
+    draw_borders,
     draw_colorbar,
     draw_images,
     draw_mode_key,
@@ -21,7 +22,10 @@ from skdyn._drawing import (
     matrix_panels,
     mode_palette,
     panels,
+    session_lengths,
 )
+from skdyn._fitted import find_step, mode_order, transform_through
+from skdyn.sessions import in_sessions
 
 
 def plot_alpha(
@@ -38,9 +42,10 @@ def plot_alpha(
 
     Parameters
     ----------
-    *alphas : array-like of shape (n_samples, n_modes)
-        Non-negative mixing coefficients, one session each. A list of sessions is refused:
-        pass ``*sessions`` for a panel each, or concatenate them.
+    *alphas : array-like of shape (n_samples, n_modes), list of such, or array of shape \
+            (n_sessions, n_samples, n_modes)
+        Non-negative mixing coefficients. Sessions of one argument follow each other in one panel,
+        with a line between them; pass ``*sessions`` for a panel each.
     sampling_frequency : float, default=None
         In Hz; the time axis is then in seconds. With None it counts samples.
     n_samples : int, default=None
@@ -66,7 +71,7 @@ def plot_alpha(
     >>> alpha = np.random.default_rng(0).dirichlet(np.ones(6), size=200)
     >>> fig, axes = plot_alpha(alpha, sampling_frequency=100)
     """
-    courses = as_arrays(alphas, "plot_alpha", "n_modes", finite=True)
+    courses = as_arrays(alphas, "n_modes", finite=True)
     if any((course < 0).any() for course in courses):
         lowest = min(course.min() for course in courses)
         raise ValueError(
@@ -80,6 +85,9 @@ def plot_alpha(
     times = draw_rows(axes, courses, n_samples, sampling_frequency, labels)
     for panel, course, time in zip(axes, courses, times, strict=True):
         draw_stack(panel, time, course[: len(time)], colors)
+    for panel, given in zip(axes, alphas, strict=True):
+        gap = {"color": "white", "linewidth": 1.5, "linestyle": "-"}
+        draw_borders(panel, session_lengths(given), check_rate(sampling_frequency), **gap)
     draw_mode_key(fig, axes, colors, mode_labels)
     return fig, axes
 
@@ -135,11 +143,15 @@ class ModesDisplay:
         Parameters
         ----------
         estimator : estimator
-            Fitted, with `means_` and `covariances_`, and `transform` if `X` is given.
-        X : array-like of shape (n_samples, n_channels) or list of such, default=None
-            Recordings; their mean mixing coefficients go into the titles.
+            Fitted, with `means_` and `covariances_`, and `transform` if `X` is given; or a fitted
+            pipeline or search that holds such a model. Its channels are then those that the
+            model saw, and a `ModeMatcher` after it gives the order of the modes.
+        X : array-like of shape (n_samples, n_channels), list of such, or array of shape \
+                (n_sessions, n_samples, n_channels), default=None
+            Recordings as the estimator, the pipeline or the search takes them; their mean mixing
+            coefficients go into the titles.
         sessions : array-like of shape (n_samples,), default=None
-            A session label per row of `X`, passed on to `transform`.
+            A session label per row of `X`, passed on to what takes them.
         correlations, ax, fig : object
             As in :meth:`plot`.
 
@@ -152,18 +164,18 @@ class ModesDisplay:
         ------
         sklearn.exceptions.NotFittedError
             If the estimator is not fitted.
+        TypeError
+            If it has no modes.
         """
-        check_is_fitted(estimator, ["means_", "covariances_"])
+        before, model, after = find_step(estimator, "means_", "covariances_")
         if X is None and sessions is not None:
             raise ValueError("Got sessions without X, expected both; pass X, or neither")
+        order = mode_order(model.covariances_, after)
         weights = None
         if X is not None:
-            keywords = {} if sessions is None else {"sessions": sessions}
-            alpha = estimator.transform(X, **keywords)
-            parts = alpha if isinstance(alpha, list) else [alpha]
-            n_modes = len(estimator.covariances_)
-            weights = np.concatenate([np.reshape(part, (-1, n_modes)) for part in parts]).mean(0)
-        modes = {"covariances": estimator.covariances_, "means": estimator.means_}
+            alpha = in_sessions(transform_through([*before, model], X, sessions))
+            weights = np.concatenate(alpha.arrays).mean(axis=0)[order]
+        modes = {"covariances": model.covariances_[order], "means": model.means_[order]}
         return cls(**modes, weights=weights).plot(correlations=correlations, ax=ax, fig=fig)
 
     def plot(self, ax=None, *, correlations=True, fig=None):
@@ -190,7 +202,9 @@ class ModesDisplay:
         shown = correlation_matrices(stack) if correlations else stack
         self.figure_, self.ax_ = matrix_panels(len(stack), None, ax, fig)
         low, high = color_limits(shown, None, None)
-        self.images_ = draw_images(self.ax_, shown, "RdBu_r", low, high)
+        self.images_ = draw_images(
+            self.ax_, shown, "RdBu_r", low, high, labels=("Channel", "Channel")
+        )
         label = "Correlation" if correlations else "Covariance"
         draw_colorbar(self.figure_, self.ax_, self.images_[0], shown, label)
         self.mean_images_ = self._draw_means()
@@ -214,5 +228,5 @@ class ModesDisplay:
             weight = "" if self.weights is None else f", weight {self.weights[mode]:.2f}"
             variance = f"\nvariance {variances[mode]:.2g}" if correlations else ""
             title = f"Mode {mode}{weight}{variance}"
-            panel.set_title(title, size=TICK_SIZE, color=INK, pad=7, linespacing=1.3)
+            panel.set_title(title, size=TICK_SIZE, color=INK, pad=9, linespacing=1.3)
             draw_bar(panel, color)

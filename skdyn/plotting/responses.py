@@ -13,6 +13,7 @@ from skdyn._drawing import (
     check_names,
     check_rate,
     color_limits,
+    draw_borders,
     draw_colorbar,
     draw_images,
     draw_legend,
@@ -20,13 +21,17 @@ from skdyn._drawing import (
     grid_edges,
     panels,
     tidy,
+    with_gaps,
 )
 from skdyn.metrics import correlation_score
+from skdyn.plotting.filters import linear_filter
+from skdyn.sessions import in_sessions, join_sessions
 
 # Points of a curve, and the most channels of which each has its name beside it.
 N_POINTS, MOST_NAMES = 200, 12
 # Colours of what was measured and of what the model says.
 MEASURED, PREDICTED = "0.7", PALETTE[0]
+MEASURED_MEAN = "Measured \N{PLUS-MINUS SIGN} SE"
 
 # Ticks of an axis of lags.
 MOST_TICKS = 4
@@ -54,11 +59,13 @@ def plot_filters(
 
     Parameters
     ----------
-    filters : array-like of shape (n_lags, n_channels) or (n_lags, n_channels, n_filters)
-        Weights, such as :func:`linear_filter` gives. Channel 0 is drawn at the bottom.
+    filters : array-like of shape (n_lags, n_channels) or (n_lags, n_channels, n_filters), or \
+            estimator
+        Weights, such as :func:`linear_filter` gives; or a fitted `NEMSRegressor`, or a fitted
+        pipeline or search that holds one. Channel 0 is drawn at the bottom.
     lags : array-like of int of shape (n_lags,), default=None
         Lags of the rows in samples, each one more than the one before; with None they count from
-        0, the present.
+        0, the present, or are those of an estimator's filters.
     sampling_frequency : float, default=None
         In Hz; lags are then in ms, or in s if there is one of a second or more. With None they
         count samples.
@@ -95,6 +102,9 @@ def plot_filters(
     >>> filters = np.random.default_rng(0).standard_normal((15, 18))
     >>> fig, axes = plot_filters(filters, sampling_frequency=100)
     """
+    if hasattr(filters, "get_params"):
+        filters, reach = linear_filter(filters)
+        lags = reach if lags is None else lags
     stack = _check_filters(filters)
     n_filters, n_lags, n_channels = stack.shape
     lags = _check_lags(lags, n_lags)
@@ -106,16 +116,15 @@ def plot_filters(
         in_seconds = np.abs(lags).max() * step >= 1
         step, unit = (step, "s") if in_seconds else (1000 * step, "ms")
     fig, axes = _grid(n_filters, n_columns, ax, fig)
-    images = draw_images(axes, stack.transpose(0, 2, 1), cmap, vmin, vmax, origin="lower")
+    labels = f"Lag ({unit})", channel_label
+    matrices = stack.transpose(0, 2, 1)
+    images = draw_images(axes, matrices, cmap, vmin, vmax, origin="lower", labels=labels)
     sides = (lags[0] - 0.5) * step, (lags[-1] + 0.5) * step
-    for panel, image, (bottom, left) in zip(axes, images, grid_edges(axes), strict=True):
+    for panel, image in zip(axes, images, strict=True):
         image.set_extent((*sides, -0.5, n_channels - 0.5))
         panel.set(aspect="auto", xlim=sides, ylim=(-0.5, n_channels - 0.5))
         _tick_lags(panel, step * lags, integer=sampling_frequency is None)
         panel.set_yticks(list(names), labels=list(names.values()))
-        panel.tick_params(labelbottom=bottom, labelleft=left)
-        panel.set_xlabel(f"Lag ({unit})" if bottom else "", size=LABEL_SIZE, color=INK)
-        panel.set_ylabel(channel_label if left else "", size=LABEL_SIZE, color=INK)
     _draw_titles(axes, titles)
     if colorbar:
         draw_colorbar(fig, axes, images[0], stack, colorbar_label)
@@ -142,9 +151,10 @@ def plot_nonlinearity(
     ----------
     nonlinearity : callable
         From an array (n_points, n_channels) to such an array: the `evaluate` of a layer.
-    inputs : array-like of shape (n_samples,) or (n_samples, n_channels)
-        What goes into it; the curve is drawn over their range.
-    response : array-like of shape (n_samples,) or (n_samples, n_channels), default=None
+    inputs : array-like of shape (n_samples,) or (n_samples, n_channels), or list of such
+        What goes into it, all sessions together; the curve is drawn over their range.
+    response : array-like of shape (n_samples,) or (n_samples, n_channels), or list of such, \
+            default=None
         What was measured. Its mean is drawn, with the standard error, in bins of the input, of
         which each holds as many samples. Rows with NaN do not count.
     n_bins : int, default=20
@@ -174,30 +184,33 @@ def plot_nonlinearity(
     >>> response = rng.poisson(np.exp(inputs))
     >>> fig, axes = plot_nonlinearity(np.exp, inputs, response, ylabel="Spikes per bin")
     """
-    inputs = _rows(inputs, "inputs")
+    inputs = join_sessions(_sessions_of(inputs, "inputs"))
     if not np.isfinite(inputs).all():
         raise ValueError("Got inputs with NaN or inf, expected finite numbers; remove those rows")
-    measured = None if response is None else _like(response, inputs, "response")
+    if response is not None:
+        response = join_sessions(_sessions_of(response, "response"))
+        _check_shape(response, inputs, "response")
     check_count(n_bins, "n_bins")
     n_channels = inputs.shape[1]
     check_names(titles, n_channels, "titles")
     grid = np.linspace(inputs.min(axis=0), inputs.max(axis=0), N_POINTS)
-    curves = _like(nonlinearity(grid), grid, "an output of the nonlinearity")
+    curves = np.asarray(nonlinearity(grid), dtype=float)
+    _check_shape(curves, grid, "an output of the nonlinearity")
     fig, axes = _grid(n_channels, n_columns, ax, fig)
     for channel, (panel, (bottom, left)) in enumerate(zip(axes, grid_edges(axes), strict=True)):
         tidy(panel)
-        if measured is not None:
-            center, mean, error = _binned_means(inputs[:, channel], measured[:, channel], n_bins)
+        if response is not None:
+            center, mean, error = _binned_means(inputs[:, channel], response[:, channel], n_bins)
             style = {"color": MEASURED, "fmt": "o", "ms": 3.5, "elinewidth": 0.8}
-            panel.errorbar(center, mean, error, label="Measured", **style)
+            panel.errorbar(center, mean, error, label=MEASURED_MEAN, **style)
         style = {"color": PREDICTED, "lw": 1.8, "zorder": 3, "label": "Model"}
         panel.plot(grid[:, channel], curves[:, channel], **style)
-        panel.xaxis.get_major_locator().set_params(nbins=5)
+        panel.xaxis.get_major_locator().set_params(nbins=2)
         panel.yaxis.get_major_locator().set_params(nbins=5)
         panel.set_xlabel(xlabel if bottom else "", size=LABEL_SIZE, color=INK)
         panel.set_ylabel(ylabel if left else "", size=LABEL_SIZE, color=INK)
-    if measured is not None:
-        axes[0].legend(frameon=False, fontsize=TICK_SIZE, labelcolor=INK)
+    if response is not None:
+        axes[0].legend(frameon=False, fontsize=TICK_SIZE, labelcolor=INK, handlelength=1.2)
     _draw_titles(axes, titles)
     return fig, axes
 
@@ -219,9 +232,11 @@ def plot_predictions(
 
     Parameters
     ----------
-    response : array-like of shape (n_samples,) or (n_samples, n_outputs)
-        What was measured. NaN leaves a gap.
-    prediction : array-like of shape (n_samples,) or (n_samples, n_outputs)
+    response : array-like of shape (n_samples,) or (n_samples, n_outputs), list of such, or array \
+            of shape (n_sessions, n_samples, n_outputs)
+        What was measured. NaN leaves a gap. Sessions follow each other, with a line between them.
+    prediction : array-like of shape (n_samples,) or (n_samples, n_outputs), list of such, or \
+            array of shape (n_sessions, n_samples, n_outputs)
         What a model says.
     sampling_frequency : float, default=None
         In Hz; the time axis is then in seconds. With None it counts samples.
@@ -232,8 +247,8 @@ def plot_predictions(
     labels : sequence of two str, default=("Response", "Prediction")
         Names in the legend.
     output_names : list of str, default=None
-        A name per row. With None "Response" for one output, and the column indices, from 0, for
-        several.
+        A name per row, with the unit. With None "Response" for one output, and "Output 0", "Output
+        1" and so on for several.
     ax : Axes or sequence of Axes, default=None
         Where to draw, one per output; not together with `fig`.
     fig : Figure or SubFigure, default=None
@@ -255,8 +270,10 @@ def plot_predictions(
     >>> axes[0].get_title(loc="left")
     'r = 0.83'
     """
-    predicted = _rows(prediction, "a prediction")
-    measured = _like(response, predicted, "response")
+    parts, others = _sessions_of(prediction, "prediction"), _sessions_of(response, "response")
+    predicted, measured = join_sessions(parts), join_sessions(others)
+    _check_shape(measured, predicted, "response")
+    lengths = [len(one) for one in max(parts, others, key=len)]
     if isinstance(start, bool) or start not in range(len(predicted)):
         raise ValueError(
             f"Got start={start!r}, expected a row of the {len(predicted)}, from 0; pass one of them"
@@ -264,7 +281,8 @@ def plot_predictions(
     n_outputs = predicted.shape[1]
     check_names(labels, 2, "labels")
     names = check_names(output_names, n_outputs, "output_names")
-    names = names or (range(n_outputs) if n_outputs > 1 else ["Response"])
+    names = names or [f"Output {k}" for k in range(n_outputs)]
+    names = ["Response"] if n_outputs == 1 and output_names is None else names
     fig, axes = panels(n_outputs, ax, fig, (7.5, 1.0 + 1.15 * n_outputs), sharex=True)
     shown = [values[start:] for values in (measured, predicted)]
     times = draw_rows(axes, shown, n_samples, sampling_frequency, None, start=start)
@@ -272,9 +290,10 @@ def plot_predictions(
     for output, (panel, name, (bottom, _)) in enumerate(zip(axes, names, edges, strict=True)):
         styles = [{"color": MEASURED, "lw": 2.4}, {"color": PREDICTED, "lw": 1.1}]
         for time, values, label, style in zip(times, shown, labels, styles, strict=True):
-            panel.plot(time, values[: len(time), output], label=label, **style)
+            line = with_gaps(time, values[: len(time), output], lengths, start=start)
+            panel.plot(*line, label=label, **style)
+        draw_borders(panel, lengths, check_rate(sampling_frequency))
         panel.yaxis.get_major_locator().set_params(nbins=3)
-        panel.tick_params(axis="x", labelbottom=bottom, length=3 if bottom else 0)
         panel.spines["bottom"].set_visible(bottom)
         panel.set_ylabel(f"{name}", size=LABEL_SIZE, color=INK)
         title = f"r = {_correlation(measured[:, output], predicted[:, output]):.2f}"
@@ -287,28 +306,31 @@ def plot_predictions(
 # ------------------------------------------------------------------------------------ checks
 
 
-def _rows(values, what):
-    """Check columns over time, and give one by itself an axis of its own."""
-    sessions = isinstance(values, list | tuple) and len(values) and np.ndim(values[0]) > 1
-    array = np.empty(0) if sessions else np.asarray(values, dtype=float)
-    array = array[:, None] if array.ndim == 1 else array
-    if array.ndim != 2 or 0 in array.shape:
-        came = f"{len(values)} sessions" if sessions else f"shape {array.shape}"
+def _sessions_of(values, what):
+    """Check columns over time, in sessions; a single column gets an axis of its own."""
+    arrays = [np.asarray(one, dtype=float) for one in in_sessions(values, has_columns=False).arrays]
+    arrays = [one[:, None] if one.ndim == 1 else one for one in arrays]
+    shapes = [one.shape for one in arrays]
+    if any(one.ndim != 2 or 0 in one.shape for one in arrays) or len({w for _, w in shapes}) > 1:
         raise ValueError(
-            f"Got {what} of {came}, expected (n_samples,) or (n_samples, n_columns); put sessions "
-            "one after the other with numpy.concatenate"
+            f"{what} has the shape {shapes[0] if len(shapes) == 1 else shapes}, but (n_samples,) "
+            "or (n_samples, n_columns) was expected, or a list of such with one number of columns."
         )
-    return array
-
-
-def _like(values, others, what):
-    array = _rows(values, what)
-    if array.shape != others.shape:
+    n_rows, n_columns = shapes[0]
+    if len(arrays) == 1 and n_rows < n_columns:
         raise ValueError(
-            f"Got {what} of shape {array.shape}, expected {others.shape}; pass one of the "
+            f"{what} has {n_rows} rows and {n_columns} columns, but rows are time. Pass {what}.T "
+            f"if columns are time, and list({what}) if each row is a session of one output."
+        )
+    return arrays
+
+
+def _check_shape(array, other, what):
+    if array.shape != other.shape:
+        raise ValueError(
+            f"Got {what} of shape {array.shape}, expected {other.shape}; pass one of the "
             "same rows and columns"
         )
-    return array
 
 
 def _check_filters(filters):
@@ -390,4 +412,6 @@ def _binned_means(inputs, response, n_bins):
 
 def _correlation(measured, predicted):
     known = np.isfinite(measured) & np.isfinite(predicted)
-    return correlation_score(measured[known], predicted[known]) if known.sum() > 1 else np.nan
+    if known.sum() < 2:
+        return np.nan
+    return correlation_score(measured[known], predicted[known], multioutput="raw_values")[0]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from sklearn.utils.validation import check_is_fitted
 
 from skdyn._drawing import (
     FAINT,
@@ -17,6 +16,7 @@ from skdyn._drawing import (
     panels,
     tidy,
 )
+from skdyn._fitted import find_step
 
 
 class TrainingDisplay:
@@ -32,12 +32,14 @@ class TrainingDisplay:
         and "learning_rate". Values that are not finite are left out of the curves.
     step : str, default="Epoch"
         What the loss was noted after, for the label of the axis.
+    unit : str, default=None
+        Unit of the loss, for the label of the axis.
 
     Attributes
     ----------
     history : dict of str to ndarray
         A copy of what was given, as arrays.
-    step : str
+    step, unit : str
         As given.
     figure_ : Figure or SubFigure
         What holds the picture.
@@ -68,21 +70,24 @@ class TrainingDisplay:
         "learning_rate": ("Learning rate", PALETTE[12], "--"),
     }
 
-    def __init__(self, *, history, step="Epoch"):
+    def __init__(self, *, history, step="Epoch", unit=None):
         self.step = step
+        self.unit = unit
         self.history = {key: np.asarray(values, dtype=float) for key, values in history.items()}
 
     @classmethod
-    def from_estimator(cls, estimator, *, step="Epoch", ax=None, fig=None):
+    def from_estimator(cls, estimator, *, step=None, ax=None, fig=None):
         """
         Draw the history of a fitted estimator.
 
         Parameters
         ----------
         estimator : estimator
-            Fitted, with `history_`: a dict of numbers per epoch.
-        step : str, default="Epoch"
-            What the loss was noted after; "Iteration" for encoding models.
+            Fitted, with `history_`: a dict of numbers per epoch; or a fitted pipeline or search
+            that holds such a model.
+        step : str, default=None
+            What the loss was noted after; with None "Iteration" for an encoding model whose solver
+            goes by iterations, and "Epoch" otherwise.
         ax, fig : object
             As in :meth:`plot`.
 
@@ -94,10 +99,17 @@ class TrainingDisplay:
         Raises
         ------
         sklearn.exceptions.NotFittedError
-            If the estimator has no `history_`.
+            If the estimator is not fitted.
+        TypeError
+            If it has no `history_`.
         """
-        check_is_fitted(estimator, "history_")
-        return cls(history=estimator.history_, step=step).plot(ax=ax, fig=fig)
+        _, model, _ = find_step(estimator, "history_")
+        if step is None:
+            results = getattr(getattr(model, "model_", None), "results", None)
+            step = getattr(results, "unit", "epoch").capitalize()
+        # A bound on the log-evidence has a likelihood part.
+        unit = "nats" if "ll_loss" in model.history_ else None
+        return cls(history=model.history_, step=step, unit=unit).plot(ax=ax, fig=fig)
 
     def plot(self, ax=None, *, fig=None):
         """
@@ -132,7 +144,10 @@ class TrainingDisplay:
         for name in self._curves:
             self._draw(self.ax_, name, self._curves)
         limit_losses(self.ax_, self.history)
-        self.ax_.set_ylabel("Loss", size=LABEL_SIZE, color=INK)
+        label = "Loss" if self.unit is None else f"Loss ({self.unit})"
+        self.ax_.ticklabel_format(axis="y", scilimits=(-3, 4), useMathText=True)
+        self.ax_.yaxis.get_offset_text().set(size=TICK_SIZE, color=INK)
+        self.ax_.set_ylabel(label, size=LABEL_SIZE, color=INK)
         if len(self.lines_) > 1:
             self.ax_.legend(frameon=False, fontsize=TICK_SIZE, labelcolor=INK)
         if self.schedule_ax_ is not None:

@@ -29,11 +29,12 @@ OPTIONAL_PACKAGES = {
     "skdyn/persistence.py": {"skops": "persistence"},
 }
 ROOMS = {
-    "skdyn": "__init__ _callbacks _drawing _sklearn datasets matching persistence sessions "
-    "simulation",
+    "skdyn": "__init__ _callbacks _drawing _fitted _sklearn datasets matching persistence sessions "
+    "similarity simulation",
     "skdyn/preprocessing": "__init__ artefacts base components embedding filtering rates scaling "
     "signs",
-    "skdyn/model_selection": "__init__ clusters comparison evaluation repeats splitters table",
+    "skdyn/model_selection": "__init__ clusters comparison evaluation repeats seams splitters "
+    "table uncertainty",
     "skdyn/core": "__init__ distributed gaussian hmm recurrent recursion runtime simplex training "
     "windows",
     "skdyn/dynemo": "__init__ estimator inference moments network objective recording settings "
@@ -42,7 +43,7 @@ ROOMS = {
     "skdyn/nems/layers": "__init__ algebra base channels description filters nonlinearities",
     "skdyn/nems/fitting": "__init__ adam closed_form coordinates factors gradients hidden lbfgs "
     "minimum moments objective preconditioning results run settings stages start trials",
-    "skdyn/metrics": "__init__ modes responses scorers",
+    "skdyn/metrics": "__init__ modes responses rows scorers",
     "skdyn/plotting": "__init__ arrays artefacts encoding filters modes responses training",
 }
 NAMED_FILES = {f"{room}/{name}.py" for room, names in ROOMS.items() for name in names.split()}

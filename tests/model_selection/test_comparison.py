@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.stats
+import sklearn.metrics
 import threadpoolctl
 import torch
 from sklearn import config_context, get_config
@@ -21,7 +22,14 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from skdyn import NEMSRegressor
-from skdyn.metrics import correlation_score, correlation_scorer
+from skdyn.metrics import (
+    CorrelationScorer,
+    NoiseCorrectedScorer,
+    correlation_score,
+    correlation_scorer,
+    get_scorer,
+    get_scorer_names,
+)
 from skdyn.model_selection import BlockKFold, SessionKFold, compare_models
 from skdyn.model_selection.evaluation import Rows, evaluate
 
@@ -262,7 +270,7 @@ def test_a_worker_of_its_own_has_one_thread_too():
     everything = Rows(np.zeros((4, 1)), None, None), (np.arange(3), np.arange(3, 4)), {}, {}
     options = {"want_modes": False, "want_estimator": False, "may_raise": True}
     with two_blas_threads():
-        found = evaluate(Threads(), lambda model, X: model.score(X), *everything, **options)
+        found = evaluate(Threads(), None, *everything, **options)
     assert found.scores == 1
 
 
@@ -277,14 +285,18 @@ def test_differences_over_folds_are_paired(data):
     assert result.paired_over == "folds"
     assert (result.best_index, result.best_name) == (best, [5, 2, 4][best])
     for place in range(3):
-        assert result.standard_error[place] == pytest.approx(scipy.stats.sem(scores[place]))
+        spread = np.std(scores[place], ddof=1) * np.sqrt(1 / 4 + 1 / 3)  # Nadeau and Bengio
+        assert result.standard_error[place] == pytest.approx(spread)
         if place == best:
             assert result.difference_to_best[place] == 0
             assert result.difference_standard_error[place] == 0
+            assert result.p_value[place] == 1
             continue
         mean = result.difference_to_best[place]
         test = scipy.stats.ttest_rel(scores[place], scores[best])
-        assert mean / result.difference_standard_error[place] == pytest.approx(test.statistic)
+        ratio = test.statistic / np.sqrt(1 + 4 / 3)
+        assert mean / result.difference_standard_error[place] == pytest.approx(ratio)
+        assert result.p_value[place] == pytest.approx(2 * scipy.stats.t.sf(abs(ratio), 3))
     assert result.rank.tolist() == scipy.stats.rankdata(-result.mean_score).tolist()
 
 
@@ -304,6 +316,55 @@ def test_correlations_are_compared_neuron_by_neuron(data):
     np.testing.assert_allclose(result.standard_error, scipy.stats.sem(neurons, axis=1))
     ratio = result.difference_to_best[0] / result.difference_standard_error[0]
     assert ratio == pytest.approx(test.statistic)
+    assert result.p_value[0] == pytest.approx(test.pvalue)
+
+
+@pytest.mark.parametrize("scoring", [correlation_scorer, CorrelationScorer("raw_values")])
+def test_compare_models_takes_the_same_scorers_as_a_search(data, scoring):
+    X, y = data
+    options = {"cv": BlockKFold(3)}
+    named = compare_models([fir(2), fir(5)], X, y, scoring="correlation", **options)
+    given = compare_models([fir(2), fir(5)], X, y, scoring=scoring, **options)
+    np.testing.assert_array_equal(given.scores, named.scores)
+    assert given.paired_over == "outputs"
+    scorer = get_scorer("correlation")
+    search = GridSearchCV(fir(2), {"layers": ["fir.2x1x3", "fir.5x1x3"]}, scoring=scorer, **options)
+    labels = BlockKFold(3).block_labels(X)
+    with config_context(enable_metadata_routing=True):
+        search.fit(X, y, sessions=labels)
+    np.testing.assert_allclose(search.cv_results_["mean_test_score"], named.mean_score)
+
+
+def test_get_scorer_knows_the_names_of_both_packages():
+    assert isinstance(get_scorer("noise_corrected_correlation"), NoiseCorrectedScorer)
+    assert get_scorer("correlation") is not correlation_scorer
+    assert repr(get_scorer("r2")) == repr(sklearn.metrics.get_scorer("r2"))
+    assert get_scorer(np.mean) is np.mean
+    names = get_scorer_names()
+    assert names == sorted(names)
+    assert {"r2", "correlation", "noise_corrected_correlation"} <= set(names)
+    with pytest.raises(ValueError, match=r"'correlaton' is no scorer.*get_scorer_names"):
+        get_scorer("correlaton")
+
+
+@pytest.mark.parametrize("units", ["outputs", "folds", "both"])
+def test_compare_models_pairs_over_outputs_folds_or_both(data, units):
+    X, y = data
+    result = compare_models(
+        {n: fir(n) for n in (2, 5)}, X, y, cv=3, scoring="correlation", paired_over=units
+    )
+    assert result.paired_over == units
+    assert result.test_to_train == 0.5
+    scores = result.scores[:, :, 0]
+    np.testing.assert_allclose(result.mean_score, scores.mean(axis=(1, 2)))
+    freedom = {"outputs": 2, "folds": 2}.get(units, result.degrees_of_freedom[0])
+    assert result.degrees_of_freedom[0] == pytest.approx(freedom)
+    if units == "folds":
+        test = scipy.stats.ttest_rel(*scores.mean(axis=2))
+        ratio = result.difference_to_best[0] / result.difference_standard_error[0]
+        assert ratio == pytest.approx(test.statistic / np.sqrt(1 + 3 * 0.5))
+    shown = {"outputs": "3 outputs", "folds": "3 folds", "both": "3 outputs and folds"}
+    assert repr(result).split("\n")[0].endswith(f"standard error over {shown[units]}")
 
 
 def test_a_neuron_without_a_score_in_a_fold_or_in_all_is_left_out_there(data):
@@ -321,14 +382,57 @@ def test_a_neuron_without_a_score_in_a_fold_or_in_all_is_left_out_there(data):
     np.testing.assert_allclose(result.standard_error, scipy.stats.sem(neurons, axis=1))
 
 
-@pytest.mark.parametrize(
-    "scoring", ["r2", correlation_scorer, make_scorer(r2_score), lambda model, X, y: 0.5]
-)
+@pytest.mark.parametrize("scoring", ["r2", make_scorer(r2_score), lambda model, X, y: 0.5])
 def test_any_scorer_of_one_number_will_do(data, scoring):
     X, y = data
     result = compare_models([Ridge()], X, y, cv=KFold(3), scoring=scoring)
     expected = cross_validate(Ridge(), X, y, cv=KFold(3), scoring=scoring)["test_score"]
     np.testing.assert_allclose(result.scores[0, :, 0], expected, atol=1e-12)
+
+
+def as_masks(folds, n_rows):
+    return [tuple(np.isin(np.arange(n_rows), rows) for rows in fold) for fold in folds]
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        list,
+        iter,
+        lambda folds: as_masks(folds, 240),
+        lambda folds: [tuple(map(list, fold)) for fold in folds],
+        lambda folds: [tuple(map(pd.Series, fold)) for fold in as_masks(folds, 240)],
+        lambda folds: (fold for fold in as_masks(folds, 240)),
+    ],
+)
+@pytest.mark.parametrize("as_sessions", [False, True])
+def test_compare_models_takes_folds_in_every_form(data, form, as_sessions):
+    X, y = data
+    if as_sessions:
+        X, y = ([one.reshape(-1, one.shape[-1])] * 240 for one in (X[:4], y[:4]))
+    folds = list(KFold(3).split(np.zeros(240)))
+    expected = compare_models([fir(2)], X, y, cv=KFold(3)).scores
+    found = compare_models([fir(2)], X, y, cv=form(folds))
+    np.testing.assert_array_equal(found.scores, expected)
+
+
+def test_evaluate_reports_errors_of_rows_that_do_not_exist(data):
+    options = {"want_modes": False, "want_estimator": False}
+    everything = Rows(*data, None), (np.arange(3), np.array([999])), {}, {}
+    found = evaluate(Ridge(), None, *everything, may_raise=False, **options)
+    assert found.failure[:2] == ("fit", "IndexError")
+    with pytest.raises(IndexError):
+        evaluate(Ridge(), None, *everything, may_raise=True, **options)
+
+
+def test_compare_models_leaves_a_fold_out_in_which_nothing_has_a_score(data):
+    """A neuron that is silent in a test block has no correlation there."""
+    X, y = data[0], data[1][:, 0].copy()
+    y[80:160] = 0
+    result = compare_models([fir(5, 1), fir(2, 1)], X, y, cv=3, scoring="correlation")
+    assert np.isnan(result.scores[:, 1]).all()
+    np.testing.assert_allclose(result.mean_score, result.scores[:, [0, 2], 0].mean(axis=1))
+    assert repr(result).split("\n")[0].endswith("over 2 folds (1 without a score)")
 
 
 def test_one_neuron_is_compared_over_folds(data):
@@ -430,13 +534,15 @@ def test_if_all_fail_it_raises(data):
         ({"estimators": [("a", Ridge()), ("a", Ridge())]}, "different names"),
         ({"estimators": {"a": Ridge}}, "an estimator with fit"),
         ({"estimators": {"a": 3}}, "an estimator with fit"),
-        ({"repeat": 0}, "repeat=0"),
-        ({"error_score": "warn"}, "error_score='warn'"),
+        ({"repeat": 0}, "repeat must .* is 0"),
+        ({"error_score": "warn"}, "error_score must .* is 'warn'"),
         ({"scoring": ["r2"]}, "one metric at a time"),
+        ({"scoring": "r3"}, "'r3' is no scorer"),
+        ({"paired_over": "neurons"}, "'neurons'"),
         ({"scoring": lambda model, X, y: {"a": 1.0}, "error_score": "raise"}, "one metric"),
         ({"sessions": [0, 1]}, "inconsistent numbers"),
-        ({"params": {"sessions": SESSIONS}}, "pass sessions="),
-        ({"cv": SessionKFold(2)}, "no sessions, expected a label per row"),
+        ({"params": {"sessions": SESSIONS}}, "pass them as sessions="),
+        ({"cv": SessionKFold(2)}, "no label per row"),
     ],
 )
 def test_wrong_arguments_are_told(data, arguments, message):
@@ -448,7 +554,7 @@ def test_wrong_arguments_are_told(data, arguments, message):
 
 def test_sessions_twice_or_a_list_of_one_are_told(data):
     X, y = data
-    with pytest.raises(ValueError, match="expected one of the two"):
+    with pytest.raises(ValueError, match="together with X as sessions"):
         compare_models([fir(5)], [X, X], [y, y], sessions=[0, 1])
-    with pytest.raises(ValueError, match=r"Got 1 sessions .*use BlockKFold"):
+    with pytest.raises(ValueError, match=r"there are 1; .*use BlockKFold"):
         compare_models([fir(5)], [X], [y])

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from sklearn import config_context
 from sklearn.base import BaseEstimator, TransformerMixin, clone
+from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import Ridge
 from sklearn.mixture import GaussianMixture
+from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -128,6 +130,37 @@ def test_what_cannot_be_compared_is_told(runs, given, message):
         select_run(runs, **given)
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_select_run_takes_sessions_of_each_run(seed):
+    """Runs as lists of sessions, as stacks, and as rows give the same agreement."""
+    runs = runs_around(4, [0.4, 0.3, 0.2, 0.1], seed)
+    wanted = select_run(runs, return_agreement=True)
+    forms = [
+        [np.split(run, [10, 35]) for run in runs],
+        [run.reshape(2, 25, 3) for run in runs],
+        np.stack(runs).reshape(4, 5, 10, 3),
+    ]
+    for form in forms:
+        index, agreement = select_run(form, return_agreement=True)
+        assert index == wanted[0]
+        np.testing.assert_allclose(agreement, wanted[1])
+    with pytest.raises(ValueError, match="expected the same sessions in each run"):
+        select_run([np.split(runs[0], [10]), np.split(runs[1], [40])])
+
+
+def test_select_run_unwraps_searches():
+    X, sessions = np.zeros((40, 2)), np.repeat([0, 1], 20)
+    drawn = [make_pipeline(StandardScaler(), Drawn(seed)) for seed in (1, 2, 3)]
+    searches = [GridSearchCV(run, {}, cv=2).fit(X) for run in drawn]
+    wanted = select_run([run.fit(X) for run in drawn], X, return_agreement=True)
+    found = select_run(searches, X, sessions=sessions, return_agreement=True)
+    assert found[0] == wanted[0]
+    np.testing.assert_array_equal(found[1], wanted[1])
+    np.testing.assert_array_equal(searches[0].best_estimator_[-1].sessions_, sessions)
+    with pytest.raises(NotFittedError, match="This GridSearchCV instance is not fitted yet"):
+        select_run([GridSearchCV(run, {}) for run in drawn], X)
+
+
 # Repeats in a comparison.
 
 
@@ -219,7 +252,8 @@ def test_errors_are_over_folds_of_means_over_repeats():
     result = compare_models([Drawn()], X, cv=4, repeat=3, random_state=0, scoring=noisy)
     folds = result.scores[0].mean(axis=1)
     assert result.scores.shape == (1, 4, 3)
-    assert result.standard_error[0] == pytest.approx(folds.std(ddof=1) / 2)
+    spread = folds.std(ddof=1) * np.sqrt(1 / 4 + 1 / 3)
+    assert result.standard_error[0] == pytest.approx(spread)
 
 
 def test_the_global_generator_is_neither_read_nor_moved():

@@ -10,6 +10,7 @@ from sklearn.model_selection import (
     GridSearchCV,
     GroupKFold,
     KFold,
+    LeaveOneGroupOut,
     cross_val_predict,
     cross_validate,
     learning_curve,
@@ -44,13 +45,26 @@ def check_partition(cv, length, *args, **kwargs):
 # Sessions.
 
 
-@pytest.mark.parametrize("lengths", [[20, 5, 10, 13, 12], [3, 4, 8, 15, 30]])
-def test_sessions_of_different_lengths_are_dealt_out_as_groups_are(lengths):
-    labels = np.repeat([3, 1, 2, 0, 7], lengths)
-    ours = splits(SessionKFold(3), X, sessions=labels)
-    theirs = splits(GroupKFold(3), X, groups=labels)
-    assert sorted(ours) == sorted(theirs)
-    assert ours == splits(SessionKFold(3), X, groups=labels)
+@pytest.mark.parametrize("shuffle", [False, True])
+@pytest.mark.parametrize("seed", range(20))
+def test_session_kfold_is_group_kfold(seed, shuffle):
+    """In folds and in their order, also where sessions are equally long."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(9, size=200)
+    labels = labels if seed % 2 else np.sort(labels)
+    options = {"shuffle": shuffle, "random_state": seed if shuffle else None}
+    theirs = splits(GroupKFold(4, **options), labels, groups=labels)
+    Z = np.zeros((200, 1))
+    assert splits(SessionKFold(4, **options), Z, sessions=labels) == theirs
+    assert splits(SessionKFold(4, **options), Z, groups=labels) == theirs
+    # A list has an entry per session, with the weight of its rows.
+    sizes = rng.choice([10, 20, 30], size=9)
+    labels = np.repeat(np.arange(9), sizes)
+    theirs = splits(GroupKFold(4, **options), labels, groups=labels)
+    ours = splits(
+        SessionKFold(4, **options), np.split(np.zeros((sum(sizes), 1)), np.cumsum(sizes)[:-1])
+    )
+    assert [test for _, test in ours] == [np.unique(labels[test]).tolist() for _, test in theirs]
 
 
 @pytest.mark.parametrize("shuffle", [False, True])
@@ -60,7 +74,15 @@ def test_whole_sessions_are_held_out_and_folds_are_balanced(shuffle):
     for train, test in folds:
         assert not set(LABELS[train]) & set(LABELS[test])
     sizes = [len(test) for _, test in folds]
-    assert max(sizes) - min(sizes) <= 20, "more than the longest session apart"
+    if not shuffle:
+        assert max(sizes) - min(sizes) <= 20, "more than the longest session apart"
+
+
+def test_session_kfold_leaves_one_subject_out():
+    subjects = np.repeat([1, 0, 2], [20, 15, 25])
+    theirs = splits(LeaveOneGroupOut(), X, groups=subjects)
+    ours = splits(SessionKFold(3), X, groups=subjects, sessions=LABELS)
+    assert sorted(ours) == sorted(theirs)
 
 
 def test_order_is_random_with_shuffle_and_repeats_with_a_seed():
@@ -91,7 +113,7 @@ def test_groups_keep_sessions_together():
     subjects = np.repeat([0, 1, 2], [20, 15, 25])  # sessions 3 | 1, 2 | 0, 7
     for train, test in check_partition(SessionKFold(3), 60, X, groups=subjects, sessions=LABELS):
         assert not set(subjects[train]) & set(subjects[test])
-    with pytest.raises(ValueError, match=r"session with rows of the groups.*correct the labels"):
+    with pytest.raises(ValueError, match=r"session has rows of the groups.*correct the labels"):
         splits(SessionKFold(2), X, groups=np.repeat([0, 1], [10, 50]), sessions=LABELS)
 
 
@@ -110,22 +132,19 @@ def test_a_list_or_stack_is_split_by_sessions():
         assert np.concatenate(rows).tolist() in [test for _, test in expected]
         assert len(train) + len(test) == 5
     stack = X.reshape(6, 10, 2)
-    assert splits(SessionKFold(3), stack) == [
-        ([1, 2, 4, 5], [0, 3]),
-        ([0, 2, 3, 5], [1, 4]),
-        ([0, 1, 3, 4], [2, 5]),
-    ]
+    assert sorted(test for _, test in splits(SessionKFold(3), stack)) == [[0, 3], [1, 4], [2, 5]]
     subjects = [0, 0, 1, 1, 2, 2]
-    assert splits(SessionKFold(3), stack, groups=subjects)[0] == ([2, 3, 4, 5], [0, 1])
+    found = splits(SessionKFold(3), stack, groups=subjects)
+    assert sorted(found) == [([0, 1, 2, 3], [4, 5]), ([0, 1, 4, 5], [2, 3]), ([2, 3, 4, 5], [0, 1])]
 
 
 @pytest.mark.parametrize(
     ("cv", "arguments", "message"),
     [
-        (SessionKFold(2), {"X": X}, "no sessions, expected a label per row"),
-        (SessionKFold(6), {"X": X, "sessions": LABELS}, "Got 5 sessions .* n_splits=6"),
+        (SessionKFold(2), {"X": X}, "60 rows, but no label per row"),
+        (SessionKFold(6), {"X": X, "sessions": LABELS}, "n_splits=6 .* there are 5"),
         (SessionKFold(2), {"X": X, "sessions": LABELS[1:]}, "inconsistent numbers"),
-        (SessionKFold(2), {"X": [X, X], "sessions": [0, 1]}, "expected one of the two"),
+        (SessionKFold(2), {"X": [X, X], "sessions": [0, 1]}, "together with X as sessions"),
         (SessionKFold(3), {"X": [X, X]}, "use BlockKFold"),
         (BlockKFold(2), {"X": [X, X]}, "numpy.concatenate"),
         (BlockKFold(2), {"X": X.reshape(6, 10, 2)}, "3-D array"),
@@ -142,13 +161,13 @@ def test_what_cannot_be_split_is_told(cv, arguments, message):
 @pytest.mark.parametrize(
     ("maker", "parameters", "message"),
     [
-        (SessionKFold, {"n_splits": 1}, "n_splits=1"),
-        (SessionKFold, {"n_splits": 2.0}, "n_splits=2.0"),
-        (SessionKFold, {"shuffle": 1}, "shuffle=1"),
+        (SessionKFold, {"n_splits": 1}, "n_splits .* at least 2, but is 1"),
+        (SessionKFold, {"n_splits": 2.0}, "but is 2.0"),
+        (SessionKFold, {"shuffle": 1}, "shuffle .* but is 1"),
         (SessionKFold, {"random_state": 0}, "set shuffle=True"),
-        (BlockKFold, {"n_splits": True}, "n_splits=True"),
-        (BlockKFold, {"n_blocks": 4}, "n_blocks=4.*at least 5"),
-        (BlockKFold, {"gap": -1}, "gap=-1"),
+        (BlockKFold, {"n_splits": True}, "n_splits .* but is True"),
+        (BlockKFold, {"n_blocks": 4}, "n_blocks .* at least 5, but is 4"),
+        (BlockKFold, {"gap": -1}, "gap .* but is -1"),
     ],
 )
 def test_wrong_parameters_are_told(maker, parameters, message):
@@ -175,19 +194,82 @@ def test_one_block_per_fold_is_kfold():
 def test_blocks_are_contiguous_interleaved_and_within_sessions(n_blocks, sessions, gap):
     cv = BlockKFold(3, n_blocks=n_blocks, gap=gap)
     labels = cv.block_labels(X, sessions)
-    n_found = labels[-1] + 1
-    assert np.all(np.isin(np.diff(labels), [0, 1])), "a run per label"
+    numbers = np.cumsum(np.diff(labels, prepend=labels[0]) != 0)
+    n_found = numbers[-1] + 1
+    assert len(np.unique(labels)) == n_found, "a run per label"
     assert n_found == max(n_blocks or 3, 1 if sessions is None else 5)
-    if sessions is not None:
-        assert all(len(set(sessions[labels == block])) == 1 for block in range(n_found))
-    sizes = np.bincount(labels)
+    runs = np.zeros(60) if sessions is None else np.cumsum(np.diff(LABELS, prepend=3) != 0)
+    np.testing.assert_array_equal(np.floor(labels), runs)
+    sizes = np.bincount(numbers)
     if sessions is None:
         assert np.ptp(sizes) <= 1
     folds = check_partition(cv, 60, X, sessions=sessions)
     for fold, (train, test) in enumerate(folds):
-        assert set(labels[test]) == set(range(fold, n_found, 3))
-        near = np.abs(np.subtract.outer(np.arange(60), test)).min(axis=1) <= gap
-        np.testing.assert_array_equal(train, np.flatnonzero(~near))
+        assert set(numbers[test]) == set(range(fold, n_found, 3))
+        distance = np.abs(np.subtract.outer(np.arange(60), test))
+        distance[runs[:, np.newaxis] != runs[test]] = 60  # time does not go on in other sessions
+        np.testing.assert_array_equal(train, np.flatnonzero(distance.min(axis=1) > gap))
+
+
+def test_block_kfold_ends_gaps_at_borders_of_sessions():
+    sessions = np.repeat(np.arange(10), 100)
+    Z = np.zeros((1000, 1))
+    assert [len(train) for train, _ in BlockKFold(10, gap=80).split(Z, sessions=sessions)] == [
+        900
+    ] * 10
+    cv = BlockKFold(2, n_blocks=20, gap=30)
+    for train, test in cv.split(Z, sessions=sessions):
+        assert (len(train), len(test)) == (10 * 20, 500)
+    # The labels of these blocks are no sessions, and gaps cross their borders.
+    assert splits(cv, Z, sessions=cv.block_labels(Z, sessions)) == splits(cv, Z, sessions=sessions)
+
+
+@pytest.mark.parametrize("labels", [np.arange(4.0), list("abab"), [0, 0.5, 1, 1.5]], ids=str)
+def test_block_kfold_tells_blocks_from_sessions_by_the_fraction(labels):
+    """0 and 0.5 are blocks of one session, so that a gap goes from one to the other."""
+    lost = 2 if isinstance(labels[1], float) and labels[1] == 0.5 else 0
+    found = BlockKFold(4, gap=2).split(np.zeros((40, 1)), sessions=np.repeat(labels, 10))
+    assert [40 - len(train) - len(test) for train, test in found] == [lost] * 4
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_block_kfold_splits_any_recording(seed):
+    """Sessions down to one row, as many blocks as rows, gaps that reach far."""
+    rng = np.random.default_rng(seed)
+    n_rows, gap = int(rng.integers(2, 12)), int(rng.integers(4))
+    sessions = np.sort(rng.integers(3, size=n_rows))
+    n_blocks = n_rows if seed % 2 else int(rng.integers(2, n_rows + 1))
+    cv = BlockKFold(2, n_blocks=n_blocks, gap=gap)
+    labels = cv.block_labels(np.zeros((n_rows, 1)), sessions)
+    blocks = np.unique(labels, return_inverse=True)[1]
+    assert blocks[-1] + 1 == max(n_blocks, len(np.unique(sessions)))
+    found = cv.split(np.zeros((n_rows, 1)), sessions=sessions)
+    for fold in range(2):
+        tested = np.flatnonzero(blocks % 2 == fold)
+        far = [
+            row
+            for row in range(n_rows)
+            if all(abs(row - one) > gap or sessions[row] != sessions[one] for one in tested)
+        ]
+        if not far:
+            with pytest.raises(ValueError, match=f"gap={gap} leaves no row"):
+                next(found)
+            return
+        train, test = next(found)
+        assert train.tolist() == far
+        assert test.tolist() == tested.tolist()
+
+
+def test_block_kfold_keeps_gaps_in_nested_splits():
+    """The rows of an outer training set, in an inner splitter that gets the outer labels."""
+    Z = np.zeros((120, 1))
+    outer = BlockKFold(4)
+    train, _ = next(iter(outer.split(Z)))
+    labels = outer.block_labels(Z)[train]
+    for inner, test in BlockKFold(3, gap=5).split(Z[train], sessions=labels):
+        gap = np.setdiff1d(np.arange(90), [*inner, *test])
+        inside = sum(edge not in (0, 90) for edge in (test[0], test[-1] + 1))
+        assert len(gap) == 5 * inside
 
 
 @pytest.mark.parametrize("sessions", [None, LABELS])
@@ -203,7 +285,7 @@ def test_blocks_given_as_sessions_are_not_cut_further(sessions, n_blocks):
 def test_the_longest_session_is_cut_first():
     labels = BlockKFold(2, n_blocks=7).block_labels(X, LABELS)
     # 20, 5, 10, 13, 12 rows: 20 becomes 10 + 10, then 13 becomes 7 + 6.
-    assert np.bincount(labels).tolist() == [10, 10, 5, 10, 7, 6, 12]
+    assert np.unique(labels, return_counts=True)[1].tolist() == [10, 10, 5, 10, 7, 6, 12]
 
 
 def test_rows_on_either_side_of_a_test_block_have_different_labels():

@@ -1,7 +1,6 @@
-"""The table, the text and the picture of a comparison, and how memory is measured."""
+"""The table, the text and the picture of a comparison."""
 
 import pickle
-import time
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -12,8 +11,6 @@ from sklearn.linear_model import Ridge
 
 from skdyn import NEMSRegressor
 from skdyn.model_selection import ModelComparison, compare_models
-from skdyn.model_selection import evaluation as evaluating
-from skdyn.model_selection.evaluation import MemoryRise
 
 
 @pytest.fixture(scope="module")
@@ -56,11 +53,14 @@ def test_the_table_has_a_row_per_candidate_the_best_first(result):
     for n, name in enumerate(result.names):
         assert frame.loc[name, "mean_score"] == result.mean_score[n]
         assert frame.loc[name, "fit_seconds"] == np.median(result.fit_seconds[n])
-        assert frame.loc[name, "peak_memory"] == np.median(result.peak_memory[n])
+        assert frame.loc[name, "p_value"] == result.p_value[n]
     lines = repr(result).splitlines()
     assert lines[0] == "3 candidates, 3 folds; mean ± standard error over 3 outputs"
     assert [line.split()[0] for line in lines[2:]] == [str(name) for name in frame.index]
     assert "best" in lines[2]
+    assert lines[1].split() == ["score", "difference", "p", "fit", "(s)"]
+    worst = np.argmin(result.mean_score)
+    assert f"  {result.p_value[worst]:.3f}  " in lines[-1]
 
 
 def test_it_is_a_bunch_that_pickles(result):
@@ -93,6 +93,11 @@ def test_the_picture_shows_means_errors_and_units(result):
         np.testing.assert_allclose(widths, errors[order], atol=1e-12)
     units = np.stack([line.get_xdata() for line in axes[0].lines[:3]])
     np.testing.assert_allclose(units, result.scores[order, :, 0].mean(axis=1))
+    labels = [panel.get_xlabel() for panel in axes]
+    assert labels == ["Held-out score", "Difference to the best"]
+    assert axes[0].get_ylabel() == "Candidate"
+    texts = [text.get_text() for text in axes[1].get_legend().get_texts()]
+    assert texts == ["Output", "Mean ± SE"]
     given = plt.figure().subplots(1, 2)
     assert result.plot(ax=given)[1][0] is given[0]
     plt.close("all")
@@ -107,41 +112,18 @@ def test_the_picture_names_who_failed(data):
     plt.close("all")
 
 
-# Memory.
-
-
-def test_memory_is_that_at_the_height():
-    with MemoryRise() as idle:
-        pass
-    with MemoryRise() as memory:
-        block = np.ones(8_000_000)
-        time.sleep(0.2)
-        del block
-    assert 5e7 < memory.rise < 1e8
-    assert idle.rise < 1e7
-
-
-@pytest.mark.parametrize("module", [True, False])
-def test_other_systems_tell_the_most_or_nothing(monkeypatch, module):
-    here = evaluating.resident_bytes()
-    monkeypatch.setattr(evaluating, "STATM", "no such file")
-    if not module:
-        monkeypatch.setitem(__import__("sys").modules, "resource", None)
-        assert np.isnan(evaluating.resident_bytes())
-        return
-    assert evaluating.resident_bytes() >= 0.9 * here
+# The simplest.
 
 
 @pytest.mark.parametrize(
-    ("n_standard_errors", "expected"), [(0, "four"), (1, "three"), (2, "three"), (4, "two")]
+    ("alpha", "expected"), [(0.5, "four"), (0.2, "three"), (0.05, "three"), (0.001, "two")]
 )
-def test_the_simplest_is_the_first_that_is_hardly_worse(n_standard_errors, expected):
+def test_the_simplest_is_the_first_that_is_not_significantly_worse(alpha, expected):
     comparison = ModelComparison(
         names=["failed", "two", "three", "four", "five"],
-        difference_to_best=np.array([np.nan, -0.3, -0.01, 0.0, -0.001]),
-        difference_standard_error=np.array([np.nan, 0.1, 0.01, 0.0, 0.01]),
+        p_value=np.array([np.nan, 0.02, 0.2, 1.0, 0.9]),
     )
-    assert comparison.simplest(n_standard_errors) == expected
+    assert comparison.simplest(alpha) == expected
 
 
 def test_the_simplest_of_a_comparison_with_a_single_fold(data):
@@ -150,5 +132,6 @@ def test_the_simplest_of_a_comparison_with_a_single_fold(data):
     folds = [(rows[:160], rows[160:])]
     comparison = compare_models({n: fir(n) for n in (2, 4)}, X, y, cv=folds)
     assert comparison.simplest() == comparison.best_name == 4
-    with pytest.raises(ValueError, match="expected 0 or more"):
-        comparison.simplest(-1)
+    for alpha in (0, 1):
+        with pytest.raises(ValueError, match=f"between 0 and 1, but is {alpha}"):
+            comparison.simplest(alpha)

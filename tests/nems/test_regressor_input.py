@@ -47,7 +47,7 @@ def test_sessions_in_every_form_are_the_same(form, kind, weight):
     model = NEMSRegressor(FILTER).fit(stimulus, response, weights)
     assert model.loss_ == labelled.loss_
     predictions = model.predict(stimulus)
-    assert type(predictions) is (list if form == "list" else np.ndarray)
+    assert isinstance(predictions, list if form == "list" else np.ndarray)
     assert [one.shape for one in predictions] == [one.shape for one in response]
     np.testing.assert_array_equal(np.concatenate(predictions), flat)
     # What comes later, or stands in another session, is no history.
@@ -170,14 +170,14 @@ BAD_FITS = {
     "short y": (X, y[1:], {}, r"inconsistent numbers of samples: \[240, 239\]"),
     "three axes in y": (X, Y[..., None], {}, "dim 3"),
     "short weight": (X, y, {"sample_weight": np.ones(3)}, r"samples: \[240, 3\]"),
-    "wide weight": (X, Y, {"sample_weight": np.ones((240, 3))}, r"\(240, 3\) for y .*\(240, 2\)"),
+    "wide weight": (X, Y, {"sample_weight": np.ones((240, 3))}, r"\(240, 3\), but y has"),
     "negative weight": (X, y, {"sample_weight": -WEIGHT}, "below zero"),
     "infinite weight": (X, y, {"sample_weight": missing(np.ones(240), np.inf)}, "not finite"),
     "nan weight": (X, y, {"sample_weight": missing(np.ones(240))}, "not finite"),
     "no weight": (X, y, {"sample_weight": np.zeros(240)}, "weights are zero"),
-    "short labels": (X, y, {"sessions": SESSIONS[1:]}, "239 labels for X with 240 rows"),
-    "labels and list": (PARTS, [y], {"sessions": SESSIONS}, "expected one of the two"),
-    "labels and stack": (X[None], y[None], {"sessions": SESSIONS}, "expected one of the two"),
+    "short labels": (X, y, {"sessions": SESSIONS[1:]}, "239 labels, but X has 240 rows"),
+    "labels and list": (PARTS, [y], {"sessions": SESSIONS}, "sessions= was given as well"),
+    "labels and stack": (X[None], y[None], {"sessions": SESSIONS}, "sessions= was given as well"),
     "fewer y": (PARTS, [y[:100]], {}, r"but X has sessions of \[100, 140\]"),
     "shorter y": (PARTS, [y[:100], y[:139]], {}, r"\[100, 139\] .*\[100, 140\]"),
     "y of a list in one": (PARTS, y, {}, "y"),
@@ -227,8 +227,8 @@ BAD_PARAMETERS = {
     "share": ({"validation_fraction": 1.0}, "'validation_fraction' parameter"),
     "batch": ({"batch_size": "all"}, "'batch_size' parameter"),
     "rate": ({"learning_rate": 0.0}, "'learning_rate' parameter"),
-    "device": ({"device": "nonsense"}, "use 'cpu'"),
-    "device without index": ({"device": "cuda:99"}, "use 'cpu'"),
+    "device": ({"device": "nonsense"}, "Use 'cpu'"),
+    "device without index": ({"device": "cuda:99"}, "Use 'cpu'"),
 }
 
 

@@ -33,8 +33,6 @@ class FitResults:
         Whether the fit ended at a minimum, as far as can be told.
     message : str
         Why it stopped.
-    advice : str
-        What to do if it has not converged; empty if the solver knows nothing special.
     exact_gradients : bool
         Whether torch could follow all layers.
     history : list of float
@@ -43,6 +41,10 @@ class FitResults:
         Loss of what was held out, after each iteration; empty if nothing was.
     stopped : bool
         Whether a callback ended the fit.
+    advice : str
+        What to do if it has not converged; empty if the solver knows nothing special.
+    unit : {"iteration", "epoch"}
+        What a step of the history is called, see `Solver`.
     """
 
     initial_parameters: np.ndarray
@@ -58,6 +60,7 @@ class FitResults:
     held_out_history: list[float] = field(default_factory=list)
     stopped: bool = False
     advice: str = ""
+    unit: str = "iteration"
 
     @property
     def n_parameters(self) -> int:

@@ -204,6 +204,7 @@ def fit_trials(
             else:
                 set_start(objective, number, options["init"], settings, solver, random_state)
                 one.results = solver.fit(objective, settings, random_state, watcher)
+            one.results.unit = solver.unit
             one.set_parameter_vector(one.results.final_parameters, ignore_bounds=True)
             models.append(one)
             if observer.end(one):

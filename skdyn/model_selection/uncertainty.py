@@ -1,0 +1,153 @@
+"""Means, standard errors and paired differences of scores over folds, over outputs, or both."""
+
+from __future__ import annotations
+
+import numpy as np
+import scipy.stats
+
+__all__ = ["summarise", "units_of"]
+
+
+def units_of(scores, complete, paired_over) -> np.ndarray:
+    """Scores of the units over which candidates are compared.
+
+    Parameters
+    ----------
+    scores : ndarray of shape (n_candidates, n_folds, n_repeats) or (n_candidates, n_folds, \
+            n_repeats, n_outputs)
+        Scores.
+    complete : ndarray of bool of shape (n_candidates,)
+        Which candidates have them all.
+    paired_over : {"folds", "outputs", "both"}
+        What the units are; "both" gives those of outputs.
+
+    Returns
+    -------
+    ndarray of shape (n_candidates, n_units)
+        Means over repeats and over outputs or folds. Where no candidate has a score, because an
+        output has none in a fold, it is left out; units that are left with none are, too. NaN for
+        candidates that are not complete, or have no score where others have one.
+    """
+    cells, known = _cells(scores, complete)
+    axis = 1 if paired_over == "folds" else 0
+    count = known.sum(axis=axis)
+    total = np.where(known, cells, 0).sum(axis=axis + 1)
+    return total[:, count > 0] / count[count > 0]
+
+
+def _cells(scores, complete):
+    """Means over repeats (n_candidates, n_folds, n_outputs), and where there are any."""
+    cells = scores.mean(axis=2)
+    cells = cells[..., np.newaxis] if cells.ndim == 2 else cells
+    cells = np.where(complete[:, np.newaxis, np.newaxis], cells, np.nan)
+    return cells, ~np.isnan(cells).all(axis=0)
+
+
+def summarise(scores, complete, paired_over, test_to_train) -> dict:
+    """Means, standard errors, differences to the best, and ranks.
+
+    Parameters
+    ----------
+    scores : ndarray of shape (n_candidates, n_folds, n_repeats) or (n_candidates, n_folds, \
+            n_repeats, n_outputs)
+        Scores.
+    complete : ndarray of bool of shape (n_candidates,)
+        Which candidates have them all; at least one has.
+    paired_over : {"folds", "outputs", "both"}
+        What means and standard errors are taken over.
+    test_to_train : float
+        Number of test rows by number of training rows.
+
+    Returns
+    -------
+    dict
+        Entries of `ModelComparison`, whose Notes have the formulas.
+    """
+    cells, known = _cells(scores, complete)
+    if paired_over == "both":
+        grid = cells[:, known.any(axis=1)][:, :, known[known.any(axis=1)].all(axis=0)]
+        mean = grid.mean(axis=(1, 2)) if grid.size else np.full(len(cells), np.nan)
+    else:
+        grid = units_of(scores, complete, paired_over)
+        mean = grid.mean(axis=1) if grid.size else np.full(len(cells), np.nan)
+    order = np.argsort(-mean, kind="stable")  # NaN comes last
+    best = int(order[0])
+    error = ERRORS[paired_over]
+    difference = mean - mean[best]
+    spread, freedom = error(grid - grid[best], test_to_train)
+    return {
+        "paired_over": paired_over,
+        "test_to_train": test_to_train,
+        "mean_score": mean,
+        "standard_error": error(grid, test_to_train)[0],
+        "difference_to_best": difference,
+        "difference_standard_error": spread,
+        "degrees_of_freedom": freedom,
+        "p_value": _p_value(difference, spread, freedom),
+        "rank": np.argsort(order) + 1,
+        "best_index": best,
+    }
+
+
+def _over_folds(units, test_to_train):
+    """Standard error of the mean over folds, by Nadeau and Bengio, and degrees of freedom."""
+    n_folds = units.shape[1]
+    if n_folds < 2:
+        return _unknown(units)
+    spread = units.std(axis=1, ddof=1) * np.sqrt(1 / n_folds + test_to_train)
+    return spread, np.full(len(units), n_folds - 1.0)
+
+
+def _over_outputs(units, test_to_train):
+    """Standard error of the mean over outputs, as of independent ones."""
+    return _over_folds(units, 0.0)
+
+
+def _over_both(grid, test_to_train):
+    """Standard error of the mean over crossed random folds and outputs.
+
+    Mean squares of a two-way layout, with Satterthwaite's degrees of freedom.
+    """
+    n_folds, n_outputs = grid.shape[1:]
+    if min(n_folds, n_outputs) < 2:
+        return _unknown(grid)
+    n_cells, freedom = n_folds * n_outputs, np.array([n_folds - 1.0, n_outputs - 1.0])
+    folds, outputs, mean = grid.mean(axis=2), grid.mean(axis=1), grid.mean(axis=(1, 2))
+    squares = np.stack(
+        [
+            n_outputs * folds.var(axis=1, ddof=1),
+            n_folds * outputs.var(axis=1, ddof=1),
+            np.sum(
+                (
+                    grid
+                    - folds[:, :, np.newaxis]
+                    - outputs[:, np.newaxis]
+                    + mean[:, np.newaxis, np.newaxis]
+                )
+                ** 2,
+                axis=(1, 2),
+            )
+            / freedom.prod(),
+        ]
+    )
+    weights = np.array([1 / n_cells + test_to_train / n_outputs, 1 / n_cells, -1 / n_cells])
+    parts = weights[:, np.newaxis] * squares
+    # At least what either would have alone: the estimate can be negative.
+    variance = np.maximum(parts.sum(axis=0), parts[:2].max(axis=0))
+    down = np.sum(parts**2 / [*freedom[:, np.newaxis], [freedom.prod()]], axis=0)
+    found = np.divide(variance**2, down, out=np.full(len(grid), np.nan), where=down > 0)
+    return np.sqrt(variance), found
+
+
+ERRORS = {"folds": _over_folds, "outputs": _over_outputs, "both": _over_both}
+
+
+def _unknown(units):
+    return np.full(len(units), np.nan), np.full(len(units), np.nan)
+
+
+def _p_value(difference, spread, freedom):
+    """Of both sides, by Student's t; 1 where there is no difference."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        p_value = 2 * scipy.stats.t.sf(np.abs(difference) / spread, freedom)
+    return np.where(difference == 0, 1.0, p_value)
