@@ -17,7 +17,7 @@ from sklearn.ensemble import AdaBoostRegressor
 from sklearn.exceptions import FitFailedWarning, UnsetMetadataPassedError
 from sklearn.linear_model import Ridge
 from sklearn.metrics import make_scorer, r2_score
-from sklearn.model_selection import GridSearchCV, KFold, cross_validate
+from sklearn.model_selection import GridSearchCV, KFold, LeaveOneGroupOut, cross_validate
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -217,6 +217,20 @@ def test_metadata_go_where_they_are_requested(data):
         compare_models([ridge], X, y, cv=KFold(3), params={"weights": weight})
     grouped = compare_models([Ridge()], X, y, cv=SessionKFold(2), params={"groups": SESSIONS})
     assert grouped.scores.shape == (1, 2, 1)
+
+
+def test_compare_models_leaves_one_group_out(data):
+    X, y = data
+    subjects = np.repeat([0, 1, 2], [60, 80, 100])
+    found = [
+        compare_models([fir(5)], X, y, cv=cv, sessions=SESSIONS, params={"groups": subjects}).scores
+        for cv in (LeaveOneGroupOut(), SessionKFold(3))
+    ]
+    np.testing.assert_allclose(np.sort(found[0], axis=1), np.sort(found[1], axis=1))
+    for fold, one in enumerate(found[0][0, :, 0]):
+        train, test = subjects != fold, subjects == fold
+        fitted = fir(5).fit(X[train], y[train], sessions=SESSIONS[train])
+        assert one == pytest.approx(fitted.score(X[test], y[test], sessions=SESSIONS[test]))
 
 
 @pytest.mark.slow
