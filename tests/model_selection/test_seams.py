@@ -212,6 +212,25 @@ def test_standard_scorers_take_weights_with_lists(data):
     np.testing.assert_allclose(found.scores, wanted.scores, rtol=1e-9)
 
 
+@pytest.mark.parametrize("form", ["list", "stack"])
+def test_noise_correction_takes_lists_and_stacks_of_repeats(data, form):
+    X, y = data
+    repeats = y[..., np.newaxis] + np.random.default_rng(0).standard_normal((N_ROWS, 2, 4))
+    model, labels = NEMSRegressor("fir.7"), np.repeat(range(6), 40)
+    options = {"cv": SessionKFold(3), "scoring": "noise_corrected_correlation"}
+    wanted = compare_models(
+        [model], X, y, sessions=labels, params={"repeats": repeats}, **options
+    ).scores
+    given = [np.split(one, 6) for one in (X, y, repeats)]
+    given = given if form == "list" else [np.stack(one) for one in given]
+    found = compare_models([model], *given[:2], params={"repeats": given[2]}, **options)
+    np.testing.assert_allclose(found.scores, wanted, rtol=1e-9)
+    if form == "list":  # a session with a repeat less
+        given[2][0] = given[2][0][..., 1:]
+        fewer = compare_models([model], *given[:2], params={"repeats": given[2]}, **options)
+        assert 0 < np.abs(fewer.scores - wanted).max() < 0.1
+
+
 def test_functions_get_lists_as_they_were_given(data):
     seen = []
     given = [np.split(one, 6) for one in data]
