@@ -68,9 +68,8 @@ def crossed_by_hand(grid, test_to_train, n_missing=0):
     rest_freedom = (n_folds - 1) * (n_outputs - 1) - n_missing
     folds = sum(n_outputs * (row.mean() - mean) ** 2 for row in grid) / (n_folds - 1)
     outputs = sum(n_folds * (column.mean() - mean) ** 2 for column in grid.T) / (n_outputs - 1)
-    rest = sum((grid[i, j] - grid[i].mean() - grid[:, j].mean() + mean) ** 2 for i, j in cells) / (
-        (n_folds - 1) * (n_outputs - 1)
-    )
+    rest = sum((grid[i, j] - grid[i].mean() - grid[:, j].mean() + mean) ** 2 for i, j in cells)
+    rest /= rest_freedom
     parts = [
         (folds * (1 / grid.size + test_to_train / n_outputs), n_folds - 1),
         (outputs / grid.size, n_outputs - 1),
