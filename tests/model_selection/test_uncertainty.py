@@ -163,3 +163,11 @@ def test_equal_differences_in_all_folds_are_certain():
     assert found["p_value"].tolist() == [1, 1]
     scores = np.array([[[0.0], [1.0]], [[1.0], [2.0]]])
     assert summary(scores, "folds")["p_value"].tolist() == [0, 1]
+
+
+def test_ranks_begin_with_the_best():
+    scores = np.array([[0.2, 0.3], [0.5, 0.9], [0.4, 0.1], [np.nan, np.nan]])[..., np.newaxis]
+    found = summarise(scores, np.array([True, True, True, False]), "folds", 1.0)
+    assert found["rank"].tolist() == [2, 1, 3, 4]
+    assert found["best_index"] == 1
+    np.testing.assert_allclose(found["difference_to_best"], [-0.45, 0, -0.45, np.nan])
