@@ -23,7 +23,7 @@ from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.metrics import r2_score
 
 from skdyn.model_selection import BlockKFold, compare_models
-from skdyn.model_selection.uncertainty import summarise
+from skdyn.model_selection.uncertainty import ERRORS, summarise
 
 LEVEL, N_ROWS, N_OUTPUTS = 0.05, 600, 10
 SERIES = {"white": 0.0, "AR(.95)": 0.95}
@@ -102,7 +102,7 @@ def p_of_two(comparison, units):
 
 
 def outputs(case, series, shared, n_folds, n_draws):
-    found = {"outputs": [], "folds": [], "both": []}
+    found: dict = {units: [] for units in ERRORS}
     for seed in range(n_draws):
         one = one_recording(seed, case, SERIES[series], n_folds, 2, shared)
         for units, rejected in found.items():
@@ -130,7 +130,7 @@ def main():
                 print(rows[-1], flush=True)
     heads = ["inputs", "series", "folds", "two plain standard errors", "t", "t, corrected"]
     if arguments.outputs:
-        heads = ["inputs", "series", "common noise", "folds", "outputs", "folds", "both"]
+        heads = ["inputs", "series", "common noise", "folds", *map("over {}".format, ERRORS)]
     markdown([*heads, *([] if arguments.outputs else ["first of four"])], rows)
 
 

@@ -9,8 +9,9 @@ is the smallest that is not significantly worse than the best, fold by fold.
 
 First a simulation of three modes, in which the number is known. The recording is cut into four
 blocks, each of which is held out once; no row of a block is history to another's. Then seven
-subjects at rest, held out in turn: there is no true number of modes there, and eight describe new
-subjects hardly worse than twelve. What comes before the model, a scaling of each subject and
+subjects at rest, held out in three groups: there is no true number of modes there, and with so few
+groups four describe new subjects not significantly worse than twelve, but two do. What comes before
+the model, a scaling of each subject and
 principal components, is a part of what is fitted, and sees those of the training set only.
 
 `--seeds 10` simulates ten times, and says how often the right number comes out.

@@ -5,9 +5,8 @@ Which encoding model?
 Does a neuron add up what it hears, or is there a threshold? Does it have one filter or two, and
 does it share them with others? Each answer is an architecture, written in words; the one that
 predicts best what it was not fitted to is taken. Neurons differ more than models do, so models are
-compared neuron by neuron: the difference counts, and its standard error over neurons. That takes
-neurons for independent; `paired_over="both"` of `compare_models` lets the blocks of the recording
-count as well.
+compared neuron by neuron: the difference counts, and its standard error over neurons and over
+blocks of the recording.
 
 First a simulation of eight neurons with one filter and a threshold each. Then the two recordings of
 a grasshopper's ear, where the candidates also differ in what is filtered, the amplitude of the

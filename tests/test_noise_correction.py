@@ -80,9 +80,10 @@ def test_noise_correction_weights_repeat_samples(method):
     wanted = noise_corrected_correlation(
         np.repeat(repeats, weight, axis=0), np.repeat(predicted, weight, axis=0), method=method
     )
-    repeats[weight == 0], predicted[weight == 0] = np.nan, np.inf
-    found = noise_corrected_correlation(repeats, predicted, sample_weight=weight, method=method)
-    assert found == pytest.approx(wanted)
+    for value in (np.nan, np.inf, 1.0):  # nothing of weight zero counts
+        repeats[weight == 0], predicted[weight == 0] = value, np.inf
+        found = noise_corrected_correlation(repeats, predicted, sample_weight=weight, method=method)
+        assert found == pytest.approx(wanted)
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -77,10 +77,11 @@ def compare_models(
         callable gets the estimator, X and y, and returns one number, or one per output.
         `GridSearchCV` takes the same, with ``scoring=get_scorer("correlation")``. The two scorers
         of this package give one score per output here, by name or not.
-    paired_over : {"folds", "outputs", "both"}, default=None
-        The units over which candidates are compared, if there is a score per output: "outputs"
-        (the default then) compares neuron by neuron and takes neurons for independent, "both"
-        takes outputs and folds for random, "folds" averages outputs. See `ModelComparison`.
+    paired_over : {"both", "outputs", "folds"}, default=None
+        The units over which candidates are compared, if there is a score per output. "both" (the
+        default then) takes outputs and folds for random. "outputs" takes outputs, such as neurons,
+        for independent, and the recording for given; it is the default if there is one fold.
+        "folds" averages outputs. `ModelComparison` has the formulas.
     sessions : array-like of shape (n_samples,), default=None
         Label of each row of a 2-D X.
     params : dict, default=None
@@ -156,7 +157,7 @@ def compare_models(
     >>> candidates = {n: NEMSRegressor(f"fir.{n}x1x3") for n in (2, 4)}
     >>> comparison = compare_models(candidates, X, y, scoring="correlation")
     >>> comparison.best_name, comparison.paired_over
-    (4, 'outputs')
+    (4, 'both')
     >>> bool(comparison.difference_to_best[0] < -0.5)
     True
 
@@ -351,8 +352,10 @@ def _tabulate(names, table, seeds, error_score, paired_over, test_to_train) -> M
     scores = _scores_of(table, error_score)
     failed = {one.name for one in failures} if np.isnan(error_score) else set()
     complete = np.array([name not in failed for name in names])
-    if paired_over is None or scores.ndim == 3:
-        paired_over = "folds" if scores.ndim == 3 else "outputs"
+    if scores.ndim == 3:
+        paired_over = "folds"
+    elif paired_over is None:
+        paired_over = "both" if scores.shape[1] > 1 else "outputs"
     summary = summarise(scores, complete, paired_over, test_to_train)
     if np.isnan(summary["mean_score"]).all():
         raise ValueError(f"No candidate has a score in all folds. Scores are:\n{scores}")

@@ -11,6 +11,7 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import Pipeline
 from sklearn.utils.metadata_routing import process_routing
 
+from skdyn.metrics.scorers import ResponseScorer
 from skdyn.sessions import container_of, split_sessions
 
 __all__ = ["RunByRun", "score_of"]
@@ -103,7 +104,8 @@ def score_of(scorer, estimator, X, y, runs, params):
     runs : ndarray of shape (n_samples,) or None
         Number of the run of each row of a 2-D X.
     params : dict
-        Metadata. With `sessions` among them, it is the scorer that keeps runs apart.
+        Metadata. With `sessions` among them, it is the scorer that keeps runs apart, as are those
+        of this package with sessions in a list or stack.
 
     Returns
     -------
@@ -112,7 +114,7 @@ def score_of(scorer, estimator, X, y, runs, params):
     """
     if scorer is None:
         return _own_score(estimator, X, y, runs, params)
-    if "sessions" not in params:
+    if "sessions" not in params and not isinstance(scorer, ResponseScorer):
         if container_of(X) != "array" and hasattr(scorer, "set_score_request"):
             # One of scikit-learn's, whose metrics know rows only.
             lengths = [len(one) for one in X]

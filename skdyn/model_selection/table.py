@@ -81,13 +81,15 @@ class ModelComparison(Bunch):
     "outputs"
         :math:`s / \sqrt{n}` for the standard deviation over n outputs, whose scores are means over
         folds, with n - 1 degrees of freedom. Outputs, such as neurons, are taken for independent
-        draws, and the recording and its folds for given: noise that neurons share, and what would
-        change in another recording, are not in it, so that it can be far too small.
+        draws, and the recording and its folds for given: what neurons share in this recording,
+        the stimulus for one, and what would change in another recording, are not in it. In
+        simulations it called one of two equal candidates worse in 3 to 77 % of recordings, at a
+        level of 5 %.
     "both"
         Outputs and folds are crossed random effects [2]_: with mean squares MS of a two-way layout
         of n outputs and k folds, the variance is
         :math:`(MS_n + MS_k - MS_{nk}) / (n k) + MS_k n_{test} / (n_{train} n)`, and the degrees of
-        freedom are Satterthwaite's. Outputs count that have a score in every fold.
+        freedom are Satterthwaite's. Cells without a score are filled in additively [3]_.
 
     References
     ----------
@@ -95,6 +97,8 @@ class ModelComparison(Bunch):
        Learning, 52(3), 239-281.
     .. [2] Clark, H. H. (1973). The language-as-fixed-effect fallacy. Journal of Verbal Learning
        and Verbal Behavior, 12(4), 335-359.
+    .. [3] Yates, F. (1933). The analysis of replicated experiments when the field results are
+       incomplete. Empire Journal of Experimental Agriculture, 1(2), 129-142.
     """
 
     def simplest(self, alpha=0.05):

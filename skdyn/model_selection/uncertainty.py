@@ -7,6 +7,9 @@ import scipy.stats
 
 __all__ = ["summarise", "units_of"]
 
+# Rounds in which missing cells are filled in; each halves the error where half are missing.
+N_FILLS = 100
+
 
 def units_of(scores, complete, paired_over) -> np.ndarray:
     """Scores of the units over which candidates are compared.
@@ -65,21 +68,21 @@ def summarise(scores, complete, paired_over, test_to_train) -> dict:
     """
     cells, known = _cells(scores, complete)
     if paired_over == "both":
-        grid = cells[:, known.any(axis=1)][:, :, known[known.any(axis=1)].all(axis=0)]
+        grid, missing = _completed(cells, known)
         mean = grid.mean(axis=(1, 2)) if grid.size else np.full(len(cells), np.nan)
     else:
-        grid = units_of(scores, complete, paired_over)
+        grid, missing = units_of(scores, complete, paired_over), 0
         mean = grid.mean(axis=1) if grid.size else np.full(len(cells), np.nan)
     order = np.argsort(-mean, kind="stable")  # NaN comes last
     best = int(order[0])
     error = ERRORS[paired_over]
     difference = mean - mean[best]
-    spread, freedom = error(grid - grid[best], test_to_train)
+    spread, freedom = error(grid - grid[best], test_to_train, missing)
     return {
         "paired_over": paired_over,
         "test_to_train": test_to_train,
         "mean_score": mean,
-        "standard_error": error(grid, test_to_train)[0],
+        "standard_error": error(grid, test_to_train, missing)[0],
         "difference_to_best": difference,
         "difference_standard_error": spread,
         "degrees_of_freedom": freedom,
@@ -89,7 +92,21 @@ def summarise(scores, complete, paired_over, test_to_train) -> dict:
     }
 
 
-def _over_folds(units, test_to_train):
+def _completed(cells, known):
+    """Cells without a score are filled in by folds and outputs, as Yates does, and their number.
+
+    With the additive fit in the missing cells, mean squares are those of the known ones.
+    """
+    folds, outputs = known.any(axis=1), known.any(axis=0)
+    cells, known = cells[:, folds][..., outputs], known[folds][:, outputs]
+    grid = np.where(known, cells, 0.0)
+    for _ in range(N_FILLS if cells.size and not known.all() else 0):
+        means = [grid.mean(axis=axis, keepdims=True) for axis in (1, 2, (1, 2))]
+        grid = np.where(known, cells, means[0] + means[1] - means[2])
+    return grid, int(known.size - known.sum())
+
+
+def _over_folds(units, test_to_train, n_missing=0):
     """Standard error of the mean over folds, by Nadeau and Bengio, and degrees of freedom."""
     n_folds = units.shape[1]
     if n_folds < 2:
@@ -98,12 +115,12 @@ def _over_folds(units, test_to_train):
     return spread, np.full(len(units), n_folds - 1.0)
 
 
-def _over_outputs(units, test_to_train):
+def _over_outputs(units, test_to_train, n_missing=0):
     """Standard error of the mean over outputs, as of independent ones."""
     return _over_folds(units, 0.0)
 
 
-def _over_both(grid, test_to_train):
+def _over_both(grid, test_to_train, n_missing=0):
     """Standard error of the mean over crossed random folds and outputs.
 
     Mean squares of a two-way layout, with Satterthwaite's degrees of freedom.
@@ -111,7 +128,7 @@ def _over_both(grid, test_to_train):
     n_folds, n_outputs = grid.shape[1:]
     if min(n_folds, n_outputs) < 2:
         return _unknown(grid)
-    n_cells, freedom = n_folds * n_outputs, np.array([n_folds - 1.0, n_outputs - 1.0])
+    n_cells, rest = n_folds * n_outputs, max((n_folds - 1.0) * (n_outputs - 1.0) - n_missing, 1.0)
     folds, outputs, mean = grid.mean(axis=2), grid.mean(axis=1), grid.mean(axis=(1, 2))
     squares = np.stack(
         [
@@ -127,19 +144,19 @@ def _over_both(grid, test_to_train):
                 ** 2,
                 axis=(1, 2),
             )
-            / freedom.prod(),
+            / rest,
         ]
     )
     weights = np.array([1 / n_cells + test_to_train / n_outputs, 1 / n_cells, -1 / n_cells])
     parts = weights[:, np.newaxis] * squares
     # At least what either would have alone: the estimate can be negative.
     variance = np.maximum(parts.sum(axis=0), parts[:2].max(axis=0))
-    down = np.sum(parts**2 / [*freedom[:, np.newaxis], [freedom.prod()]], axis=0)
+    down = np.sum(parts**2 / [[n_folds - 1.0], [n_outputs - 1.0], [rest]], axis=0)
     found = np.divide(variance**2, down, out=np.full(len(grid), np.nan), where=down > 0)
     return np.sqrt(variance), found
 
 
-ERRORS = {"folds": _over_folds, "outputs": _over_outputs, "both": _over_both}
+ERRORS = {"outputs": _over_outputs, "folds": _over_folds, "both": _over_both}
 
 
 def _unknown(units):

@@ -17,7 +17,7 @@ from sklearn.ensemble import AdaBoostRegressor
 from sklearn.exceptions import FitFailedWarning, UnsetMetadataPassedError
 from sklearn.linear_model import Ridge
 from sklearn.metrics import make_scorer, r2_score
-from sklearn.model_selection import GridSearchCV, KFold, cross_validate
+from sklearn.model_selection import GridSearchCV, KFold, LeaveOneGroupOut, cross_validate
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -219,6 +219,20 @@ def test_metadata_go_where_they_are_requested(data):
     assert grouped.scores.shape == (1, 2, 1)
 
 
+def test_compare_models_leaves_one_group_out(data):
+    X, y = data
+    subjects = np.repeat([0, 1, 2], [60, 80, 100])
+    found = [
+        compare_models([fir(5)], X, y, cv=cv, sessions=SESSIONS, params={"groups": subjects}).scores
+        for cv in (LeaveOneGroupOut(), SessionKFold(3))
+    ]
+    np.testing.assert_allclose(np.sort(found[0], axis=1), np.sort(found[1], axis=1))
+    for fold, one in enumerate(found[0][0, :, 0]):
+        train, test = subjects != fold, subjects == fold
+        fitted = fir(5).fit(X[train], y[train], sessions=SESSIONS[train])
+        assert one == pytest.approx(fitted.score(X[test], y[test], sessions=SESSIONS[test]))
+
+
 @pytest.mark.slow
 def test_two_workers_give_what_one_gives(data):
     X, y = data
@@ -302,9 +316,10 @@ def test_differences_over_folds_are_paired(data):
 
 def test_correlations_are_compared_neuron_by_neuron(data):
     X, y = data
-    result = compare_models({n: fir(n) for n in (2, 5)}, X, y, cv=3, scoring="correlation")
+    result = compare_models(
+        {n: fir(n) for n in (2, 5)}, X, y, cv=3, scoring="correlation", paired_over="outputs"
+    )
     assert result.scores.shape == (2, 3, 1, 3)
-    assert result.paired_over == "outputs"
     labels = BlockKFold(3).block_labels(X)
     for fold, (train, test) in enumerate(BlockKFold(3).split(X)):
         fitted = fir(5).fit(X[train], y[train], sessions=labels[train])
@@ -326,7 +341,7 @@ def test_compare_models_takes_the_same_scorers_as_a_search(data, scoring):
     named = compare_models([fir(2), fir(5)], X, y, scoring="correlation", **options)
     given = compare_models([fir(2), fir(5)], X, y, scoring=scoring, **options)
     np.testing.assert_array_equal(given.scores, named.scores)
-    assert given.paired_over == "outputs"
+    assert given.paired_over == "both"
     scorer = get_scorer("correlation")
     search = GridSearchCV(fir(2), {"layers": ["fir.2x1x3", "fir.5x1x3"]}, scoring=scorer, **options)
     labels = BlockKFold(3).block_labels(X)
@@ -374,7 +389,7 @@ def test_a_neuron_without_a_score_in_a_fold_or_in_all_is_left_out_there(data):
         found = correlation_score(y, estimator.predict(X), multioutput="raw_values")
         return np.where([X[0, 0] == data[0][0, 0], True, False], np.nan, found)
 
-    result = compare_models([fir(5), fir(2)], X, y, cv=3, scoring=scorer)
+    result = compare_models([fir(5), fir(2)], X, y, cv=3, scoring=scorer, paired_over="outputs")
     scores = result.scores[:, :, 0]
     assert np.isnan(scores).tolist() == [[[True, True, False], *[[False, True, False]] * 2]] * 2
     neurons = np.stack([scores[:, 1:, 0].mean(axis=1), scores[:, :, 2].mean(axis=1)], axis=1)
@@ -455,6 +470,9 @@ def test_noise_corrected_correlation_takes_repeats(data):
 def test_one_fold_or_output_has_no_error(data):
     X, y = data
     split = [(np.arange(200), np.arange(200, 240))]
+    neurons = compare_models([fir(5), fir(2)], X, y, cv=split, scoring="correlation")
+    assert neurons.paired_over == "outputs"
+    assert np.isfinite(neurons.standard_error).all()
     result = compare_models([fir(5), fir(2)], X, y, cv=split)
     assert np.isnan(result.standard_error).all()
     assert result.difference_to_best[1] < 0

@@ -212,6 +212,25 @@ def test_standard_scorers_take_weights_with_lists(data):
     np.testing.assert_allclose(found.scores, wanted.scores, rtol=1e-9)
 
 
+@pytest.mark.parametrize("form", ["list", "stack"])
+def test_noise_correction_takes_lists_and_stacks_of_repeats(data, form):
+    X, y = data
+    repeats = y[..., np.newaxis] + np.random.default_rng(0).standard_normal((N_ROWS, 2, 4))
+    model, labels = NEMSRegressor("fir.7"), np.repeat(range(6), 40)
+    options = {"cv": SessionKFold(3), "scoring": "noise_corrected_correlation"}
+    wanted = compare_models(
+        [model], X, y, sessions=labels, params={"repeats": repeats}, **options
+    ).scores
+    given = [np.split(one, 6) for one in (X, y, repeats)]
+    given = given if form == "list" else [np.stack(one) for one in given]
+    found = compare_models([model], *given[:2], params={"repeats": given[2]}, **options)
+    np.testing.assert_allclose(found.scores, wanted, rtol=1e-9)
+    if form == "list":  # a session with a repeat less
+        given[2][0] = given[2][0][..., 1:]
+        fewer = compare_models([model], *given[:2], params={"repeats": given[2]}, **options)
+        assert 0 < np.abs(fewer.scores - wanted).max() < 0.1
+
+
 def test_functions_get_lists_as_they_were_given(data):
     seen = []
     given = [np.split(one, 6) for one in data]
@@ -339,3 +358,62 @@ def test_shuffled_rows_are_runs_of_one(data):
     for (train, test), score in zip(cv.split(X), found, strict=True):
         fitted = LinearRegression().fit(X[train], y[train])
         assert score == pytest.approx(r2_score(y[test], fitted.predict(X[test])))
+
+
+@pytest.mark.parametrize("n_first", [1, 120, N_ROWS - 1])
+def test_score_of_finds_seams_next_to_the_ends(data, n_first):
+    X, y = data
+    model = Lagged().fit(X, y)
+    runs = np.repeat([0, 1], [n_first, N_ROWS - n_first])
+    wanted = r2_score(y, by_run(model.predict, X, runs))
+    assert score_of(None, model, X, y, runs, {}) == pytest.approx(wanted, rel=1e-12)
+    assert score_of(r2_by_hand, model, X, y, runs, {}) == pytest.approx(wanted, rel=1e-12)
+    assert wanted != pytest.approx(model.score(X, y), rel=1e-6)
+
+
+class Strict(BaseEstimator):
+    """A model with a score of its own, which is that of the class itself."""
+
+    def fit(self, X, y=None):
+        return self
+
+    def score(self, X, y=None):
+        return float(type(self) is Strict) * len(X)
+
+
+def test_scores_of_their_own_get_all_rows_at_once(data):
+    found = compare_models([Strict(), make_pipeline(Strict())], data[0], cv=FOLDS)
+    np.testing.assert_array_equal(found.scores, N_ROWS / 2)
+
+
+class EverySecond(Smoothing):
+    def transform(self, X):
+        return X[::2]
+
+
+def test_steps_that_drop_rows_come_before_others(data):
+    X = data[1]
+    model = make_pipeline(EverySecond(), Smoothing(), GaussianMixture(random_state=0))
+    found = compare_models([model], X, cv=FOLDS).scores[0, :, 0]
+    for (train, test), score in zip(FOLDS.split(X), found, strict=True):
+        fitted = clone(model).fit(X[train])
+        labels = FOLDS.block_labels(X)[test]
+        rest = Smoothing().transform(by_run(EverySecond().transform, X[test], labels))
+        assert score == pytest.approx(fitted[-1].score(rest))
+
+
+def r2_to_a_power(true, predicted, power=1):
+    return r2_score(true, predicted) ** power
+
+
+def test_standard_scorers_take_metadata_that_are_no_rows_with_lists(data):
+    """As they are, such as a number, or a list that is as long as there are sessions."""
+    X, y = ([one[:40] for _ in range(4)] for one in data)
+    with config_context(enable_metadata_routing=True):
+        scorer = make_scorer(r2_to_a_power).set_score_request(power=True)
+    options = {"cv": SessionKFold(2), "scoring": scorer}
+    one, two = (
+        compare_models([NEMSRegressor("fir.7")], X, y, params={"power": power}, **options).scores
+        for power in (1, 2)
+    )
+    np.testing.assert_allclose(one**2, two)

@@ -55,7 +55,7 @@ def test_the_table_has_a_row_per_candidate_the_best_first(result):
         assert frame.loc[name, "fit_seconds"] == np.median(result.fit_seconds[n])
         assert frame.loc[name, "p_value"] == result.p_value[n]
     lines = repr(result).splitlines()
-    assert lines[0] == "3 candidates, 3 folds; mean ± standard error over 3 outputs"
+    assert lines[0] == "3 candidates, 3 folds; mean ± standard error over 3 outputs and folds"
     assert [line.split()[0] for line in lines[2:]] == [str(name) for name in frame.index]
     assert "best" in lines[2]
     assert lines[1].split() == ["score", "difference", "p", "fit", "(s)"]

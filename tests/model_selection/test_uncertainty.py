@@ -61,19 +61,19 @@ def test_outputs_have_the_error_of_independent_draws():
     assert found["difference_standard_error"][worse(found)] == pytest.approx(spread)
 
 
-def crossed_by_hand(grid, test_to_train):
+def crossed_by_hand(grid, test_to_train, n_missing=0):
     """Variance and degrees of freedom, of loops over a two-way layout."""
     n_folds, n_outputs = grid.shape
     mean, cells = grid.mean(), np.ndindex(grid.shape)
+    rest_freedom = (n_folds - 1) * (n_outputs - 1) - n_missing
     folds = sum(n_outputs * (row.mean() - mean) ** 2 for row in grid) / (n_folds - 1)
     outputs = sum(n_folds * (column.mean() - mean) ** 2 for column in grid.T) / (n_outputs - 1)
-    rest = sum((grid[i, j] - grid[i].mean() - grid[:, j].mean() + mean) ** 2 for i, j in cells) / (
-        (n_folds - 1) * (n_outputs - 1)
-    )
+    rest = sum((grid[i, j] - grid[i].mean() - grid[:, j].mean() + mean) ** 2 for i, j in cells)
+    rest /= rest_freedom
     parts = [
         (folds * (1 / grid.size + test_to_train / n_outputs), n_folds - 1),
         (outputs / grid.size, n_outputs - 1),
-        (-rest / grid.size, (n_folds - 1) * (n_outputs - 1)),
+        (-rest / grid.size, rest_freedom),
     ]
     variance = max(sum(part for part, _ in parts), parts[0][0], parts[1][0])
     return variance, variance**2 / sum(part**2 / freedom for part, freedom in parts)
@@ -106,15 +106,26 @@ def test_equal_candidates_with_common_noise_are_rejected_at_the_level_by_both_al
     assert np.mean(rejected["outputs"]) > 0.3
 
 
-def test_both_leave_outputs_out_that_lack_a_fold():
-    grid = np.random.default_rng(0).standard_normal((4, 6))
+def test_both_fill_in_missing_cells_by_least_squares():
+    """The additive model, fitted to the known cells alone with a column per fold and output."""
+    rng = np.random.default_rng(0)
+    grid = rng.standard_normal((4, 6)) + rng.standard_normal((4, 1)) + rng.standard_normal(6)
+    missing = rng.random((4, 6)) < 0.3
+    fold, output = np.indices(grid.shape)
+    design = np.hstack([np.eye(4)[fold.ravel()], np.eye(6)[output.ravel()]])
+    known = ~missing.ravel()
+    weights = np.linalg.lstsq(design[known], grid.ravel()[known], rcond=None)[0]
+    filled = np.where(missing, (design @ weights).reshape(grid.shape), grid)
     scores = two(grid)
-    scores[:, 1, :, 2] = np.nan
-    scores[:, 3] = np.nan  # no output has a score
-    kept = scores[:, :3][..., [0, 1, 3, 4, 5]]
-    found, wanted = summary(scores, "both", 0.5), summary(kept, "both", 0.5)
-    for name in ("mean_score", "standard_error", "p_value", "degrees_of_freedom"):
-        np.testing.assert_allclose(found[name], wanted[name])
+    scores[:, missing[:, np.newaxis]] = np.nan
+    # A fold and an output without any score are left out.
+    scores = np.insert(np.insert(scores, 2, np.nan, axis=1), 3, np.nan, axis=3)
+    found = summary(scores, "both", 0.5)
+    place = worse(found)
+    variance, freedom = crossed_by_hand(filled, 0.5, missing.sum())
+    assert found["difference_to_best"][place] == pytest.approx(-abs(filled.mean()))
+    assert found["difference_standard_error"][place] == pytest.approx(np.sqrt(variance))
+    assert found["degrees_of_freedom"][place] == pytest.approx(freedom)
 
 
 @pytest.mark.parametrize("units", ["folds", "outputs"])
@@ -152,3 +163,11 @@ def test_equal_differences_in_all_folds_are_certain():
     assert found["p_value"].tolist() == [1, 1]
     scores = np.array([[[0.0], [1.0]], [[1.0], [2.0]]])
     assert summary(scores, "folds")["p_value"].tolist() == [0, 1]
+
+
+def test_ranks_begin_with_the_best():
+    scores = np.array([[0.2, 0.3], [0.5, 0.9], [0.4, 0.1], [np.nan, np.nan]])[..., np.newaxis]
+    found = summarise(scores, np.array([True, True, True, False]), "folds", 1.0)
+    assert found["rank"].tolist() == [2, 1, 3, 4]
+    assert found["best_index"] == 1
+    np.testing.assert_allclose(found["difference_to_best"], [-0.45, 0, -0.45, np.nan])
