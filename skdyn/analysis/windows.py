@@ -1,0 +1,179 @@
+"""Windows of a session, their spectra, and weighted sums of these, in blocks of windows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import fft
+
+# Numbers in the largest array that is built at once: 32 MB of complex128.
+_BLOCK_SIZE = 2**21
+
+
+@dataclass(frozen=True)
+class Windows:
+    """How sessions are cut into windows, and windows into pieces that are tapered and transformed.
+
+    Attributes
+    ----------
+    length : int
+        Rows of a window.
+    step : int
+        Rows from the start of a window to that of the next.
+    n_pieces : int
+        Pieces of a window; what is left over at its end is not used.
+    tapers : ndarray of shape (n_tapers, length // n_pieces)
+        Weights of the rows of a piece, of unit energy.
+    n_fft : int
+        Rows of a Fourier transform, at least those of a piece.
+    bins : ndarray of int of shape (n_frequencies,)
+        Bins that are kept.
+    scale : ndarray of shape (n_frequencies,)
+        From squared moduli to densities, in 1/Hz.
+    is_padded : bool
+        Whether half a window of zeros stands before and after each session, with windows from
+        the first zero on for as many steps as the session has; otherwise windows lie inside.
+    """
+
+    length: int
+    step: int
+    n_pieces: int
+    tapers: np.ndarray
+    n_fft: int
+    bins: np.ndarray
+    scale: np.ndarray
+    is_padded: bool
+
+    def padded(self, session: np.ndarray) -> np.ndarray:
+        """The rows that `starts` counts.
+
+        Parameters
+        ----------
+        session : ndarray of shape (n_samples, n_columns)
+            Rows of time.
+
+        Returns
+        -------
+        ndarray of shape (n_rows, n_columns)
+            With zeros at both ends if windows reach beyond the session.
+        """
+        half = self.length // 2
+        return np.pad(session, ((half, half), (0, 0))) if self.is_padded else session
+
+    def starts(self, n_samples: int) -> np.ndarray:
+        """First row of each piece of each window.
+
+        Parameters
+        ----------
+        n_samples : int
+            Rows of the session.
+
+        Returns
+        -------
+        ndarray of int of shape (n_windows, n_pieces)
+            Rows of what `padded` returns.
+        """
+        inside = (n_samples - self.length) // self.step + 1
+        n_windows = n_samples // self.step if self.is_padded else inside
+        piece = self.tapers.shape[1]
+        return np.add.outer(np.arange(n_windows) * self.step, np.arange(self.n_pieces) * piece)
+
+    def spectra(self, rows: np.ndarray, starts: np.ndarray) -> np.ndarray:
+        """Fourier transforms of tapered pieces.
+
+        Parameters
+        ----------
+        rows : ndarray of shape (n_rows, n_channels)
+            What `padded` returns.
+        starts : ndarray of int of shape (n_starts,)
+            First rows of the pieces.
+
+        Returns
+        -------
+        ndarray of shape (n_frequencies, n_channels, n_starts * n_tapers)
+            Complex, scaled so that squared moduli are densities.
+        """
+        n_tapers, piece = self.tapers.shape
+        cut = np.lib.stride_tricks.sliding_window_view(rows, piece, axis=0)[starts]
+        tapered = cut[:, np.newaxis] * self.tapers[:, np.newaxis]
+        transformed = fft.rfft(tapered, self.n_fft, axis=-1)[..., self.bins]
+        transformed *= np.sqrt(self.scale)
+        shape = (len(self.bins), rows.shape[1], len(starts) * n_tapers)
+        return transformed.transpose(3, 2, 0, 1).reshape(shape)
+
+    def means(self, values: np.ndarray, starts: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """Weighted means over the rows of pieces.
+
+        Parameters
+        ----------
+        values : ndarray of shape (n_rows, n_columns)
+            What `padded` returns.
+        starts : ndarray of int of shape (n_starts,)
+            First rows of the pieces.
+        weights : ndarray of shape (length // n_pieces,)
+            Weights of the rows.
+
+        Returns
+        -------
+        ndarray of shape (n_starts, n_columns)
+            The means.
+        """
+        result = np.empty((len(starts), values.shape[1]))
+        view = np.lib.stride_tricks.sliding_window_view(values, len(weights), axis=0)
+        for block in blocks(len(starts), values.shape[1] * len(weights)):
+            result[block] = view[starts[block]] @ (weights / weights.sum())
+        return result
+
+    def weighted_sums(
+        self, rows: np.ndarray, starts: np.ndarray, weights: np.ndarray
+    ) -> np.ndarray:
+        """Weighted sums over pieces of their cross-spectra, means over tapers.
+
+        Parameters
+        ----------
+        rows : ndarray of shape (n_rows, n_channels)
+            What `padded` returns.
+        starts : ndarray of int of shape (n_starts,)
+            First rows of the pieces.
+        weights : ndarray of shape (n_sums, n_starts)
+            Real weights, of either sign.
+
+        Returns
+        -------
+        ndarray of shape (n_sums, n_frequencies, n_channels, n_channels)
+            Entry (k, l) sums ``conj(x_k) * x_l``, as `scipy.signal.csd` has it.
+        """
+        n_sums, n_tapers = len(weights), len(self.tapers)
+        n_channels, n_frequencies = rows.shape[1], len(self.bins)
+        sums = np.zeros((n_frequencies, n_channels, n_sums * n_channels), dtype=complex)
+        wide = max(n_sums * n_frequencies, self.n_fft) * n_channels * n_tapers
+        for block in blocks(len(starts), wide):
+            spectra = self.spectra(rows, starts[block])
+            each = np.repeat(weights[:, block] / n_tapers, n_tapers, axis=1)
+            weighted = spectra[:, np.newaxis] * each[:, np.newaxis]
+            weighted = weighted.reshape(n_frequencies, n_sums * n_channels, -1)
+            sums += spectra.conj() @ weighted.swapaxes(1, 2)
+        sums = sums.reshape(n_frequencies, n_channels, n_sums, n_channels)
+        return sums.transpose(2, 0, 1, 3)
+
+
+def blocks(n_items: int, size: int) -> Iterator[slice]:
+    """Blocks of items that together are small enough to build.
+
+    Parameters
+    ----------
+    n_items : int
+        How many there are.
+    size : int
+        Numbers that one item needs.
+
+    Yields
+    ------
+    slice
+        The items of a block.
+    """
+    length = max(1, _BLOCK_SIZE // size)
+    for start in range(0, n_items, length):
+        yield slice(start, min(start + length, n_items))
