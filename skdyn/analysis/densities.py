@@ -51,6 +51,8 @@ class ModeSpectra:
         Whether channels were brought to variance 1 first, so that densities are in 1/Hz.
     intercept : ndarray of shape (n_sessions, n_channels, n_channels, n_frequencies) or None
         With ``method="regression"``, the density at mean mixing, which each mode's contains.
+    coefficient_scale : ndarray of shape (n_sessions, n_modes) or None
+        With ``method="regression"``, what the coefficients were multiplied by.
 
     Attributes
     ----------
@@ -80,6 +82,7 @@ class ModeSpectra:
     channel_names: np.ndarray
     standardized: bool = False
     intercept: np.ndarray | None = None
+    coefficient_scale: np.ndarray | None = None
 
     @property
     def psd(self) -> np.ndarray:
@@ -98,7 +101,8 @@ class ModeSpectra:
         """Coherence of each pair of channels, in each mode."""
         if self.intercept is not None:
             power = np.expand_dims(_diagonal(self.intercept), -3)
-            return _normalised(np.abs(self.coefficients), power)
+            scale = self.coefficient_scale[..., np.newaxis, np.newaxis, np.newaxis]
+            return _normalised(np.abs(self.coefficients) / scale, power)
         # Rounding can put what is 1 above it.
         return np.minimum(_normalised(np.abs(self.cross_spectra), self.psd), 1)
 
@@ -119,10 +123,10 @@ class ModeSpectra:
         total = shares.sum(axis=0)
         shares = np.divide(shares, total, out=np.zeros_like(shares), where=total > 0)
         mean = np.einsum("sj,sj...->j...", shares, self.cross_spectra)
-        intercept = None
+        changes = {"cross_spectra": mean, "weights": np.ones(1)}
         if self.intercept is not None:
-            intercept = np.tensordot(self.weights, self.intercept, 1)
-        changes = {"cross_spectra": mean, "intercept": intercept, "weights": np.ones(1)}
+            for name in ("intercept", "coefficient_scale"):
+                changes[name] = np.tensordot(self.weights, getattr(self, name), 1)
         return replace(self, **changes)
 
     def band(self, low, high, *, power="mean"):

@@ -16,6 +16,7 @@ from sklearn.base import BaseEstimator
 from skdyn.analysis.densities import ModeSpectra
 from skdyn.analysis.whittle import fit_mixture
 from skdyn.analysis.windows import Windows, blocks
+from skdyn.preprocessing.base import float_type
 from skdyn.sessions import Sessions, check_sessions, like_sessions
 
 # Shortest Fourier transform, in rows, as in the field: bins are no wider than a 256th of the rate.
@@ -79,7 +80,7 @@ def mode_spectra(
         for True with the other methods, whose definitions say so.
     rescale : bool, default=False
         Whether "regression" multiplies the coefficients of a mode by the session's largest
-        z-scored regressor of that mode.
+        z-scored regressor of that mode. Coherence stays that of the coefficients as they are.
     half_bandwidth : float, default=None
         Half bandwidth of the tapers of "multitaper", in units of one over the length of a piece.
         None for 4.
@@ -174,16 +175,17 @@ def mode_spectra(
     results = Parallel(n_jobs=n_jobs)(
         delayed(compute)(*one) for one in zip(recording.arrays, courses, strict=True)
     )
-    spectra, intercepts = zip(*results, strict=True)
     has_axis = recording.container != "array" or sessions is not None
-    stack = np.stack if has_axis else (lambda arrays: arrays[0])
+    arrays = {
+        name: np.stack([one.pop(name) for one in results]) if has_axis else results[0][name]
+        for name in list(results[0])
+    }
     return ModeSpectra(
         frequencies=windows.bins * float(sampling_frequency) / windows.n_fft,
-        cross_spectra=stack(spectra),
         weights=np.array(lengths) / sum(lengths),
         channel_names=names,
         standardized=standardize,
-        intercept=None if intercepts[0] is None else stack(intercepts),
+        **arrays,
     )
 
 
@@ -197,17 +199,23 @@ def _mixture(rows, alpha, windows, given):
     fit = np.vstack([np.linalg.pinv(weights), np.full(len(starts), 1 / len(starts))])
     sums = _sums_over_windows(rows, windows, starts, fit)
 
+    # Windows that overlap by more than three quarters hardly differ in their mixing.
+    n_close = max(1, min(windows.length // 4 // windows.step, len(starts)))
+    n_units = len(starts) // n_close
+    units = starts[: n_units * n_close].reshape(n_units, -1)
+    weights = weights[: n_units * n_close].reshape(n_units, n_close, -1).mean(axis=1)
+
     def read():
-        size = rows.shape[1] * max(windows.n_fft * windows.n_pieces, len(windows.bins)) * 2
-        size = max(size, rows.shape[1] ** 2 * len(windows.bins))
-        for block in blocks(len(starts), size):
-            pieces = windows.spectra(rows, starts[block].ravel())
-            pieces = pieces.reshape(*pieces.shape[:2], -1, windows.n_pieces)
-            yield block, pieces.transpose(2, 0, 1, 3)
+        transformed = max(windows.n_fft, 2 * len(windows.bins)) * units.shape[1] * rows.shape[1]
+        size = max(transformed, 2 * len(windows.bins) * rows.shape[1] ** 2)
+        for block in blocks(n_units, size):
+            pieces = windows.spectra(rows, units[block].ravel())
+            pieces = pieces.reshape(len(windows.bins), -1, units.shape[1], rows.shape[1])
+            yield block, pieces.transpose(1, 0, 3, 2)
 
     n_steps = given["n_refinement_steps"]
     n_steps = 5 if n_steps is None else int(n_steps)
-    return fit_mixture(sums[:-1], sums[-1], weights, read, n_steps), None
+    return {"cross_spectra": fit_mixture(sums[:-1], sums[-1], weights, read, n_steps)}
 
 
 def _regression(rows, alpha, windows, given):
@@ -223,10 +231,12 @@ def _regression(rows, alpha, windows, given):
     regressors = (regressors - regressors.mean(axis=0)) * varies / np.where(varies, spread, 1)
     design = np.column_stack([regressors, np.ones(len(regressors))])
     sums = _sums_over_windows(rows, windows, starts, np.linalg.pinv(design))
-    coefficients, intercept = sums[:-1], sums[-1]
-    if given["rescale"]:
-        coefficients = coefficients * regressors.max(axis=0)[:, np.newaxis, np.newaxis, np.newaxis]
-    return coefficients + intercept, intercept
+    scale = regressors.max(axis=0) * varies + ~varies if given["rescale"] else np.ones(len(varies))
+    return {
+        "cross_spectra": sums[:-1] * _per_mode(scale) + sums[-1],
+        "intercept": sums[-1],
+        "coefficient_scale": scale,
+    }
 
 
 def _of_states(rows, alpha, windows, given):
@@ -239,7 +249,7 @@ def _of_states(rows, alpha, windows, given):
         for own in alpha.T
     ]
     scale = np.divide(1, share, out=np.zeros_like(share), where=share > 0)
-    return np.stack(spectra) * scale[:, np.newaxis, np.newaxis, np.newaxis], None
+    return {"cross_spectra": np.stack(spectra) * _per_mode(scale)}
 
 
 @dataclass(frozen=True)
@@ -329,11 +339,19 @@ def _one_session(method, windows, standardize, given, session, alpha):
     deviation[deviation <= 10 * np.finfo(np.float64).eps * largest] = 0
     # Units of channels must not matter to what is computed; a constant channel has no power.
     rows *= np.divide(1, deviation, out=np.zeros_like(deviation), where=deviation > 0)
-    spectra, intercept = method.estimate(rows, alpha, windows, given)
+    rows = rows.astype(float_type(session), copy=False)
+    found = method.estimate(rows, alpha, windows, given)
     scale = np.ones_like(deviation) if standardize else deviation
     unit = np.multiply.outer(scale, scale)
-    spectra = np.moveaxis(spectra * unit, 1, -1)
-    return spectra, None if intercept is None else np.moveaxis(intercept * unit, 0, -1)
+    kind = np.complex64 if rows.dtype == np.float32 else np.complex128
+    for name in {"cross_spectra", "intercept"} & set(found):
+        found[name] = np.moveaxis(found[name] * unit, -3, -1).astype(kind)
+    return found
+
+
+def _per_mode(numbers):
+    """A number per mode, to multiply cross-spectra with."""
+    return numbers[:, np.newaxis, np.newaxis, np.newaxis]
 
 
 def _windowed(alpha, windows, starts, weights):
