@@ -32,7 +32,9 @@ def relative(found, expected):
 def golden_rows(path):
     with np.load(path) as file:
         golden = dict(file)
-    data, alpha, hard = ([golden[f"{name}_{k}"] for k in (0, 1)] for name in ("data", "alpha", "hard"))
+    data, alpha, hard = (
+        [golden[f"{name}_{k}"] for k in (0, 1)] for name in ("data", "alpha", "hard")
+    )
     common = {
         "sampling_frequency": float(golden["fs"]),
         "window_length": 2.0,
@@ -87,7 +89,9 @@ def simulate(seed, n_samples=60_000, noise=0.3, radius=0.955):
     def truth(frequencies):
         return np.stack(
             [
-                np.multiply.outer(np.outer(network, network), _gain(polynomial, frequencies) / scale)
+                np.multiply.outer(
+                    np.outer(network, network), _gain(polynomial, frequencies) / scale
+                )
                 + noise**2 * np.eye(5)[..., np.newaxis]
                 for network, polynomial, scale in zip(networks, polynomials, scales, strict=True)
             ]

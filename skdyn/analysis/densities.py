@@ -25,6 +25,8 @@ from skdyn._drawing import (
 
 # What is made of the bins of a band.
 _SUMMARIES = ("mean", "sum", "integral")
+# By how much a coherence in single precision can exceed 1.
+_ROUNDING = 1e-4
 # Below the largest density of a picture, densities are no longer told apart.
 _DEEPEST = 1e-6
 
@@ -101,10 +103,12 @@ class ModeSpectra:
         """Coherence of each pair of channels, in each mode."""
         if self.intercept is not None:
             power = np.expand_dims(_diagonal(self.intercept), -3)
-            scale = self.coefficient_scale[..., np.newaxis, np.newaxis, np.newaxis]
-            return _normalised(np.abs(self.coefficients) / scale, power)
+            sizes = np.abs(self.coefficients)
+            sizes /= self.coefficient_scale[..., np.newaxis, np.newaxis, np.newaxis]
+            return _normalised(sizes, power)
+        coherence = _normalised(np.abs(self.cross_spectra), self.psd)
         # Rounding can put what is 1 above it.
-        return np.minimum(_normalised(np.abs(self.cross_spectra), self.psd), 1)
+        return np.where(coherence < 1 + _ROUNDING, np.minimum(coherence, 1), coherence)
 
     def group(self):
         """Average over sessions.
@@ -367,9 +371,8 @@ def draw_networks(matrices, cmap, label, mode_labels, ax, fig):
     shown = np.array(matrices, dtype=float)
     titles = check_names(mode_labels, len(shown), "mode_labels")
     shown[:, np.eye(shown.shape[-1], dtype=bool)] = np.nan
-    low, high = color_limits(shown, 0 if cmap == "viridis" else None, None)
-    if cmap == "viridis":
-        high = float(np.nanmax(shown, initial=0)) or 1.0
+    low, high = color_limits(shown, None, None)
+    low = 0 if cmap == "viridis" else low
     fig, axes = matrix_panels(len(shown), None, ax, fig)
     images = draw_images(axes, shown, cmap, low, high)
     draw_colorbar(fig, axes, images[0], shown, label)
@@ -416,7 +419,7 @@ def _normalised(sizes, power):
     """Divide by the root of the power of both channels; 0 where one has none."""
     root = np.sqrt(np.maximum(power, 0))
     product = root[..., :, np.newaxis, :] * root[..., np.newaxis, :, :]
-    return np.divide(sizes, product, out=np.zeros(sizes.shape), where=product > 0)
+    return np.divide(sizes, product, out=np.zeros_like(sizes), where=product > 0)
 
 
 def _numbers(channels, names):
@@ -437,5 +440,3 @@ def _log_scale(axes, mean):
     positive = mean[mean > _DEEPEST * top]
     axes[0].set_yscale("log")
     axes[0].set_ylim(0.5 * positive.min(), 2.5 * top)
-
-

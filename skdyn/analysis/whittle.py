@@ -62,36 +62,6 @@ def fit_mixture(
     return spectra
 
 
-def log_likelihood(
-    spectra: np.ndarray, weights: np.ndarray, blocks: Iterable[tuple[slice, np.ndarray]]
-) -> float:
-    """Whittle log-likelihood of windows, up to a constant, per piece of a window.
-
-    Parameters
-    ----------
-    spectra : ndarray of shape (n_modes, n_frequencies, n_channels, n_channels)
-        Positive definite cross-spectra.
-    weights : ndarray of shape (n_windows, n_modes)
-        Non-negative.
-    blocks : iterable of (slice, ndarray)
-        As `fit_mixture` reads them.
-
-    Returns
-    -------
-    float
-        Sum over windows and frequencies of ``-log det M - tr(M^-1 P)``, with M the mixture and P
-        the window's cross-spectra.
-    """
-    total = 0.0
-    for block, transforms in blocks:
-        mixture = np.tensordot(weights[block], spectra, 1)
-        pieces = transforms.conj()
-        explained = np.linalg.solve(mixture, pieces)
-        total -= np.linalg.slogdet(mixture)[1].sum()
-        total -= np.vdot(pieces, explained).real / pieces.shape[-1]
-    return float(total)
-
-
 def _step(spectra, weights, whitener, blocks):
     """One majorisation-minimisation step: each mode to a geometric mean of two matrices.
 

@@ -282,6 +282,33 @@ class TimeDelayPCA(ClassNamePrefixFeaturesOutMixin, SessionTransformer):
             [self._invert(scores).astype(scores.dtype, copy=False) for scores in recording.arrays]
         )
 
+    def inverse_components(self, X):
+        """Give back the embedded columns of each row, as far as the components hold them.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_components)
+            Scores.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_channels * n_embeddings)
+            Columns as in `TimeDelayEmbedder`. A row depends on its own scores alone, unlike that of
+            `inverse_transform`, which takes means over neighbouring rows.
+
+        Raises
+        ------
+        ValueError
+            If the width differs, or a value is not finite.
+
+        See Also
+        --------
+        skdyn.analysis.channel_modes : Modes of scores as modes of channels.
+        """
+        check_is_fitted(self)
+        (scores,) = check_columns(X, n_columns=self.n_components_).arrays
+        return scores @ (self.components_ * self._deviation()[:, np.newaxis]) + self.mean_
+
     @property
     def _n_features_out(self) -> int:
         return self.n_components_
