@@ -9,6 +9,7 @@ regression spectra of 20 sessions of 60 s, 38 channels at 250 Hz.
 
 import argparse
 import json
+from functools import partial
 
 import numpy as np
 from processes import ask, markdown, measured
@@ -129,7 +130,7 @@ def simulation_rows(seeds):
         for seed in seeds:
             X, alpha, truth = simulate(seed)
             settings = {"sampling_frequency": RATE, "frequency_range": (2, 40), **options}
-            spectra, cost = measured(lambda: mode_spectra(X, alpha, **settings))
+            spectra, cost = measured(partial(mode_spectra, X, alpha, **settings))
             found.append(errors(spectra, truth))
             seconds.append(cost["cpu_s"])
         psd, coherence = np.transpose(found)

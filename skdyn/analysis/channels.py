@@ -301,10 +301,12 @@ def _find_modes(steps: list[Any]) -> tuple[list[Any], Any]:
     )
 
 
-def _covariances(step):
-    found = getattr(step, "covariances_", None)
-    found = getattr(step, "covars_", None) if found is None else found
-    return found if np.ndim(found) == 3 else None
+def _covariances(step) -> np.ndarray | None:
+    for name in ("covariances_", "covars_"):
+        found = np.asarray(getattr(step, name, np.nan))
+        if found.ndim == 3:
+            return found
+    return None
 
 
 def _keeps_channels(step) -> bool:

@@ -101,9 +101,11 @@ class ModeSpectra:
     @cached_property
     def coherence(self) -> np.ndarray:
         """Coherence of each pair of channels, in each mode."""
-        if self.intercept is not None:
+        coefficients = self.coefficients
+        if coefficients is not None:
             power = np.expand_dims(_diagonal(self.intercept), -3)
-            sizes = np.abs(self.coefficients)
+            sizes = np.abs(coefficients)
+            assert self.coefficient_scale is not None
             sizes /= self.coefficient_scale[..., np.newaxis, np.newaxis, np.newaxis]
             return _normalised(sizes, power)
         coherence = _normalised(np.abs(self.cross_spectra), self.psd)

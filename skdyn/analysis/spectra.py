@@ -15,8 +15,9 @@ from sklearn.base import BaseEstimator
 
 from skdyn.analysis.densities import ModeSpectra
 from skdyn.analysis.whittle import fit_mixture
-from skdyn.analysis.windows import Windows, blocks
+from skdyn.analysis.windows import Windows
 from skdyn.preprocessing.base import float_type
+from skdyn.preprocessing.embedding import blocks
 from skdyn.sessions import Sessions, check_sessions, like_sessions
 
 # Shortest Fourier transform, in rows, as in the field: bins are no wider than a 256th of the rate.
@@ -110,10 +111,10 @@ def mode_spectra(
 
     Notes
     -----
-    "mixture" takes the model at its word: if the covariance of a row is ``sum_j alpha_tj D_j``, then
-    the cross-spectrum of a window is ``sum_j a_j S_j(f)``, where a averages alpha over the window,
-    weighted by its squared taper, since a periodogram is quadratic. Least squares over windows
-    gives S_j, with negative eigenvalues put to zero. Then they are refined on the Whittle
+    "mixture" takes the model at its word: if the covariance of a row is ``sum_j alpha_tj D_j``,
+    then the cross-spectrum of a window is ``sum_j a_j S_j(f)``, where a averages alpha over the
+    window, weighted by its squared taper, since a periodogram is quadratic. Least squares over
+    windows gives S_j, with negative eigenvalues put to zero. Then they are refined on the Whittle
     likelihood of the Fourier transforms, ``x(f) ~ CN(0, sum_j a_j S_j(f))``, by steps of
     majorisation-minimisation that have the fixed points of EM. Spectra are positive semi-definite,
     so that power is not negative and coherence is within 0 and 1 for any alpha, and do not depend
@@ -418,7 +419,7 @@ def _check_method(method, given) -> _Method:
 def _windows(method, rate, length, step, n_pieces, frequency_range, given) -> Windows:
     """Windows in rows, from seconds and Hz."""
     for name, value in [("sampling_frequency", rate), ("window_length", length)]:
-        if not (isinstance(value, Real) and 0 < value < np.inf):
+        if not (isinstance(value, Real) and 0 < float(value) < np.inf):
             raise ValueError(f"Got {name}={value!r}, expected a number above 0.")
     if not (_is_count(n_pieces) and n_pieces >= 1):
         raise ValueError(f"Got n_sub_windows={n_pieces!r}, expected a whole number from 1.")
@@ -431,7 +432,7 @@ def _windows(method, rate, length, step, n_pieces, frequency_range, given) -> Wi
         )
     rows_of_step = max(1, int((piece if method.steps_by_piece else n_rows) // method.steps))
     if step is not None:
-        if not (isinstance(step, Real) and 0 < step < np.inf) or round(step * rate) < 1:
+        if not (isinstance(step, Real) and 0 < float(step) < np.inf) or round(step * rate) < 1:
             raise ValueError(
                 f"Got step={step!r} s at {rate:g} Hz, expected at least one row, {1 / rate:g} s."
             )

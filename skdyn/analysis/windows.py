@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import fft
 
-# Numbers in the largest array that is built at once: 32 MB of complex128.
-_BLOCK_SIZE = 2**21
+from skdyn.preprocessing.embedding import blocks
 
 
 @dataclass(frozen=True)
@@ -159,23 +157,3 @@ class Windows:
                 total += own.conj().T @ weighted.reshape(len(own), -1).view(own.dtype)
         sums = sums.reshape(n_frequencies, n_channels, n_sums, n_channels)
         return sums.transpose(2, 0, 1, 3)
-
-
-def blocks(n_items: int, size: int) -> Iterator[slice]:
-    """Blocks of items that together are small enough to build.
-
-    Parameters
-    ----------
-    n_items : int
-        How many there are.
-    size : int
-        Numbers that one item needs.
-
-    Yields
-    ------
-    slice
-        The items of a block.
-    """
-    length = max(1, _BLOCK_SIZE // size)
-    for start in range(0, n_items, length):
-        yield slice(start, min(start + length, n_items))

@@ -31,7 +31,7 @@ def test_band_has_both_ends(spectra):
 
 
 def test_band_refuses_what_is_not_there(spectra):
-    with pytest.raises(ValueError, match="none of the frequencies from 1.17"):
+    with pytest.raises(ValueError, match="none of the frequencies from 1"):
         spectra.band(41, 45)
     with pytest.raises(ValueError, match="expected one of mean, sum, integral"):
         spectra.band(8, 12, power="total")
@@ -149,7 +149,7 @@ def test_networks_are_drawn_without_their_diagonal(spectra, recording, small_dyn
     pairs = ~np.eye(3, dtype=bool)
     np.testing.assert_allclose(shown[pairs], expected[pairs])
     assert np.ma.getmaskarray(shown).diagonal().all()
-    modes = channel_modes(small_dynemo(n_epochs=1).fit(recording))
+    modes = channel_modes(small_dynemo().fit(recording))
     for partial, expected in [(False, modes.correlations), (True, modes.partial_correlations)]:
         _, axes = modes.plot(partial=partial)
         pairs = ~np.eye(5, dtype=bool)

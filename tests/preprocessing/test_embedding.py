@@ -240,3 +240,19 @@ def test_bad_parameters(parameters, n_samples, message):
 def test_something_has_to_vary():
     with pytest.raises(ValueError, match="no channel varies"):
         TimeDelayPCA(3, 2).fit(np.full((50, 3), 0.1))
+
+
+@pytest.mark.parametrize("whiten", [False, True])
+def test_inverse_components_gives_embedded_columns_row_by_row(whiten):
+    X = smooth_recording(100)
+    wide = embedded_by_loops(X, 5, "reflect")
+    model = TimeDelayPCA(5, whiten=whiten).fit(X)
+    scores = model.transform(X)
+    np.testing.assert_allclose(model.inverse_components(scores), wide, atol=1e-9)
+    np.testing.assert_allclose(model.inverse_components(scores[40:41]), wide[40:41], atol=1e-9)
+    few = TimeDelayPCA(5, 2, whiten=whiten).fit(X)
+    other = PCA(2, whiten=whiten).fit(wide)
+    expected = other.inverse_transform(other.transform(wide))
+    np.testing.assert_allclose(few.inverse_components(few.transform(X)), expected, atol=1e-9)
+    with pytest.raises(ValueError, match="expected 2"):
+        few.inverse_components(scores)
