@@ -120,15 +120,15 @@ def from_eeg(path, seed, n_modes):
     return mode_spectra(states, alpha, **settings).group(), alpha, names
 
 
-def alpha_mode(spectra):
-    """The mode with most power from 8 to 13 Hz, and that power by channel."""
+def alpha_mode(spectra, alpha):
+    """The mode that carries most of the power from 8 to 13 Hz, and its power there by channel."""
     power = spectra.band(8, 13).power
-    mode = power.mean(axis=1).argmax()
+    mode = (power.mean(axis=1) * np.concatenate(alpha).mean(axis=0)).argmax()
     return mode, power[mode]
 
 
 def eeg_row(seed, spectra, alpha, names):
-    mode, power = alpha_mode(spectra)
+    mode, power = alpha_mode(spectra, alpha)
     strongest = [names[channel] for channel in np.argsort(-power)[:10]]
     weights = [one[:, mode].mean() for one in alpha]
     among = sorted(OCCIPITAL & set(strongest))
@@ -147,13 +147,17 @@ def draw_eeg(spectra, alpha, names, rate):
     import matplotlib.pyplot as plt
     import mne
 
-    mode, power = alpha_mode(spectra)
+    mode, power = alpha_mode(spectra, alpha)
     color = mode_palette(len(spectra.psd))[mode]
     fig = plt.figure(figsize=(10, 5), layout="constrained")
     left, right = fig.subfigures(1, 2, width_ratios=[1.6, 1])
     spectra.plot(fig=left)
     top, bottom = right.subplots(2, 1, height_ratios=[1.3, 1])
-    info = mne.create_info(names, rate, "eeg").set_montage("standard_1020", on_missing="ignore")
+    info = mne.create_info(names, rate, "eeg")
+    with warnings.catch_warnings():
+        # Newer versions have another name for the same positions.
+        warnings.simplefilter("ignore", FutureWarning)
+        info.set_montage("standard_1020", on_missing="ignore")
     image, _ = mne.viz.plot_topomap(10 * np.log10(power), info, axes=top, show=False)
     right.colorbar(image, ax=top, shrink=0.8, label="Power, 8 to 13 Hz (dB re 1 uV\u00b2/Hz)")
     top.set_title(f"Mode {mode}")

@@ -65,15 +65,17 @@ def channel_modes(model, *, sampling_frequency=None, covariance="zero_lag"):
     Examples
     --------
     >>> import numpy as np
-    >>> from sklearn.decomposition import PCA
+    >>> from sklearn.mixture import GaussianMixture
     >>> from sklearn.pipeline import make_pipeline
-    >>> from skdyn import DyNeMoEstimator
     >>> from skdyn.analysis import channel_modes
+    >>> from skdyn.preprocessing import TimeDelayPCA
     >>> X = np.random.default_rng(0).standard_normal((400, 5))
-    >>> pipeline = make_pipeline(PCA(3), DyNeMoEstimator(2, n_epochs=1, random_state=0))
-    >>> modes = channel_modes(pipeline.fit(X))
+    >>> pipeline = make_pipeline(TimeDelayPCA(3, 8), GaussianMixture(2, random_state=0))
+    >>> modes = channel_modes(pipeline.fit(X), sampling_frequency=100)
     >>> modes.covariances.shape
     (2, 5, 5)
+    >>> modes.lags
+    array([-0.02, -0.01,  0.  ,  0.01,  0.02])
     """
     if covariance not in _COVARIANCES:
         raise ValueError(f"Got covariance={covariance!r}, expected one of {list(_COVARIANCES)}.")

@@ -246,7 +246,7 @@ class ModeSpectra:
             )
             panel.plot(self.frequencies, mean[mode], color=colors[mode], lw=1.6)
             title = f"Mode {mode}" if titles is None else titles[mode]
-            panel.set_title(title, size=LABEL_SIZE, color=INK, pad=8)
+            panel.set_title(title, size=LABEL_SIZE, color=INK, y=1.08, pad=0)
             draw_bar(panel, colors[mode])
             # With shared axes, labels of ticks are at the lowest panel of the first column alone.
             panel.tick_params(labelbottom=bottom, labelleft=left)
@@ -380,7 +380,7 @@ def draw_networks(matrices, cmap, label, mode_labels, ax, fig):
     draw_colorbar(fig, axes, images[0], shown, label)
     for mode, (panel, color) in enumerate(zip(axes, mode_palette(len(shown)), strict=True)):
         title = f"Mode {mode}" if titles is None else titles[mode]
-        panel.set_title(title, size=TICK_SIZE, color=INK, pad=7)
+        panel.set_title(title, size=TICK_SIZE, color=INK, y=1.08, pad=0)
         draw_bar(panel, color)
     return fig, axes
 
