@@ -129,13 +129,14 @@ def alpha_mode(spectra, alpha):
 
 def eeg_row(seed, spectra, alpha, names):
     mode, power = alpha_mode(spectra, alpha)
-    strongest = [names[channel] for channel in np.argsort(-power)[:10]]
+    places = np.argsort(-power)[:10]
+    strongest = [names[channel] for channel in places]
     weights = [one[:, mode].mean() for one in alpha]
     among = sorted(OCCIPITAL & set(strongest))
     return [
         str(seed),
         str(mode),
-        f"{spectra.peaks()[mode]:.1f}",
+        f"{spectra.peaks(channels=places)[mode]:.1f}",
         " ".join(strongest),
         f"{len(among)} of {len(OCCIPITAL)}",
         *(f"{weight:.3f}" for weight in weights),
@@ -151,7 +152,8 @@ def draw_eeg(spectra, alpha, names, rate):
     color = mode_palette(len(spectra.psd))[mode]
     fig = plt.figure(figsize=(10, 5), layout="constrained")
     left, right = fig.subfigures(1, 2, width_ratios=[1.6, 1])
-    spectra.plot(fig=left)
+    spectra.plot(fig=left, channels=sorted(OCCIPITAL))
+    left.suptitle("Mean over occipital channels")
     top, bottom = right.subplots(2, 1, height_ratios=[1.3, 1])
     info = mne.create_info(names, rate, "eeg")
     with warnings.catch_warnings():
@@ -184,7 +186,7 @@ def main():
         header += ["wrong edges", "missing edges", "density against true mixing", "fit, CPU s"]
         markdown(header, [from_sources(seed, arguments.rows) for seed in arguments.seeds])
         return
-    header = ["seed", "mode", "peak, Hz", "ten strongest channels", "occipital"]
+    header = ["seed", "mode", "peak of these, Hz", "ten strongest channels", "occipital"]
     rows = []
     for seed in arguments.seeds:
         found = from_eeg(arguments.recording, seed, arguments.modes)

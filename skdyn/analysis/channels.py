@@ -195,14 +195,18 @@ class ChannelModes:
         Returns
         -------
         ModeSpectra
-            Without an axis of sessions. Frequencies are in Hz, or in cycles per row without
-            `sampling_frequency`. With n lags they are resolved to the rate by n at best.
+            Without an axis of sessions. With n lags, frequencies are resolved to the rate by n at
+            best.
 
         Raises
         ------
         ValueError
-            If rows were not embedded, or an argument is out of range.
+            If rows were not embedded, the rate is not known, or an argument is out of range.
         """
+        if self.sampling_frequency is None:
+            raise ValueError(
+                "Got modes without a rate, expected Hz; give channel_modes a sampling_frequency."
+            )
         if self.n_lags == 1:
             raise ValueError(
                 "Got modes without lags, expected a TimeDelayEmbedder or a TimeDelayPCA before the "
@@ -215,7 +219,7 @@ class ChannelModes:
             n_fft = max(_SHORTEST_FFT, 2 ** int(np.ceil(np.log2(n_lagged))))
         if n_fft < n_lagged:
             raise ValueError(f"Got n_fft={n_fft}, expected at least the {n_lagged} lags.")
-        rate = self.sampling_frequency or 1.0
+        rate = float(self.sampling_frequency)
         if method == "embedding":
             density = self._transform(self._by_lag() / self.n_lags, n_fft)
             doubled = np.full(density.shape[-1], 2.0)

@@ -124,11 +124,7 @@ class ModeSpectra:
         """
         if not self._has_sessions:
             return self
-        heard = (self.psd > 0).any(axis=(2, 3))
-        shares = self.weights[:, np.newaxis] * heard
-        total = shares.sum(axis=0)
-        shares = np.divide(shares, total, out=np.zeros_like(shares), where=total > 0)
-        mean = np.einsum("sj,sj...->j...", shares, self.cross_spectra)
+        mean = _over_sessions(self.cross_spectra, self._shares())
         changes = {"cross_spectra": mean, "weights": np.ones(1)}
         if self.intercept is not None:
             for name in ("intercept", "coefficient_scale"):
@@ -175,15 +171,24 @@ class ModeSpectra:
             channel_names=self.channel_names,
         )
 
-    def peaks(self):
+    def peaks(self, *, channels=None):
         """Frequency at which each mode has most power.
+
+        Parameters
+        ----------
+        channels : array-like of int or str, default=None
+            Numbers or names of the channels that are averaged; None for all.
 
         Returns
         -------
         ndarray of shape (n_sessions, n_modes)
-            In Hz, of the mean density over channels; NaN for modes without power.
+            In Hz, of the mean density over channels; NaN for modes without power. Spectra that rise
+            towards 0 Hz have it at their lowest frequency: estimate them above.
         """
-        mean = self.psd.mean(axis=-2)
+        psd = self.psd
+        if channels is not None:
+            psd = psd[..., _numbers(channels, self.channel_names), :]
+        mean = psd.mean(axis=-2)
         peaks = self.frequencies[mean.argmax(axis=-1)]
         return np.where((mean > 0).any(axis=-1), peaks, np.nan)
 
@@ -227,7 +232,7 @@ class ModeSpectra:
         fig, axes : Figure or SubFigure, and ndarray of Axes of shape (n_modes,)
             What holds the panels, and the panels. Each has its mode in colour, the mean over
             sessions weighted by rows, within one standard deviation over sessions, and the other
-            modes in grey.
+            modes in grey. Sessions in which a mode has no power do not count.
         """
         mean, low, high = self._curves(channels)
         n_modes = len(mean)
@@ -280,10 +285,17 @@ class ModeSpectra:
         psd = self.psd if self._has_sessions else self.psd[np.newaxis]
         if channels is not None:
             psd = psd[:, :, _numbers(channels, self.channel_names)]
-        each = psd.mean(axis=2)
-        mean = np.tensordot(self.weights, each, 1)
-        spread = np.sqrt(np.tensordot(self.weights, (each - mean) ** 2, 1))
+        each, shares = psd.mean(axis=2), self._shares()
+        mean = _over_sessions(each, shares)
+        spread = np.sqrt(_over_sessions((each - mean) ** 2, shares))
         return mean, mean - spread, mean + spread
+
+    def _shares(self) -> np.ndarray:
+        """Weight of each session in the mean of each mode: none where the mode has no power."""
+        psd = self.psd if self._has_sessions else self.psd[np.newaxis]
+        shares = self.weights[:, np.newaxis] * (psd > 0).any(axis=(2, 3))
+        total = shares.sum(axis=0)
+        return np.divide(shares, total, out=np.zeros_like(shares), where=total > 0)
 
 
 @dataclass(frozen=True)
@@ -410,6 +422,11 @@ def long_table(names, values, columns):
         for name, value, places in zip(names, values, grid, strict=True)
     }
     return pd.DataFrame(table | {name: array.ravel() for name, array in columns.items()})
+
+
+def _over_sessions(arrays, shares):
+    """Weighted means over sessions, per mode."""
+    return np.einsum("sj,sj...->j...", shares, arrays)
 
 
 def _diagonal(matrices):

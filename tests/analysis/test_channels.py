@@ -150,7 +150,8 @@ def test_embedding_spectra_are_spectra(X):
 def test_embedding_spectra_have_the_phases_of_the_recording():
     source = np.random.default_rng(0).standard_normal(4003)
     delayed = np.column_stack([source[3:], source[:-3]])  # the second channel is 3 rows late
-    modes = channel_modes(make_pipeline(TimeDelayEmbedder(15), OneMode()).fit(delayed))
+    pipeline = make_pipeline(TimeDelayEmbedder(15), OneMode()).fit(delayed)
+    modes = channel_modes(pipeline, sampling_frequency=1.0)
     direct = mode_spectra(delayed, sampling_frequency=1.0, window_length=256.0)
     found, expected = (
         np.interp(0.08, one.frequencies, np.unwrap(np.angle(one.cross_spectra[0, 0, 1])))
@@ -247,9 +248,12 @@ def test_channel_modes_refuses_what_it_cannot_undo(X):
 
 
 def test_channel_spectra_refuse_wrong_arguments(X):
-    modes = channel_modes(make_pipeline(TimeDelayPCA(5), OneMode()).fit(X))
+    pipeline = make_pipeline(TimeDelayPCA(5), OneMode()).fit(X)
+    modes = channel_modes(pipeline, sampling_frequency=100)
     with pytest.raises(ValueError, match="modes without lags"):
-        channel_modes(OneMode().fit(X)).spectra()
+        channel_modes(OneMode().fit(X), sampling_frequency=100).spectra()
+    with pytest.raises(ValueError, match="give channel_modes a sampling_frequency"):
+        channel_modes(pipeline).spectra()
     with pytest.raises(ValueError, match="expected one of"):
         modes.spectra(method="welch")
     with pytest.raises(ValueError, match="at least the 9 lags"):

@@ -308,6 +308,33 @@ def test_standardized_spectra_are_those_of_standardized_channels():
     assert not expected.standardized
 
 
+@pytest.mark.parametrize(
+    ("method", "step"),
+    [("mixture", 0.25), ("regression", 0.25), ("welch", 0.5), ("multitaper", 1.0)],
+)
+def test_step_has_a_default_per_method(method, step):
+    rng = np.random.default_rng(0)
+    X, alpha = rng.standard_normal((500, 2)), soft_mixing(rng, 500, 2)
+    options = {"sampling_frequency": RATE, "method": method}
+    default = mode_spectra(X, alpha, **options).cross_spectra
+    assert np.array_equal(default, mode_spectra(X, alpha, step=step, **options).cross_spectra)
+    if method in ("mixture", "regression"):
+        halves = mode_spectra(X, alpha, n_sub_windows=2, **options).cross_spectra
+        options |= {"n_sub_windows": 2, "step": step / 2}
+        assert np.allclose(halves, mode_spectra(X, alpha, **options).cross_spectra)
+
+
+def test_mixture_depends_little_on_the_step():
+    X, alpha, _ = known_modes(0, 6000)
+    options = {"sampling_frequency": RATE, "frequency_range": (5, 35)}
+    coarse = mode_spectra(X, alpha, **options)
+    for step, n_pieces in [(0.05, 1), (0.05, 2)]:
+        length = {"window_length": 1.0 * n_pieces, "n_sub_windows": n_pieces}
+        fine = mode_spectra(X, alpha, step=step, **length, **options)
+        error = np.linalg.norm(fine.cross_spectra - coarse.cross_spectra)
+        assert error < 0.15 * np.linalg.norm(coarse.cross_spectra)
+
+
 # ---------------------------------------------------------------------------- data in and out
 
 
