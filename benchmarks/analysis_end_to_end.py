@@ -152,7 +152,7 @@ def draw_eeg(spectra, alpha, names, rate):
     color = mode_palette(len(spectra.psd))[mode]
     fig = plt.figure(figsize=(10, 5), layout="constrained")
     left, right = fig.subfigures(1, 2, width_ratios=[1.6, 1])
-    spectra.plot(fig=left, channels=sorted(OCCIPITAL))
+    spectra.plot(fig=left, channels=[names.index(name) for name in sorted(OCCIPITAL)])
     left.suptitle("Mean over occipital channels")
     top, bottom = right.subplots(2, 1, height_ratios=[1.3, 1])
     info = mne.create_info(names, rate, "eeg")

@@ -16,7 +16,6 @@ from sklearn.base import BaseEstimator
 from skdyn.analysis.densities import ModeSpectra
 from skdyn.analysis.whittle import fit_mixture
 from skdyn.analysis.windows import Windows
-from skdyn.preprocessing.base import float_type
 from skdyn.preprocessing.embedding import blocks
 from skdyn.sessions import Sessions, check_sessions, like_sessions
 
@@ -172,14 +171,14 @@ def mode_spectra(
             f"Got a session of {min(lengths)} rows for windows of {windows.length}, expected at "
             "least one window; shorten window_length, or leave the session out."
         )
-    compute = partial(_one_session, chosen, windows, standardize, given)
-    results = Parallel(n_jobs=n_jobs)(
+    single = all(one.dtype == np.float32 for one in recording.arrays)
+    compute = partial(_one_session, chosen, windows, standardize, single, given)
+    results = Parallel(n_jobs=n_jobs, return_as="generator")(
         delayed(compute)(*one) for one in zip(recording.arrays, courses, strict=True)
     )
     has_axis = recording.container != "array" or sessions is not None
     arrays = {
-        name: np.stack([one.pop(name) for one in results]) if has_axis else results[0][name]
-        for name in list(results[0])
+        name: array if has_axis else array[0] for name, array in _stacked(results, lengths).items()
     }
     return ModeSpectra(
         frequencies=windows.bins * float(sampling_frequency) / windows.n_fft,
@@ -331,7 +330,7 @@ _METHODS = {
 }
 
 
-def _one_session(method, windows, standardize, given, session, alpha):
+def _one_session(method, windows, standardize, single, given, session, alpha):
     """Cross-spectra of the modes in one session, channels and frequencies in public order."""
     rows = np.array(session, dtype=np.float64)
     rows -= rows.mean(axis=0)
@@ -340,11 +339,11 @@ def _one_session(method, windows, standardize, given, session, alpha):
     deviation[deviation <= 10 * np.finfo(np.float64).eps * largest] = 0
     # Units of channels must not matter to what is computed; a constant channel has no power.
     rows *= np.divide(1, deviation, out=np.zeros_like(deviation), where=deviation > 0)
-    rows = rows.astype(float_type(session), copy=False)
+    rows = rows.astype(np.float32 if single else np.float64, copy=False)
     found = method.estimate(rows, alpha, windows, given)
     scale = np.ones_like(deviation) if standardize else deviation
     unit = np.multiply.outer(scale, scale)
-    kind = np.complex64 if rows.dtype == np.float32 else np.complex128
+    kind = np.complex64 if single else np.complex128
     for name in {"cross_spectra", "intercept"} & set(found):
         found[name] = np.moveaxis(found[name] * unit, -3, -1).astype(kind)
     return found
@@ -353,6 +352,17 @@ def _one_session(method, windows, standardize, given, session, alpha):
 def _per_mode(numbers):
     """A number per mode, to multiply cross-spectra with."""
     return numbers[:, np.newaxis, np.newaxis, np.newaxis]
+
+
+def _stacked(results, lengths) -> dict[str, np.ndarray]:
+    """Arrays of all sessions, each filled as soon as its session is there."""
+    stacked: dict[str, np.ndarray] = {}
+    for number, found in enumerate(results):
+        for name, array in found.items():
+            if name not in stacked:
+                stacked[name] = np.empty((len(lengths), *array.shape), dtype=array.dtype)
+            stacked[name][number] = array
+    return stacked
 
 
 def _windowed(alpha, windows, starts, weights):
