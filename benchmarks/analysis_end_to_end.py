@@ -160,7 +160,11 @@ def draw_eeg(spectra, alpha, names, rate):
         # Newer versions have another name for the same positions.
         warnings.simplefilter("ignore", FutureWarning)
         info.set_montage("standard_1020", on_missing="ignore")
-    image, _ = mne.viz.plot_topomap(10 * np.log10(power), info, axes=top, show=False)
+    decibel = 10 * np.log10(power)
+    limits = (decibel.min(), decibel.max())
+    image, _ = mne.viz.plot_topomap(
+        decibel, info, axes=top, vlim=limits, cmap="viridis", show=False
+    )
     right.colorbar(image, ax=top, shrink=0.8, label="Power, 8 to 13 Hz (dB re 1 uV\u00b2/Hz)")
     top.set_title(f"Mode {mode}")
     for label, one, style in zip(("Eyes open", "Eyes closed"), alpha, ("--", "-"), strict=True):
@@ -169,7 +173,7 @@ def draw_eeg(spectra, alpha, names, rate):
         bottom.plot(values, share, style, color=color, label=f"{label}, mean {values.mean():.2f}")
     bottom.set(xlabel=f"Mixing coefficient of mode {mode}", ylabel="Share of rows above")
     bottom.spines[["top", "right"]].set_visible(False)
-    bottom.legend(frameon=False)
+    bottom.legend(frameon=False, loc="upper right", bbox_to_anchor=(1, 1.08))
     return fig
 
 
