@@ -390,7 +390,10 @@ def draw_networks(matrices, cmap, label, mode_labels, ax, fig):
     fig, axes = matrix_panels(len(shown), None, ax, fig)
     images = draw_images(axes, shown, cmap, low, high)
     draw_colorbar(fig, axes, images[0], shown, label)
-    for mode, (panel, color) in enumerate(zip(axes, mode_palette(len(shown)), strict=True)):
+    colors, edges = mode_palette(len(shown)), grid_edges(axes)
+    for mode, (panel, color, (bottom, left)) in enumerate(zip(axes, colors, edges, strict=True)):
+        panel.set_xlabel("Channel" if bottom else "", size=LABEL_SIZE, color=INK)
+        panel.set_ylabel("Channel" if left else "", size=LABEL_SIZE, color=INK)
         title = f"Mode {mode}" if titles is None else titles[mode]
         panel.set_title(title, size=TICK_SIZE, color=INK, y=1.08, pad=0)
         draw_bar(panel, color)

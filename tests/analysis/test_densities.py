@@ -149,6 +149,8 @@ def test_networks_are_drawn_without_their_diagonal(spectra, recording, small_dyn
     band = spectra.band(8, 12)
     _, axes = band.plot(mode_labels=["slow", "fast"])
     assert [panel.get_title() for panel in axes] == ["slow", "fast"]
+    assert axes[0].get_xlabel() == axes[0].get_ylabel() == axes[1].get_xlabel() == "Channel"
+    assert axes[1].get_ylabel() == ""
     shown = axes[0].images[0].get_array()
     expected = band.coherence[:, 0].mean(axis=0)
     pairs = ~np.eye(3, dtype=bool)
