@@ -8,13 +8,15 @@ INSTALLED := $(ENV)/.installed
 
 .PHONY: demo test lint bench-dynemo bench-dynemo-hard bench-dynemo-agreement bench-dynemo-scaling \
 	bench-dynemo-robustness bench-dynemo-reference bench-nems bench-nems-starts \
-	bench-nems-ferret bench-eeg bench-search bench-rejections bench-imports clean
+	bench-nems-ferret bench-eeg bench-search bench-rejections bench-imports \
+	bench-spectra bench-spectra-end-to-end clean
 
 demo: $(INSTALLED)
 	MPLBACKEND=Agg $(BIN)/python examples/plot_soft_mixture.py --figures figures
 	MPLBACKEND=Agg $(BIN)/python examples/plot_resting_state.py --figures figures
 	MPLBACKEND=Agg $(BIN)/python examples/plot_nems_introduction.py --figures figures
 	MPLBACKEND=Agg $(BIN)/python examples/plot_grasshopper_receptor.py --figures figures
+	MPLBACKEND=Agg $(BIN)/python examples/plot_mode_spectra.py --figures figures
 	MPLBACKEND=Agg $(BIN)/python examples/plot_how_many_modes.py --figures figures
 	MPLBACKEND=Agg $(BIN)/python examples/plot_which_encoding_model.py --figures figures
 	MPLBACKEND=Agg $(BIN)/python examples/plot_from_mne.py --figures figures
@@ -63,6 +65,14 @@ bench-nems-ferret: $(INSTALLED)
 
 bench-eeg: $(INSTALLED)
 	$(BIN)/python benchmarks/eeg_states.py $(if $(RECORDING),--recording $(RECORDING)) $(ARGS)
+
+# GOLDEN=file.npz and RECORDING=file.npz add golden numbers and EEG.
+bench-spectra: $(INSTALLED)
+	$(BIN)/python benchmarks/analysis_spectra.py --simulation --cost \
+		$(if $(GOLDEN),--golden $(GOLDEN)) $(ARGS)
+
+bench-spectra-end-to-end: $(INSTALLED)
+	$(BIN)/python benchmarks/analysis_end_to_end.py $(if $(RECORDING),--recording $(RECORDING)) $(ARGS)
 
 bench-search: $(INSTALLED)
 	$(BIN)/python benchmarks/search_workers.py $(ARGS)

@@ -15,9 +15,9 @@ from skdyn._sklearn import Interval, RealNotInt, _fit_context
 from skdyn.preprocessing.base import SessionTransformer, float_type
 from skdyn.preprocessing.embedding import (
     TimeDelayEmbedder,
-    _blocks,
     _embed,
     _mean_of_copies,
+    blocks,
     check_odd,
     embedded_moments,
 )
@@ -167,7 +167,7 @@ class _PrincipalComponents(ClassNamePrefixFeaturesOutMixin, SessionTransformer):
         deviation = self._deviation()
         axes = self.components_.T / np.where(deviation > 0, deviation, np.inf)
         scores: np.ndarray = np.empty((len(session), self.n_components_), dtype=float_type(session))
-        for block in _blocks(len(session), len(axes)):
+        for block in blocks(len(session), len(axes)):
             wide = _embed(session, block, n_embeddings, edges)
             scores[block] = (wide - self.mean_) @ axes
         return scores

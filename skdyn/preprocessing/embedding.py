@@ -124,7 +124,7 @@ class TimeDelayEmbedder(OneToOneFeatureMixin, SessionTransformer):
         wide = np.empty(
             (len(session), session.shape[1] * self.n_embeddings), dtype=float_type(session)
         )
-        for block in _blocks(*wide.shape):
+        for block in blocks(*wide.shape):
             wide[block] = _embed(session, block, self.n_embeddings, self.edges)
         return wide
 
@@ -181,7 +181,7 @@ def embedded_moments(
     # What is gained and lost as both lags grow by one.
     moved_sums, moved = np.zeros(shorter), np.zeros(shorter + shorter)
     for array in arrays:
-        for block in _blocks(len(array), n_embeddings * n_channels):
+        for block in blocks(len(array), n_embeddings * n_channels):
             rows = _neighbourhood(array, block, n_embeddings, edges) - centre
             length = block.stop - block.start
             sums[0] += rows[:length].sum(axis=0)
@@ -202,8 +202,21 @@ def embedded_moments(
     return mean + np.repeat(centre, n_embeddings), covariance
 
 
-def _blocks(n_rows: int, n_columns: int) -> Iterator[slice]:
-    """Blocks of rows of a wide matrix that are small enough to build."""
+def blocks(n_rows: int, n_columns: int) -> Iterator[slice]:
+    """Blocks of rows of a wide matrix that are small enough to build.
+
+    Parameters
+    ----------
+    n_rows : int
+        Rows of the matrix.
+    n_columns : int
+        Numbers in a row.
+
+    Yields
+    ------
+    slice
+        The rows of a block, at least one.
+    """
     length = max(1, _BLOCK_SIZE // n_columns)
     for start in range(0, n_rows, length):
         yield slice(start, min(start + length, n_rows))

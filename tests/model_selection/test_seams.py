@@ -109,7 +109,11 @@ METRICS = {
 }
 
 
-@pytest.mark.parametrize("scoring", METRICS, ids=str)
+def name_of(scoring):
+    return getattr(scoring, "__name__", str(scoring))
+
+
+@pytest.mark.parametrize("scoring", METRICS, ids=name_of)
 @pytest.mark.parametrize("model", [NEMSRegressor("fir.7x1x2"), Lagged()], ids=["own", "other"])
 def test_scorers_predict_each_run_alone(data, model, scoring):
     X, y = data
@@ -126,7 +130,7 @@ def test_scorers_predict_each_run_alone(data, model, scoring):
     assert np.abs(np.subtract(crossed, wanted)).max() > 1e-3, "the test would not see a leak"
 
 
-@pytest.mark.parametrize("scoring", [None, "r2", r2_by_hand], ids=str)
+@pytest.mark.parametrize("scoring", [None, "r2", r2_by_hand], ids=name_of)
 @pytest.mark.parametrize("wrap", [False, True])
 def test_models_that_know_no_sessions_are_scored_run_by_run(data, scoring, wrap):
     """By their own score, too, which asks for nothing but predictions; in pipelines as well."""
