@@ -20,7 +20,7 @@ import sklearn.model_selection
 from sklearn.exceptions import InconsistentVersionWarning
 from sklearn.metrics import check_scoring, make_scorer
 
-from skdyn import __version__, metrics, model_selection, preprocessing, simulation
+from skdyn import __version__, analysis, metrics, model_selection, preprocessing, simulation
 from skdyn.nems import (
     Beta,
     Exponential,
@@ -51,7 +51,7 @@ _PARTS_OF_MODELS = (
     *SOLVERS.values(),
 )
 # Public classes of these rooms: transformers, splitters, scorers, results.
-_ROOMS = (metrics, model_selection, preprocessing, simulation)
+_ROOMS = (analysis, metrics, model_selection, preprocessing, simulation)
 # What searches of scikit-learn hold: its splitters, scorers, and metrics of true and predicted y.
 _PARTS_OF_SEARCHES = (
     *(type(check_scoring(NEMSRegressor())), type(make_scorer(sklearn.metrics.r2_score))),
