@@ -24,12 +24,16 @@ RUNTIME_PACKAGES = {
 }
 # Further packages that one file may import, within a function, and the extra that installs each.
 OPTIONAL_PACKAGES = {
+    "skdyn/analysis/groups.py": {"pandas": "test"},
+    "skdyn/analysis/sessions.py": {"pandas": "test"},
+    "skdyn/analysis/statistics.py": {"pandas": "test"},
     "skdyn/model_selection/clusters.py": {"distributed": "distributed"},
     "skdyn/model_selection/table.py": {"pandas": "test"},  # callers who want a frame have it
     "skdyn/persistence.py": {"skops": "persistence"},
 }
 ROOMS = {
     "skdyn": "__init__ _drawing _sklearn datasets matching persistence sessions simulation",
+    "skdyn/analysis": "__init__ evoked features groups sessions statistics",
     "skdyn/preprocessing": "__init__ artefacts base embedding filtering scaling signs",
     "skdyn/model_selection": "__init__ clusters comparison evaluation repeats splitters table",
     "skdyn/core": "__init__ distributed gaussian hmm recurrent recursion runtime simplex training "
