@@ -9,7 +9,16 @@ from scipy.special import logit, xlogy
 from sklearn.mixture import GaussianMixture
 from sklearn.utils import Bunch
 
-from skdyn._drawing import INK, LABEL_SIZE, PALETTE, TICK_SIZE, mode_palette, panels, tidy
+from skdyn._drawing import (
+    INK,
+    LABEL_SIZE,
+    PALETTE,
+    TICK_SIZE,
+    draw_points,
+    mode_palette,
+    panels,
+    tidy,
+)
 from skdyn.sessions import Sessions, check_columns, container_of, split_sessions
 
 # What a row of the table holds, and the label of its axis in a picture.
@@ -358,18 +367,18 @@ def mode_statistics(
     }
     return ModeStatistics(
         **{name: values[0] if is_one else values for name, values in kept.items()},
-        sessions=session_names(mixing, sessions),
+        sessions=session_names(mixing.arrays, sessions),
         sampling_frequency=float(sampling_frequency),
         fano_window=float(fano_window),
     )
 
 
-def session_names(recording: Sessions, sessions=None) -> list:
+def session_names(parts: list, sessions=None) -> list:
     """Names of sessions in tables.
 
     Parameters
     ----------
-    recording : Sessions
+    parts : list
         The sessions.
     sessions : array-like of shape (n_samples,), default=None
         Label of each row, as it was split by.
@@ -379,7 +388,7 @@ def session_names(recording: Sessions, sessions=None) -> list:
     list
         The label of each session, or 0, 1, ... without labels or if two sessions share one.
     """
-    numbers = list(range(len(recording.arrays)))
+    numbers = list(range(len(parts)))
     if sessions is None:
         return numbers
     labels = np.asarray(sessions)
@@ -500,23 +509,9 @@ def _draw_statistic(panel, values: np.ndarray, labels: np.ndarray | None) -> Non
         )
         for mode, color in enumerate(colors):
             shown = rows[:, mode][np.isfinite(rows[:, mode])]
-            _draw_points(panel, shown, mode + offset, 0.3 / len(names), color)
+            draw_points(panel, shown, mode + offset, 0.3 / len(names), color)
         if name is not None:
             panel.plot([], [], "o", ms=4, color=colors[0], label=str(name))
     panel.set_xticks(range(n_modes))
     panel.set_xlim(-0.6, n_modes - 0.4)
     panel.yaxis.get_major_locator().set_params(nbins=5)
-
-
-def _draw_points(panel, shown: np.ndarray, place: float, width: float, color) -> None:
-    if len(shown) == 0:
-        return
-    if len(shown) >= 5 and np.ptp(shown) > 0:
-        (body,) = panel.violinplot([shown], [place], widths=2.4 * width, showextrema=False)[
-            "bodies"
-        ]
-        body.set(facecolor=color, alpha=0.25, linewidth=0)
-    # Points side by side in an order that does not follow their size.
-    steps = (np.arange(len(shown)) * 0.618034) % 1 - 0.5
-    panel.plot(place + steps * width, shown, "o", ms=2.5, mew=0, color=color, alpha=0.8)
-    panel.plot([place - width, place + width], [shown.mean()] * 2, color=INK, lw=1.2)

@@ -7,6 +7,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from skdyn._drawing import (
     INK,
+    LABEL_SIZE,
     TICK_SIZE,
     as_arrays,
     as_stack,
@@ -22,6 +23,7 @@ from skdyn._drawing import (
     mode_palette,
     panels,
 )
+from skdyn.analysis.statistics import normalised_alpha
 
 
 def plot_alpha(
@@ -30,6 +32,7 @@ def plot_alpha(
     n_samples=None,
     labels=None,
     mode_labels=None,
+    normalise=None,
     ax=None,
     fig=None,
 ):
@@ -49,6 +52,10 @@ def plot_alpha(
         A title per panel.
     mode_labels : list of str, default=None
         Names in the key; with None the column indices, from 0.
+    normalise : array-like of shape (n_modes, n_channels, n_channels), default=None
+        Covariances of the modes: what is drawn is then the share of the variance that each mode
+        explains, see `skdyn.analysis.normalised_alpha`. With None the coefficients as they are,
+        which say nothing about power where modes differ in size.
     ax : Axes or sequence of Axes, default=None
         Where to draw, one per array; not together with `fig`.
     fig : Figure or SubFigure, default=None
@@ -73,6 +80,8 @@ def plot_alpha(
             f"got a mixing coefficient of {lowest:.3g}, expected none below 0; "
             "plot signed courses with plot_separate_time_series"
         )
+    if normalise is not None:
+        courses = [normalised_alpha(course, normalise) for course in courses]
     n_modes = max(course.shape[1] for course in courses)
     colors = mode_palette(n_modes)
     height = max(0.7 + 1.5 * len(courses), 0.17 * n_modes + 0.6)
@@ -80,6 +89,8 @@ def plot_alpha(
     times = draw_rows(axes, courses, n_samples, sampling_frequency, labels)
     for panel, course, time in zip(axes, courses, times, strict=True):
         draw_stack(panel, time, course[: len(time)], colors)
+        if normalise is not None:
+            panel.set_ylabel("Share of variance", size=LABEL_SIZE, color=INK)
     draw_mode_key(fig, axes, colors, mode_labels)
     return fig, axes
 
