@@ -230,7 +230,7 @@ def session_modes(
     >>> rng = np.random.default_rng(0)
     >>> sizes = np.repeat([1.0, 3.0], 200)[:, None] * [1.0, 0.5]
     >>> X = [gain * sizes * rng.standard_normal((400, 2)) for gain in (1.0, 1.5)]
-    >>> model = DyNeMoEstimator(n_modes=2, n_epochs=4, random_state=0).fit(X)
+    >>> model = DyNeMoEstimator(n_modes=2, n_epochs=2, random_state=0).fit(X)
     >>> modes = session_modes(model, X)
     >>> modes.covariances.shape
     (2, 2, 2, 2)
@@ -293,7 +293,7 @@ def modes_from_mixing(
     >>> X = [gain * rng.standard_normal((300, 2)) for gain in (1.0, 2.0)]
     >>> alpha = [np.ones((300, 1))] * 2
     >>> modes = modes_from_mixing(X, alpha, covariances=[2.5 * np.eye(2)], shrinkage=0)
-    >>> np.allclose(modes.covariances[1, 0], X[1].T @ X[1] / 300, rtol=1e-2)
+    >>> np.allclose(modes.covariances[1, 0], X[1].T @ X[1] / 300, atol=0.05)
     True
     """
     group = _Group.of(covariances, means)
@@ -355,7 +355,7 @@ def fine_tune(model, X, *, sessions=None, n_epochs=None):
     >>> rng = np.random.default_rng(0)
     >>> sizes = np.repeat([1.0, 3.0], 200)[:, None] * [1.0, 0.5]
     >>> X = [gain * sizes * rng.standard_normal((400, 2)) for gain in (1.0, 1.5)]
-    >>> model = DyNeMoEstimator(n_modes=2, n_epochs=4, random_state=0).fit(X)
+    >>> model = DyNeMoEstimator(n_modes=2, n_epochs=2, random_state=0).fit(X)
     >>> tuned = fine_tune(model, X[1], n_epochs=2)
     >>> len(tuned.history_["loss"]) - len(model.history_["loss"])
     2
@@ -455,8 +455,9 @@ class _Group:
 class _Likelihood:
     """Penalised log-likelihood of one session, as a function of unconstrained numbers.
 
-    It is the mean over draws of alpha. The numbers are, by mode, the lower triangle of M, the logarithm of its diagonal instead of
-    that, and the mean in units of L; all times the root of the rows that the mode has.
+    It is the mean over draws of alpha. The numbers are, by mode, the lower triangle of M, the
+    logarithm of its diagonal instead of that, and the mean in units of L; all times the root of the
+    rows that the mode has.
     """
 
     def __init__(self, rows: np.ndarray, alpha: np.ndarray, group: _Group):
