@@ -1,0 +1,124 @@
+"""
+Rest against mental arithmetic, from EEG of twelve people: which modes change their weight.
+
+The file has rest and task, (n_samples, n_channels) of all people concatenated, rest_lengths and
+task_lengths, scale_uV, and fs in Hz. One model is fitted to all recordings, without being told
+which is which. The weight of a mode is the mean share of the variance that it explains. It is
+compared within people, with signs flipped and the maximum statistic over modes. The alpha mode is
+the one whose weight follows the power from 8 to 13 Hz best, over time within recordings.
+"""
+
+import argparse
+
+import numpy as np
+from processes import markdown, measured
+from sklearn.pipeline import make_pipeline
+
+from skdyn import DyNeMoEstimator
+from skdyn.analysis import mode_statistics, normalised_alpha, permutation_test
+from skdyn.preprocessing import (
+    AmplitudeEnvelope,
+    BandpassFilter,
+    MovingAverage,
+    SessionScaler,
+    TimeDelayPCA,
+)
+
+BAND = 8, 13
+SMOOTHING = 1.0
+
+
+def load(path):
+    """Recordings in microvolts, rest and then task, their labels and people, and the rate."""
+    with np.load(path) as file:
+        recordings, labels, people = [], [], []
+        for name in ("rest", "task"):
+            lengths = file[f"{name}_lengths"]
+            rows = file[name] * float(file["scale_uV"])
+            recordings += np.split(rows, np.cumsum(lengths)[:-1])
+            labels += [name] * len(lengths)
+            people += range(len(lengths))
+        return recordings, np.array(labels), np.array(people), float(file["fs"])
+
+
+def correlations_with_band(recordings, weights, rate):
+    """Correlation of each mode's weight with the power in the band, mean over recordings."""
+    envelope = make_pipeline(SessionScaler(), BandpassFilter(*BAND, sampling_rate=rate))
+    amplitude = AmplitudeEnvelope().fit_transform(envelope.fit_transform(recordings))
+    smooth = MovingAverage(SMOOTHING, sampling_rate=rate)
+    power = smooth.fit_transform([(one**2).mean(axis=1, keepdims=True) for one in amplitude])
+    slow = smooth.fit_transform(weights)
+    pairs = [np.hstack(pair) for pair in zip(power, slow, strict=True)]
+    return np.mean([np.corrcoef(pair, rowvar=False)[0, 1:] for pair in pairs], axis=0)
+
+
+def analyse(recordings, labels, people, rate, n_modes, n_epochs, seed):
+    """Rows of the table for one fit."""
+    front = make_pipeline(SessionScaler(), TimeDelayPCA(n_embeddings=15, n_components=38))
+    components = front.fit_transform(recordings)
+    model = DyNeMoEstimator(n_modes, n_epochs=n_epochs, random_state=seed).fit(components)
+    alpha = model.transform(components)
+    # Axes of principal components are orthonormal: traces are those of embedded channels.
+    weights = normalised_alpha(alpha, model.covariances_)
+    statistics = mode_statistics(
+        alpha, sampling_frequency=rate, covariances=model.covariances_, binarize="argmax"
+    )
+    weight = statistics.normalised_weight
+    test = permutation_test(weight, labels, pairs=people)
+    follows = correlations_with_band(recordings, weights, rate)
+    rest, task = (weight[labels == name].mean(axis=0) for name in ("rest", "task"))
+    return [
+        [
+            f"{seed}",
+            f"{mode}{' (alpha)' if mode == follows.argmax() else ''}",
+            f"{follows[mode]:.2f}",
+            f"{rest[mode]:.3f}",
+            f"{task[mode]:.3f}",
+            f"{test.effect[mode]:+.3f}",
+            f"{test.statistic[mode]:.2f}",
+            f"{test.p_uncorrected[mode]:.4f}",
+            f"{test.p_value[mode]:.4f}",
+        ]
+        for mode in range(n_modes)
+    ], test
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
+    parser.add_argument("--recording", help="the .npz file")
+    parser.add_argument("--modes", type=int, default=6)
+    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    arguments = parser.parse_args()
+    if arguments.recording is None:
+        parser.error("which recording? name the file with --recording, or make's RECORDING=")
+    data = load(arguments.recording)
+    rows = []
+    for seed in arguments.seeds:
+        (found, test), cost = measured(
+            lambda seed=seed: analyse(*data, arguments.modes, arguments.epochs, seed)
+        )
+        rows += found
+        print(
+            f"seed {seed}: critical value {test.critical_value:.2f}, {test.n_permutations} "
+            f"arrangements, {cost['cpu_s']:.0f} s of CPU time\n",
+            flush=True,
+        )
+    markdown(
+        [
+            "seed",
+            "mode",
+            "follows 8 to 13 Hz",
+            "rest",
+            "task",
+            "task - rest",
+            "t",
+            "p",
+            "corrected p",
+        ],
+        rows,
+    )
+
+
+if __name__ == "__main__":
+    main()
