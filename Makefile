@@ -6,7 +6,8 @@ INSTALLED := $(ENV)/.installed
 
 .PHONY: demo test lint bench-dynemo bench-dynemo-hard bench-dynemo-agreement bench-dynemo-scaling \
 	bench-dynemo-robustness bench-dynemo-reference bench-nems bench-nems-starts \
-	bench-nems-ferret bench-eeg bench-search clean
+	bench-nems-ferret bench-eeg bench-arithmetic bench-session-modes bench-permutations \
+	bench-search clean
 
 demo: $(INSTALLED)
 	MPLBACKEND=Agg $(BIN)/python examples/plot_soft_mixture.py --figures figures
@@ -15,6 +16,7 @@ demo: $(INSTALLED)
 	MPLBACKEND=Agg $(BIN)/python examples/plot_grasshopper_receptor.py --figures figures
 	MPLBACKEND=Agg $(BIN)/python examples/plot_how_many_modes.py --figures figures
 	MPLBACKEND=Agg $(BIN)/python examples/plot_which_encoding_model.py --figures figures
+	MPLBACKEND=Agg $(BIN)/python examples/plot_group_difference.py --figures figures
 	MPLBACKEND=Agg $(BIN)/python examples/plot_from_mne.py --figures figures
 	MPLBACKEND=Agg $(BIN)/python examples/plot_from_xarray.py --figures figures
 
@@ -61,6 +63,15 @@ bench-nems-ferret: $(INSTALLED)
 
 bench-eeg: $(INSTALLED)
 	$(BIN)/python benchmarks/eeg_states.py $(if $(RECORDING),--recording $(RECORDING)) $(ARGS)
+
+bench-arithmetic: $(INSTALLED)
+	$(BIN)/python benchmarks/eeg_arithmetic.py $(if $(RECORDING),--recording $(RECORDING)) $(ARGS)
+
+bench-session-modes: $(INSTALLED)
+	$(BIN)/python benchmarks/session_modes.py $(ARGS)
+
+bench-permutations: $(INSTALLED)
+	$(BIN)/python benchmarks/permutation_null.py $(ARGS)
 
 bench-search: $(INSTALLED)
 	$(BIN)/python benchmarks/search_workers.py $(ARGS)

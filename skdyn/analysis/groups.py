@@ -285,7 +285,7 @@ def _check(alternative, n_permutations, level) -> None:
         raise ValueError(
             f"Got n_permutations={n_permutations!r}, expected an integer of 2 or more."
         )
-    if not isinstance(level, Real) or not 0 < level < 1:
+    if not isinstance(level, Real) or not 0 < float(level) < 1:
         raise ValueError(f"Got level={level!r}, expected a number between 0 and 1.")
 
 
@@ -307,10 +307,9 @@ def _columns(n_rows: int, labels, pairs, regressor, covariates) -> tuple:
             arrays[name] = array = array.astype(np.float64)
             if not np.isfinite(array).all():
                 raise ValueError(f"Got {name} that are not finite, expected numbers.")
-    if arrays["covariates"] is None:
-        arrays["covariates"] = np.empty((n_rows, 0))
-    arrays["covariates"] = arrays["covariates"].reshape(n_rows, -1)
-    return tuple(arrays.values())
+    known = arrays["covariates"]
+    columns = np.empty((n_rows, 0)) if known is None else known.reshape(n_rows, -1)
+    return arrays["labels"], arrays["pairs"], arrays["regressor"], columns
 
 
 def _design(table, labels, pairs, regressor, covariates):

@@ -397,7 +397,8 @@ def session_names(parts: list, sessions=None) -> list:
 
 
 def _check_positive(value, name: str, unit: str) -> None:
-    if isinstance(value, bool) or not isinstance(value, Real) or not 0 < value < np.inf:
+    is_number = isinstance(value, Real) and not isinstance(value, bool)
+    if not (is_number and 0 < float(value) < np.inf):
         raise ValueError(f"Got {name}={value!r}, expected a number above 0, in {unit}.")
 
 
@@ -420,8 +421,8 @@ def _active(arrays: list[np.ndarray], binarize) -> list[np.ndarray]:
         rows = np.concatenate(arrays)
         columns = np.stack([_above_mixture(column) for column in rows.T], axis=1)
         return np.split(columns, np.cumsum([len(array) for array in arrays])[:-1])
-    if isinstance(binarize, Real) and not isinstance(binarize, bool) and 0 < binarize < 1:
-        return [array > binarize for array in arrays]
+    if isinstance(binarize, Real) and 0 < float(binarize) < 1:
+        return [array > float(binarize) for array in arrays]
     raise ValueError(
         f"Got binarize={binarize!r}, expected 'argmax', 'mixture' or a number between 0 and 1."
     )
