@@ -254,7 +254,8 @@ class SessionFeatures(DocumentedMixin, SessionTransformerMixin, BaseEstimator):
         ndarray of shape (n_sessions, n_features)
             Finite numbers.
         """
-        return self.fit(X, y, sessions=sessions)._features(X, sessions)
+        self.fit(X, y, sessions=sessions)
+        return self._features(X, sessions)
 
     def get_feature_names_out(self, input_features=None):
         """Names of the features.

@@ -632,13 +632,12 @@ def _choose(rows, alpha, group: _Group, share: float) -> tuple[np.ndarray, np.nd
     shrinkage = LARGEST * size
     # From the group's modes down, each time from where the last one ended, until little is gained.
     while len(scores) < 3 or scores[-1] - scores[-2] > (1 - share) * (max(scores) - scores[0]):
-        before, scale = candidates[-1], 0.0
-        total = 0.0
+        before, total = candidates[-1], 0.0
         for place, (train, test) in enumerate(folds):
             start = numbers[place]
             if start is not None:
                 scale = ((train.n_rows + shrinkage + 1) / (train.n_rows + before + 1)).sqrt()
-                start = start * scale.numpy()[:, None]
+                start = start * scale.numpy()[:, np.newaxis]
             numbers[place] = found = train.fit(shrinkage, start, SMALLEST_GAIN_OF_CHOICE)
             total += test.score(*train.modes(torch.from_numpy(found), shrinkage)[2:])
         candidates.append(shrinkage)
