@@ -47,6 +47,7 @@ _PARTS_OF_MODELS = (
     *SOLVERS.values(),
 )
 _OTHERS = (
+    "skdyn.analysis.features.SessionFeatures",
     "skdyn.dynemo.estimator.DyNeMoEstimator",
     "skdyn.dynemo.network.DyNeMoNetwork",
     "skdyn.matching.ModeMatcher",

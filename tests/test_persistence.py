@@ -23,6 +23,7 @@ from sklearn.preprocessing import StandardScaler
 
 import skdyn
 from skdyn import DyNeMoEstimator, ModeMatcher, NEMSRegressor, preprocessing
+from skdyn.analysis import SessionFeatures
 from skdyn.nems import Layer, distributions, layers
 from skdyn.nems.fitting import SOLVERS
 from skdyn.nems.losses import LOSSES
@@ -152,6 +153,7 @@ CASES = {
     "matcher": lambda: ModeMatcher(reference=X[:, ::-1]).fit(X),
     "matcher of means": lambda: ModeMatcher(metric="cosine").fit(X[:3], X[2::-1]),
     **{name: lambda name=name: TRANSFORMERS[name].fit([X[:60], X[60:]]) for name in TRANSFORMERS},
+    "features": lambda: SessionFeatures(dynemo(), "mean").fit([X[:60], X[60:]]),
     "artefact": lambda: preprocessing.BadSegments().fit(
         [X[:60], np.where(np.arange(60)[:, np.newaxis] == 30, 1e4, X[60:])]
     ),
