@@ -9,7 +9,7 @@ import numpy as np
 from sklearn.utils import Bunch, check_random_state
 
 from skdyn._drawing import FAINT, INK, LABEL_SIZE, TICK_SIZE, mode_palette, panels, tidy
-from skdyn.analysis.groups import PermutationTest, corrected
+from skdyn.analysis.groups import PermutationTest, check_choices, corrected
 from skdyn.analysis.statistics import check_mixing, session_names
 from skdyn.sessions import Sessions
 
@@ -218,6 +218,7 @@ def evoked_test(
     array([False, False, False, False, False,  True, False, False, False,
            False, False])
     """
+    check_choices("two-sided", n_permutations, level)
     mixing = check_mixing(alpha, sessions)
     span = _Span.of(window, baseline, sampling_frequency)
     used = _used_events(mixing, events, span)

@@ -237,7 +237,7 @@ def permutation_test(
     """
     table = _table(values)
     shape = np.shape(values)[1:]
-    _check(alternative, n_permutations, level)
+    check_choices(alternative, n_permutations, level)
     given = _columns(len(table), labels, pairs, regressor, covariates)
     is_complete = ~np.isnan(table).any(axis=0)
     if not is_complete.all():
@@ -278,7 +278,23 @@ def _table(values) -> np.ndarray:
     return table.reshape(len(table), -1)
 
 
-def _check(alternative, n_permutations, level) -> None:
+def check_choices(alternative, n_permutations, level) -> None:
+    """Check what a caller chooses.
+
+    Parameters
+    ----------
+    alternative : str
+        One of `ALTERNATIVES`.
+    n_permutations : int
+        At least 2.
+    level : float
+        Between 0 and 1.
+
+    Raises
+    ------
+    ValueError
+        If one of them is something else.
+    """
     if alternative not in ALTERNATIVES:
         raise ValueError(f"Got alternative={alternative!r}, expected one of {[*ALTERNATIVES]}.")
     if not isinstance(n_permutations, Integral) or n_permutations < 2:

@@ -157,6 +157,14 @@ def test_evoked_alpha_refuses_what_makes_no_sense(options, message):
         evoked_alpha(courses(np.random.default_rng(0)), given.pop("events"), **given)
 
 
+def test_evoked_test_checks_its_choices():
+    given = courses(np.random.default_rng(0)), [100]
+    with pytest.raises(ValueError, match="n_permutations=0"):
+        evoked_test(*given, sampling_frequency=RATE, n_permutations=0)
+    with pytest.raises(ValueError, match="level=2"):
+        evoked_test(*given, sampling_frequency=RATE, level=2)
+
+
 def test_events_of_a_list_are_a_list():
     parts = [courses(np.random.default_rng(0))] * 2
     with pytest.raises(ValueError, match="events of each session"):
