@@ -74,10 +74,10 @@ def test_features_have_a_row_per_session_and_names():
 
 
 def test_features_of_covariances_are_distances_from_the_group():
-    X = [(1 + number % 3) * one for number, one in enumerate(people()[0])]
+    X = [(1 + number % 3) * one for number, one in enumerate(people(n_people=4, n_samples=60)[0])]
     features = SessionFeatures(States(), "covariances").fit(X)
     assert features.shrinkage_ < np.inf
-    table = features.transform(X).reshape(12, 2, 3)
+    table = features.transform(X).reshape(4, 2, 3)
     assert features.shrinkage_ == session_modes(features.model_, X).shrinkage
     modes = session_modes(features.model_, X, shrinkage=features.shrinkage_)
     # The norm of the logarithm is the Riemannian distance from the identity.
@@ -155,7 +155,7 @@ def test_no_label_means_no_accuracy():
 
 
 def test_a_pipeline_is_a_model_too():
-    X, _ = people()
+    X, _ = people(n_people=4, n_samples=60)
     model = make_pipeline(SessionScaler(), States())
     features = SessionFeatures(model, ["occupancy", "covariances"])
     table = features.fit_transform(X)
