@@ -9,7 +9,8 @@ INSTALLED := $(ENV)/.installed
 .PHONY: demo test lint bench-dynemo bench-dynemo-hard bench-dynemo-agreement bench-dynemo-scaling \
 	bench-dynemo-robustness bench-dynemo-reference bench-nems bench-nems-starts \
 	bench-nems-ferret bench-eeg bench-search bench-rejections bench-imports \
-	bench-spectra bench-spectra-end-to-end clean
+	bench-spectra bench-spectra-end-to-end bench-arithmetic bench-session-modes \
+	bench-permutations clean
 
 demo: $(INSTALLED)
 	MPLBACKEND=Agg $(BIN)/python examples/plot_soft_mixture.py --figures figures
@@ -19,6 +20,7 @@ demo: $(INSTALLED)
 	MPLBACKEND=Agg $(BIN)/python examples/plot_mode_spectra.py --figures figures
 	MPLBACKEND=Agg $(BIN)/python examples/plot_how_many_modes.py --figures figures
 	MPLBACKEND=Agg $(BIN)/python examples/plot_which_encoding_model.py --figures figures
+	MPLBACKEND=Agg $(BIN)/python examples/plot_group_difference.py --figures figures
 	MPLBACKEND=Agg $(BIN)/python examples/plot_from_mne.py --figures figures
 	MPLBACKEND=Agg $(BIN)/python examples/plot_from_xarray.py --figures figures
 
@@ -73,6 +75,15 @@ bench-spectra: $(INSTALLED)
 
 bench-spectra-end-to-end: $(INSTALLED)
 	$(BIN)/python benchmarks/analysis_end_to_end.py $(if $(RECORDING),--recording $(RECORDING)) $(ARGS)
+
+bench-arithmetic: $(INSTALLED)
+	$(BIN)/python benchmarks/eeg_arithmetic.py $(if $(RECORDING),--recording $(RECORDING)) $(ARGS)
+
+bench-session-modes: $(INSTALLED)
+	$(BIN)/python benchmarks/session_modes.py $(ARGS)
+
+bench-permutations: $(INSTALLED)
+	$(BIN)/python benchmarks/permutation_null.py $(ARGS)
 
 bench-search: $(INSTALLED)
 	$(BIN)/python benchmarks/search_workers.py $(ARGS)

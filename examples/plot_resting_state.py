@@ -16,28 +16,33 @@ from sklearn.covariance import EmpiricalCovariance
 from sklearn.pipeline import make_pipeline
 
 from skdyn import DyNeMoEstimator
+from skdyn.analysis import normalised_alpha
 from skdyn.datasets import load_hcp_rest
 from skdyn.plotting import TrainingDisplay, mode_palette, plot_alpha, plot_matrices
 from skdyn.preprocessing import SessionPCA, SessionScaler
 
 
-def correlations_of_regions(covariances, pca):
-    """Bring the modes' covariances from the components back to the regions, as correlations."""
+def covariances_of_regions(covariances, pca):
+    """Bring the modes' covariances from the components back to the regions."""
     # What undoes the whitening, too.
     mixing = pca.components_ * np.sqrt(pca.explained_variance_)[:, None]
-    covariances = mixing.T @ covariances @ mixing
+    return mixing.T @ covariances @ mixing
+
+
+def correlations_of(covariances):
+    """Correlations of the regions in each mode."""
     deviations = np.sqrt(np.diagonal(covariances, axis1=1, axis2=2))
     return covariances / (deviations[:, :, None] * deviations[:, None, :])
 
 
-def draw_subjects(alphas, subjects):
-    """Draw each subject's mean mixing as one bar."""
+def draw_subjects(alphas, covariances, subjects):
+    """Draw how the variance of each subject is shared by the modes, on average, as one bar."""
     fig, ax = plt.subplots(figsize=(7.5, 3), layout="constrained")
-    means = np.array([alpha.mean(axis=0) for alpha in alphas])
+    means = np.array([one.mean(axis=0) for one in normalised_alpha(alphas, covariances)])
     starts = np.cumsum(means, axis=1) - means
     for mode, color in enumerate(mode_palette(means.shape[1])):
         ax.barh(subjects, means[:, mode], left=starts[:, mode], color=color, label=f"{mode}")
-    ax.set(xlim=(0, 1), xlabel="Mean mixing coefficient", ylabel="Subject")
+    ax.set(xlim=(0, 1), xlabel="Mean share of the variance", ylabel="Subject")
     ax.invert_yaxis()
     ax.spines[["top", "right"]].set_visible(False)
     ax.legend(title="Mode", loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
@@ -52,10 +57,11 @@ def draw(model, alphas, rest, pca):
     titles = [f"Subject {subject}" for subject in rest.subjects]
     fig, _ = plot_alpha(*alphas[:2], labels=titles[:2], sampling_frequency=rest.sampling_frequency)
     yield "alpha", fig
-    yield "subjects", draw_subjects(alphas, rest.subjects)
+    covariances = covariances_of_regions(model.covariances_[order], pca)
+    yield "subjects", draw_subjects(alphas, covariances, rest.subjects)
     # Regions of the left hemisphere, then those of the right: they alternate in the atlas.
     sides = np.argsort([name.endswith("_R") for name in rest.feature_names], kind="stable")
-    correlations = correlations_of_regions(model.covariances_[order], pca)
+    correlations = correlations_of(covariances)
     fig, _ = plot_matrices(
         correlations[:, sides][:, :, sides],
         titles=[f"Mode {mode}" for mode in range(model.n_modes)],

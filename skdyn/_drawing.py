@@ -291,6 +291,21 @@ def draw_mode_key(fig, axes, colors, mode_labels):
     key.set_label("Mode", size=LABEL_SIZE, color=INK)
 
 
+def draw_points(panel, shown, place, width, color):
+    """Draw numbers side by side above a place, with their mean, and their outline if many."""
+    if len(shown) == 0:
+        return
+    if len(shown) >= 5 and np.ptp(shown) > 0:
+        (body,) = panel.violinplot([shown], [place], widths=2.4 * width, showextrema=False)[
+            "bodies"
+        ]
+        body.set(facecolor=color, alpha=0.25, linewidth=0)
+    # Points side by side in an order that does not follow their size.
+    steps = (np.arange(len(shown)) * 0.618034) % 1 - 0.5
+    panel.plot(place + steps * width, shown, "o", ms=2.5, mew=0, color=color, alpha=0.8)
+    panel.plot([place - width, place + width], [shown.mean()] * 2, color=INK, lw=1.2)
+
+
 def draw_images(axes, stack, cmap, vmin, vmax, *, origin="upper", labels=("", "")):
     """Draw matrices on one colour scale, with the labels of x and y at the edges of the grid."""
     from matplotlib import colormaps

@@ -68,6 +68,7 @@ _PARTS_OF_SEARCHES = (
 )
 # By name, as their rooms need torch, or are experimental, or not public.
 _OTHERS = (
+    "skdyn.analysis.features.SessionFeatures",
     "skdyn.dynemo.estimator.DyNeMoEstimator",
     "skdyn.dynemo.network.DyNeMoNetwork",
     "skdyn.matching.ModeMatcher",

@@ -42,6 +42,7 @@ def test_there_are_examples():
         "plot_from_mne.py",
         "plot_from_xarray.py",
         "plot_grasshopper_receptor.py",
+        "plot_group_difference.py",
         "plot_mode_spectra.py",
         "plot_nems_introduction.py",
         "plot_resting_state.py",

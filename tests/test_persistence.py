@@ -30,6 +30,7 @@ from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 import skdyn
 from skdyn import DyNeMoEstimator, ModeMatcher, NEMSRegressor, preprocessing
+from skdyn.analysis import SessionFeatures
 from skdyn.metrics import CorrelationScorer, correlation_scorer, noise_corrected_scorer
 from skdyn.model_selection import BlockKFold, SessionKFold, compare_models
 from skdyn.nems import Layer, distributions, layers
@@ -199,6 +200,7 @@ CASES = {
     "matcher": lambda: ModeMatcher(reference=X[:, ::-1]).fit(X),
     "matcher of means": lambda: ModeMatcher(metric="cosine").fit(X[:3], X[2::-1]),
     **{name: lambda name=name: TRANSFORMERS[name].fit([X[:60], X[60:]]) for name in TRANSFORMERS},
+    "features": lambda: SessionFeatures(dynemo(), "mean").fit([X[:60], X[60:]]),
     "artefact": lambda: preprocessing.BadSegments().fit(
         [X[:60], np.where(np.arange(60)[:, np.newaxis] == 30, 1e4, X[60:])]
     ),

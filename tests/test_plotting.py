@@ -102,6 +102,19 @@ def test_alpha_is_stacked(alphas):
     assert axes[1].get_xlim() == pytest.approx((0, 79 / 20))
 
 
+def test_normalised_alpha_is_the_share_of_the_variance(alphas):
+    covariances = np.arange(1, 7)[:, None, None] * np.eye(3)
+    _, axes = plot_alpha(alphas[0], normalise=covariances)
+    weighted = alphas[0] * np.arange(1, 7)
+    shares = weighted / weighted.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(
+        stack_tops(axes[0], np.arange(80)), np.cumsum(shares, axis=1), atol=1e-12
+    )
+    assert axes[0].get_ylabel() == "Share of variance"
+    with pytest.raises(ValueError, match="for 6 modes"):
+        plot_alpha(alphas[0], normalise=covariances[:5])
+
+
 def test_alpha_without_a_rate_counts_samples_and_stops_where_asked(alphas):
     _, axes = plot_alpha(alphas[0], n_samples=30)
     assert axes[0].get_xlabel() == "Time (samples)"

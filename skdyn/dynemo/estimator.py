@@ -648,6 +648,40 @@ class DyNeMoEstimator(
         """
         return self._alpha(X, sessions)
 
+    def draw_alpha(self, X, *, sessions=None, n_draws=1, random_state=0):
+        """Draws of the mixing coefficients from their posterior.
+
+        `transform` gives alpha at the mean of theta, which moves less than alpha does; averages
+        over draws of what depends on alpha are those that the posterior stands for.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_channels), list of such, or array of shape \
+                (n_sessions, n_samples, n_channels)
+            The recording.
+        sessions : array-like of shape (n_samples,), default=None
+            Label of each row of a 2-D X.
+        n_draws : int, default=1
+            Number of draws, each a path through a whole session.
+        random_state : int or RandomState instance, default=0
+            Source of the draws; with an int, the result is the same every time.
+
+        Returns
+        -------
+        ndarray of shape (n_draws, n_samples, n_modes), list of such, or ndarray of shape \
+                (n_draws, n_sessions, n_samples, n_modes)
+            Non-negative, each row summing to one.
+        """
+        _check_draws(n_draws)
+        recording, loader, posterior = self._infer(X, sessions)
+        with one_thread():
+            draws = inference.draw_mixing(
+                self._network(loader), posterior, check_random_state(random_state), int(n_draws)
+            )
+        if recording.container == "list":
+            return draws
+        return np.stack([recording.like_input(list(one)) for one in zip(*draws, strict=True)])
+
     def predict(self, X, *, sessions=None):
         """The mode of largest weight in each row.
 
@@ -713,8 +747,7 @@ class DyNeMoEstimator(
         mean and the variance that theta has over the recording that was fitted. The sum over the
         rows of a session is, in expectation, below its log-evidence.
         """
-        if not isinstance(n_draws, Integral) or n_draws < 1:
-            raise ValueError(f"n_draws is {n_draws!r}, but an integer of at least 1 was expected.")
+        _check_draws(n_draws)
         n_draws = int(n_draws)
         recording, loader, posterior = self._infer(X, sessions, sample_weight)
         weights = loader.weights
@@ -970,6 +1003,11 @@ def _check_orientation(recording: Sessions) -> None:
             "as columns were expected: rows are time, columns are channels. Pass X.T if channels "
             "are in rows."
         )
+
+
+def _check_draws(n_draws) -> None:
+    if not isinstance(n_draws, Integral) or n_draws < 1:
+        raise ValueError(f"n_draws is {n_draws!r}, but an integer of at least 1 was expected.")
 
 
 def _mean(terms: np.ndarray) -> np.ndarray:

@@ -105,6 +105,41 @@ def mixing(network: DyNeMoNetwork, posterior: Posterior) -> list[np.ndarray]:
     return [network.mixing(_tensor(mean, network)).cpu().numpy() for mean in posterior.mean]
 
 
+@torch.no_grad()
+def draw_mixing(
+    network: DyNeMoNetwork,
+    posterior: Posterior,
+    random_state: np.random.RandomState,
+    n_draws: int,
+) -> list[np.ndarray]:
+    """Draws of mixing coefficients from the posterior, each a path through a session.
+
+    Parameters
+    ----------
+    network : DyNeMoNetwork
+        The network.
+    posterior : Posterior
+        The posterior.
+    random_state : numpy.random.RandomState
+        Source of the draws.
+    n_draws : int
+        Number of draws.
+
+    Returns
+    -------
+    list of ndarray of shape (n_draws, n_rows, n_modes)
+        One array per session.
+    """
+    draws = [
+        [
+            network.mixing(_tensor(mean + deviation, network)).cpu().numpy()
+            for mean, deviation in zip(posterior.mean, path, strict=True)
+        ]
+        for path in _paths(network, posterior, random_state, n_draws)
+    ]
+    return [np.stack(session) for session in zip(*draws, strict=True)]
+
+
 # A prior: its mean and standard deviation one row later, as a function of (batch, time, n_modes).
 Prior = Callable[[Tensor], tuple[Tensor, Tensor]]
 

@@ -66,6 +66,12 @@ CHECK_STEPS, CHECKED_ROWS = 10, 4096
 # which a mode counts as unused.
 STILL, UNUSED = 0.01, 0.002
 
+# Beginnings of the names of the weights that are trained in a pretraining.
+WEIGHTS_OF = {
+    "encoder": ("inference_rnn", "smoothed_mean", "posterior", "log_smoothing"),
+    "prior": ("model_rnn", "prior", "persistence"),
+}
+
 ADVICE = (
     "Try a smaller learning_rate, a smaller gradient_clip, a larger covariances_epsilon, or look "
     "for duplicated channels."
@@ -200,6 +206,10 @@ class Trainer:
                 "warm_start=False, or use a new estimator."
             )
         self.network.load_state_dict(network.state_dict())
+        # Weights that the caller has frozen stay so.
+        pairs = zip(self.network.parameters(), network.parameters(), strict=True)
+        for own, given in pairs:
+            own.requires_grad_(given.requires_grad)
 
     def best_of_draws(self, random_state: np.random.RandomState) -> None:
         """Draw modes several times, train each briefly, and keep the one with the lowest loss."""
@@ -495,12 +505,8 @@ def only(network: DyNeMoNetwork, part: str) -> Iterator[None]:
     None
         All weights that were trained before are again at the end.
     """
-    prefixes = {
-        "encoder": ("inference_rnn", "smoothed_mean", "posterior", "log_smoothing"),
-        "prior": ("model_rnn", "prior", "persistence"),
-    }[part]
     named = {name: w for name, w in network.named_parameters() if w.requires_grad}
-    others = [w for name, w in named.items() if not name.startswith(prefixes)]
+    others = [w for name, w in named.items() if not name.startswith(WEIGHTS_OF[part])]
     for weight in others:
         weight.requires_grad_(False)
     try:

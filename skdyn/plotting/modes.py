@@ -6,6 +6,7 @@ import numpy as np
 
 from skdyn._drawing import (
     INK,
+    LABEL_SIZE,
     TICK_SIZE,
     as_arrays,
     as_stack,
@@ -25,6 +26,7 @@ from skdyn._drawing import (
     session_lengths,
 )
 from skdyn._fitted import find_step, mode_order, transform_through
+from skdyn.analysis.statistics import normalised_alpha
 from skdyn.sessions import in_sessions
 
 
@@ -34,6 +36,7 @@ def plot_alpha(
     n_samples=None,
     labels=None,
     mode_labels=None,
+    normalise=None,
     ax=None,
     fig=None,
 ):
@@ -54,6 +57,10 @@ def plot_alpha(
         A title per panel.
     mode_labels : list of str, default=None
         Names in the key; with None the column indices, from 0.
+    normalise : array-like of shape (n_modes, n_channels, n_channels), default=None
+        Covariances of the modes: what is drawn is then the share of the variance that each mode
+        explains, see `skdyn.analysis.normalised_alpha`. With None the coefficients as they are,
+        which say nothing about power where modes differ in size.
     ax : Axes or sequence of Axes, default=None
         Where to draw, one per array; not together with `fig`.
     fig : Figure or SubFigure, default=None
@@ -78,16 +85,19 @@ def plot_alpha(
             f"Got a mixing coefficient of {lowest:.3g}, expected none below 0; "
             "plot signed courses with plot_separate_time_series"
         )
+    if normalise is not None:
+        courses = [normalised_alpha(course, normalise) for course in courses]
     n_modes = max(course.shape[1] for course in courses)
     colors = mode_palette(n_modes)
     height = max(0.7 + 1.5 * len(courses), 0.17 * n_modes + 0.6)
     fig, axes = panels(len(courses), ax, fig, (7.5, height), sharex=True)
     times = draw_rows(axes, courses, n_samples, sampling_frequency, labels)
-    for panel, course, time in zip(axes, courses, times, strict=True):
+    gap = {"color": "white", "linewidth": 1.5, "linestyle": "-"}
+    for panel, given, course, time in zip(axes, alphas, courses, times, strict=True):
         draw_stack(panel, time, course[: len(time)], colors)
-    for panel, given in zip(axes, alphas, strict=True):
-        gap = {"color": "white", "linewidth": 1.5, "linestyle": "-"}
         draw_borders(panel, session_lengths(given), check_rate(sampling_frequency), **gap)
+        if normalise is not None:
+            panel.set_ylabel("Share of variance", size=LABEL_SIZE, color=INK)
     draw_mode_key(fig, axes, colors, mode_labels)
     return fig, axes
 

@@ -24,6 +24,9 @@ RUNTIME_PACKAGES = {
 }
 # Further packages that one file may import, within a function, and the extra that installs each.
 OPTIONAL_PACKAGES = {
+    "skdyn/analysis/groups.py": {"pandas": "test"},
+    "skdyn/analysis/sessions.py": {"pandas": "test"},
+    "skdyn/analysis/statistics.py": {"pandas": "test"},
     "skdyn/model_selection/clusters.py": {"distributed": "distributed"},
     "skdyn/analysis/densities.py": {"pandas": "test"},
     "skdyn/model_selection/table.py": {"pandas": "test"},  # callers who want a frame have it
@@ -32,7 +35,8 @@ OPTIONAL_PACKAGES = {
 ROOMS = {
     "skdyn": "__init__ _callbacks _drawing _fitted _sklearn datasets matching persistence sessions "
     "similarity simulation",
-    "skdyn/analysis": "__init__ channels densities spectra whittle windows",
+    "skdyn/analysis": "__init__ channels densities evoked features groups sessions spectra "
+    "statistics whittle windows",
     "skdyn/preprocessing": "__init__ artefacts base components embedding filtering rates scaling "
     "signs",
     "skdyn/model_selection": "__init__ clusters comparison evaluation repeats seams splitters "

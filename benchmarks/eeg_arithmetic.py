@@ -1,0 +1,117 @@
+"""
+Rest against mental arithmetic, from EEG of twelve people: which modes change their weight.
+
+The file has rest and task, (n_samples, n_channels) of all people concatenated, rest_lengths and
+task_lengths, scale_uV, and fs in Hz. One model is fitted to all recordings, without being told
+which is which. The band is 4 to 30 Hz, without eye movements and most of muscles, and each channel
+has the same variance in all people, over rest and task together. The weight of a mode is the mean
+share of the variance that it explains, and its occupancy the share of rows in which it is the
+largest. Logarithms of weights, and occupancies, are compared within people, with signs flipped and
+the maximum statistic over modes. The alpha mode is the one whose weight follows the power from 8 to
+13 Hz best, over time within recordings.
+"""
+
+import argparse
+
+import numpy as np
+from processes import markdown, measured
+from sklearn.pipeline import make_pipeline
+
+from skdyn import DyNeMoEstimator
+from skdyn.analysis import mode_statistics, normalised_alpha, permutation_test
+from skdyn.preprocessing import (
+    AmplitudeEnvelope,
+    BandpassFilter,
+    MovingAverage,
+    TimeDelayPCA,
+)
+
+# Hz, and seconds.
+BAND, ALPHA_BAND, SMOOTHING = (4, 30), (8, 13), 1.0
+
+
+def load(path):
+    """Recordings in microvolts, rest and then task, their labels and people, and the rate."""
+    with np.load(path) as file:
+        recordings, labels, people = [], [], []
+        for name in ("rest", "task"):
+            lengths = file[f"{name}_lengths"]
+            rows = file[name] * float(file["scale_uV"])
+            recordings += np.split(rows, np.cumsum(lengths)[:-1])
+            labels += [name] * len(lengths)
+            people += range(len(lengths))
+        return recordings, np.array(labels), np.array(people), float(file["fs"])
+
+
+def prepare(recordings, people, rate):
+    """Recordings in the band, with one scale for all recordings of a person."""
+    filtered = BandpassFilter(*BAND, sampling_rate=rate).fit_transform(recordings)
+    scales = {
+        person: np.concatenate(
+            [one for one, owner in zip(filtered, people, strict=True) if owner == person]
+        ).std(axis=0)
+        for person in np.unique(people)
+    }
+    return [one / scales[person] for one, person in zip(filtered, people, strict=True)]
+
+
+def correlations_with_alpha(recordings, weights, rate):
+    """Correlation of each mode's weight with alpha power, mean over recordings."""
+    envelope = make_pipeline(BandpassFilter(*ALPHA_BAND, sampling_rate=rate), AmplitudeEnvelope())
+    smooth = MovingAverage(SMOOTHING, sampling_rate=rate)
+    amplitude = envelope.fit_transform(recordings)
+    power = smooth.fit_transform([(one**2).mean(axis=1, keepdims=True) for one in amplitude])
+    slow = smooth.fit_transform(weights)
+    pairs = [np.hstack(pair) for pair in zip(power, slow, strict=True)]
+    return np.mean([np.corrcoef(pair, rowvar=False)[0, 1:] for pair in pairs], axis=0)
+
+
+def analyse(recordings, labels, people, rate, n_modes, n_epochs, seed):
+    """Rows of the table for one fit."""
+    recordings = prepare(recordings, people, rate)
+    components = TimeDelayPCA(n_embeddings=15, n_components=20).fit_transform(recordings)
+    model = DyNeMoEstimator(n_modes, n_epochs=n_epochs, random_state=seed).fit(components)
+    alpha = model.transform(components)
+    # Axes of principal components are orthonormal: traces are those of embedded channels.
+    weights = normalised_alpha(alpha, model.covariances_)
+    statistics = mode_statistics(alpha, sampling_frequency=rate, covariances=model.covariances_)
+    follows = correlations_with_alpha(recordings, weights, rate)
+    measures = np.log(statistics.normalised_weight), statistics.occupancy
+    tests = [permutation_test(values, labels, pairs=people) for values in measures]
+    shown = [statistics.normalised_weight, statistics.occupancy]
+    rest, task = ([one[labels == name].mean(axis=0) for one in shown] for name in ("rest", "task"))
+    rows = []
+    for mode in range(n_modes):
+        name = f"{mode}{' (alpha)' if mode == follows.argmax() else ''}"
+        rows.append([f"{seed}", name, f"{follows[mode]:.2f}"])
+        for place, test in enumerate(tests):
+            rows[-1] += [f"{rest[place][mode]:.3f}", f"{task[place][mode]:.3f}"]
+            rows[-1] += [f"{test.statistic[mode]:.2f}", f"{test.p_value[mode]:.4f}"]
+    return rows
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
+    parser.add_argument("--recording", help="the .npz file")
+    parser.add_argument("--modes", type=int, default=4)
+    parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    arguments = parser.parse_args()
+    if arguments.recording is None:
+        parser.error("which recording? name the file with --recording, or make's RECORDING=")
+    data = load(arguments.recording)
+    rows = []
+    for seed in arguments.seeds:
+        found, cost = measured(
+            lambda seed=seed: analyse(*data, arguments.modes, arguments.epochs, seed)
+        )
+        rows += found
+        print(f"seed {seed}: {cost['cpu_s']:.0f} s of CPU time\n", flush=True)
+    header = ["seed", "mode", "follows alpha"]
+    for name in ("weight", "occupancy"):
+        header += [f"{name}: rest", "task", "t", "corrected p"]
+    markdown(header, rows)
+
+
+if __name__ == "__main__":
+    main()
