@@ -19,6 +19,7 @@ from sklearn.decomposition import PCA
 from sklearn.exceptions import ConvergenceWarning, InconsistentVersionWarning
 from sklearn.experimental import enable_halving_search_cv  # noqa: F401
 from sklearn.linear_model import Ridge
+from sklearn.mixture import GaussianMixture
 from sklearn.model_selection import (
     GridSearchCV,
     HalvingGridSearchCV,
@@ -29,7 +30,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 import skdyn
-from skdyn import DyNeMoEstimator, ModeMatcher, NEMSRegressor, preprocessing
+from skdyn import DyNeMoEstimator, ModeMatcher, NEMSRegressor, analysis, preprocessing
 from skdyn.analysis import SessionFeatures
 from skdyn.metrics import CorrelationScorer, correlation_scorer, noise_corrected_scorer
 from skdyn.model_selection import BlockKFold, SessionKFold, compare_models
@@ -241,6 +242,25 @@ def saved_and_loaded(estimator, folder, **options):
     return load(folder / "model.skops", **options)
 
 
+def analysed():
+    """A result of each kind of analysis."""
+    rng = np.random.default_rng(0)
+    alpha = rng.dirichlet(np.ones(2), len(X))
+    covariances = np.stack([np.eye(3), 2 * np.eye(3)])
+    mixture = GaussianMixture(2, random_state=0).fit(X)
+    spectra = analysis.mode_spectra(X, alpha, sampling_frequency=100)
+    events = [20, 50, 80]
+    return {
+        "spectra": spectra,
+        "band": spectra.band(5, 20),
+        "channels": analysis.channel_modes(mixture),
+        "statistics": analysis.mode_statistics(alpha, sampling_frequency=100),
+        "modes": analysis.modes_from_mixing(X, alpha, covariances=covariances),
+        "test": analysis.permutation_test(rng.standard_normal((8, 3)), random_state=0),
+        "evoked": analysis.evoked_alpha(alpha, events, sampling_frequency=100, window=(-0.1, 0.2)),
+    }
+
+
 def untrusted(estimator):
     return set(skops.get_untrusted_types(data=skops.dumps(estimator)))
 
@@ -264,6 +284,18 @@ def test_what_is_loaded_computes_the_same_to_the_last_bit(estimators, name, tmp_
     for ours, theirs in zip(results(again), expected, strict=True):
         np.testing.assert_array_equal(ours, theirs)
         assert ours.dtype == theirs.dtype
+
+
+def test_results_of_analysis_are_loaded_as_they_were_saved(tmp_path):
+    for result in analysed().values():
+        again = saved_and_loaded(result, tmp_path)
+        assert type(again) is type(result)
+        held, expected = (
+            dict(one) if isinstance(one, dict) else vars(one) for one in (again, result)
+        )
+        assert held.keys() == expected.keys()
+        for name, values in expected.items():
+            np.testing.assert_equal(held[name], values)
 
 
 @pytest.mark.parametrize("name", [*LAYERS, *PRIORS, "words", "pairs", "poisson"])
@@ -339,7 +371,7 @@ def test_a_file_is_small(estimators, tmp_path):
 def test_own_types_of_the_list_are_those_that_estimators_hold(estimators):
     chosen = [NEMSRegressor(loss=kind()) for kind in LOSSES.values()]
     chosen += [NEMSRegressor(solver=kind()) for kind in SOLVERS.values()]
-    found = set().union(*map(untrusted, [*estimators.values(), *chosen]))
+    found = set().union(*map(untrusted, [*estimators.values(), *chosen, *analysed().values()]))
     assert found <= set(TRUSTED_TYPES)
     assert {one for one in TRUSTED_TYPES if one.startswith("skdyn.")} <= found
     assert sorted(TRUSTED_TYPES) == list(TRUSTED_TYPES)

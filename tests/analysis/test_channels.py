@@ -185,7 +185,11 @@ def test_channel_modes_of_models_of_other_packages(X):
 
 def test_channel_modes_of_dynemo_in_a_longer_pipeline(recording, small_dynemo):
     pipeline = make_pipeline(
-        SessionScaler(), TimeDelayPCA(3, 6), StandardScaler(), small_dynemo(), MovingAverage()
+        SessionScaler(),
+        TimeDelayPCA(3, 6),
+        StandardScaler(),
+        small_dynemo(n_epochs=15),
+        MovingAverage(),
     ).fit(recording)
     modes = channel_modes(pipeline)
     assert modes.covariances.shape == (2, 5, 5)

@@ -122,7 +122,7 @@ def test_spectra_plot_takes_channels_by_name_or_number(spectra):
     assert panels[0].get_yscale() == "linear"
     with pytest.raises(ValueError, match="expected names among x0, x1, x2"):
         spectra.plot(channels=["Fz"])
-    with pytest.raises(ValueError, match="got 1 mode_labels"):
+    with pytest.raises(ValueError, match="1 mode_labels"):
         spectra.plot(mode_labels=["alpha"])
 
 

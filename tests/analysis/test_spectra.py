@@ -419,8 +419,8 @@ WRONG = {
     "flat": ({"alpha": ALPHA[:, 0]}, "expected \\(n_samples, n_modes\\)"),
     "rows": ({"alpha": ALPHA[:-1]}, "inconsistent numbers of samples"),
     "modes": ({"X": [X, X], "alpha": [ALPHA, ALPHA[:, :1]]}, "the same modes in each session"),
-    "labels": ({"sessions": [0, 1]}, "expected one label per row"),
-    "both": ({"X": [X], "alpha": [ALPHA], "sessions": [0]}, "expected one of the two"),
+    "labels": ({"sessions": [0, 1]}, "Pass one label per row"),
+    "both": ({"X": [X], "alpha": [ALPHA], "sessions": [0]}, "sessions= was given as well"),
     "infinite": ({"X": X * np.inf}, "contains"),
 }
 

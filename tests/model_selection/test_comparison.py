@@ -150,7 +150,7 @@ def test_sessions_may_come_as_a_list_or_a_stack(data, form):
 
 
 def test_scores_of_modes_are_evidence_lower_bounds(recording, small_dynemo):
-    model = small_dynemo(n_epochs=1)
+    model = small_dynemo(n_epochs=10)
     result = compare_models([make_pipeline(StandardScaler(), model)], recording, cv=2)
     cv = BlockKFold(2)
     with config_context(enable_metadata_routing=True):
