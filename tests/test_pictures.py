@@ -15,6 +15,7 @@ from sklearn.preprocessing import StandardScaler
 
 import skdyn.plotting
 from skdyn import ModeMatcher, NEMSRegressor
+from skdyn.analysis import channel_modes
 from skdyn.model_selection import compare_models
 from skdyn.nems import Model, from_keywords
 from skdyn.plotting import (
@@ -30,7 +31,7 @@ from skdyn.plotting import (
     plot_predictions,
     plot_separate_time_series,
 )
-from skdyn.preprocessing import BadSegments, SessionScaler
+from skdyn.preprocessing import BadSegments, SessionPCA, SessionScaler, TimeDelayPCA
 from tests.pictures import faults
 
 RATE = {"sampling_frequency": 100}
@@ -347,6 +348,18 @@ def test_modes_display_unwraps(kind):
     assert history.lines_["loss"].get_ydata().tolist() == [3, 2]
     assert history.ax_.get_xlabel() == "Epoch"
     assert history.ax_.get_ylabel() == "Loss (nats)"
+
+
+@pytest.mark.parametrize("step", [SessionPCA(2), TimeDelayPCA(3, 2)], ids=repr)
+def test_modes_display_of_a_pipeline_draws_channels(step):
+    pipeline = make_pipeline(step, Modes()).fit(STIMULUS)
+    display = ModesDisplay.from_estimator(pipeline)
+    expected = channel_modes(pipeline)
+    assert display.covariances.shape[1:] == (STIMULUS.shape[1],) * 2
+    np.testing.assert_array_equal(display.covariances, expected.covariances)
+    np.testing.assert_array_equal(display.means, expected.means)
+    alone = ModesDisplay.from_estimator(pipeline[-1])
+    np.testing.assert_array_equal(alone.covariances, pipeline[-1].covariances_)
 
 
 def test_modes_display_follows_a_matcher():

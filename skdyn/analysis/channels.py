@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from sklearn.utils.validation import check_is_fitted
 
 from skdyn._drawing import correlation_matrices
+from skdyn._fitted import fitted_steps
 from skdyn.analysis.densities import ModeSpectra, draw_networks
 from skdyn.preprocessing import TimeDelayEmbedder, TimeDelayPCA
 
@@ -26,10 +26,10 @@ def channel_modes(model, *, sampling_frequency=None, covariance="zero_lag"):
 
     Parameters
     ----------
-    model : estimator or Pipeline
-        Fitted; with `means_` and `covariances_`, such as `DyNeMoEstimator`, or a Pipeline that
-        contains it. Steps after it do not matter. A hidden Markov model with `means_` and `covars_`
-        is accepted, too.
+    model : estimator, Pipeline or search
+        Fitted; with `means_` and `covariances_`, such as `DyNeMoEstimator`, or a Pipeline or search
+        that holds it. Steps after it do not matter. A hidden Markov model with `means_` and
+        `covars_` is accepted, too.
     sampling_frequency : float, default=None
         Rows per second, in Hz, of what enters the embedding, so that lags are in seconds. With None
         they count rows.
@@ -45,6 +45,8 @@ def channel_modes(model, *, sampling_frequency=None, covariance="zero_lag"):
 
     Raises
     ------
+    sklearn.exceptions.NotFittedError
+        If the estimator is not fitted.
     TypeError
         If no step has modes.
     ValueError
@@ -79,13 +81,11 @@ def channel_modes(model, *, sampling_frequency=None, covariance="zero_lag"):
     """
     if covariance not in _COVARIANCES:
         raise ValueError(f"Got covariance={covariance!r}, expected one of {list(_COVARIANCES)}.")
-    before, owner = _find_modes(_flat_steps(model))
-    check_is_fitted(owner)
+    before, owner = _find_modes(fitted_steps(model))
     means = np.array(owner.means_, dtype=np.float64)
     covariances = np.array(_covariances(owner), dtype=np.float64)
     n_lags, names = 1, getattr(owner, "feature_names_in_", None)
     for step in reversed(before):
-        check_is_fitted(step)
         if _keeps_channels(step):
             names = getattr(step, "feature_names_in_", None)
             break
@@ -286,14 +286,6 @@ class ChannelModes:
 # -------------------------------------------------------------------------------------- pipelines
 
 
-def _flat_steps(model) -> list[Any]:
-    """Steps of a pipeline, and of pipelines in it, in order; a model alone is its only step."""
-    if not hasattr(model, "steps"):
-        return [model]
-    steps = [step for _, step in model.steps if step is not None and step != "passthrough"]
-    return [inner for step in steps for inner in _flat_steps(step)]
-
-
 def _find_modes(steps: list[Any]) -> tuple[list[Any], Any]:
     """What comes before the last step with modes, and that step."""
     for place in reversed(range(len(steps))):
@@ -302,8 +294,8 @@ def _find_modes(steps: list[Any]) -> tuple[list[Any], Any]:
             return steps[:place], step
     names = ", ".join(type(step).__name__ for step in steps)
     raise TypeError(
-        f"Got {names} without means_ and covariances_, expected a fitted model of modes, or a "
-        "Pipeline that contains one; call fit first."
+        f"{names} has no means_ and covariances_. Pass a fitted model of modes, or a Pipeline or "
+        "search that holds one."
     )
 
 

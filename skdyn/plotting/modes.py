@@ -26,6 +26,7 @@ from skdyn._drawing import (
     session_lengths,
 )
 from skdyn._fitted import find_step, mode_order, transform_through
+from skdyn.analysis.channels import channel_modes
 from skdyn.analysis.statistics import normalised_alpha
 from skdyn.sessions import in_sessions
 
@@ -154,8 +155,9 @@ class ModesDisplay:
         ----------
         estimator : estimator
             Fitted, with `means_` and `covariances_`, and `transform` if `X` is given; or a fitted
-            pipeline or search that holds such a model. Its channels are then those that the
-            model saw, and a `ModeMatcher` after it gives the order of the modes.
+            pipeline or search that holds such a model. Its modes are then drawn in channels, see
+            `skdyn.analysis.channel_modes`, and a `ModeMatcher` after it gives their order. The
+            model alone, such as ``pipeline[-1]``, is drawn in the columns that it saw.
         X : array-like of shape (n_samples, n_channels), list of such, or array of shape \
                 (n_sessions, n_samples, n_channels), default=None
             Recordings as the estimator, the pipeline or the search takes them; their mean mixing
@@ -176,6 +178,8 @@ class ModesDisplay:
             If the estimator is not fitted.
         TypeError
             If it has no modes.
+        ValueError
+            If a step of a pipeline cannot be undone.
         """
         before, model, after = find_step(estimator, "means_", "covariances_")
         if X is None and sessions is not None:
@@ -185,7 +189,8 @@ class ModesDisplay:
         if X is not None:
             alpha = in_sessions(transform_through([*before, model], X, sessions))
             weights = np.concatenate(alpha.arrays).mean(axis=0)[order]
-        modes = {"covariances": model.covariances_[order], "means": model.means_[order]}
+        found = channel_modes(estimator)
+        modes = {"covariances": found.covariances[order], "means": found.means[order]}
         return cls(**modes, weights=weights).plot(correlations=correlations, ax=ax, fig=fig)
 
     def plot(self, ax=None, *, correlations=True, fig=None):

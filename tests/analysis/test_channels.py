@@ -243,7 +243,7 @@ def test_channel_modes_refuses_what_it_cannot_undo(X):
         channel_modes(make_pipeline(TimeDelayPCA(3), TimeDelayPCA(3), OneMode()).fit(X))
     with pytest.raises(ValueError, match="two time-delay embeddings"):
         channel_modes(make_pipeline(TimeDelayEmbedder(3), TimeDelayEmbedder(3), OneMode()).fit(X))
-    with pytest.raises(TypeError, match="StandardScaler without means_"):
+    with pytest.raises(TypeError, match="StandardScaler has no means_"):
         channel_modes(make_pipeline(StandardScaler()).fit(X))
     with pytest.raises(TypeError, match="call fit first"):
         channel_modes(DyNeMoEstimator())
