@@ -128,17 +128,19 @@ def match_modes(*modes, metric="correlation", return_order=False):
     array([1, 2, 0])
     """
     if metric not in _METRICS:
-        raise ValueError(f"Got metric={metric!r}, expected one of {list(_METRICS)}; choose one")
+        raise ValueError(f"metric is {metric!r}, but one of {list(_METRICS)} was expected.")
     if not modes:
-        raise ValueError("Got no arrays, expected at least one; pass the modes of two runs")
-    runs = [_modes_of(one, metric, f"array {i}") for i, one in enumerate(modes)]
+        raise ValueError(
+            "modes has no arrays, but at least one was expected. Pass the modes of two runs."
+        )
+    runs = [_modes_of(one, metric, f"Array {i}") for i, one in enumerate(modes)]
     if len(runs) == 1 and runs[0].container != "array":
         raise ValueError(
-            f"Got {len(runs[0].arrays)} sessions of one run, expected two or more runs; if they "
-            "are runs, call match_modes(*runs)"
+            f"modes has {len(runs[0].arrays)} sessions of one run, but two or more runs were "
+            "expected. If they are runs, call match_modes(*runs)."
         )
     for i, run in enumerate(runs[1:], start=1):
-        _check_channels(runs[0].arrays[0], run.arrays[0], metric, "array 0", f"array {i}")
+        _check_channels(runs[0].arrays[0], run.arrays[0], metric, "Array 0", f"array {i}")
     compared = _shared_rows(runs) if metric == "correlation" else [run.arrays[0] for run in runs]
     axis = _METRICS[metric].axis
     orders = [np.arange(compared[0].shape[axis])]
@@ -158,9 +160,9 @@ def _modes_of(given, metric, name) -> Sessions:
     if hasattr(given, "get_params"):
         if attribute is None:
             raise TypeError(
-                f"Got the estimator {type(given).__name__} as {name}, expected its mixing "
-                "coefficients; pass estimator.transform(X), or compare covariances with "
-                "metric='riemannian'"
+                f"{name} is an estimator, {type(given).__name__}, but its mixing coefficients were "
+                "expected. Pass estimator.transform(X), or compare covariances with "
+                "metric='riemannian'."
             )
         given = find_modes(given, attribute)
     if attribute is not None:
@@ -170,8 +172,8 @@ def _modes_of(given, metric, name) -> Sessions:
     _check_widths(arrays, name)
     if run.container != "array" and all(_is_symmetric(one) for one in arrays):
         raise ValueError(
-            f"Got {name} of symmetric matrices, expected sessions of shape (n_samples, n_modes); "
-            "match covariances with metric='riemannian' or 'rv'"
+            f"{name} has symmetric matrices, but sessions of shape (n_samples, n_modes) were "
+            "expected. Match covariances with metric='riemannian' or 'rv'."
         )
     return Sessions(arrays, run.container)
 
@@ -190,9 +192,9 @@ def _shared_rows(runs: list[Sessions]) -> list[np.ndarray]:
         ]
     if len({run.n_samples for run in runs}) > 1:
         raise ValueError(
-            f"Got runs of {[len(run.arrays) for run in runs]} sessions with "
-            f"{[run.n_samples for run in runs]} rows, expected the same sessions, or equally many "
-            "rows; pass the sessions of each run"
+            f"The runs have {[len(run.arrays) for run in runs]} sessions with "
+            f"{[run.n_samples for run in runs]} rows, but the same sessions, or equally many rows, "
+            "were expected. Pass the sessions of each run."
         )
     return [join_sessions(run.arrays) for run in runs]
 
@@ -332,7 +334,8 @@ class ModeMatcher(
         modes = _validate_parameters(self, X, reset=False)
         if len(modes) != len(self.order_):
             raise ValueError(
-                f"Got X with {len(modes)} modes, expected {len(self.order_)} as in fit; fit again"
+                f"X has {len(modes)} modes, but {len(self.order_)} were expected, as in fit. Fit "
+                "again."
             )
         return np.take(modes, self.order_, axis=0)
 
@@ -390,9 +393,9 @@ def _check_target(target, sessions, name):
     lengths = [len(session) for session in sessions]
     if [len(session) for session in given] != lengths:
         raise ValueError(
-            f"Got {name} with sessions of {[len(session) for session in given]} samples, "
-            f"expected {lengths} as in X; pass the same samples; in a cross-validation, pass "
-            "the reference as y, which is sliced with X, not as a parameter"
+            f"{name} has sessions of {[len(session) for session in given]} samples, but {lengths} "
+            "were expected, as in X. Pass the same samples. In a cross-validation, pass the "
+            "reference as y, which is sliced with X, not as a parameter."
         )
     _check_widths(given, name)
     return np.concatenate(given)
@@ -402,8 +405,8 @@ def _check_widths(sessions, name):
     widths = sorted({session.shape[1] for session in sessions})
     if len(widths) > 1:
         raise ValueError(
-            f"Got {name} with sessions of {widths} modes, expected one number of modes; "
-            "pass the same modes for every session"
+            f"{name} has sessions of {widths} modes, but one number of modes was expected. Pass "
+            "the same modes for every session."
         )
 
 
@@ -413,18 +416,20 @@ def _check_modes(array, metric, name):
     wanted = f"({', '.join(shape)})"
     if array.ndim != len(shape) or array.size == 0:
         raise ValueError(
-            f"Got {name} of shape {array.shape}, expected {wanted} for metric={metric!r}; "
-            "pass such an array, or choose the metric that fits it"
+            f"{name} has the shape {array.shape}, but {wanted} was expected for metric={metric!r}. "
+            "Pass such an array, or choose the metric that fits it."
         )
     if len(shape) == 3 and array.shape[1] != array.shape[2]:
         raise ValueError(
-            f"Got {name} of shape {array.shape}, expected {wanted}; pass square matrices"
+            f"{name} has the shape {array.shape}, but {wanted} was expected. Pass square matrices."
         )
     if array.dtype.kind not in "biuf":
-        raise ValueError(f"Got {name} of type {array.dtype}, expected real numbers; convert it")
+        raise ValueError(
+            f"{name} has the type {array.dtype}, but real numbers were expected. Convert it."
+        )
     if not np.isfinite(array).all():
         raise ValueError(
-            f"Got {name} with NaN or infinite values, expected none; remove those samples"
+            f"{name} has NaN or infinite values, but none were expected. Remove those samples."
         )
     return array
 
@@ -432,6 +437,6 @@ def _check_modes(array, metric, name):
 def _check_channels(array, other, metric, name, other_name):
     if _METRICS[metric].axis == 0 and array.shape[1:] != other.shape[1:]:
         raise ValueError(
-            f"Got {name} with {array.shape[1]} channels and {other_name} with {other.shape[1]}, "
-            "expected equal numbers; pass modes of the same channels"
+            f"{name} has {array.shape[1]} channels and {other_name} has {other.shape[1]}, but "
+            "equal numbers were expected. Pass modes of the same channels."
         )

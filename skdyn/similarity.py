@@ -59,7 +59,7 @@ def riemannian_matrix(stack, others) -> np.ndarray:
         for column, other in enumerate(others):
             ratios = scipy.linalg.eigh(matrix, other, eigvals_only=True)
             if ratios[0] <= 0:
-                raise ValueError(_indefinite("a pair of matrices", ratios))
+                raise ValueError(_indefinite("A pair of matrices", ratios))
             distances[row, column] = np.sqrt(np.sum(np.log(ratios) ** 2))
     return distances
 
@@ -93,15 +93,15 @@ def rv_matrix(stack, others) -> np.ndarray:
     return np.clip(overlap / np.sqrt(np.outer(*size)), 0, 1)
 
 
-def check_positive_definite(matrix, name: str = "a matrix") -> None:
+def check_positive_definite(matrix, name: str = "A matrix") -> None:
     """Check that a matrix can be a covariance.
 
     Parameters
     ----------
     matrix : ndarray of shape (n_rows, n_columns)
         A finite matrix.
-    name : str, default="a matrix"
-        How errors call it.
+    name : str, default="A matrix"
+        How errors call it, at the start of a sentence.
 
     Raises
     ------
@@ -110,12 +110,13 @@ def check_positive_definite(matrix, name: str = "a matrix") -> None:
     """
     if matrix.shape[0] != matrix.shape[1]:
         raise ValueError(
-            f"got {name} of shape {matrix.shape}, expected a square one; pass a covariance"
+            f"{name} has the shape {matrix.shape}, but a square one was expected. Pass a "
+            "covariance."
         )
     if not np.allclose(matrix, matrix.T, rtol=0, atol=1e-6 * np.abs(matrix).max()):
         raise ValueError(
-            f"got {name} that is not symmetric, expected a covariance; "
-            "pass (C + C.T) / 2 if the difference is rounding"
+            f"{name} is not symmetric, but a covariance was expected. Pass (C + C.T) / 2 if the "
+            "difference is rounding."
         )
     eigenvalues = np.linalg.eigvalsh(matrix)
     # An eigenvalue below this is rounding: its logarithm would be noise.
@@ -125,7 +126,7 @@ def check_positive_definite(matrix, name: str = "a matrix") -> None:
 
 def _indefinite(name, eigenvalues):
     return (
-        f"got {name} with eigenvalues from {eigenvalues[0]:.3g} to {eigenvalues[-1]:.3g}, expected "
-        "a positive definite one; add a small multiple of the identity, or estimate it from "
-        "more samples"
+        f"{name} has eigenvalues from {eigenvalues[0]:.3g} to {eigenvalues[-1]:.3g}, but positive "
+        "definite matrices were expected. Add a small multiple of the identity, or estimate them "
+        "from more samples."
     )

@@ -88,10 +88,10 @@ def test_riemannian_distance_to_a_multiple(scale):
 @pytest.mark.parametrize(
     ("matrix", "message"),
     [
-        (np.diag([1.0, -0.5]), "got a matrix with eigenvalues"),
-        (np.diag([1.0, 0.0]), "got a matrix with eigenvalues"),
-        (np.outer([1, 0.1], [1, 0.1]), "got a matrix with eigenvalues"),
-        (np.zeros((2, 2)), "got a matrix with eigenvalues"),
+        (np.diag([1.0, -0.5]), "^A matrix has eigenvalues"),
+        (np.diag([1.0, 0.0]), "^A matrix has eigenvalues"),
+        (np.outer([1, 0.1], [1, 0.1]), "^A matrix has eigenvalues"),
+        (np.zeros((2, 2)), "^A matrix has eigenvalues"),
         (np.array([[1.0, 0.5], [0.0, 1.0]]), "not symmetric"),
         (np.ones((2, 3)), "square"),
         (np.eye(3), "channels"),
@@ -181,7 +181,7 @@ def test_wrong_arguments_are_told(function, first, second, message):
     with pytest.raises(ValueError, match=message) as error:
         function(first, second)
     assert "expected" in str(error.value)
-    assert "; " in str(error.value)
+    assert str(error.value).endswith(".")
 
 
 @pytest.mark.parametrize("seed", range(3))

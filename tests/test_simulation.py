@@ -229,8 +229,8 @@ def test_standardize_needs_channels_that_vary():
         ({"means": np.zeros((4, 3))}, r"means has shape \(4, 3\), but \(3, 4\) was expected"),
         ({"covariances": "zero"}, "covariances is 'zero'"),
         ({"covariances": np.zeros((3, 4))}, r"covariances has shape \(3, 4\)"),
-        ({"covariances": -np.stack([np.eye(4)] * 3)}, r"covariances\[0\] with eigenvalues"),
-        ({"covariances": np.triu(np.ones((3, 4, 4)))}, r"covariances\[0\] that is not symmetric"),
+        ({"covariances": -np.stack([np.eye(4)] * 3)}, r"covariances\[0\] has eigenvalues"),
+        ({"covariances": np.triu(np.ones((3, 4, 4)))}, r"covariances\[0\] is not symmetric"),
     ],
 )
 def test_wrong_arguments_are_told(changes, message):

@@ -53,8 +53,8 @@ def alpha_correlation(alpha, other):
     alpha, other = _check_courses(alpha, other)
     if alpha.shape[1] != other.shape[1]:
         raise ValueError(
-            f"got {alpha.shape[1]} and {other.shape[1]} modes, expected equal numbers; "
-            "match the modes first, or use correlation_matrix"
+            f"alpha and other have {alpha.shape[1]} and {other.shape[1]} modes, but equal numbers "
+            "were expected. Match the modes first, or use correlation_matrix."
         )
     correlation = np.einsum("tj,tj->j", _unit_columns(alpha), _unit_columns(other))
     return np.clip(correlation, -1, 1)
@@ -245,8 +245,8 @@ def dice_coefficient(labels, other):
     labels, other = join_sessions(labels), join_sessions(other)
     if len(labels) != len(other):
         raise ValueError(
-            f"got {len(labels)} and {len(other)} samples, expected equal numbers; "
-            "cut both to the samples they share"
+            f"labels and other have {len(labels)} and {len(other)} samples, but equal numbers were "
+            "expected. Cut both to the samples they share."
         )
     return float(2 * np.count_nonzero(labels == other) / (len(labels) + len(other)))
 
@@ -266,12 +266,12 @@ def _check_finite(name, values, ndim):
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != ndim or array.size == 0:
         raise ValueError(
-            f"got {name} of shape {array.shape}, expected {ndim} dimensions, none empty; "
-            f"pass an array with {ndim} axes"
+            f"{name} has the shape {array.shape}, but {ndim} dimensions, none empty, were "
+            f"expected. Pass an array with {ndim} axes."
         )
     if not np.isfinite(array).all():
         raise ValueError(
-            f"got {name} with NaN or infinite values, expected none; remove those samples"
+            f"{name} has NaN or infinite values, but none were expected. Remove those samples."
         )
     return array
 
@@ -282,11 +282,13 @@ def _check_courses(alpha, other):
     alpha, other = _check_rows("alpha", alpha.arrays), _check_rows("other", other.arrays)
     if len(alpha) != len(other):
         raise ValueError(
-            f"got {len(alpha)} and {len(other)} samples, expected equal numbers; "
-            "cut both to the samples they share"
+            f"alpha and other have {len(alpha)} and {len(other)} samples, but equal numbers were "
+            "expected. Cut both to the samples they share."
         )
     if len(alpha) < 2:
-        raise ValueError("got 1 sample, expected at least 2; pass a longer recording")
+        raise ValueError(
+            "alpha has 1 sample, but at least 2 were expected. Pass a longer recording."
+        )
     return alpha, other
 
 
@@ -296,8 +298,8 @@ def _check_rows(name, arrays):
     widths = sorted({one.shape[1] for one in arrays})
     if len(widths) > 1:
         raise ValueError(
-            f"Got {name} with sessions of {widths} modes, expected equal numbers; "
-            "pass the same modes for every session"
+            f"{name} has sessions of {widths} modes, but equal numbers were expected. Pass the "
+            "same modes for every session."
         )
     return join_sessions(arrays)
 
@@ -307,17 +309,17 @@ def _check_same_sessions(arrays, others):
     lengths = [[len(one) for one in side] for side in (arrays, others)]
     if min(map(len, lengths)) > 1 and lengths[0] != lengths[1]:
         raise ValueError(
-            f"Got sessions of {lengths[0]} and {lengths[1]} samples, expected equal numbers; "
-            "pass the same sessions in the same order"
+            f"The arguments have sessions of {lengths[0]} and {lengths[1]} samples, but equal "
+            "numbers were expected. Pass the same sessions in the same order."
         )
 
 
 def _check_one_pair(matrix, other):
-    matrix, other = _check_finite("the first matrix", matrix, 2), _check_finite("other", other, 2)
+    matrix, other = _check_finite("The first matrix", matrix, 2), _check_finite("other", other, 2)
     if len(matrix) != len(other):
         raise ValueError(
-            f"got matrices with {len(matrix)} and {len(other)} channels, expected equal numbers; "
-            "pass matrices of the same channels"
+            f"The matrices have {len(matrix)} and {len(other)} channels, but equal numbers were "
+            "expected. Pass matrices of the same channels."
         )
     return matrix[np.newaxis], other[np.newaxis]
 
@@ -340,10 +342,11 @@ def _is_one_hot(array):
 def _check_labels(labels):
     array = np.asarray(labels)
     if array.ndim == 2:
-        return _check_finite("mixing coefficients", array, 2).argmax(axis=1)
+        return _check_finite("An array of mixing coefficients", array, 2).argmax(axis=1)
     if array.ndim != 1 or array.size == 0 or array.dtype.kind not in "biu":
         raise ValueError(
-            f"got labels of shape {array.shape} and type {array.dtype}, expected integers of shape "
-            "(n_samples,) or weights of shape (n_samples, n_modes); pass one of them"
+            f"labels have the shape {array.shape} and the type {array.dtype}, but integers of "
+            "shape (n_samples,) or weights of shape (n_samples, n_modes) were expected. Pass one "
+            "of them."
         )
     return array

@@ -71,15 +71,17 @@ def select_run(runs, X=None, *, sessions=None, return_agreement=False):
     """
     runs = list(runs)
     if len(runs) < 2:
-        raise ValueError(f"Got {len(runs)} runs, expected at least two; fit more seeds.")
+        raise ValueError(f"runs must be at least two, but there are {len(runs)}. Fit more seeds.")
     fitted = hasattr(runs[0], "fit")
     if fitted != (X is not None):
         raise ValueError(
-            f"Got {'estimators and no X' if fitted else 'mixing coefficients and X'}, expected "
-            "fitted estimators and X, or mixing coefficients alone."
+            f"runs and X are {'estimators and no X' if fitted else 'mixing coefficients and X'}, "
+            "but fitted estimators and X, or mixing coefficients alone, were expected."
         )
     if sessions is not None and not fitted:
-        raise ValueError("Got sessions for mixing coefficients, expected them with X only.")
+        raise ValueError(
+            "sessions was given with mixing coefficients, but is for X only. Leave it out."
+        )
     if not fitted:
         _check_sessions(runs)
     alphas = [mixing_of(run, X, sessions) if fitted else _rows_of(run) for run in runs]
@@ -160,7 +162,7 @@ def _check_sessions(runs) -> None:
     several = [own for own in lengths if len(own) > 1]
     if any(own != several[0] for own in several):
         raise ValueError(
-            f"Got runs with sessions of {lengths} samples, expected the same sessions in each run."
+            f"runs have sessions of {lengths} samples, but the same sessions were expected in each."
         )
 
 

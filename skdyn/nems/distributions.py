@@ -59,7 +59,7 @@ class Distribution:
             ends = self._scipy.support()  # not numbers where SciPy does not take the parameters
         finite = all(np.isfinite(array).all() for array in arrays)
         if not finite or any(np.isnan(end).any() for end in ends):
-            raise ValueError(f"Got {self!r}, expected parameters that scipy.stats allows.")
+            raise ValueError(f"{self!r} has parameters that scipy.stats does not allow.")
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -157,7 +157,7 @@ class Distribution:
         last = np.where(above, self._scipy.sf(low), self._scipy.cdf(high))
         if not np.all(first < last):
             raise ValueError(
-                f"Got bounds {bounds} for {self!r}, expected some of it within them; widen the "
+                f"bounds are {bounds}, but some of {self!r} was expected within them. Widen the "
                 "bounds or change the prior."
             )
         shares = first + shares * (last - first)
@@ -305,5 +305,5 @@ class Gamma(Distribution):
         """
         mean, sd = np.asarray(mean, dtype=float), np.asarray(sd, dtype=float)
         if not (np.all(mean > 0) and np.all(sd > 0)):
-            raise ValueError(f"Got mean={mean} and sd={sd}, expected both above zero.")
+            raise ValueError(f"mean and sd must be above 0, but are {mean} and {sd}.")
         return cls(alpha=mean**2 / sd**2, beta=mean / sd**2)

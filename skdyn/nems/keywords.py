@@ -195,8 +195,8 @@ def _word_of(layer: Layer) -> str:
             return word
     said = {name: layer.get_params()[name] for name in lost}
     raise ValueError(
-        f"Got a {type(layer).__name__} with {said}, which {word!r} does not say, expected what a "
-        "word can say; keep the layer itself."
+        f"A {type(layer).__name__} with {said} cannot be written as a word: {word!r} does not say "
+        "that. Keep the layer itself."
     )
 
 

@@ -180,11 +180,11 @@ class Model:
         for number, layer in enumerate(layers):
             if not isinstance(layer, Layer):
                 raise TypeError(
-                    f"Got {layer!r} of type {type(layer).__name__} as a layer, expected a Layer."
+                    f"A Layer was expected, but {layer!r} is of type {type(layer).__name__}."
                 )
             if any(layer is other for other in (*self._layers, *layers[:number])):
                 raise ValueError(
-                    f"Got the layer {layer.name!r}, which is in this model already; add a copy()."
+                    f"The layer {layer.name!r} is in this model already. Add its copy()."
                 )
         for place, layer in enumerate(layers, start=len(self._layers[:index])):
             name = free_name(layer.name or type(layer).__name__, self._layers)
@@ -243,8 +243,8 @@ class Model:
         sizes = [len(layer.parameters.get_vector()) for layer in self._layers]
         if vector.shape != (sum(sizes),):
             raise ValueError(
-                f"Got a vector of shape {vector.shape}, expected ({sum(sizes)},), the number of "
-                "values that are not frozen."
+                f"vector has the shape {vector.shape}, but ({sum(sizes)},) was expected, the "
+                "number of values that are not frozen."
             )
         parts = np.split(vector, np.cumsum(sizes)[:-1])
         with _all_or_none(self._layers):
@@ -678,8 +678,8 @@ class Model:
             return values[:: self.stride]
         either = f" or {n_rows}" if self.stride > 1 else ""
         raise ValueError(
-            f"The response has {len(values)} rows for {n_samples} rows of data; expected "
-            f"{n_samples}{either}."
+            f"The response has {len(values)} rows for {n_samples} rows of data, but "
+            f"{n_samples}{either} were expected."
         )
 
     def take_outputs(self, n_outputs: int) -> None:
@@ -849,12 +849,13 @@ def check_rows(data: dict, repeated: Set[tuple[int, ...]] = frozenset()) -> None
     different = set(rows.values())
     if not different or different & {(), (0,)}:
         raise ValueError(
-            f"Got {rows} as rows of the data, expected arrays with a row per moment, in each trial "
-            "if there are trials."
+            f"The data have the rows {rows}, but arrays with a row per moment, in each trial if "
+            "there are trials, were expected."
         )
     if len(different - repeated) > 1:
         raise ValueError(
-            f"Got data of {rows} rows, expected the same number in each; cut them to one length."
+            f"The data have {rows} rows, but the same number was expected in each. Cut them to one "
+            "length."
         )
 
 
@@ -926,8 +927,8 @@ def arguments(layer: Layer, data: dict, previous) -> tuple[list, dict]:
             return [find(one) for one in name]
         if name not in known:
             raise ValueError(
-                f"Got a layer {layer.name!r} with the input {name!r}, expected one of {known}; "
-                "give it in the data, or as the output of a layer before."
+                f"The layer {layer.name!r} has the input {name!r}, but one of {known} was "
+                "expected. Give it in the data, or as the output of a layer before."
             )
         return data[name]
 
@@ -940,8 +941,8 @@ def arguments(layer: Layer, data: dict, previous) -> tuple[list, dict]:
         return [find(name) for name in wanted], {}
     if previous is None:
         raise ValueError(
-            f"Got the data {known} and a first layer {layer.name!r} with input=None, expected a "
-            "name; say which of them it takes."
+            f"The first layer {layer.name!r} has input=None, but the name of one of the data "
+            f"{known} was expected. Say which of them it takes."
         )
     state_argument = getattr(layer, "state_arg", None)
     return [previous], {state_argument: find(STATE)} if state_argument else {}
@@ -971,8 +972,8 @@ def with_two_axes(output, layer: Layer):
         return [with_two_axes(one, layer) for one in output]
     if not getattr(output, "ndim", 0):
         raise TypeError(
-            f"Got {output!r} from evaluate of the layer {layer.name!r}, expected an array with a "
-            "row per moment, or a list of such."
+            f"evaluate of the layer {layer.name!r} returned {output!r}, but an array with a row "
+            "per moment, or a list of such arrays, was expected."
         )
     return output[:, None] if output.ndim == 1 else output
 
@@ -1003,8 +1004,8 @@ def named_outputs(layer: Layer, output) -> dict:
         names = [names] + [f"{names}.{number}" for number in range(1, len(several))]
     if len(names) != len(several):
         raise ValueError(
-            f"Got output={layer.output} of a layer {layer.name!r} that gives {len(several)} "
-            "outputs, expected a name for each."
+            f"The layer {layer.name!r} gives {len(several)} outputs, but has "
+            f"output={layer.output}. Give a name for each."
         )
     return dict(zip(names, several, strict=True))
 

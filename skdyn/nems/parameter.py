@@ -78,8 +78,8 @@ class Parameter:
         self.prior = self._check_prior(prior)
         if default_bounds not in ("infinite", "percentile"):
             raise ValueError(
-                f"Got default_bounds={default_bounds!r} for the parameter {name!r}, expected "
-                "'infinite' or 'percentile'."
+                f"default_bounds of the parameter {name!r} must be 'infinite' or 'percentile', but "
+                f"is {default_bounds!r}."
             )
         if bounds is None and default_bounds == "percentile":
             bounds = self.prior.percentile(TAIL), self.prior.percentile(1 - TAIL)
@@ -95,8 +95,8 @@ class Parameter:
         prior = Normal() if prior is None else prior
         if prior.shape not in ((), self.shape):
             raise ValueError(
-                f"Got a prior of shape {prior.shape} for the parameter {self.name!r} of shape "
-                f"{self.shape}, expected the same shape, or a prior of one number for all."
+                f"The prior of the parameter {self.name!r} has the shape {prior.shape}, but the "
+                f"shape of the parameter, {self.shape}, or one number for all was expected."
             )
         return prior.expand(self.shape)
 
@@ -107,8 +107,8 @@ class Parameter:
             low[low == 0] = high[high == 0] = np.finfo(np.float32).eps
         if not np.all(low <= high):
             raise ValueError(
-                f"Got bounds {bounds} for the parameter {self.name!r}, expected the lower one "
-                "first."
+                f"The bounds of the parameter {self.name!r} are {bounds}, but the lower one was "
+                "expected first."
             )
         return low, high
 
@@ -116,8 +116,8 @@ class Parameter:
         array = np.array(values, dtype=float)
         if array.shape != self.shape:
             raise ValueError(
-                f"Got values of shape {array.shape} for the parameter {self.name!r}, expected "
-                f"{self.shape}."
+                f"The values of the parameter {self.name!r} have the shape {array.shape}, but "
+                f"{self.shape} was expected."
             )
         return array
 
@@ -126,8 +126,8 @@ class Parameter:
             return np.broadcast_to(np.asarray(values, dtype=float), self.shape).copy()
         except ValueError:
             raise ValueError(
-                f"Got {values!r} for the parameter {self.name!r}, expected numbers that can be "
-                f"broadcast to its shape, {self.shape}."
+                f"The values of the parameter {self.name!r} are {values!r}, but numbers that can "
+                f"be broadcast to its shape, {self.shape}, were expected."
             ) from None
 
     @property
@@ -182,14 +182,15 @@ class Parameter:
         array = self._check_values(values)
         if self.is_permanent:
             raise ValueError(
-                f"Got values for the parameter {self.name!r}, which is permanent; make a new layer."
+                f"The parameter {self.name!r} is permanent, so that its values cannot be set. Make "
+                "a new layer."
             )
         low, high = self.bounds
         if not ignore_bounds and not np.all((low <= array) & (array <= high)):
             raise ValueError(
-                f"Got values between {array.min()} and {array.max()} for the parameter "
-                f"{self.name!r}, expected them within {_bounds_text(self.bounds)}; set other "
-                "bounds, or ignore_bounds=True."
+                f"The values of the parameter {self.name!r} are between {array.min()} and "
+                f"{array.max()}, but must be within {_bounds_text(self.bounds)}. Set other bounds, "
+                "or ignore_bounds=True."
             )
         self.values = array
 
@@ -294,7 +295,7 @@ class Phi(Mapping):
         self._parameters = {parameter.name: parameter for parameter in parameters}
         if len(self._parameters) < len(parameters):
             names = [parameter.name for parameter in parameters]
-            raise ValueError(f"Got parameters named {names}, expected each name once.")
+            raise ValueError(f"The parameters have the names {names}, but each must have its own.")
 
     def __getitem__(self, name: str) -> Parameter:
         try:
@@ -370,8 +371,8 @@ class Phi(Mapping):
         sizes = [parameter.size for parameter in free]
         if vector.shape != (sum(sizes),):
             raise ValueError(
-                f"Got a vector of shape {vector.shape}, expected ({sum(sizes)},), the number of "
-                "values that are not frozen."
+                f"vector has the shape {vector.shape}, but ({sum(sizes)},) was expected, the "
+                "number of values that are not frozen."
             )
         with self.all_or_none():
             for parameter, end in zip(free, np.cumsum(sizes), strict=True):

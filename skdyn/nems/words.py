@@ -105,7 +105,7 @@ class Word:
         most = n_least if n_most is None else n_most
         if len(sizes) > most:
             raise ValueError(
-                f"Got the word {self.text!r} with {len(sizes)} sizes, expected at most {most}."
+                f"The word {self.text!r} has {len(sizes)} sizes, but can have at most {most}."
             )
         return sizes + (None,) * (n_least - len(sizes))
 
@@ -145,7 +145,8 @@ class Word:
         found = [option for option in self.options if {option, _stem(option)} & {*names}]
         if len(found) > 1:
             raise ValueError(
-                f"Got the options {list_of(found)} in the word {self.text!r}, expected one."
+                f"The word {self.text!r} has the options {list_of(found)}, but at most one of them "
+                "is possible."
             )
 
     def refuse(self, pattern: str, reason: str) -> None:
@@ -211,8 +212,8 @@ class Word:
                 exponent = option.removeprefix(PENALTY[:-1])
                 if not EXPONENT.fullmatch(exponent):
                     raise ValueError(
-                        f"Got the option {option!r} in the word {self.text!r}, expected a number "
-                        "from 0 to 99; write 'l2:4' for 10^-4, or 'l2:3d5' for 10^-3.5."
+                        f"The option {option!r} in the word {self.text!r} must have a number from "
+                        "0 to 99. Write 'l2:4' for 10^-4, or 'l2:3d5' for 10^-3.5."
                     )
                 return from_exponent(exponent)
         return None

@@ -118,9 +118,9 @@ def test_runs_of_dynemo_may_come_with_lists_of_sessions(recording, small_dynemo)
 @pytest.mark.parametrize(
     ("runs", "given", "message"),
     [
-        ([np.ones((5, 2))], {}, "Got 1 runs"),
+        ([np.ones((5, 2))], {}, "at least two, but there are 1"),
         ([np.ones((5, 2))] * 2, {"X": np.ones((5, 2))}, "mixing coefficients and X"),
-        ([np.ones((5, 2))] * 2, {"sessions": np.ones(5)}, "expected them with X only"),
+        ([np.ones((5, 2))] * 2, {"sessions": np.ones(5)}, "sessions was given with mixing"),
         ([Drawn(), Drawn()], {}, "estimators and no X"),
         ([np.eye(5, 2), np.eye(6, 2)], {}, "5 and 6 samples"),
     ],
@@ -144,7 +144,7 @@ def test_select_run_takes_sessions_of_each_run(seed):
         index, agreement = select_run(form, return_agreement=True)
         assert index == wanted[0]
         np.testing.assert_allclose(agreement, wanted[1])
-    with pytest.raises(ValueError, match="expected the same sessions in each run"):
+    with pytest.raises(ValueError, match="the same sessions were expected in each"):
         select_run([np.split(runs[0], [10]), np.split(runs[1], [40])])
 
 

@@ -128,7 +128,7 @@ def test_bounds_around_the_support_change_nothing(case):
     ids=str,
 )
 def test_bounds_that_leave_nothing_are_an_error(prior, bounds):
-    with pytest.raises(ValueError, match=r"Got bounds .* for \w+\(.*; widen the bounds or change"):
+    with pytest.raises(ValueError, match=r"^bounds are .* some of \w+\(.*Widen the bounds or cha"):
         prior.sample(bounds=bounds)
 
 
@@ -233,7 +233,7 @@ def test_equal_are_those_of_one_kind_with_the_same_numbers():
     ],
 )
 def test_parameters_that_make_no_distribution_are_an_error(make):
-    with pytest.raises(ValueError, match=r"Got \w+\(.*\), expected parameters"):
+    with pytest.raises(ValueError, match=r"^\w+\(.*\) has parameters that scipy"):
         make()
 
 
@@ -241,7 +241,7 @@ def test_parameters_that_make_no_distribution_are_an_error(make):
     "moments", [(1, 0), (1, -1), (-1, 1), (0, 1), (np.nan, 1), ([1, 1], [1, 0])]
 )
 def test_moments_that_no_gamma_distribution_has_are_an_error(moments):
-    with pytest.raises(ValueError, match=r"Got mean=.* and sd=.*, expected both above zero"):
+    with pytest.raises(ValueError, match=r"^mean and sd must be above 0, but are .* and "):
         Gamma.from_moments(*moments)
 
 

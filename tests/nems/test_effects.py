@@ -87,7 +87,7 @@ def test_skipped_layer_stays_skipped_when_other_params_are_set(layer):
 
 @pytest.mark.parametrize("words", ["relu.s.os", "relu.2.o.os", "sig.s.s", "tanh.2.os.os"])
 def test_words_that_say_a_thing_twice_are_refused(words):
-    with pytest.raises(ValueError, match="expected one"):
+    with pytest.raises(ValueError, match="at most one of them is possible"):
         from_keywords(words)
 
 

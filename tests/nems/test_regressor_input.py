@@ -216,7 +216,7 @@ BAD_PARAMETERS = {
         {"layers": "wc.x2-lvl"},
         r"has the shape \(240, 2\), but the response has \(240, 1\)",
     ),
-    "channels": ({"layers": "wc.4x1"}, r"\(240, 3\) .*\(4, 1\)"),
+    "channels": ({"layers": "wc.4x1"}, r"\(4, 1\).* \(240, 3\)"),
     "loss": ({"loss": "absolute"}, "'loss' parameter"),
     "loss of counts": ({"loss": "poisson"}, "requires counts of at least 0"),
     "solver": ({"solver": "sgd"}, "'solver' parameter"),

@@ -57,8 +57,8 @@ class Concatenate(_Joining):
     def __init__(self, *, axis: int = 1, sum_later: bool = False, **layer_options):
         if not isinstance(axis, int | np.integer) or isinstance(axis, bool) or axis == 0:
             raise ValueError(
-                f"Got axis={axis!r}, expected the number of an axis other than 0, which is time; "
-                "use 1 for channels."
+                "axis must be the number of an axis other than 0, which is time, but is "
+                f"{axis!r}. Use 1 for channels."
             )
         self.axis, self.sum_later = int(axis), sum_later
         super().__init__(**layer_options)
@@ -95,7 +95,9 @@ class Concatenate(_Joining):
         axis = self.axis % n_axes if -n_axes <= self.axis < n_axes else 0
         others = {(p.ndim, p.shape[:axis], p.shape[axis + 1 :]) for p in parts}
         if axis == 0 or len(others) > 1:
-            raise _mismatch(self, parts, f"equal shapes but for axis {self.axis}, which is not 0")
+            raise _mismatch(
+                self, parts, f"equal shapes except along axis {self.axis}, which must not be 0,"
+            )
         return torch.cat(parts, dim=axis)
 
 
@@ -193,8 +195,8 @@ class Select(Layer):
         numbers = np.atleast_1d(channels)
         if numbers.ndim != 1 or not numbers.size or numbers.dtype.kind not in "iu":
             raise ValueError(
-                f"Got channels={channels!r}, expected the number of a channel, or a list of some; "
-                "turn a mask into numbers with np.flatnonzero."
+                "channels must be the number of a channel, or a list of such numbers, but is "
+                f"{channels!r}. Turn a mask into numbers with np.flatnonzero."
             )
         self.channels = channels
         _refuse_shape(Select, layer_options)
@@ -218,9 +220,9 @@ class Select(Layer):
         n_channels = input.shape[1] if input.ndim > 1 else 0
         if numbers.min() < -n_channels or numbers.max() >= n_channels:
             raise ValueError(
-                f"Got an input of shape {tuple(input.shape)} for {self.name or 'Select'}, expected "
-                f"(n_samples, n_channels) with the channels {numbers.tolist()}; pick others, or "
-                "name another input."
+                f"The input of {self.name or 'Select'} has the shape {tuple(input.shape)}, but "
+                f"(n_samples, n_channels) with the channels {numbers.tolist()} was expected. Pick "
+                "others, or name another input."
             )
         return input[:, numbers.tolist()]
 
@@ -235,8 +237,8 @@ def _one_by_one(layer: Layer, inputs) -> list[torch.Tensor]:
         inputs = inputs[0]
     if not inputs:
         raise ValueError(
-            f"Got no input for {layer.name or type(layer).__name__}, expected one or more; name "
-            "them with input=[...]."
+            f"{layer.name or type(layer).__name__} has no input, but at least one was expected. "
+            "Name the inputs with input=[...]."
         )
     return list(inputs)
 
@@ -245,12 +247,13 @@ def _same_axes(layer: Layer, parts: list[torch.Tensor]) -> list[torch.Tensor]:
     """Check that parts go together entry by entry; (n,) and (n, 1) would make (n, n)."""
     sizes = [{*lengths} - {1} for lengths in zip(*(p.shape for p in parts), strict=False)]
     if len({part.ndim for part in parts}) > 1 or any(len(lengths) > 1 for lengths in sizes):
-        raise _mismatch(layer, parts, "equal shapes, or axes with one entry that can be repeated")
+        raise _mismatch(layer, parts, "equal shapes, or axes with one entry to repeat,")
     return parts
 
 
 def _mismatch(layer: Layer, parts: list[torch.Tensor], expected: str) -> ValueError:
     return ValueError(
-        f"Got inputs of shapes {[tuple(part.shape) for part in parts]} for "
-        f"{layer.name or type(layer).__name__}, expected {expected}; check what input= names."
+        f"The inputs of {layer.name or type(layer).__name__} have the shapes "
+        f"{[tuple(part.shape) for part in parts]}, but {expected} were expected. Check what "
+        "input= names."
     )

@@ -207,9 +207,9 @@ class Layer(LayerDescription):
             return None
         if not shapes or len(shapes[0]) < 2:
             raise ValueError(
-                f"Got inputs of shapes {list(shapes)} for a {type(self).__name__} of shape "
-                f"{self.shape}, expected (n_samples, n_channels) to take a size from; give it "
-                "array[:, None], or name the size."
+                f"The inputs of a {type(self).__name__} of shape {self.shape} have the shapes "
+                f"{list(shapes)}, but (n_samples, n_channels) was expected to take a size from. "
+                "Pass array[:, None], or write the size."
             )
         return tuple(shapes[0][-1] if size is None else size for size in self.shape)
 
@@ -269,8 +269,8 @@ class Layer(LayerDescription):
             self._parameters = self._make_parameters()
         if self._parameters is None:
             raise ValueError(
-                f"Got a {type(self).__name__} of shape {self.shape}, which has no parameters until "
-                "the data say the sizes that are None; evaluate or fit its model, or name them."
+                f"A {type(self).__name__} of shape {self.shape} has no parameters until the data "
+                "say the sizes that are None. Evaluate or fit its model, or write them."
             )
         return self._parameters
 
@@ -801,13 +801,13 @@ def check_penalty(l2, layer: Layer) -> float | None:
     number = isinstance(l2, Real) and not isinstance(l2, bool | np.bool_)
     if not number or not math.isfinite(l2) or l2 < 0:
         raise ValueError(
-            f"Got l2={l2!r} for a {name}, expected a number from 0 on; use None for the alpha "
-            "of the model."
+            f"l2 of a {name} must be a finite number of at least 0, but is {l2!r}. Use None for "
+            "the alpha of the model."
         )
     if layer.penalised == ():
         raise ValueError(
-            f"Got l2={l2!r} for a {name}, none of whose parameters is penalised, expected None; "
-            "leave it out, or name some in a subclass's `penalised`."
+            f"l2 of a {name}, none of whose parameters is penalised, must be None, but is {l2!r}. "
+            "Leave it out, or name some in a subclass's `penalised`."
         )
     return float(l2)
 
@@ -851,8 +851,8 @@ def check_shape(shape, expected: str, n_sizes: Container[int]) -> tuple:
     counts = all(size is None or is_count(size) for size in sizes.flat)
     if sizes.ndim > 1 or len(sizes) not in n_sizes or not counts:
         raise ValueError(
-            f"Got shape={shape!r}, expected shape={expected} of whole numbers from 1 on; write "
-            "None for one that the data shall say."
+            f"shape is {shape!r}, but {expected} of whole numbers of at least 1 was expected. "
+            "Write None for a size to take from the data."
         )
     return tuple(None if size is None else int(size) for size in sizes)
 
@@ -869,7 +869,7 @@ def misfit(layer: Layer, shape, expected: str, advice: str) -> ValueError:
     expected : str
         What should have come.
     advice : str
-        What to do.
+        What to do, as a sentence without its full stop.
 
     Returns
     -------
@@ -878,8 +878,8 @@ def misfit(layer: Layer, shape, expected: str, advice: str) -> ValueError:
     """
     name = type(layer).__name__
     return ValueError(
-        f"Got an input of shape {tuple(shape)} for {layer.name or name}, a {name} of shape "
-        f"{layer.shape}, expected {expected}; {advice}."
+        f"The input of {layer.name or name}, a {name} of shape {layer.shape}, has the shape "
+        f"{tuple(shape)}, but {expected} was expected. {advice}."
     )
 
 
@@ -903,8 +903,8 @@ def sizes_with_width(layer: Layer, shape: tuple[int, ...]) -> tuple:
         raise misfit(
             layer,
             shape,
-            "(n_samples, n_in), and only n_in left open",
-            "write the other sizes, or check what goes in",
+            "(n_samples, n_in) with only n_in left open",
+            "Write the other sizes, or check what goes in",
         )
     return (shape[1] if n_in is None else n_in, *others)
 
@@ -925,5 +925,5 @@ def check_width(layer: Layer, shape: tuple[int, ...]) -> None:
             layer,
             shape,
             f"(n_samples, {n_in})",
-            "make the layer for that many channels, or name another input",
+            "Make the layer for that many channels, or name another input",
         )

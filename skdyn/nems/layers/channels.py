@@ -302,8 +302,9 @@ class WeightChannelsMulti(_FreeWeights):
             raise misfit(
                 self,
                 shapes[0],
-                "(n_samples, n_in, n_banks), or (n_samples, n_in * n_banks) and one of them known",
-                "write the sizes that are open, n_out in any case",
+                "(n_samples, n_in, n_banks), or (n_samples, n_in * n_banks) with one of them "
+                "known,",
+                "Write the sizes that are open, n_out in any case",
             )
         return (n_in or given[0], n_out, n_banks or given[1])
 
@@ -332,7 +333,7 @@ class WeightChannelsMulti(_FreeWeights):
                 self,
                 input.shape,
                 f"(n_samples, {n_in}, {n_banks}) or (n_samples, {n_in * n_banks})",
-                "make the layer for what comes in, or take WeightChannels where all banks are to "
+                "Make the layer for what comes in, or take WeightChannels where all banks are to "
                 "have the same channels",
             )
         banks = input.reshape(-1, n_in, n_banks).permute(2, 1, 0)

@@ -266,7 +266,7 @@ class FiniteImpulseResponse(_Filter):
         found = [new if size is None else size for size, new in zip(sizes, given, strict=False)]
         if n_lags is None or len(given) != len(sizes) or None in found:
             raise misfit(
-                self, shapes[0], "one that tells the sizes that are open", "write them in the shape"
+                self, shapes[0], "one that tells the sizes that are open", "Write them in the shape"
             )
         return (n_lags, *found)
 
@@ -327,7 +327,7 @@ class FiniteImpulseResponse(_Filter):
             if n_ranks == 1:
                 fits.append(f"(n_samples, {n_filters[0]})")
         advice = (
-            "make the layer with shape=(n_lags, n_channels, n_filters) for filters that see all "
+            "Make the layer with shape=(n_lags, n_channels, n_filters) for filters that see all "
             "channels, or with (n_lags, 1, n_channels) for a filter per channel"
         )
         return " or ".join(dict.fromkeys(fits)), advice
@@ -393,7 +393,7 @@ class STRF(_Filter):
     ):
         if activation not in (None, "relu"):
             raise ValueError(
-                f"Got activation={activation!r}, expected None or 'relu'; add another layer for "
+                f"activation must be None or 'relu', but is {activation!r}. Add a layer for "
                 "another one."
             )
         self.skip_alpha, self.activation = skip_alpha, activation
@@ -457,9 +457,9 @@ class STRF(_Filter):
         """
         if self.skip_alpha and self.shape[0] < self._n_filters:
             raise ValueError(
-                f"Got skip_alpha={self.skip_alpha} and {self.shape[0]} channels for "
-                f"{self._n_filters} filters, expected a channel to add to each; use "
-                "skip_alpha=0, or fewer filters."
+                f"skip_alpha={self.skip_alpha} adds a channel to each filter, but there are "
+                f"{self.shape[0]} channels for {self._n_filters} filters. Use skip_alpha=0, or "
+                "fewer filters."
             )
         if len(self.shape) == 2:
             n_in, n_lags = self.shape
@@ -558,7 +558,7 @@ class STRF(_Filter):
 
 def _check_stride(stride) -> int:
     if not is_count(stride):
-        raise ValueError(f"Got stride={stride!r}, expected a whole number; use 1 or more.")
+        raise ValueError(f"stride must be a whole number of at least 1, but is {stride!r}.")
     return int(stride)
 
 

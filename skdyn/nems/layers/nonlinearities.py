@@ -118,7 +118,7 @@ class StaticNonlinearity(Layer):
                 self,
                 input.shape,
                 f"(n_samples, {self.shape[0]})",
-                "make the layer for that many channels, or name another input",
+                "Make the layer for that many channels, or name another input",
             )
         if self.skipped:
             return StaticNonlinearity.nonlinearity(self, input)

@@ -42,9 +42,7 @@ def test_entry_by_entry(layer, ufunc, shapes):
     "shapes", [[(9, 3), (9, 2)], [(9,), (9, 1)], [(9, 3), (8, 3)], [(9, 2), (9, 2, 1)]]
 )
 def test_shapes_that_do_not_go_together(layer, ufunc, shapes):
-    with pytest.raises(
-        ValueError, match=r"Got inputs of shapes \[.*expected equal shapes, or axes"
-    ):
+    with pytest.raises(ValueError, match=r"have the shapes \[.*but equal shapes, or axes"):
         layer.evaluate(*(np.ones(shape) for shape in shapes))
 
 
@@ -72,7 +70,7 @@ def test_concatenation_is_that_of_numpy(axis):
     ],
 )
 def test_concatenation_that_cannot_be(axis, shapes):
-    with pytest.raises(ValueError, match=r"Got inputs of shapes \[.*expected equal shapes but for"):
+    with pytest.raises(ValueError, match=r"have the shapes \[.*but equal shapes except along"):
         Concatenate(axis=axis).evaluate(*(np.ones(shape) for shape in shapes))
 
 
@@ -84,20 +82,22 @@ def test_later_inputs_may_be_summed_first():
     np.testing.assert_allclose(layer.evaluate([first, second, third]), expected, rtol=1e-13)
     for inputs in ([first], [first, second]):
         np.testing.assert_array_equal(layer.evaluate(*inputs), Concatenate().evaluate(*inputs))
-    with pytest.raises(ValueError, match=r"Got inputs of shapes \[\(9, 2\), \(9, 4\)\]"):
+    with pytest.raises(ValueError, match=r"have the shapes \[\(9, 2\), \(9, 4\)\], but"):
         layer.evaluate(first, second, normal(9, 4))
 
 
 @pytest.mark.parametrize("axis", [0, None, 1.0, True, "1"])
 def test_axis_that_is_none(axis):
-    with pytest.raises(ValueError, match=r"Got axis=.*expected the number of an axis other than 0"):
+    with pytest.raises(
+        ValueError, match=r"^axis must be the number of an axis other than 0.*but is"
+    ):
         Concatenate(axis=axis)
 
 
 @pytest.mark.parametrize("layer", [Concatenate(), Sum(), Multiply()])
 def test_nothing_goes_in(layer):
     for inputs in ((), ([],)):
-        with pytest.raises(ValueError, match=r"Got no input for .*name them with input="):
+        with pytest.raises(ValueError, match=r"has no input, but .*Name the inputs with input="):
             layer.evaluate(*inputs)
 
 
@@ -130,15 +130,15 @@ def test_channels_are_picked(channels, columns, others):
 
 @pytest.mark.parametrize("channels", [None, [], 1.0, [True, False], "a", [[0, 1]], [0.5]])
 def test_channels_that_are_no_numbers(channels):
-    with pytest.raises(ValueError, match=r"Got channels=.*turn a mask into numbers"):
+    with pytest.raises(ValueError, match=r"^channels must be .*but is .*Turn a mask into numbers"):
         Select(channels)
 
 
 @pytest.mark.parametrize("channels", [4, -5, [0, 4]])
 def test_channels_that_are_not_there(channels):
-    with pytest.raises(ValueError, match=r"Got an input of shape \(9, 4\) for third, expected"):
+    with pytest.raises(ValueError, match=r"The input of third has the shape \(9, 4\), but"):
         Select(channels, name="third").evaluate(np.ones((9, 4)))
-    with pytest.raises(ValueError, match=r"Got an input of shape \(9,\)"):
+    with pytest.raises(ValueError, match=r"has the shape \(9,\), but"):
         Select(channels).evaluate(np.ones(9))
 
 

@@ -215,7 +215,7 @@ def test_a_penalty_of_its_own(case):
     layer, _ = made(case)
     params = layer.get_params()
     if type(layer).penalised == ():
-        with pytest.raises(ValueError, match=r"none of whose parameters is penalised, expected No"):
+        with pytest.raises(ValueError, match=r"none of whose parameters is penalised, must be Non"):
             type(layer)(**{**params, "l2": 0.5})
     else:
         again = type(layer)(**{**params, "l2": 0.5})
