@@ -155,12 +155,14 @@ class ModeSpectra:
         inside = (self.frequencies >= low) & (self.frequencies <= high)
         if not inside.any():
             raise ValueError(
-                f"Got a band from {low} to {high} Hz, in which there is none of the frequencies "
-                f"from {self.frequencies[0]:.4g} to {self.frequencies[-1]:.4g} Hz in steps of "
-                f"{self._resolution:.4g} Hz; widen it."
+                f"The band from {low} to {high} Hz has none of the frequencies from "
+                f"{self.frequencies[0]:.4g} to {self.frequencies[-1]:.4g} Hz in steps of "
+                f"{self._resolution:.4g} Hz. Widen the band."
             )
         if power not in _SUMMARIES:
-            raise ValueError(f"Got power={power!r}, expected one of {', '.join(_SUMMARIES)}.")
+            raise ValueError(
+                f"power must be one of {', '.join(map(repr, _SUMMARIES))}, but is {power!r}."
+            )
         densities = self.psd[..., inside]
         summary = densities.mean(axis=-1) if power == "mean" else densities.sum(axis=-1)
         return ModeBand(
@@ -450,7 +452,10 @@ def _numbers(channels, names):
     wanted = [channels] if np.ndim(channels) == 0 else list(channels)
     unknown = [one for one in wanted if isinstance(one, str) and one not in known]
     if unknown:
-        raise ValueError(f"Got channels {unknown}, expected names among {', '.join(names)}.")
+        raise ValueError(
+            f"channels has the unknown names {unknown}. Pass numbers, or names among "
+            f"{', '.join(names)}."
+        )
     return [known[one] if isinstance(one, str) else one for one in wanted]
 
 
