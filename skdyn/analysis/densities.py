@@ -324,6 +324,14 @@ class ModeBand:
     coherence: np.ndarray
     channel_names: np.ndarray
 
+    def __repr__(self):
+        sessions = f"{len(self.power)} sessions, " if self.power.ndim == 3 else ""
+        n_modes, n_channels = self.power.shape[-2:]
+        return (
+            f"<ModeBand: {self.low:g} to {self.high:g} Hz, {sessions}{n_modes} modes, "
+            f"{n_channels} channels>"
+        )
+
     def to_frame(self):
         """Give a table with a row per session, mode and channel.
 

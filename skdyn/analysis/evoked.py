@@ -44,6 +44,13 @@ class EvokedAlpha(Bunch):
         Names of the sessions: their labels, or 0, 1, ...
     """
 
+    def __repr__(self):
+        sessions = f"{len(self.mean)} sessions, " if np.ndim(self.mean) == 3 else ""
+        return (
+            f"<EvokedAlpha: {sessions}{np.shape(self.mean)[-1]} modes, {np.sum(self.n_events)} "
+            f"events, {self.times[0]:.4g} to {self.times[-1]:.4g} s>"
+        )
+
     def plot(self, ax=None, *, mode_labels=None, fig=None):
         """Draw the mean over sessions, with its standard error.
 

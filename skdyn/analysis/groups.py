@@ -72,6 +72,14 @@ class PermutationTest(Bunch):
         The two labels; the effect is that of the second, less that of the first.
     """
 
+    def __repr__(self):
+        # Features with missing values have no p value.
+        lowest = np.nanmin(self.p_value, initial=1.0)
+        return (
+            f"<PermutationTest: {self.kind}, {np.size(self.effect)} features, "
+            f"{self.n_permutations} arrangements, lowest p value {lowest:.4g}>"
+        )
+
     def to_frame(self, names=None):
         """Give a table with one row per feature.
 

@@ -98,6 +98,14 @@ class SessionModes(Bunch):
         Names of the sessions: their labels, or 0, 1, ...
     """
 
+    def __repr__(self):
+        sessions = f"{len(self.means)} sessions, " if np.ndim(self.means) == 3 else ""
+        n_modes, n_channels = np.shape(self.means)[-2:]
+        return (
+            f"<SessionModes: {sessions}{n_modes} modes, {n_channels} channels, "
+            f"shrinkage {self.shrinkage:.4g}>"
+        )
+
     def distances(self):
         """Riemannian distances of the session's covariances from the group's.
 

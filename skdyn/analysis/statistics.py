@@ -202,6 +202,11 @@ class ModeStatistics(Bunch):
         As given, in Hz and seconds.
     """
 
+    def __repr__(self):
+        sessions = f"{len(self.occupancy)} sessions, " if np.ndim(self.occupancy) == 2 else ""
+        n_modes = np.shape(self.occupancy)[-1]
+        return f"<ModeStatistics: {sessions}{n_modes} modes, at {self.sampling_frequency:g} Hz>"
+
     def to_frame(self):
         """Give a table with one row per session and mode.
 
