@@ -244,7 +244,7 @@ def session_modes(
     >>> rng = np.random.default_rng(0)
     >>> sizes = np.repeat([1.0, 3.0], 200)[:, None] * [1.0, 0.5]
     >>> X = [gain * sizes * rng.standard_normal((400, 2)) for gain in (1.0, 1.5)]
-    >>> model = DyNeMoEstimator(n_modes=2, n_epochs=4, random_state=0).fit(X)
+    >>> model = DyNeMoEstimator(n_modes=2, n_epochs=20, random_state=0).fit(X)
     >>> modes = session_modes(model, X)
     >>> modes.covariances.shape
     (2, 2, 2, 2)
@@ -371,7 +371,7 @@ def fine_tune(model, X, *, sessions=None, n_epochs=None):
     >>> rng = np.random.default_rng(0)
     >>> sizes = np.repeat([1.0, 3.0], 200)[:, None] * [1.0, 0.5]
     >>> X = [gain * sizes * rng.standard_normal((400, 2)) for gain in (1.0, 1.5)]
-    >>> model = DyNeMoEstimator(n_modes=2, n_epochs=4, random_state=0).fit(X)
+    >>> model = DyNeMoEstimator(n_modes=2, n_epochs=20, random_state=0).fit(X)
     >>> tuned = fine_tune(model, X[1], n_epochs=2)
     >>> len(tuned.history_["loss"]) - len(model.history_["loss"])
     2
