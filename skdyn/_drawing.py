@@ -57,20 +57,24 @@ def mode_palette(n_modes):
 
 def check_count(value, name):
     if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
-        raise ValueError(f"Got {name}={value!r}, expected a whole number from 1; pass one")
+        raise ValueError(f"{name} must be a whole number of at least 1, but is {value!r}.")
     return value
 
 
 def check_names(names, n_expected, what):
     if names is not None and len(names) != n_expected:
-        raise ValueError(f"Got {len(names)} {what}, expected {n_expected}; pass one for each")
+        raise ValueError(
+            f"{what} has {len(names)} entries, but must have {n_expected}. Pass one for each."
+        )
     return names
 
 
 def as_arrays(arrays, columns, *, finite):
     """Check time series, each an array or in sessions; 2-D float arrays come back."""
     if not arrays:
-        raise ValueError(f"Got no array, expected (n_samples, {columns}); pass at least one")
+        raise ValueError(
+            f"There is no array to draw. Pass at least one of shape (n_samples, {columns})."
+        )
     return [_check_rows(in_sessions(values).arrays, columns, finite) for values in arrays]
 
 
@@ -78,16 +82,22 @@ def _check_rows(sessions, columns, finite):
     for array in sessions:
         if array.ndim != 2 or 0 in array.shape:
             raise ValueError(
-                f"Got an array of shape {array.shape}, expected (n_samples, {columns}); "
-                "reshape a single course with .reshape(-1, 1)"
+                f"An array has shape {array.shape}, but (n_samples, {columns}) was expected. "
+                "Reshape a single course with .reshape(-1, 1)."
             )
     widths = sorted({array.shape[1] for array in sessions})
     if len(widths) > 1:
-        raise ValueError(f"Got sessions of {widths} columns, expected one width; plot them apart")
+        raise ValueError(
+            f"The sessions have {' and '.join(map(str, widths))} columns, but one number of "
+            "columns was expected. Plot them separately."
+        )
     rows = join_sessions(sessions).astype(float, copy=False)
     if finite and not np.isfinite(rows).all():
         n_wrong = np.count_nonzero(~np.isfinite(rows))
-        raise ValueError(f"Got {n_wrong} NaN or inf, expected finite numbers; remove them")
+        raise ValueError(
+            f"An array has {n_wrong} NaN or infinite values, but finite numbers were expected. "
+            "Remove them."
+        )
     return rows
 
 
@@ -124,8 +134,8 @@ def as_stack(matrices):
         return as_stack([parts])
     if len(shapes) != 1 or len(shapes[0]) != 2 or 0 in shapes[0]:
         raise ValueError(
-            f"Got matrices of shapes {shapes}, expected one shape (n_rows, n_columns); "
-            "plot matrices of different shapes apart"
+            f"matrices has shapes {shapes}, but one shape (n_rows, n_columns) was expected. Plot "
+            "matrices of different shapes separately."
         )
     return np.stack(parts)
 
@@ -138,9 +148,7 @@ def color_limits(values, vmin, vmax):
     vmin = -vmax if vmin is None else vmin
     vmax = -vmin if vmax is None else vmax
     if not vmin < vmax:
-        raise ValueError(
-            f"Got a colour scale from {vmin} to {vmax}, expected vmin < vmax; pass both"
-        )
+        raise ValueError(f"vmin must be below vmax, but they are {vmin} and {vmax}. Pass both.")
     return vmin, vmax
 
 
@@ -161,10 +169,11 @@ def panels(
     if ax is not None:
         axes = np.atleast_1d(np.asarray(ax, dtype=object)).ravel()
         if fig is not None:
-            raise ValueError("Got both ax and fig, expected one of them; pass ax alone")
+            raise ValueError("ax and fig were both given. Pass ax alone.")
         if len(axes) != n_panels:
             raise ValueError(
-                f"Got {len(axes)} axes, expected {n_panels}; pass one for each panel, or fig"
+                f"ax has {len(axes)} axes, but must have {n_panels}, one for each panel. Pass as "
+                "many, or fig."
             )
         return axes[0].figure, axes
     if fig is None:
@@ -201,8 +210,8 @@ def check_rate(sampling_frequency):
         return 1
     if not sampling_frequency > 0:
         raise ValueError(
-            f"Got sampling_frequency={sampling_frequency!r}, expected Hz above 0; pass None "
-            "for a time axis in samples"
+            f"sampling_frequency must be above 0 Hz, but is {sampling_frequency!r}. Pass None for "
+            "a time axis in samples."
         )
     return 1 / sampling_frequency
 

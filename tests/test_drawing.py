@@ -68,5 +68,5 @@ def test_many_modes_still_get_different_colours_that_are_not_white():
 
 @pytest.mark.parametrize("n_modes", [0, -1, 2.5, True, "six"])
 def test_palette_of_a_wrong_size(n_modes):
-    with pytest.raises(ValueError, match=r"Got n_modes=.*expected a whole number.*; pass one"):
+    with pytest.raises(ValueError, match="n_modes must be a whole number of at least 1, but is"):
         mode_palette(n_modes)

@@ -446,5 +446,5 @@ def test_pictures_of_a_fitted_estimator_without_a_model_say_so(name):
 
 
 def test_linear_filter_of_a_model_needs_its_channels():
-    with pytest.raises(ValueError, match="Got a Model without n_channels"):
+    with pytest.raises(ValueError, match="n_channels must be given with a Model"):
         linear_filter(Model(from_keywords("fir.2x3")))

@@ -158,13 +158,21 @@ def test_alpha_takes_what_transformers_give(alphas):
 @pytest.mark.parametrize(
     ("arrays", "keywords", "message"),
     [
-        ([], {}, "Got no array"),
-        ([np.ones(5)], {}, r"Got an array of shape \(5,\).*reshape"),
+        ([], {}, "no array to draw"),
+        ([np.ones(5)], {}, r"array has shape \(5,\).*reshape"),
         ([np.ones((0, 3))], {}, r"shape \(0, 3\)"),
-        ([np.ones((5, 3))], {"n_samples": 0}, "Got n_samples=0"),
-        ([np.ones((5, 3))], {"sampling_frequency": 0}, "Got sampling_frequency=0.*expected Hz"),
-        ([np.ones((5, 3))], {"labels": ["a", "b"]}, "Got 2 labels, expected 1"),
-        ([np.ones((5, 3))], {"ax": [], "fig": None}, "Got 0 axes, expected"),
+        (
+            [np.ones((5, 3))],
+            {"n_samples": 0},
+            "n_samples must be a whole number of at least 1, but is 0",
+        ),
+        (
+            [np.ones((5, 3))],
+            {"sampling_frequency": 0},
+            "sampling_frequency must be above 0 Hz, but is 0",
+        ),
+        ([np.ones((5, 3))], {"labels": ["a", "b"]}, "labels has 2 entries, but must have 1"),
+        ([np.ones((5, 3))], {"ax": [], "fig": None}, "ax has 0 axes, but must have"),
     ],
 )
 def test_wrong_input_is_named(function, arrays, keywords, message):
@@ -174,9 +182,9 @@ def test_wrong_input_is_named(function, arrays, keywords, message):
 
 
 def test_alphas_that_cannot_be_stacked():
-    with pytest.raises(ValueError, match=r"Got a mixing coefficient of -1.*plot_separate"):
+    with pytest.raises(ValueError, match=r"a mixing coefficient of -1.*plot_separate"):
         plot_alpha(-np.ones((5, 2)))
-    with pytest.raises(ValueError, match="Got 10 NaN or inf, expected finite"):
+    with pytest.raises(ValueError, match="10 NaN or infinite values, but finite"):
         plot_alpha(np.full((5, 2), np.nan))
 
 
@@ -203,7 +211,7 @@ def test_time_series_of_one_channel_with_a_gap():
     values = np.arange(10.0).reshape(-1, 1)
     values[4] = np.nan
     _, axes = plot_separate_time_series(values, n_samples=8, channel_names=["Cz"])
-    with pytest.raises(ValueError, match=r"Got arrays of \[1, 2\] channels, expected one width"):
+    with pytest.raises(ValueError, match="arrays have 1 and 2 channels, but one number"):
         plot_separate_time_series(values, np.ones((5, 2)))
     assert axes.shape == (1,)
     assert axes[0].get_ylabel() == "Cz"
@@ -257,12 +265,12 @@ def test_matrices_of_zeros_and_of_nan_can_be_drawn():
 @pytest.mark.parametrize(
     ("matrices", "keywords", "message"),
     [
-        ([np.eye(2), np.eye(3)], {}, r"Got matrices of shapes \[\(2, 2\), \(3, 3\)\]"),
-        (np.ones((2, 2, 2, 2)), {}, "Got matrices of shapes"),
-        (np.ones((0, 2, 2)), {}, "Got matrices of shapes"),
-        (np.eye(2), {"vmin": 0}, "expected vmin < vmax; pass both"),
-        (np.eye(2), {"titles": ["a", "b"]}, "Got 2 titles, expected 1"),
-        (np.eye(2), {"n_columns": 0}, "Got n_columns=0"),
+        ([np.eye(2), np.eye(3)], {}, r"matrices has shapes \[\(2, 2\), \(3, 3\)\]"),
+        (np.ones((2, 2, 2, 2)), {}, "matrices has shapes"),
+        (np.ones((0, 2, 2)), {}, "matrices has shapes"),
+        (np.eye(2), {"vmin": 0}, "vmin must be below vmax.*Pass both"),
+        (np.eye(2), {"titles": ["a", "b"]}, "titles has 2 entries, but must have 1"),
+        (np.eye(2), {"n_columns": 0}, "n_columns must be a whole number of at least 1, but is 0"),
     ],
 )
 def test_wrong_matrices(matrices, keywords, message):
@@ -283,7 +291,7 @@ def test_pictures_go_where_they_are_sent(draw, n_panels):
     returned, axes = draw(ax=given[1:])
     assert returned is fig
     assert list(axes) == list(given[1:])
-    with pytest.raises(ValueError, match="Got both ax and fig"):
+    with pytest.raises(ValueError, match="ax and fig were both given"):
         draw(ax=given[1:], fig=fig)
     assert not given[0].has_data()
     assert all(panel.has_data() for panel in axes)
@@ -339,7 +347,7 @@ def test_training_display_in_given_axes(model):
     assert not lower.has_data()
     assert display.plot([upper, lower]) is display
     assert display.schedule_ax_ is lower
-    with pytest.raises(ValueError, match="Got 3 axes, expected 2"):
+    with pytest.raises(ValueError, match="ax has 3 axes, but must have 2"):
         display.plot([one, upper, lower])
 
 
@@ -347,7 +355,7 @@ def test_training_display_of_little_history():
     display = TrainingDisplay(history={"loss": [2.0]}).plot()
     assert display.schedule_ax_ is None
     assert display.lines_["loss"].get_marker() == "o"
-    with pytest.raises(ValueError, match=r"Got a history of \['loss'\] with no finite 'loss'"):
+    with pytest.raises(ValueError, match=r"history of \['loss'\] has no finite 'loss'"):
         TrainingDisplay(history={"loss": []}).plot()
 
 
@@ -408,7 +416,7 @@ def test_modes_display_passes_sessions_on(model):
     sessions = np.repeat([0, 1], 5)
     ModesDisplay.from_estimator(model, np.zeros((10, 4)), sessions=sessions)
     assert model.seen_sessions_ is sessions
-    with pytest.raises(ValueError, match="Got sessions without X"):
+    with pytest.raises(ValueError, match="sessions was given without X"):
         ModesDisplay.from_estimator(model, sessions=sessions)
 
 
@@ -417,7 +425,7 @@ def test_modes_display_in_given_axes_keeps_its_own_copy(model):
     display = ModesDisplay.from_estimator(model, ax=axes.ravel()[:3])
     assert display.figure_ is fig
     assert not axes[1, 1].has_data()
-    with pytest.raises(ValueError, match="Got 4 axes, expected 3"):
+    with pytest.raises(ValueError, match="ax has 4 axes, but must have 3"):
         display.plot(axes)
     assert not np.shares_memory(display.covariances, model.covariances_)
 

@@ -77,7 +77,7 @@ def test_bad_segments_in_given_axes(sessions):
     display = BadSegmentsDisplay.from_estimator(bad, ax=axes[1])
     assert display.figure_ is fig
     assert not axes[0].has_data()
-    with pytest.raises(ValueError, match="Got 2 axes, expected 1"):
+    with pytest.raises(ValueError, match="ax has 2 axes, but must have 1"):
         display.plot(axes)
     with pytest.raises(NotFittedError):
         BadSegmentsDisplay.from_estimator(BadSegments())

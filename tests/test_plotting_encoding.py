@@ -166,7 +166,7 @@ def test_a_filter_that_looks_ahead():
 
 def test_a_layer_of_a_users_own():
     model = drawn("wc.4x1", Smooth())
-    with pytest.raises(ValueError, match=r"not ended after 4096 rows.*pass n_lags"):
+    with pytest.raises(ValueError, match=r"not ended after 4096 rows.*Pass n_lags"):
         linear_filter(model, 4)
     filters, _ = linear_filter(model, 4, n_lags=50)
     weights = model.layers["wc"]["coefficients"].values[:, 0]
@@ -183,7 +183,7 @@ def test_the_model_stays_as_it_is():
 
 @pytest.mark.parametrize("model", [Model([Power()]), Model([Pair()]), Model([Power(input=["x"])])])
 def test_models_without_a_linear_layer(model):
-    with pytest.raises(ValueError, match=r"Got a model of the layers .*expected linear ones"):
+    with pytest.raises(ValueError, match=r"model has the layers .*linear ones were expected"):
         linear_filter(model, 4)
 
 
@@ -249,7 +249,7 @@ def test_a_display_of_several_outputs(stimulus):
         assert curve[0, 1] == pytest.approx(expected[0])
         assert curve[-1, 1] == pytest.approx(expected[-1])
     for outputs in ([6], [], [-1]):
-        with pytest.raises(ValueError, match=r"Got outputs=.*expected some of range\(6\)"):
+        with pytest.raises(ValueError, match=r"outputs must be some of range\(6\), but is"):
             display.plot(outputs=outputs)
 
 
@@ -283,7 +283,7 @@ def test_without_a_response(stimulus):
     display = NEMSDisplay.from_estimator(drawn("wc.4x1-relu.1"), stimulus)
     assert len(display.prediction_ax_) == 0
     assert len(display.nonlinearity_ax_[0].containers) == 0
-    with pytest.raises(ValueError, match="Got nothing to draw"):
+    with pytest.raises(ValueError, match="nothing to draw"):
         NEMSDisplay(prediction=np.ones(5)).plot()
 
 
@@ -297,7 +297,7 @@ def test_sessions_have_no_history_in_common(stimulus):
         expected = np.concatenate([model.predict(one) for one in X])
         np.testing.assert_array_equal(display.prediction, expected)
         np.testing.assert_allclose(display.inputs, np.concatenate([drive.predict(x) for x in X]))
-    with pytest.raises(ValueError, match="Got sessions with a Model"):
+    with pytest.raises(ValueError, match="sessions cannot be given with a Model"):
         NEMSDisplay.from_estimator(model, stimulus, sessions=np.zeros(80))
 
 
@@ -332,7 +332,7 @@ def test_a_display_goes_where_it_is_sent(stimulus):
     display = NEMSDisplay.from_estimator(model, stimulus, np.ones(80), ax=axes)
     assert list(display.ax_) == list(axes)
     assert display.figure_ is fig
-    with pytest.raises(ValueError, match="Got 2 axes, expected 3"):
+    with pytest.raises(ValueError, match="ax has 2 axes, but must have 3"):
         display.plot(ax=axes[:2])
     whole = plt.figure(layout="constrained")
     left, right = whole.subfigures(1, 2)
@@ -343,6 +343,6 @@ def test_a_display_goes_where_it_is_sent(stimulus):
 
 
 def test_a_response_of_another_shape(stimulus):
-    with pytest.raises(ValueError, match=r"Got a response of shape \(79, 1\), expected that"):
+    with pytest.raises(ValueError, match=r"response has shape \(79, 1\), but prediction"):
         NEMSDisplay.from_estimator(drawn("wc.4x1"), stimulus, np.ones(79))
     assert not plt.get_fignums()

@@ -104,15 +104,19 @@ def test_labels_stand_at_the_edges_of_a_grid(n_filters, grid):
 @pytest.mark.parametrize(
     ("shape", "keywords", "message"),
     [
-        ((5,), {}, r"Got filters of shape \(5,\), expected \(n_lags, n_channels\)"),
-        ((5, 0), {}, "Got filters of shape"),
-        ((5, 4), {"lags": [0, 1, 2]}, "Got lags=.*expected 5 in steps of one"),
-        ((5, 4), {"lags": [0, 1, 2, 3, 5]}, "Got lags="),
-        ((5, 4), {"sampling_frequency": -1}, "Got sampling_frequency=-1.*Hz"),
-        ((5, 4), {"titles": ["a", "b"]}, "Got 2 titles, expected 1"),
-        ((5, 4), {"channel_names": ["a"]}, "Got 1 channel_names, expected 4"),
-        ((5, 4), {"frequencies": [1, 2]}, "Got 2 frequencies, expected 4"),
-        ((5, 4), {"frequencies": [1] * 4, "channel_names": ["a"] * 4}, "Got both"),
+        ((5,), {}, r"filters has shape \(5,\), but \(n_lags, n_channels\)"),
+        ((5, 0), {}, "filters has shape"),
+        ((5, 4), {"lags": [0, 1, 2]}, "lags must be 5 numbers in steps of one"),
+        ((5, 4), {"lags": [0, 1, 2, 3, 5]}, "lags must be 5"),
+        ((5, 4), {"sampling_frequency": -1}, "sampling_frequency must be above 0 Hz, but is -1"),
+        ((5, 4), {"titles": ["a", "b"]}, "titles has 2 entries, but must have 1"),
+        ((5, 4), {"channel_names": ["a"]}, "channel_names has 1 entries, but must have 4"),
+        ((5, 4), {"frequencies": [1, 2]}, "frequencies has 2 entries, but must have 4"),
+        (
+            (5, 4),
+            {"frequencies": [1] * 4, "channel_names": ["a"] * 4},
+            "channel_names and frequencies were both given",
+        ),
     ],
 )
 def test_wrong_filters(shape, keywords, message):
@@ -172,11 +176,11 @@ def test_an_input_that_does_not_vary_and_fewer_samples_than_bins():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((np.exp, np.ones((5, 2)), np.ones(5)), r"Got response of shape \(5, 1\), expected \(5, 2"),
+        ((np.exp, np.ones((5, 2)), np.ones(5)), r"response has shape \(5, 1\), but \(5, 2"),
         ((np.exp, [np.ones((5, 2)), np.ones((5, 3))]), r"inputs has the shape \[\(5, 2\), \(5, 3"),
         ((np.exp, np.ones((3, 40))), r"inputs has 3 rows and 40 columns, but rows are time.*list"),
-        ((np.exp, [1.0, np.nan]), "Got inputs with NaN"),
-        ((np.sum, np.ones(5)), "Got an output of the nonlinearity of shape"),
+        ((np.exp, [1.0, np.nan]), "inputs has NaN"),
+        ((np.sum, np.ones(5)), "output of the nonlinearity has shape"),
     ],
 )
 def test_wrong_nonlinearities(arguments, message):
@@ -228,14 +232,18 @@ def test_a_response_with_gaps_is_correlated_where_it_is_known():
 @pytest.mark.parametrize(
     ("arguments", "keywords", "message"),
     [
-        ((np.ones(5), np.ones(6)), {}, r"Got response of shape \(5, 1\), expected \(6, 1\)"),
-        ((np.ones(5), np.ones((5, 2, 1))), {}, r"Got response of shape"),
+        ((np.ones(5), np.ones(6)), {}, r"response has shape \(5, 1\), but \(6, 1\)"),
+        ((np.ones(5), np.ones((5, 2, 1))), {}, "response has shape"),
         ((np.ones((3, 40)), np.ones((3, 40))), {}, r"prediction has 3 rows .* list\(prediction\)"),
-        (([np.ones(5), np.ones(4)], np.ones(8)), {}, r"response of shape \(9, 1\), expected \(8"),
-        ((np.ones(5), np.ones(5)), {"start": 5}, "Got start=5, expected a row of the 5"),
-        ((np.ones(5), np.ones(5)), {"start": True}, "Got start=True"),
-        ((np.ones(5), np.ones(5)), {"labels": ["a"]}, "Got 1 labels, expected 2"),
-        ((np.ones(5), np.ones(5)), {"output_names": []}, "Got 0 output_names, expected 1"),
+        (([np.ones(5), np.ones(4)], np.ones(8)), {}, r"response has shape \(9, 1\), but \(8"),
+        ((np.ones(5), np.ones(5)), {"start": 5}, "start must be one of the 5 rows.*but is 5"),
+        ((np.ones(5), np.ones(5)), {"start": True}, "start must be .* but is True"),
+        ((np.ones(5), np.ones(5)), {"labels": ["a"]}, "labels has 1 entries, but must have 2"),
+        (
+            (np.ones(5), np.ones(5)),
+            {"output_names": []},
+            "output_names has 0 entries, but must have 1",
+        ),
     ],
 )
 def test_wrong_predictions(arguments, keywords, message):
@@ -260,7 +268,7 @@ def test_pictures_go_where_they_are_sent(draw):
     assert not given[0].has_data()
     loose = [fig.add_axes([0.1, 0.1, 0.2, 0.2]), fig.add_axes([0.5, 0.1, 0.2, 0.2])]
     assert list(draw(ax=loose)[1]) == loose
-    with pytest.raises(ValueError, match="Got both ax and fig"):
+    with pytest.raises(ValueError, match="ax and fig were both given"):
         draw(ax=given[1:], fig=fig)
     whole = plt.figure(layout="constrained")
     left, right = whole.subfigures(1, 2)

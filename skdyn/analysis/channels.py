@@ -80,7 +80,10 @@ def channel_modes(model, *, sampling_frequency=None, covariance="zero_lag"):
     array([-0.02, -0.01,  0.  ,  0.01,  0.02])
     """
     if covariance not in _COVARIANCES:
-        raise ValueError(f"Got covariance={covariance!r}, expected one of {list(_COVARIANCES)}.")
+        raise ValueError(
+            f"covariance must be one of {', '.join(map(repr, _COVARIANCES))}, but is "
+            f"{covariance!r}."
+        )
     before, owner = _find_modes(fitted_steps(model))
     means = np.array(owner.means_, dtype=np.float64)
     covariances = np.array(_covariances(owner), dtype=np.float64)
@@ -205,20 +208,23 @@ class ChannelModes:
         """
         if self.sampling_frequency is None:
             raise ValueError(
-                "Got modes without a rate, expected Hz; give channel_modes a sampling_frequency."
+                "The modes have no sampling frequency, which spectra in Hz need. Pass "
+                "sampling_frequency to channel_modes."
             )
         if self.n_lags == 1:
             raise ValueError(
-                "Got modes without lags, expected a TimeDelayEmbedder or a TimeDelayPCA before the "
-                "model; estimate spectra from the recording with mode_spectra."
+                "The modes have no lags, but spectra need a TimeDelayEmbedder or a TimeDelayPCA "
+                "before the model. Estimate spectra from the recording with mode_spectra."
             )
         if method not in _METHODS:
-            raise ValueError(f"Got method={method!r}, expected one of {list(_METHODS)}.")
+            raise ValueError(
+                f"method must be one of {', '.join(map(repr, _METHODS))}, but is {method!r}."
+            )
         n_lagged = 2 * self.n_lags - 1
         if n_fft is None:
             n_fft = max(_SHORTEST_FFT, 2 ** int(np.ceil(np.log2(n_lagged))))
         if n_fft < n_lagged:
-            raise ValueError(f"Got n_fft={n_fft}, expected at least the {n_lagged} lags.")
+            raise ValueError(f"n_fft must be at least the {n_lagged} lags, but is {n_fft}.")
         rate = float(self.sampling_frequency)
         if method == "embedding":
             density = self._transform(self._by_lag() / self.n_lags, n_fft)
@@ -316,8 +322,8 @@ def _keeps_channels(step) -> bool:
     describe = getattr(step, "get_feature_names_out", None)
     if describe is None or list(describe()) != names:
         raise ValueError(
-            f"Got a pipeline with {type(step).__name__} before the model, which has no "
-            "inverse_transform and does not keep channels; call channel_modes with the model alone."
+            f"The pipeline has {type(step).__name__} before the model, which has no "
+            "inverse_transform and does not keep channels. Call channel_modes with the model alone."
         )
     return True
 
@@ -335,15 +341,18 @@ def _inverse(step) -> tuple[np.ndarray, np.ndarray] | None:
     scale = np.abs(matrix).max() + np.abs(offset).max()
     if not np.allclose(twice, 2 * matrix, rtol=1e-6, atol=1e-9 * scale):
         raise ValueError(
-            f"Got a pipeline with {type(step).__name__} before the model, whose inverse is not "
-            "linear; call channel_modes with the model alone."
+            f"The pipeline has {type(step).__name__} before the model, whose inverse is not "
+            "linear. Call channel_modes with the model alone."
         )
     return matrix, offset
 
 
 def _refuse_second_embedding(n_lags: int) -> None:
     if n_lags > 1:
-        raise ValueError("Got a pipeline with two time-delay embeddings, expected one at most.")
+        raise ValueError(
+            "The pipeline has two time-delay embeddings, but at most one was expected. Leave one "
+            "out."
+        )
 
 
 # --------------------------------------------------------------------------------------- matrices

@@ -155,12 +155,14 @@ class ModeSpectra:
         inside = (self.frequencies >= low) & (self.frequencies <= high)
         if not inside.any():
             raise ValueError(
-                f"Got a band from {low} to {high} Hz, in which there is none of the frequencies "
-                f"from {self.frequencies[0]:.4g} to {self.frequencies[-1]:.4g} Hz in steps of "
-                f"{self._resolution:.4g} Hz; widen it."
+                f"The band from {low} to {high} Hz has none of the frequencies from "
+                f"{self.frequencies[0]:.4g} to {self.frequencies[-1]:.4g} Hz in steps of "
+                f"{self._resolution:.4g} Hz. Widen the band."
             )
         if power not in _SUMMARIES:
-            raise ValueError(f"Got power={power!r}, expected one of {', '.join(_SUMMARIES)}.")
+            raise ValueError(
+                f"power must be one of {', '.join(map(repr, _SUMMARIES))}, but is {power!r}."
+            )
         densities = self.psd[..., inside]
         summary = densities.mean(axis=-1) if power == "mean" else densities.sum(axis=-1)
         return ModeBand(
@@ -322,6 +324,14 @@ class ModeBand:
     coherence: np.ndarray
     channel_names: np.ndarray
 
+    def __repr__(self):
+        sessions = f"{len(self.power)} sessions, " if self.power.ndim == 3 else ""
+        n_modes, n_channels = self.power.shape[-2:]
+        return (
+            f"<ModeBand: {self.low:g} to {self.high:g} Hz, {sessions}{n_modes} modes, "
+            f"{n_channels} channels>"
+        )
+
     def to_frame(self):
         """Give a table with a row per session, mode and channel.
 
@@ -450,7 +460,10 @@ def _numbers(channels, names):
     wanted = [channels] if np.ndim(channels) == 0 else list(channels)
     unknown = [one for one in wanted if isinstance(one, str) and one not in known]
     if unknown:
-        raise ValueError(f"Got channels {unknown}, expected names among {', '.join(names)}.")
+        raise ValueError(
+            f"channels has the unknown names {unknown}. Pass numbers, or names among "
+            f"{', '.join(names)}."
+        )
     return [known[one] if isinstance(one, str) else one for one in wanted]
 
 

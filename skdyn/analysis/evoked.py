@@ -44,6 +44,13 @@ class EvokedAlpha(Bunch):
         Names of the sessions: their labels, or 0, 1, ...
     """
 
+    def __repr__(self):
+        sessions = f"{len(self.mean)} sessions, " if np.ndim(self.mean) == 3 else ""
+        return (
+            f"<EvokedAlpha: {sessions}{np.shape(self.mean)[-1]} modes, {np.sum(self.n_events)} "
+            f"events, {self.times[0]:.4g} to {self.times[-1]:.4g} s>"
+        )
+
     def plot(self, ax=None, *, mode_labels=None, fig=None):
         """Draw the mean over sessions, with its standard error.
 
@@ -265,7 +272,7 @@ class _Span:
             return cls(lags, np.zeros(len(lags), dtype=bool))
         rows = _rows_between(baseline, rate, "baseline")
         if not np.isin(rows, lags).all():
-            raise ValueError(f"Got baseline={baseline!r}, expected times in window={window!r}.")
+            raise ValueError(f"baseline must be within window={window!r}, but is {baseline!r}.")
         return cls(lags, np.isin(lags, rows))
 
     def corrected(self, courses: np.ndarray) -> np.ndarray:
@@ -277,9 +284,11 @@ class _Span:
 
 def _rows_between(times, rate: float, name: str) -> np.ndarray:
     if not rate > 0:
-        raise ValueError(f"Got sampling_frequency={rate!r}, expected Hz above 0.")
+        raise ValueError(f"sampling_frequency must be above 0 Hz, but is {rate!r}.")
     if len(times) != 2 or not times[0] <= times[1]:
-        raise ValueError(f"Got {name}={times!r}, expected a first and a later last time, in s.")
+        raise ValueError(
+            f"{name} must be a first and a later last time in seconds, but is {times!r}."
+        )
     return np.arange(round(times[0] * rate), round(times[1] * rate) + 1)
 
 
@@ -293,7 +302,7 @@ def _used_events(mixing: Sessions, events, span: _Span) -> list[np.ndarray]:
     else:
         if len(events) != len(lengths) or any(np.ndim(one) != 1 for one in events):
             raise ValueError(
-                f"Got events for {len(events)} sessions and alpha with {len(lengths)}, expected a "
+                f"events has {len(events)} parts, but alpha has {len(lengths)} sessions. Pass a "
                 "list with the rows of the events of each session."
             )
         parts = [_whole(*pair) for pair in zip(events, lengths, strict=True)]
@@ -304,8 +313,8 @@ def _used_events(mixing: Sessions, events, span: _Span) -> list[np.ndarray]:
     for number, rows in enumerate(used):
         if len(rows) == 0:
             raise ValueError(
-                f"Session {number} of {len(used)} has no event whose window is within it; leave it "
-                "out, or take a shorter window."
+                f"Session {number} of {len(used)} has no event whose window is within it. Leave "
+                "the session out, or shorten the window."
             )
     return used
 
@@ -314,13 +323,13 @@ def _whole(events, n_rows: int) -> np.ndarray:
     rows = np.asarray(events)
     if rows.ndim != 1 or (rows.size and rows.dtype.kind not in "iu"):
         raise ValueError(
-            f"Got events of shape {rows.shape} and type {rows.dtype}, expected numbers of rows; "
-            "multiply times by the sampling frequency and round."
+            f"events has shape {rows.shape} and type {rows.dtype}, but whole numbers of rows were "
+            "expected. Multiply times by the sampling frequency and round."
         )
     if rows.size and (rows.min() < 0 or rows.max() >= n_rows):
         raise ValueError(
-            f"Got events in rows {rows.min()} to {rows.max()}, expected 0 to {n_rows - 1}; "
-            "subtract the number of the first sample."
+            f"events has rows from {rows.min()} to {rows.max()}, but rows from 0 to {n_rows - 1} "
+            "were expected. Subtract the number of the first sample."
         )
     return rows.astype(int)
 

@@ -279,7 +279,10 @@ class SessionFeatures(DocumentedMixin, SessionTransformerMixin, BaseEstimator):
         kinds = [self.what] if isinstance(self.what, str) else list(self.what)
         unknown = [kind for kind in kinds if kind not in FEATURES]
         if unknown or not kinds:
-            raise ValueError(f"Got what={self.what!r}, expected some of {', '.join(FEATURES)}.")
+            raise ValueError(
+                f"what must be one or more of {', '.join(map(repr, FEATURES))}, but is "
+                f"{self.what!r}."
+            )
         return kinds
 
     def _features(self, X, sessions) -> np.ndarray:

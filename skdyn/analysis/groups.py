@@ -72,6 +72,14 @@ class PermutationTest(Bunch):
         The two labels; the effect is that of the second, less that of the first.
     """
 
+    def __repr__(self):
+        # Features with missing values have no p value.
+        lowest = np.nanmin(self.p_value, initial=1.0)
+        return (
+            f"<PermutationTest: {self.kind}, {np.size(self.effect)} features, "
+            f"{self.n_permutations} arrangements, lowest p value {lowest:.4g}>"
+        )
+
     def to_frame(self, names=None):
         """Give a table with one row per feature.
 
@@ -95,7 +103,10 @@ class PermutationTest(Bunch):
         shape = np.shape(self.effect)
         given = [f"axis {axis}" for axis in range(len(shape))] if names is None else list(names)
         if len(given) != len(shape):
-            raise ValueError(f"Got names of {len(given)} axes, expected {len(shape)}.")
+            raise ValueError(
+                f"names has {len(given)} names, but must have {len(shape)}, one for each axis of "
+                "the features."
+            )
         places = [range(size) for size in shape] or [range(1)]
         index = pd.MultiIndex.from_product(places, names=given or ["feature"])
         columns = ("effect", "statistic", "p_value", "p_uncorrected")
@@ -249,7 +260,10 @@ def permutation_test(
             stacklevel=2,
         )
     if not is_complete.any():
-        raise ValueError("Got no feature without missing values, expected at least one.")
+        raise ValueError(
+            "values has no feature without missing values, but at least one was expected. Leave "
+            "out rows with missing values."
+        )
     kind, names, design = _design(table[:, is_complete], *given)
     random_state = np.random.RandomState() if random_state is None else random_state
     found = _run(design, ALTERNATIVES[alternative], n_permutations, random_state)
@@ -271,10 +285,11 @@ def _table(values) -> np.ndarray:
     table = np.array(values, dtype=np.float64)
     if table.ndim == 0 or len(table) < 2:
         raise ValueError(
-            f"Got values of shape {table.shape}, expected (n_sessions, ...), at least 2 sessions."
+            f"values has shape {table.shape}, but (n_sessions, ...) with at least 2 sessions was "
+            "expected."
         )
     if np.isinf(table).any():
-        raise ValueError("Got values that are infinite, expected finite numbers or NaN.")
+        raise ValueError("values has infinite values, but finite numbers or NaN were expected.")
     return table.reshape(len(table), -1)
 
 
@@ -296,33 +311,39 @@ def check_choices(alternative, n_permutations, level) -> None:
         If one of them is something else.
     """
     if alternative not in ALTERNATIVES:
-        raise ValueError(f"Got alternative={alternative!r}, expected one of {[*ALTERNATIVES]}.")
+        raise ValueError(
+            f"alternative must be one of {', '.join(map(repr, ALTERNATIVES))}, but is "
+            f"{alternative!r}."
+        )
     if not isinstance(n_permutations, Integral) or n_permutations < 2:
         raise ValueError(
-            f"Got n_permutations={n_permutations!r}, expected an integer of 2 or more."
+            f"n_permutations must be a whole number of at least 2, but is {n_permutations!r}."
         )
     if not isinstance(level, Real) or not 0 < float(level) < 1:
-        raise ValueError(f"Got level={level!r}, expected a number between 0 and 1.")
+        raise ValueError(f"level must be a number between 0 and 1, but is {level!r}.")
 
 
 def _columns(n_rows: int, labels, pairs, regressor, covariates) -> tuple:
     """What describes rows, as arrays of the right length; covariates as columns."""
     if labels is not None and regressor is not None:
-        raise ValueError("Got both labels and regressor, expected one of them.")
+        raise ValueError("labels and regressor were both given. Pass one of them.")
     if pairs is not None and labels is None:
-        raise ValueError("Got pairs without labels, expected the condition of each row as labels.")
+        raise ValueError(
+            "pairs was given without labels. Pass the condition of each row as labels."
+        )
     given = {"labels": labels, "pairs": pairs, "regressor": regressor, "covariates": covariates}
     arrays = {name: None if one is None else np.asarray(one) for name, one in given.items()}
     for name, array in arrays.items():
         n_axes = (1, 2) if name == "covariates" else (1,)
         if array is not None and (array.ndim not in n_axes or len(array) != n_rows):
             raise ValueError(
-                f"Got {name} of shape {array.shape} for {n_rows} rows, expected one per row."
+                f"{name} has shape {array.shape}, but there are {n_rows} rows. Pass one entry per "
+                "row."
             )
         if array is not None and name in ("regressor", "covariates"):
             arrays[name] = array = array.astype(np.float64)
             if not np.isfinite(array).all():
-                raise ValueError(f"Got {name} that are not finite, expected numbers.")
+                raise ValueError(f"{name} has values that are not finite. Leave out those rows.")
     known = arrays["covariates"]
     columns = np.empty((n_rows, 0)) if known is None else known.reshape(n_rows, -1)
     return arrays["labels"], arrays["pairs"], arrays["regressor"], columns
@@ -339,8 +360,8 @@ def _design(table, labels, pairs, regressor, covariates):
     names = np.unique(labels)
     if len(names) != 2:
         raise ValueError(
-            f"Got {len(names)} different labels, expected two; give numbers as regressor, and "
-            "compare more groups two by two."
+            f"labels has {len(names)} different labels, but two were expected. Compare more groups "
+            "two by two, and pass numbers as regressor."
         )
     pair_of_names = tuple(names.tolist())
     is_second = labels == names[1]
@@ -367,7 +388,7 @@ def _matched(pairs, is_second) -> tuple[np.ndarray, np.ndarray]:
     repeated = [len(np.unique(names)) < len(names) for names in sorted_pairs]
     if any(repeated) or not np.array_equal(*sorted_pairs):
         raise ValueError(
-            "Got pairs that do not have one row of each label; average repeated rows, and leave "
+            "pairs must have one row of each label in each pair. Average repeated rows, and leave "
             "out pairs with a missing row."
         )
     return rows[0], rows[1]
@@ -384,14 +405,14 @@ class _LinearModel:
         own = regressor - self.nuisance @ (self.nuisance.T @ regressor)
         if not own @ own > 1e-16 * (regressor @ regressor):
             raise ValueError(
-                "Got a regressor or labels that are constant or a combination of the covariates, "
-                "expected ones that vary beside them."
+                "The regressor or labels are constant or a combination of the covariates. Pass "
+                "some that vary independently of the covariates, or leave covariates out."
             )
         self.n_degrees = n_rows - self.nuisance.shape[1] - 1
         if self.n_degrees < 1:
             raise ValueError(
-                f"Got {n_rows} rows or pairs for a model of {n_rows - self.n_degrees} columns, "
-                "expected more rows."
+                f"There are {n_rows} rows or pairs, but a model of {n_rows - self.n_degrees} "
+                "columns needs more. Pass more rows or fewer covariates."
             )
         self.regressor = own / np.sqrt(own @ own)
         self.scale = np.sqrt(own @ own)
@@ -444,8 +465,8 @@ class _TwoGroups:
         self.n_rows, self.n_second = len(table), int(is_second.sum())
         if min(self.n_second, self.n_rows - self.n_second) < 2:
             raise ValueError(
-                f"Got groups of {self.n_rows - self.n_second} and {self.n_second} rows, expected "
-                "at least 2 in each."
+                f"The groups have {self.n_rows - self.n_second} and {self.n_second} rows, but at "
+                "least 2 were expected in each."
             )
         centred = table - table.mean(axis=0)
         self.sizes = np.abs(table).max(axis=0)

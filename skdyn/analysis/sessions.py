@@ -98,6 +98,14 @@ class SessionModes(Bunch):
         Names of the sessions: their labels, or 0, 1, ...
     """
 
+    def __repr__(self):
+        sessions = f"{len(self.means)} sessions, " if np.ndim(self.means) == 3 else ""
+        n_modes, n_channels = np.shape(self.means)[-2:]
+        return (
+            f"<SessionModes: {sessions}{n_modes} modes, {n_channels} channels, "
+            f"shrinkage {self.shrinkage:.4g}>"
+        )
+
     def distances(self):
         """Riemannian distances of the session's covariances from the group's.
 
@@ -236,7 +244,7 @@ def session_modes(
     >>> rng = np.random.default_rng(0)
     >>> sizes = np.repeat([1.0, 3.0], 200)[:, None] * [1.0, 0.5]
     >>> X = [gain * sizes * rng.standard_normal((400, 2)) for gain in (1.0, 1.5)]
-    >>> model = DyNeMoEstimator(n_modes=2, n_epochs=4, random_state=0).fit(X)
+    >>> model = DyNeMoEstimator(n_modes=2, n_epochs=20, random_state=0).fit(X)
     >>> modes = session_modes(model, X)
     >>> modes.covariances.shape
     (2, 2, 2, 2)
@@ -311,8 +319,8 @@ def modes_from_mixing(
     mixing = like_sessions(recording, alpha, "alpha")
     if mixing[0].shape[1] != len(group.factors):
         raise ValueError(
-            f"Got alpha of {mixing[0].shape[1]} modes and {len(group.factors)} covariances, "
-            "expected as many."
+            f"alpha has {mixing[0].shape[1]} modes, but there are {len(group.factors)} "
+            "covariances. Pass one covariance for each mode."
         )
     draws = [one[np.newaxis] for one in mixing]
     found = _fit_sessions(recording.arrays, draws, group, shrinkage, SHARE_KNOWN, n_jobs)
@@ -363,7 +371,7 @@ def fine_tune(model, X, *, sessions=None, n_epochs=None):
     >>> rng = np.random.default_rng(0)
     >>> sizes = np.repeat([1.0, 3.0], 200)[:, None] * [1.0, 0.5]
     >>> X = [gain * sizes * rng.standard_normal((400, 2)) for gain in (1.0, 1.5)]
-    >>> model = DyNeMoEstimator(n_modes=2, n_epochs=4, random_state=0).fit(X)
+    >>> model = DyNeMoEstimator(n_modes=2, n_epochs=20, random_state=0).fit(X)
     >>> tuned = fine_tune(model, X[1], n_epochs=2)
     >>> len(tuned.history_["loss"]) - len(model.history_["loss"])
     2
@@ -373,8 +381,8 @@ def fine_tune(model, X, *, sessions=None, n_epochs=None):
     check_is_fitted(last)
     if not hasattr(last, "network_"):
         raise TypeError(
-            f"Got a model of type {type(last).__name__}, expected a DyNeMoEstimator or a Pipeline "
-            "that ends in one; session_modes takes others."
+            f"The model is a {type(last).__name__}, but a DyNeMoEstimator or a Pipeline that ends "
+            "in one was expected. Use session_modes for other models."
         )
     rows: Any = X
     if front is not None:
@@ -470,19 +478,19 @@ class _Group:
         values = torch.from_numpy(np.array(covariances, dtype=np.float64))
         if values.ndim != 3 or values.shape[1] != values.shape[2]:
             raise ValueError(
-                f"Got covariances of shape {tuple(values.shape)}, expected (n_modes, n_channels, "
-                "n_channels)."
+                f"covariances has shape {tuple(values.shape)}, but (n_modes, n_channels, "
+                "n_channels) was expected."
             )
         factors, failed = torch.linalg.cholesky_ex(values)
         if bool(failed.any()) or not bool(values.isfinite().all()):
             raise ValueError(
-                "Got a covariance of the group that is not positive definite; add a small multiple "
-                "of the identity."
+                "covariances has a matrix that is not positive definite. Add a small multiple of "
+                "the identity."
             )
         shape = tuple(values.shape[:2])
         centers = np.zeros(shape) if means is None else np.array(means, dtype=np.float64)
         if centers.shape != shape:
-            raise ValueError(f"Got means of shape {centers.shape}, expected {shape}.")
+            raise ValueError(f"means has shape {centers.shape}, but {shape} was expected.")
         is_diagonal = bool((values - torch.diag_embed(values.diagonal(0, 1, 2)) == 0).all())
         return cls(values, torch.from_numpy(centers), factors, means is not None, is_diagonal)
 
@@ -586,12 +594,16 @@ def _fit_sessions(
     candidates, scores = np.empty(0), np.empty(0)
     if isinstance(shrinkage, str):
         if shrinkage != "auto":
-            raise ValueError(f"Got shrinkage={shrinkage!r}, expected 'auto' or a number from 0.")
+            raise ValueError(
+                f"shrinkage must be 'auto' or a number of at least 0, but is {shrinkage!r}."
+            )
         with one_thread():
             candidates, scores = _choose(rows, alpha, group, share)
         shrinkage = _largest_good(candidates, scores, share)
     if not shrinkage >= 0:
-        raise ValueError(f"Got shrinkage={shrinkage!r}, expected 'auto' or a number from 0.")
+        raise ValueError(
+            f"shrinkage must be 'auto' or a number of at least 0, but is {shrinkage!r}."
+        )
     found = Parallel(n_jobs=n_jobs)(
         delayed(_fit_session)(*pair, group, float(shrinkage))
         for pair in zip(rows, alpha, strict=True)

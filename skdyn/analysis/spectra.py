@@ -168,8 +168,8 @@ def mode_spectra(
     lengths = [len(one) for one in recording.arrays]
     if min(lengths) < windows.length:
         raise ValueError(
-            f"Got a session of {min(lengths)} rows for windows of {windows.length}, expected at "
-            "least one window; shorten window_length, or leave the session out."
+            f"X has a session of {min(lengths)} rows, but a window has {windows.length}. Shorten "
+            "window_length, or leave the session out."
         )
     single = all(one.dtype == np.float32 for one in recording.arrays)
     compute = partial(_one_session, chosen, windows, standardize, single, given)
@@ -281,9 +281,9 @@ def _prolate(n_rows, given):
     n_tapers = 7 if given["n_tapers"] is None else given["n_tapers"]
     if not 0 < half_bandwidth < n_rows / 2 or n_tapers > n_rows:
         raise ValueError(
-            f"Got half_bandwidth={half_bandwidth!r} and n_tapers={n_tapers!r} for pieces of "
-            f"{n_rows} rows, expected half_bandwidth above 0 and below {n_rows / 2:g}, and at most "
-            f"{n_rows} tapers; lengthen the windows."
+            f"half_bandwidth={half_bandwidth!r} and n_tapers={n_tapers!r} do not fit pieces of "
+            f"{n_rows} rows, which need half_bandwidth above 0 and below {n_rows / 2:g}, and at "
+            f"most {n_rows} tapers. Lengthen the windows."
         )
     return dpss(n_rows, half_bandwidth, n_tapers)
 
@@ -395,14 +395,14 @@ def _check_data(X, alpha, sessions) -> tuple[Sessions, list[np.ndarray], np.ndar
     shapes = {one.shape[1:] for one in courses}
     if len(shapes) > 1 or any(len(shape) != 1 for shape in shapes):
         raise ValueError(
-            f"Got alpha of shapes {[one.shape for one in courses]}, expected (n_samples, n_modes), "
-            "the same modes in each session."
+            f"alpha has shapes {[one.shape for one in courses]}, but (n_samples, n_modes) was "
+            "expected, the same modes in each session."
         )
     lowest = min(one.min() for one in courses)
     if not (all(np.isfinite(one).all() for one in courses) and lowest >= 0):
         raise ValueError(
-            f"Got alpha with values that are not finite or below 0 (the lowest is {lowest:.3g}), "
-            "expected mixing coefficients; give what transform returned."
+            f"alpha has values that are not finite or below 0 (the lowest is {lowest:.3g}), but "
+            "mixing coefficients were expected. Pass an output of transform."
         )
     return recording, courses, names
 
@@ -410,19 +410,23 @@ def _check_data(X, alpha, sessions) -> tuple[Sessions, list[np.ndarray], np.ndar
 def _check_method(method, given) -> _Method:
     chosen = _METHODS.get(method) if isinstance(method, str) else None
     if chosen is None:
-        raise ValueError(f"Got method={method!r}, expected one of {', '.join(_METHODS)}.")
+        raise ValueError(
+            f"method must be one of {', '.join(map(repr, _METHODS))}, but is {method!r}."
+        )
     for name, value in given.items():
         if value is not None and name not in chosen.parameters:
             owner = next(one for one, other in _METHODS.items() if name in other.parameters)
             raise ValueError(
-                f"Got {name}={value!r} with method={method!r}, but it is a parameter of "
-                f"method={owner!r}; leave it out."
+                f"{name}={value!r} has no effect with method={method!r}, because it is a parameter "
+                f"of method={owner!r}. Leave it out."
             )
     for name in ("n_refinement_steps", "n_tapers"):
         least = int(name == "n_tapers")
         value = given[name]
         if value is not None and not (_is_count(value) and value >= least):
-            raise ValueError(f"Got {name}={value!r}, expected a whole number from {least}.")
+            raise ValueError(
+                f"{name} must be a whole number of at least {least}, but is {value!r}."
+            )
     return chosen
 
 
@@ -430,27 +434,29 @@ def _windows(method, rate, length, step, n_pieces, frequency_range, given) -> Wi
     """Windows in rows, from seconds and Hz."""
     for name, value in [("sampling_frequency", rate), ("window_length", length)]:
         if not (isinstance(value, Real) and 0 < float(value) < np.inf):
-            raise ValueError(f"Got {name}={value!r}, expected a number above 0.")
+            raise ValueError(f"{name} must be a number above 0, but is {value!r}.")
     if not (_is_count(n_pieces) and n_pieces >= 1):
-        raise ValueError(f"Got n_sub_windows={n_pieces!r}, expected a whole number from 1.")
+        raise ValueError(
+            f"n_sub_windows must be a whole number of at least 1, but is {n_pieces!r}."
+        )
     n_rows, rate = round(length * rate), float(rate)
     piece = n_rows // int(n_pieces)
     if piece < 4:
         raise ValueError(
-            f"Got windows of {length} s, {n_rows} rows, in {n_pieces} pieces, expected at least 4 "
-            "rows in a piece; lengthen window_length."
+            f"window_length={length} s is {n_rows} rows, too few for {n_pieces} pieces of at least "
+            "4 rows. Lengthen window_length."
         )
     rows_of_step = max(1, int((piece if method.steps_by_piece else n_rows) // method.steps))
     if step is not None:
         if not (isinstance(step, Real) and 0 < float(step) < np.inf) or round(step * rate) < 1:
             raise ValueError(
-                f"Got step={step!r} s at {rate:g} Hz, expected at least one row, {1 / rate:g} s."
+                f"step must be at least one row, {1 / rate:g} s at {rate:g} Hz, but is {step!r} s."
             )
         rows_of_step = round(step * rate)
     if rows_of_step > n_rows:
         raise ValueError(
-            f"Got step={step!r} s for windows of {length} s, expected at most as much, so that no "
-            "row is left out."
+            f"step must be at most window_length={length} s, so that no row is left out, but is "
+            f"{step!r} s."
         )
     n_fft = max(method.shortest_fft, piece)
     frequencies = np.arange(n_fft // 2 + 1) * rate / n_fft
@@ -475,8 +481,8 @@ def _bins(frequencies, frequency_range):
     inside = np.flatnonzero((frequencies >= low) & (frequencies <= high))
     if not len(inside) or high > frequencies[-1] * (1 + 1e-9):
         raise ValueError(
-            f"Got frequency_range={frequency_range!r}, expected (low, high) within 0 and "
-            f"{frequencies[-1]:g} Hz, with at least one of the bins, {frequencies[1]:.4g} Hz apart."
+            f"frequency_range must be (low, high) within 0 and {frequencies[-1]:g} Hz, with at "
+            f"least one of the bins, {frequencies[1]:.4g} Hz apart, but is {frequency_range!r}."
         )
     return inside
 

@@ -109,15 +109,16 @@ def check_mixing(alpha, sessions=None) -> Sessions:
     first = alpha if container_of(alpha) == "array" else alpha[0]
     if np.ndim(first) != 2:
         raise ValueError(
-            f"Got alpha of shape {np.shape(first)}, expected (n_samples, n_modes); for the states "
-            "of a hidden Markov model give its posterior probabilities, or numpy.eye(n)[states]."
+            f"alpha has shape {np.shape(first)}, but (n_samples, n_modes) was expected. For the "
+            "states of a hidden Markov model pass its posterior probabilities, or "
+            "numpy.eye(n)[states]."
         )
     checked = check_columns(alpha, sessions, n_columns=np.shape(first)[1])
     lowest = min(float(array.min()) for array in checked.arrays)
     if lowest < 0:
         raise ValueError(
-            f"Got a mixing coefficient of {lowest:.3g}, expected none below 0; for theta give its "
-            "softmax."
+            f"alpha has a mixing coefficient of {lowest:.3g}, but none below 0 was expected. For "
+            "theta pass its softmax."
         )
     return Sessions([array.astype(np.float64) for array in checked.arrays], checked.container)
 
@@ -141,13 +142,15 @@ def _sizes(covariances, n_sessions: int, n_modes: int) -> np.ndarray:
     is_square = values.ndim == 2 or values.shape[-1:] == values.shape[-2:-1]
     if expected is None or values.shape[: len(expected)] != expected or not is_square:
         raise ValueError(
-            f"Got covariances of shape {values.shape} for {n_modes} modes and {n_sessions} "
-            "sessions, expected (n_modes, n_channels, n_channels), (n_modes, n_channels) or "
-            "(n_sessions, n_modes, n_channels, n_channels)."
+            f"covariances has shape {values.shape} for {n_modes} modes and {n_sessions} sessions, "
+            "but (n_modes, n_channels, n_channels), (n_modes, n_channels) or (n_sessions, n_modes, "
+            "n_channels, n_channels) was expected."
         )
     traces = values.sum(axis=1) if values.ndim == 2 else np.trace(values, axis1=-2, axis2=-1)
     if not (np.isfinite(traces).all() and (traces >= 0).all()):
-        raise ValueError("Got covariances with a trace below 0 or not finite, expected variances.")
+        raise ValueError(
+            "covariances has a trace that is below 0 or not finite, but variances were expected."
+        )
     return np.broadcast_to(traces, (n_sessions, n_modes))
 
 
@@ -198,6 +201,11 @@ class ModeStatistics(Bunch):
     sampling_frequency, fano_window : float
         As given, in Hz and seconds.
     """
+
+    def __repr__(self):
+        sessions = f"{len(self.occupancy)} sessions, " if np.ndim(self.occupancy) == 2 else ""
+        n_modes = np.shape(self.occupancy)[-1]
+        return f"<ModeStatistics: {sessions}{n_modes} modes, at {self.sampling_frequency:g} Hz>"
 
     def to_frame(self):
         """Give a table with one row per session and mode.
@@ -255,13 +263,13 @@ class ModeStatistics(Bunch):
         unknown = [name for name in names if name not in COLUMNS or name not in self]
         if unknown:
             known = ", ".join(name for name in COLUMNS if name in self)
-            raise ValueError(f"Got statistics {unknown}, expected some of {known}.")
+            raise ValueError(f"names has unknown statistics {unknown}. Pass some of {known}.")
         n_sessions, n_modes = np.atleast_2d(self.occupancy).shape
         labels = None if groups is None else np.asarray(groups)
         if labels is not None and labels.shape != (n_sessions,):
             raise ValueError(
-                f"Got groups of shape {labels.shape} for {n_sessions} sessions, expected one label "
-                "per session."
+                f"groups has shape {labels.shape}, but there are {n_sessions} sessions. Pass one "
+                "label per session."
             )
         width = max(2.2, 0.45 * n_modes + 0.9)
         n_columns = min(len(names), 4 if n_modes <= 6 else 2)
@@ -399,7 +407,7 @@ def session_names(parts: list, sessions=None) -> list:
 def _check_positive(value, name: str, unit: str) -> None:
     is_number = isinstance(value, Real) and not isinstance(value, bool)
     if not (is_number and 0 < float(value) < np.inf):
-        raise ValueError(f"Got {name}={value!r}, expected a number above 0, in {unit}.")
+        raise ValueError(f"{name} must be a number above 0, in {unit}, but is {value!r}.")
 
 
 def _of_alpha(alpha: np.ndarray, *names: str) -> dict[str, np.ndarray]:
@@ -424,7 +432,7 @@ def _active(arrays: list[np.ndarray], binarize) -> list[np.ndarray]:
     if isinstance(binarize, Real) and 0 < float(binarize) < 1:
         return [array > float(binarize) for array in arrays]
     raise ValueError(
-        f"Got binarize={binarize!r}, expected 'argmax', 'mixture' or a number between 0 and 1."
+        f"binarize must be 'argmax', 'mixture' or a number between 0 and 1, but is {binarize!r}."
     )
 
 

@@ -70,7 +70,10 @@ def plot_separate_time_series(
     series = as_arrays(time_series, "n_channels", finite=False)
     widths = sorted({values.shape[1] for values in series})
     if len(widths) > 1:
-        raise ValueError(f"Got arrays of {widths} channels, expected one width; plot them apart")
+        raise ValueError(
+            f"The arrays have {' and '.join(map(str, widths))} channels, but one number of "
+            "channels was expected. Plot them separately."
+        )
     n_channels = widths[0]
     names = check_names(channel_names, n_channels, "channel_names")
     names = [f"Channel {k}" for k in range(n_channels)] if names is None else names

@@ -100,8 +100,8 @@ class NEMSDisplay:
         self.session_lengths = np.array(lengths, dtype=int)
         if self.response is not None and self.response.shape != self.prediction.shape:
             raise ValueError(
-                f"Got a response of shape {self.response.shape}, expected that of the prediction, "
-                f"{self.prediction.shape}; pass a number for each"
+                f"response has shape {self.response.shape}, but prediction has shape "
+                f"{self.prediction.shape}. Pass one number for each."
             )
 
     @classmethod
@@ -139,7 +139,9 @@ class NEMSDisplay:
         """
         if isinstance(estimator, Model):
             if sessions is not None:
-                raise ValueError("Got sessions with a Model, expected none; pass a list as X")
+                raise ValueError(
+                    "sessions cannot be given with a Model. Pass X as a list of sessions."
+                )
             model, history = estimator, None
             parts = [X] if container_of(X) == "array" else list(X)
             prediction = [model.predict(part) for part in parts]
@@ -248,7 +250,8 @@ class NEMSDisplay:
         chosen = list(range(n_outputs)[:MOST_OUTPUTS] if outputs is None else outputs)
         if not chosen or not all(one in range(n_outputs) for one in chosen):
             raise ValueError(
-                f"Got outputs={outputs!r}, expected some of range({n_outputs}); pass their indices"
+                f"outputs must be some of range({n_outputs}), but is {outputs!r}. Pass the indices "
+                "of outputs."
             )
         return chosen
 
@@ -329,7 +332,7 @@ def _lay_out(counts, fig):
     """Filters, nonlinearities and loss above, predictions below."""
     n_filters, n_curves, n_losses, n_rows = counts
     if not sum(counts):
-        raise ValueError("Got nothing to draw, expected filters or a response; pass y")
+        raise ValueError("There is nothing to draw, neither filters nor a response. Pass y.")
     # One filter and one curve are side by side with the loss, more are in blocks of rows.
     is_single = max(n_filters, n_curves) <= 1
     n_across = n_filters + n_curves if is_single else min(max(n_filters, n_curves), MOST_ACROSS)

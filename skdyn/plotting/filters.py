@@ -82,21 +82,22 @@ def linear_filter(model, n_channels=None, *, n_lags=None):
         model = fitted.model_
         n_channels = fitted.n_features_in_ if n_channels is None else n_channels
     if n_channels is None:
-        raise ValueError("Got a Model without n_channels; pass the channels of the stimulus")
+        raise ValueError(
+            "n_channels must be given with a Model. Pass the number of channels of the stimulus."
+        )
     begin, end = linear_part(model, n_channels)
     if begin == end:
         names = [layer.name for layer in model.layers]
         raise ValueError(
-            f"Got a model of the layers {names}, expected linear ones at its beginning; plot the "
-            "parameters of its layers with plot_filters or plot_matrices"
+            f"The model has the layers {names}, but linear ones were expected at its beginning. "
+            "Plot the parameters of its layers with plot_filters or plot_matrices."
         )
     part = layers_alone(model, begin, end)
     found = [_reach(one, n_channels) for one in (part, part.sample_from_priors(random_state=0))]
     n_future, n_past = (max(reach) for reach in zip(*found, strict=True))
     if n_lags is None and n_past >= MOST_ROWS:
         raise ValueError(
-            f"Got layers whose response has not ended after {MOST_ROWS} rows, expected it to end; "
-            "pass n_lags"
+            f"The response of the layers has not ended after {MOST_ROWS} rows. Pass n_lags."
         )
     n_lags = n_past + 1 if n_lags is None else check_count(n_lags, "n_lags")
     impulses = np.zeros((n_channels, n_future + n_lags, n_channels))

@@ -83,8 +83,8 @@ def plot_alpha(
     if any((course < 0).any() for course in courses):
         lowest = min(course.min() for course in courses)
         raise ValueError(
-            f"Got a mixing coefficient of {lowest:.3g}, expected none below 0; "
-            "plot signed courses with plot_separate_time_series"
+            f"alphas has a mixing coefficient of {lowest:.3g}, but none below 0 was expected. Plot "
+            "signed courses with plot_separate_time_series."
         )
     if normalise is not None:
         courses = [normalised_alpha(course, normalise) for course in courses]
@@ -183,7 +183,7 @@ class ModesDisplay:
         """
         before, model, after = find_step(estimator, "means_", "covariances_")
         if X is None and sessions is not None:
-            raise ValueError("Got sessions without X, expected both; pass X, or neither")
+            raise ValueError("sessions was given without X. Pass X as well, or leave sessions out.")
         order = mode_order(model.covariances_, after)
         weights = None
         if X is not None:

@@ -186,7 +186,10 @@ def plot_nonlinearity(
     """
     inputs = join_sessions(_sessions_of(inputs, "inputs"))
     if not np.isfinite(inputs).all():
-        raise ValueError("Got inputs with NaN or inf, expected finite numbers; remove those rows")
+        raise ValueError(
+            "inputs has NaN or infinite values, but finite numbers were expected. Remove those "
+            "rows."
+        )
     if response is not None:
         response = join_sessions(_sessions_of(response, "response"))
         _check_shape(response, inputs, "response")
@@ -195,7 +198,7 @@ def plot_nonlinearity(
     check_names(titles, n_channels, "titles")
     grid = np.linspace(inputs.min(axis=0), inputs.max(axis=0), N_POINTS)
     curves = np.asarray(nonlinearity(grid), dtype=float)
-    _check_shape(curves, grid, "an output of the nonlinearity")
+    _check_shape(curves, grid, "The output of the nonlinearity")
     fig, axes = _grid(n_channels, n_columns, ax, fig)
     for channel, (panel, (bottom, left)) in enumerate(zip(axes, grid_edges(axes), strict=True)):
         tidy(panel)
@@ -276,7 +279,7 @@ def plot_predictions(
     lengths = [len(one) for one in max(parts, others, key=len)]
     if isinstance(start, bool) or start not in range(len(predicted)):
         raise ValueError(
-            f"Got start={start!r}, expected a row of the {len(predicted)}, from 0; pass one of them"
+            f"start must be one of the {len(predicted)} rows, counted from 0, but is {start!r}."
         )
     n_outputs = predicted.shape[1]
     check_names(labels, 2, "labels")
@@ -328,8 +331,8 @@ def _sessions_of(values, what):
 def _check_shape(array, other, what):
     if array.shape != other.shape:
         raise ValueError(
-            f"Got {what} of shape {array.shape}, expected {other.shape}; pass one of the "
-            "same rows and columns"
+            f"{what} has shape {array.shape}, but {other.shape} was expected. Pass the same rows "
+            "and columns."
         )
 
 
@@ -337,8 +340,8 @@ def _check_filters(filters):
     array = np.asarray(filters, dtype=float)
     if array.ndim not in (2, 3) or 0 in array.shape:
         raise ValueError(
-            f"Got filters of shape {array.shape}, expected (n_lags, n_channels) or (n_lags, "
-            "n_channels, n_filters); reshape a single course with .reshape(-1, 1)"
+            f"filters has shape {array.shape}, but (n_lags, n_channels) or (n_lags, n_channels, "
+            "n_filters) was expected. Reshape a single course with .reshape(-1, 1)."
         )
     return array[None] if array.ndim == 2 else np.moveaxis(array, -1, 0)
 
@@ -347,8 +350,8 @@ def _check_lags(lags, n_lags):
     checked = np.arange(n_lags) if lags is None else np.asarray(lags)
     if checked.shape != (n_lags,) or (np.diff(checked) != 1).any():
         raise ValueError(
-            f"Got lags={lags!r}, expected {n_lags} in steps of one sample; pass None to count "
-            "them from 0"
+            f"lags must be {n_lags} numbers in steps of one sample, but is {lags!r}. Pass None to "
+            "count them from 0."
         )
     return checked
 
@@ -356,7 +359,7 @@ def _check_lags(lags, n_lags):
 def _check_channels(channel_names, frequencies, n_channels):
     """Give what is written beside some channels, and the label of their axis."""
     if channel_names is not None and frequencies is not None:
-        raise ValueError("Got both channel_names and frequencies, expected one of them")
+        raise ValueError("channel_names and frequencies were both given. Pass one of them.")
     if channel_names is not None:
         check_names(channel_names, n_channels, "channel_names")
         places = range(n_channels) if n_channels <= MOST_NAMES else _some(n_channels)

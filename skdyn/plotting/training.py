@@ -130,8 +130,8 @@ class TrainingDisplay:
         loss = self.history.get("loss", np.empty(0))
         if not np.isfinite(loss).any():
             raise ValueError(
-                f"Got a history of {sorted(self.history)} with no finite 'loss', expected at "
-                f"least one {self.step.lower()}; fit the estimator before it is drawn"
+                f"The history of {sorted(self.history)} has no finite 'loss', but at least one "
+                f"{self.step.lower()} was expected. Fit the estimator before it is drawn."
             )
         schedules = [name for name in self._schedules if name in self.history]
         n_panels = 1 + bool(schedules) if ax is None else np.size(np.asarray(ax, dtype=object))

@@ -248,18 +248,18 @@ def test_channel_modes_refuses_what_it_cannot_undo(X):
         channel_modes(make_pipeline(StandardScaler()).fit(X))
     with pytest.raises(NotFittedError):
         channel_modes(DyNeMoEstimator())
-    with pytest.raises(ValueError, match="expected one of"):
+    with pytest.raises(ValueError, match="must be one of"):
         channel_modes(OneMode().fit(X), covariance="middle")
 
 
 def test_channel_spectra_refuse_wrong_arguments(X):
     pipeline = make_pipeline(TimeDelayPCA(5), OneMode()).fit(X)
     modes = channel_modes(pipeline, sampling_frequency=100)
-    with pytest.raises(ValueError, match="modes without lags"):
+    with pytest.raises(ValueError, match="modes have no lags"):
         channel_modes(OneMode().fit(X), sampling_frequency=100).spectra()
-    with pytest.raises(ValueError, match="give channel_modes a sampling_frequency"):
+    with pytest.raises(ValueError, match="Pass sampling_frequency to channel_modes"):
         channel_modes(pipeline).spectra()
-    with pytest.raises(ValueError, match="expected one of"):
+    with pytest.raises(ValueError, match="must be one of"):
         modes.spectra(method="welch")
     with pytest.raises(ValueError, match="at least the 9 lags"):
         modes.spectra(n_fft=8)

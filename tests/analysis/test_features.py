@@ -207,7 +207,7 @@ def test_set_output_gives_a_frame_with_a_row_per_session(as_frame):
 @pytest.mark.parametrize("what", ["weights", [], ["mean", "weights"]])
 def test_unknown_features_are_refused(what):
     X, _ = people()
-    with pytest.raises(ValueError, match="expected some of mean"):
+    with pytest.raises(ValueError, match="one or more of 'mean"):
         SessionFeatures(States(), what).fit(X)
     with pytest.raises(ValueError, match="'model' parameter"):
         SessionFeatures("states").fit(X)

@@ -242,7 +242,7 @@ def test_to_frame_and_plot_show_every_feature():
     assert frame.index.names == ["mode", "band"]
     assert frame.loc[(1, 0), "p_value"] == test.p_value[1, 0]
     assert len(frame) == 6
-    with pytest.raises(ValueError, match="names of 1 axes"):
+    with pytest.raises(ValueError, match="names has 1 names, but must have"):
         test.to_frame(["mode"])
     _, axes = test.plot(feature_names=list("abcdef"))
     assert [text.get_text() for text in axes[0].get_xticklabels()] == list("abcdef")
@@ -260,19 +260,19 @@ LABELS = [0, 0, 0, 1, 1, 1]
     [
         ({"labels": [0] * 6}, "1 different labels"),
         ({"labels": [0, 1, 2] * 2}, "3 different labels"),
-        ({"labels": [0, 1]}, r"labels of shape \(2,\) for 6 rows"),
-        ({"labels": [0] * 5 + [1]}, "groups of 5 and 1 rows"),
-        ({"labels": LABELS, "regressor": LABELS}, "both labels and regressor"),
-        ({"pairs": [0, 1, 2] * 2}, "pairs without labels"),
+        ({"labels": [0, 1]}, r"labels has shape \(2,\), but there are 6 rows"),
+        ({"labels": [0] * 5 + [1]}, "groups have 5 and 1 rows"),
+        ({"labels": LABELS, "regressor": LABELS}, "labels and regressor were both given"),
+        ({"pairs": [0, 1, 2] * 2}, "pairs was given without labels"),
         ({"labels": LABELS, "pairs": [0, 1, 2, 0, 1, 3]}, "one row of each label"),
         ({"labels": LABELS, "pairs": [0, 0, 1, 0, 0, 1]}, "one row of each label"),
         ({"regressor": np.ones(6)}, "constant or a combination"),
         ({"regressor": LABELS, "covariates": LABELS}, "constant or a combination"),
         ({"regressor": [np.nan] * 6}, "not finite"),
-        ({"labels": LABELS, "covariates": np.eye(6)[:, :5]}, "expected more rows|combination"),
-        ({"alternative": "both"}, "alternative='both'"),
-        ({"n_permutations": 1}, "n_permutations=1"),
-        ({"level": 5}, "level=5"),
+        ({"labels": LABELS, "covariates": np.eye(6)[:, :5]}, "needs more|combination"),
+        ({"alternative": "both"}, "alternative must be .* but is 'both'"),
+        ({"n_permutations": 1}, "n_permutations must be .* but is 1"),
+        ({"level": 5}, "level must be .* but is 5"),
     ],
 )
 def test_permutation_test_refuses_what_makes_no_sense(options, message):

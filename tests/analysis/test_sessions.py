@@ -207,13 +207,13 @@ def test_to_frame_and_plot_show_distances_from_the_group():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"shrinkage": "much"}, "expected 'auto'"),
-        ({"shrinkage": -1.0}, "expected 'auto'"),
-        ({"covariances": np.eye(4)}, "expected \\(n_modes"),
+        ({"shrinkage": "much"}, "shrinkage must be 'auto'"),
+        ({"shrinkage": -1.0}, "shrinkage must be 'auto'"),
+        ({"covariances": np.eye(4)}, "but \\(n_modes"),
         ({"covariances": np.zeros((2, 4, 4))}, "not positive definite"),
-        ({"covariances": np.tile(np.eye(4), (3, 1, 1))}, "alpha of 2 modes and 3"),
-        ({"covariances": np.tile(np.eye(3), (2, 1, 1))}, "4 columns, expected 3"),
-        ({"means": np.zeros(4)}, "means of shape"),
+        ({"covariances": np.tile(np.eye(4), (3, 1, 1))}, "alpha has 2 modes, but there are 3"),
+        ({"covariances": np.tile(np.eye(3), (2, 1, 1))}, "4 columns, but 3 were expected"),
+        ({"means": np.zeros(4)}, "means has shape"),
         ({"alpha": np.ones((99, 2))}, "99"),
     ],
 )
@@ -254,7 +254,7 @@ def test_draws_of_alpha_scatter_around_transform(model, sessions_of_people):
     assert [part.shape for part in listed] == [(2, 150, 2)] * 3
     stacked = model.draw_alpha(np.stack(sessions_of_people), n_draws=2)
     np.testing.assert_array_equal(np.stack(listed, axis=1), stacked)
-    with pytest.raises(ValueError, match="n_draws=0"):
+    with pytest.raises(ValueError, match="n_draws is 0"):
         model.draw_alpha(one, n_draws=0)
 
 
@@ -341,5 +341,5 @@ def test_fine_tuning_fits_its_session_better(model, sessions_of_people):
 
 
 def test_fine_tuning_needs_a_network():
-    with pytest.raises(TypeError, match="expected a DyNeMoEstimator"):
+    with pytest.raises(TypeError, match="but a DyNeMoEstimator"):
         fine_tune(StandardScaler().fit(np.eye(3)), np.eye(3))

@@ -214,7 +214,7 @@ def test_plot_draws_a_panel_per_statistic():
     assert [panel.get_ylabel() for panel in axes][:2] == ["Normalised weight", "Occupancy"]
     _, axes = found.plot(["fano_factor"], groups=["a", "b"] * 6)
     assert [text.get_text() for text in axes[0].get_legend().get_texts()] == ["a", "b"]
-    with pytest.raises(ValueError, match="expected some of mean"):
+    with pytest.raises(ValueError, match="Pass some of mean"):
         found.plot(["nothing"])
     with pytest.raises(ValueError, match="one label per session"):
         found.plot(groups=["a"])
@@ -253,14 +253,14 @@ def test_normalised_alpha_takes_covariances_of_each_session():
         ({"alpha": [[0.5, -0.5]]}, "below 0"),
         ({"alpha": [0.5, 0.5]}, "n_samples, n_modes"),
         ({"alpha": [[np.nan, 1]]}, "NaN"),
-        ({"binarize": "largest"}, "expected 'argmax', 'mixture'"),
+        ({"binarize": "largest"}, "binarize must be 'argmax', 'mixture'"),
         ({"binarize": 1.5}, "between 0 and 1"),
         ({"sampling_frequency": 0}, "above 0, in Hz"),
         ({"fano_window": -1}, "above 0, in seconds"),
         ({"covariances": np.ones((3, 2, 2))}, "for 2 modes and 1 sessions"),
         ({"covariances": np.ones((2, 2, 3))}, "for 2 modes"),
         ({"covariances": np.ones((2, 2, 2, 2))}, "for 2 modes and 1 sessions"),
-        ({"covariances": -np.ones((2, 2))}, "trace below 0"),
+        ({"covariances": -np.ones((2, 2))}, "trace that is below 0"),
     ],
 )
 def test_statistics_refuse_what_makes_no_sense(options, message):
