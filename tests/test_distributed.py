@@ -455,7 +455,7 @@ def test_processes_that_bring_different_things_are_told_so(together, scenario):
 def test_batch_normalization_is_refused(together):
     first, second = of(together, batch_normalization)
     assert first == second
-    assert "use 'layer' or None" in first["message"]
+    assert "Use 'layer' or None" in first["message"]
     # In one process it is allowed.
     assert batch_normalization() == {"message": ""}
 
