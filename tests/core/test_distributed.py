@@ -77,7 +77,8 @@ def test_a_process_without_a_group_is_alone():
 def test_a_backend_that_does_not_serve_the_device_is_refused(process, monkeypatch, backend, device):
     process(0, 2)
     monkeypatch.setattr(torch.distributed, "get_backend_config", lambda: backend)
-    with pytest.raises(ValueError, match=f"backend '{backend}' .*does not serve devices of type '{device}'"):
+    message = f"backend '{backend}', which does not serve devices of type '{device}'"
+    with pytest.raises(ValueError, match=message):
         start_together({}, [], np.random.RandomState(0), torch.device(device))
 
 
