@@ -105,8 +105,10 @@ def check_sessions(
     return checked
 
 
-def check_columns(X, sessions=None, *, n_columns: int) -> Sessions:
-    """Check what a transformer gave, on its way back, and split it into sessions.
+def check_columns(
+    X, sessions=None, *, n_columns: int, advice: str = "Pass an output of transform."
+) -> Sessions:
+    """Check rows of a known number of columns, and split them into sessions.
 
     Parameters
     ----------
@@ -117,6 +119,8 @@ def check_columns(X, sessions=None, *, n_columns: int) -> Sessions:
         Label of each row, for a 2-D X.
     n_columns : int
         Columns that there must be.
+    advice : str, default="Pass an output of transform."
+        The end of the error for another number.
 
     Returns
     -------
@@ -135,10 +139,8 @@ def check_columns(X, sessions=None, *, n_columns: int) -> Sessions:
     ]
     widths = sorted({array.shape[1] for array in arrays})
     if widths != [n_columns]:
-        raise ValueError(
-            f"X has {' and '.join(map(str, widths))} columns, but {n_columns} were expected. Pass "
-            "an output of transform."
-        )
+        found = " and ".join(map(str, widths))
+        raise ValueError(f"X has {found} columns, but {n_columns} were expected. {advice}")
     if container == "array":
         return Sessions(split_sessions(arrays[0], sessions), container)
     _refuse_labels(sessions, container)

@@ -313,7 +313,8 @@ def modes_from_mixing(
     True
     """
     group = _Group.of(covariances, means)
-    recording = check_columns(X, sessions, n_columns=group.n_channels)
+    advice = "Pass covariances of as many channels as X has."
+    recording = check_columns(X, sessions, n_columns=group.n_channels, advice=advice)
     # Checks the values; then their form is compared with that of X.
     check_mixing(alpha, sessions)
     mixing = like_sessions(recording, alpha, "alpha")

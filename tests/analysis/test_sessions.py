@@ -212,7 +212,10 @@ def test_to_frame_and_plot_show_distances_from_the_group():
         ({"covariances": np.eye(4)}, "but \\(n_modes"),
         ({"covariances": np.zeros((2, 4, 4))}, "not positive definite"),
         ({"covariances": np.tile(np.eye(4), (3, 1, 1))}, "alpha has 2 modes, but there are 3"),
-        ({"covariances": np.tile(np.eye(3), (2, 1, 1))}, "4 columns, but 3 were expected"),
+        (
+            {"covariances": np.tile(np.eye(3), (2, 1, 1))},
+            "but 3 were expected. Pass covariances",
+        ),
         ({"means": np.zeros(4)}, "means has shape"),
         ({"alpha": np.ones((99, 2))}, "99"),
     ],
