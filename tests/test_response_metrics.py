@@ -436,3 +436,10 @@ def test_scorers_say_what_is_wrong(recording, options, message):
     X, y, _ = recording
     with pytest.raises(ValueError, match=message):
         noise_corrected_scorer(NEMSRegressor().fit(X, y), X, y, **options)
+
+
+@pytest.mark.parametrize("factor", [1.0, 0.3, -7.1])
+def test_correlation_of_a_line_is_one_to_the_last_bit(factor):
+    for seed in range(50):
+        y = np.random.default_rng(seed).standard_normal(10 + 17 * seed)
+        assert correlation_score(y, factor * y + 0.1) == np.sign(factor)

@@ -249,12 +249,16 @@ class _Pair:
             values / np.where(vary, np.abs(values).max(axis=0), 1)
             for values, vary in zip(self._centred, self.varies, strict=True)
         )
-        norms = np.sqrt(
-            (self._share * first**2).sum(axis=0) * (self._share * second**2).sum(axis=0)
+        roots = np.sqrt(self._share)
+        first, second = (
+            np.divide(values, norms, out=np.zeros_like(values), where=norms > 0)
+            for values in (roots * first, roots * second)
+            for norms in [np.sqrt((values**2).sum(axis=0))]
         )
-        products = (self._share * first * second).sum(axis=0)
-        ratio = np.divide(products, norms, out=np.zeros_like(norms), where=norms > 0)
-        return np.clip(ratio, -1, 1)
+        sign = np.where((first * second).sum(axis=0) < 0, -1.0, 1.0)
+        # Of unit vectors, r = 1 - |u - v|^2 / 2, which is exact where the two are nearly equal.
+        ratio = sign * (1 - 0.5 * ((first - sign * second) ** 2).sum(axis=0))
+        return np.where(first.any(axis=0) & second.any(axis=0), ratio, 0.0)
 
 
 def _by_correlations(repeats, predicted, weight):
