@@ -188,9 +188,10 @@ def session_modes(
 
     Parameters
     ----------
-    model : fitted estimator or Pipeline
+    model : fitted estimator, Pipeline or search
         With `transform`, `means_` and `covariances_`, such as a `DyNeMoEstimator`; or a Pipeline
-        that ends in one, whose modes are those of what its last step receives.
+        that ends in one, whose modes are those of what its last step receives; or a search over
+        one of these.
     X : array-like of shape (n_samples, n_channels), list of such, or array of shape \
             (n_sessions, n_samples, n_channels)
         The recording.
@@ -338,8 +339,9 @@ def fine_tune(model, X, *, sessions=None, n_epochs=None):
 
     Parameters
     ----------
-    model : DyNeMoEstimator or Pipeline
-        A fitted model, or a fitted Pipeline that ends in one, of which the last step is trained.
+    model : DyNeMoEstimator, Pipeline or search
+        A fitted model, or a fitted Pipeline that ends in one, of which the last step is trained;
+        of a fitted search its `best_estimator_`.
     X : array-like of shape (n_samples, n_channels), list of such, or array of shape \
             (n_sessions, n_samples, n_channels)
         The recording.
@@ -350,7 +352,7 @@ def fine_tune(model, X, *, sessions=None, n_epochs=None):
 
     Returns
     -------
-    DyNeMoEstimator or Pipeline
+    DyNeMoEstimator, Pipeline or search
         A fitted copy; the model that was given is as before. `history_` is continued.
 
     Raises
@@ -407,12 +409,12 @@ def fine_tune(model, X, *, sessions=None, n_epochs=None):
 
 
 def parts_of(model) -> tuple[Any, Any]:
-    """Split a pipeline into what comes before its last step, and that.
+    """Split a pipeline, or the best one of a search, into its last step and the steps before it.
 
     Parameters
     ----------
-    model : estimator or Pipeline
-        Fitted or not.
+    model : estimator, Pipeline or search
+        Fitted.
 
     Returns
     -------
@@ -421,6 +423,8 @@ def parts_of(model) -> tuple[Any, Any]:
     last : estimator
         The last step, or the estimator.
     """
+    if hasattr(model, "best_estimator_"):
+        return parts_of(model.best_estimator_)
     if not hasattr(model, "steps"):
         return None, model
     return (model[:-1] if len(model.steps) > 1 else None), model[-1]

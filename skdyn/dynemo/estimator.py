@@ -240,8 +240,8 @@ class DyNeMoEstimator(
     ==========================  ==============================  ==============================
     posterior rows independent  first-order autoregressive      near modes are lost: each row
                                 about a smoothed mean           would pay for noise
-    encoder sees rows           and their density's derivative  what a row tells of a mode is
-                                towards each mode               quadratic in all channels
+    encoder sees rows           and their density's derivative  the evidence for a mode is a
+                                towards each mode               quadratic form of the channels
     prior from the network      part of the last theta is kept  slow mixing is the usual case
     random modes, several runs  moments or hidden Markov        seeds agree, and modes that
                                 model, judged on held-out rows  differ little are found

@@ -30,7 +30,7 @@ def linear_filter(model, n_channels=None, *, n_lags=None):
     ----------
     model : skdyn.nems.Model or estimator
         The model, a fitted `NEMSRegressor`, or a fitted pipeline or search that holds one. Layers
-        that bend each channel by itself may come first, as a logarithm that compresses does; the
+        that are pointwise may come first, such as a logarithm that compresses; the
         filter is then one of what they give. That of a pipeline is one of what its earlier steps
         give.
     n_channels : int, default=None
@@ -127,7 +127,7 @@ def linear_part(model, n_channels):
 
 
 def static_part(model, inputs):
-    """Find where the last run of layers that bend each channel by itself begins."""
+    """Find where the last run of pointwise layers begins."""
     begin = len(model.layers)
     for number in reversed(range(len(model.layers))):
         given = inputs[number]

@@ -41,7 +41,7 @@ class _PrincipalComponents(ClassNamePrefixFeaturesOutMixin, SessionTransformer):
     @property
     def _embedding(self) -> tuple[int, str]:
         """`n_embeddings` and `edges`."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} does not define _embedding.")
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y=None, *, sessions=None):

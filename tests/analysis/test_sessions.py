@@ -11,6 +11,7 @@ from scipy.optimize import minimize
 from scipy.stats import multivariate_normal
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
+from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -346,3 +347,17 @@ def test_fine_tuning_fits_its_session_better(model, sessions_of_people):
 def test_fine_tuning_needs_a_network():
     with pytest.raises(TypeError, match="but a DyNeMoEstimator"):
         fine_tune(StandardScaler().fit(np.eye(3)), np.eye(3))
+
+
+def test_a_fitted_search_stands_for_its_best_estimator(model, sessions_of_people):
+    search = GridSearchCV(model, {"n_epochs": [model.n_epochs]}, cv=3).fit(sessions_of_people)
+    best = search.best_estimator_
+    found, expected = (session_modes(one, sessions_of_people) for one in (search, best))
+    np.testing.assert_array_equal(found.covariances, expected.covariances)
+    before = best.covariances_.copy()
+    tuned = fine_tune(search, sessions_of_people[0], n_epochs=1)
+    np.testing.assert_array_equal(best.covariances_, before)
+    again = fine_tune(best, sessions_of_people[0], n_epochs=1)
+    np.testing.assert_array_equal(tuned.best_estimator_.covariances_, again.covariances_)
+    with pytest.raises(NotFittedError, match="GridSearchCV"):
+        session_modes(GridSearchCV(model, {}), sessions_of_people)

@@ -45,7 +45,7 @@ INVERTIBLE = [
     SessionPCA(),
     SessionPCA(whiten=True),
 ]
-# These map each row by itself, or a session by numbers that hold for all of its rows.
+# These map each row independently, or a session by numbers that hold for all of its rows.
 OF_ROWS = (SessionPCA, SignAligner)
 LENGTHS = [60, 1, 4, 35]
 

@@ -1,4 +1,4 @@
-"""Layers that bend each channel by itself, the same at each moment."""
+"""Pointwise nonlinearities."""
 
 from __future__ import annotations
 
