@@ -127,8 +127,9 @@ def fit_hmm(
     n_init: int = 8,
     n_iter: int = 25,
     tol: float = 1e-5,
+    begin: HMM | None = None,
 ) -> HMMFit:
-    """Fit a hidden Markov model by EM from several random starts.
+    """Fit a hidden Markov model by EM from several random starts, or from another model.
 
     Each restart assigns random segments of 100 rows, or fewer in a short recording, to states.
     Every 4 iterations the worse half of the restarts is dropped, until one remains.
@@ -164,6 +165,9 @@ default=None
         Largest number of iterations, at least 1.
     tol : float, default=1e-5
         EM stops when no remaining restart gains more than this, in nats per row.
+    begin : HMM, default=None
+        A model to go on from, with the means and covariances that are kept. There are no random
+        starts then.
 
     Returns
     -------
@@ -191,7 +195,10 @@ default=None
         diagonal=diagonal,
         epsilon=epsilon,
     )
-    parameters = _random_start(rows, n_states, n_init, prior, random_state)
+    if begin is None:
+        parameters = _random_start(rows, n_states, n_init, prior, random_state)
+    else:
+        parameters, n_init = _Parameters.from_hmm(begin, rows.center), 1
     kept = np.arange(n_init)
     scores = np.full((n_init, n_iter), np.nan)
     for iteration in range(n_iter):

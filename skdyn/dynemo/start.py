@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -52,6 +53,9 @@ MAX_POLISHED, MODE_RATE = 4096, 0.02
 # A longer recording is represented by stretches that are spread over it.
 MAX_ROWS = 2**17
 STRETCH = 2**10
+
+# Iterations of expectation maximisation for a comparison, and of what was taken.
+N_ITERATIONS, MAX_ITERATIONS = 25, 100
 
 # Smallest mixing coefficient of a pretrained encoder, and the longest smoothing of states.
 SMALLEST_MIXING = 0.02
@@ -187,26 +191,25 @@ def _compare(settings: FitSettings, pieces: Pieces, names: Sequence[str]) -> Sta
     if not found:
         return None
     if held_out is None:
-        (start, mix), *_ = found
-        return replace(start, mixing=mix(pieces))
+        return replace(found[0].start, mixing=found[0].mix(pieces))
     for n_steps in STEPS_PER_ROUND:
         starts = [_judged(settings, one, kept, held_out, n_steps) for one in found]
         order = np.argsort([-start.bound for start in starts])
         bounds = [starts[place].bound for place in order]
         if len(bounds) < 2 or bounds[0] - bounds[1] > DECISIVE:
             break
-    mix = found[order[0]][1]
     others = {starts[place].name: starts[place].bound for place in order[1:]}
-    return replace(starts[order[0]], mixing=mix(pieces), others=others)
+    best = found[order[0]].again(pieces)
+    start, _ = polish(settings, best.start, pieces, best.mix, n_steps)
+    return replace(start, bound=starts[order[0]].bound, mixing=best.mix(pieces), others=others)
 
 
 def _judged(
-    settings: FitSettings, found: tuple[Start, Mix], kept: Pieces, held_out: Pieces, n_steps: int
+    settings: FitSettings, found: Found, kept: Pieces, held_out: Pieces, n_steps: int
 ) -> Start:
     """A start with better modes, and its bound of the rows that are held out."""
-    start, mix = found
-    start, prior = polish(settings, start, kept, mix, n_steps)
-    bound = judge(settings, start, held_out, mix, prior, n_steps)
+    start, prior = polish(settings, found.start, kept, found.mix, n_steps)
+    bound = judge(settings, start, held_out, found.mix, prior, n_steps)
     return replace(start, bound=bound if np.isfinite(bound) else -np.inf)
 
 
@@ -258,6 +261,25 @@ def _shortened(pieces: Pieces, length: int, n_rows: int) -> Pieces:
 Mix = Callable[[Pieces], list[np.ndarray]]
 
 
+@dataclass(frozen=True)
+class Found:
+    """What a method found in some pieces.
+
+    Attributes
+    ----------
+    start : Start
+        The modes.
+    mix : callable
+        The mixing of pieces, given these modes.
+    again : callable
+        The same method on other pieces; it goes on from what was found.
+    """
+
+    start: Start
+    mix: Mix
+    again: Callable[[Pieces], Found]
+
+
 def _moments(settings: FitSettings, pieces: Pieces) -> Moments:
     network = settings.network
     return Moments(
@@ -268,7 +290,7 @@ def _moments(settings: FitSettings, pieces: Pieces) -> Moments:
     )
 
 
-def from_moments(settings: FitSettings, pieces: Pieces) -> tuple[Start, Mix]:
+def from_moments(settings: FitSettings, pieces: Pieces) -> Found:
     """Modes at the vertices of the simplex in which the moments of short windows lie.
 
     Parameters
@@ -280,10 +302,8 @@ def from_moments(settings: FitSettings, pieces: Pieces) -> tuple[Start, Mix]:
 
     Returns
     -------
-    start : Start
+    Found
         The modes.
-    mix : callable
-        The mixing of pieces.
     """
     means, covariances = settings.means, settings.covariances
     if settings.is_open:
@@ -294,10 +314,10 @@ def from_moments(settings: FitSettings, pieces: Pieces) -> tuple[Start, Mix]:
     def mix(some: Pieces) -> list[np.ndarray]:
         return mixing_from_moments(_moments(settings, some), means, covariances)
 
-    return Start("moments", means, covariances), mix
+    return Found(Start("moments", means, covariances), mix, partial(from_moments, settings))
 
 
-def from_hmm(settings: FitSettings, pieces: Pieces) -> tuple[Start, Mix]:
+def from_hmm(settings: FitSettings, pieces: Pieces, begin: HMM | None = None) -> Found:
     """States of a hidden Markov model, found by expectation maximisation.
 
     Parameters
@@ -306,13 +326,14 @@ def from_hmm(settings: FitSettings, pieces: Pieces) -> tuple[Start, Mix]:
         The settings of the fit; modes that are given are kept.
     pieces : Pieces
         The recording.
+    begin : HMM, default=None
+        A model to go on from until it changes no more; None draws several and compares them.
 
     Returns
     -------
-    start : Start
-        The modes.
-    mix : callable
-        The mixing of pieces: probabilities of the states, smoothed over a quarter of a visit.
+    Found
+        The modes. Their mixing is the probabilities of the states, smoothed over a quarter of a
+        visit.
     """
     network = settings.network
     found = fit_hmm(
@@ -325,6 +346,8 @@ def from_hmm(settings: FitSettings, pieces: Pieces) -> tuple[Start, Mix]:
         covariances=settings.covariances,
         diagonal=network.diagonal_covariances,
         epsilon=max(network.covariances_epsilon, 1e-6),
+        n_iter=N_ITERATIONS if begin is None else MAX_ITERATIONS,
+        begin=begin,
     )
     hmm = found.hmm
     visit = 1 / max(1e-3, 1 - float(np.mean(np.diag(hmm.transition))))
@@ -338,7 +361,8 @@ def from_hmm(settings: FitSettings, pieces: Pieces) -> tuple[Start, Mix]:
 
     means = None if network.zero_means else hmm.means
     covariances = _covariances_of(hmm, settings)
-    return Start("hmm", means, covariances), mix
+    again = partial(from_hmm, settings, begin=hmm)
+    return Found(Start("hmm", means, covariances), mix, again)
 
 
 def _covariances_of(hmm: HMM, settings: FitSettings) -> np.ndarray | None:
@@ -347,7 +371,7 @@ def _covariances_of(hmm: HMM, settings: FitSettings) -> np.ndarray | None:
     return hmm.covariances
 
 
-METHODS: dict[str, Callable[[FitSettings, Pieces], tuple[Start, Mix]]] = {
+METHODS: dict[str, Callable[[FitSettings, Pieces], Found]] = {
     "moments": from_moments,
     "hmm": from_hmm,
 }

@@ -62,6 +62,9 @@ STRIDE, FULL_SHARE = 4, 0.2
 # Gradient steps of refinement, and rows, for the final check.
 CHECK_STEPS, CHECKED_ROWS = 10, 4096
 
+# Smallest variance of a single Gaussian, of standardised rows.
+SMALLEST_VARIANCE = 1e-12
+
 # Standard deviation of mixing coefficients below which they count as constant, and the mean below
 # which a mode counts as unused.
 STILL, UNUSED = 0.01, 0.002
@@ -390,7 +393,7 @@ class Trainer:
 
     def _collapse(self, bound: float, alpha: np.ndarray) -> str:
         """What is wrong with the mixing, in words; empty if nothing is."""
-        static = self._static()
+        static, chance = self._static(), self._chance()
         spread, used = alpha.std(axis=0).mean(), alpha.mean(axis=0)
         if spread < STILL:
             return (
@@ -398,11 +401,12 @@ class Trainer:
                 "model found no dynamics. Try another init_method, fewer modes, or a longer "
                 "recording"
             )
-        if bound < static:
+        if bound < static + chance:
             return (
-                f"The bound, {bound:.3f} nats per row, is below the log-likelihood of a single "
-                f"Gaussian, {static:.3f}: the modes explain nothing that one covariance does not. "
-                "Try fewer modes, another init_method, or a longer recording"
+                f"The bound, {bound:.3f} nats per row, is not above the log-likelihood of a single "
+                f"Gaussian, {static:.3f}, by more than the parameters of the modes gain by chance, "
+                f"{chance:.3f}: nothing shows that the modes are there. Try fewer modes, another "
+                "init_method, or a longer recording"
             )
         unused = np.flatnonzero(used < UNUSED)
         if len(unused):
@@ -412,6 +416,20 @@ class Trainer:
             )
         return ""
 
+    def _chance(self) -> float:
+        """Nats per row that the parameters of all modes but one add to rows of one Gaussian.
+
+        The criterion of Akaike (1974): one nat of the sum over rows for each parameter.
+        """
+        network, loader = self.settings.network, self.loader
+        n_channels = network.n_channels
+        n_each = n_channels if network.diagonal_covariances else n_channels * (n_channels + 1) // 2
+        n_each *= network.learn_covariances
+        n_each += network.learn_means * n_channels
+        weights = loader.weights
+        n_rows = sum(loader.n_rows) if weights is None else sum(float(w.sum()) for w in weights)
+        return (network.n_modes - 1) * n_each / n_rows
+
     def _static(self) -> float:
         """Log-likelihood per row of one Gaussian, fitted to the rows that `subsample` gives."""
         loader = subsample(self.loader, self.settings.sequence_length)
@@ -419,11 +437,10 @@ class Trainer:
         network = self.settings.network
         center = 0.0 if network.zero_means else rows.mean(axis=0)
         second = (rows - center).T @ (rows - center) / len(rows)
-        if network.diagonal_covariances:
-            second = np.diag(np.diag(second))
-        second += network.covariances_epsilon * np.eye(len(second))
-        _, log_det = np.linalg.slogdet(2 * np.pi * second)
-        return -0.5 * (log_det + len(second))
+        variances = np.diag(second) if network.diagonal_covariances else np.linalg.eigvalsh(second)
+        # The most likely covariance none of whose variances is below epsilon.
+        fitted = np.maximum(variances, max(network.covariances_epsilon, SMALLEST_VARIANCE))
+        return -0.5 * float(np.sum(np.log(2 * np.pi * fitted) + variances / fitted))
 
 
 def set_first_row(network: DyNeMoNetwork, loader: WindowLoader, sequence_length: int) -> None:

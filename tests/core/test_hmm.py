@@ -269,6 +269,26 @@ def test_fit_ends_where_the_m_step_changes_nothing():
 
 
 @pytest.mark.parametrize("diagonal", [False, True], ids=["full", "diagonal"])
+def test_a_fit_goes_on_from_another_model(diagonal):
+    x, _ = switching(700, 3, 2, seed=4)
+    sessions = [x[:300] + 1, x[300:]]
+    options = {
+        "learn_means": True,
+        "diagonal": diagonal,
+        "tol": -np.inf,
+        "n_init": 1,
+        "epsilon": 0.0,
+    }
+    draw = np.random.RandomState
+    half = fit_hmm(sessions, 3, n_iter=6, random_state=draw(0), **options)
+    rest = fit_hmm(sessions, 3, n_iter=6, random_state=draw(1), begin=half.hmm, **options)
+    whole = fit_hmm(sessions, 3, n_iter=12, random_state=draw(0), **options)
+    np.testing.assert_allclose(rest.hmm.covariances, whole.hmm.covariances, rtol=1e-8, atol=1e-9)
+    np.testing.assert_allclose(rest.hmm.means, whole.hmm.means, rtol=1e-8, atol=1e-9)
+    np.testing.assert_allclose(rest.hmm.transition, whole.hmm.transition, atol=1e-9)
+
+
+@pytest.mark.parametrize("diagonal", [False, True], ids=["full", "diagonal"])
 def test_result_is_that_of_its_model(diagonal):
     x, _ = switching(800, 3, 4, seed=3)
     sessions = [x[:500], x[500:]]

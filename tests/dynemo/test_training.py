@@ -171,3 +171,18 @@ def test_a_training_that_loses_its_start_is_undone(small_dynemo, monkeypatch):
     kept = model.network_.state_dict()["covariance_vectors"]
     assert torch.equal(kept, states[0]["covariance_vectors"])
     assert "below that of its start" in model.summary()
+
+
+@pytest.mark.parametrize("learn_means", [False, True])
+@pytest.mark.parametrize(("n_channels", "n_modes"), [(3, 3), (6, 2), (8, 4)])
+def test_rows_of_one_gaussian_show_no_modes(small_dynemo, n_channels, n_modes, learn_means):
+    rng = np.random.default_rng(n_channels)
+    X = rng.standard_normal((2000, n_channels)) @ rng.standard_normal((n_channels, n_channels))
+    model = small_dynemo(n_modes=n_modes, learn_means=learn_means, n_epochs=6)
+    with pytest.warns(ConvergenceWarning, match="not above|hardly"):
+        model.fit(X)
+
+
+def test_rows_of_modes_that_are_there_raise_no_alarm(small_dynemo):
+    model = small_dynemo(n_epochs=8).fit(easy())
+    assert not model.problem_
