@@ -19,6 +19,7 @@ demo: $(INSTALLED)
 	MPLBACKEND=Agg $(BIN)/python examples/plot_grasshopper_receptor.py --figures figures
 	MPLBACKEND=Agg $(BIN)/python examples/plot_mode_spectra.py --figures figures
 	MPLBACKEND=Agg $(BIN)/python examples/plot_how_many_modes.py --figures figures
+	MPLBACKEND=Agg $(BIN)/python examples/plot_dynemo_or_hmm.py --figures figures
 	MPLBACKEND=Agg $(BIN)/python examples/plot_which_encoding_model.py --figures figures
 	MPLBACKEND=Agg $(BIN)/python examples/plot_group_difference.py --figures figures
 	MPLBACKEND=Agg $(BIN)/python examples/plot_from_mne.py --figures figures

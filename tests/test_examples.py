@@ -18,6 +18,7 @@ NEEDED = {
     "load_grasshopper": "nitime",
     "import mne": "mne",
     "import xarray": "xarray",
+    "hmmlearn.hmm import": "hmmlearn",
 }
 
 
@@ -39,6 +40,7 @@ def files_below(folder):
 
 def test_there_are_examples():
     names = {
+        "plot_dynemo_or_hmm.py",
         "plot_from_mne.py",
         "plot_from_xarray.py",
         "plot_grasshopper_receptor.py",

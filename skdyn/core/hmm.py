@@ -116,7 +116,7 @@ def fit_hmm(
     sessions: list[np.ndarray],
     n_states: int,
     *,
-    random_state: np.random.RandomState,
+    random_state: np.random.RandomState | None = None,
     learn_means: bool = False,
     learn_covariances: bool = True,
     means: np.ndarray | None = None,
@@ -141,8 +141,8 @@ def fit_hmm(
         single precision; the recursion over time is always in double precision.
     n_states : int
         Number of states, at least 1.
-    random_state : numpy.random.RandomState
-        Source of the random starts.
+    random_state : numpy.random.RandomState, default=None
+        Source of the random starts; None draws other ones each time. Not used with `begin`.
     learn_means : bool, default=False
         Whether to learn means that are not given; otherwise they are zero.
     learn_covariances : bool, default=True
@@ -196,6 +196,7 @@ default=None
         epsilon=epsilon,
     )
     if begin is None:
+        random_state = np.random.RandomState() if random_state is None else random_state
         parameters = _random_start(rows, n_states, n_init, prior, random_state)
     else:
         parameters, n_init = _Parameters.from_hmm(begin, rows.center), 1
@@ -440,6 +441,24 @@ class _Prior:
         return density
 
 
+def sticky_transition(n_states: int) -> np.ndarray:
+    """Transition probabilities of a chain that stays in its state with probability `STAY`.
+
+    Parameters
+    ----------
+    n_states : int
+        Number of states.
+
+    Returns
+    -------
+    ndarray of shape (n_states, n_states)
+        All other states are equally likely.
+    """
+    transition = np.full((n_states, n_states), (1 - STAY) / max(1, n_states - 1))
+    np.fill_diagonal(transition, STAY if n_states > 1 else 1.0)
+    return transition
+
+
 def _full(covariances: np.ndarray) -> np.ndarray:
     """Matrices from matrices or diagonals."""
     if covariances.ndim == 3:
@@ -464,11 +483,8 @@ def _random_start(
     flat[:, :, rows.columns] = (1 - SOFTNESS) * hard + SOFTNESS / n_states
     transitions = np.zeros((n_init, n_states, n_states))
     found = _maximise(rows, flat.reshape(n_init, n_states, *rows.weights.shape), transitions, prior)
-    leave = (1 - STAY) / max(1, n_states - 1)
-    sticky = np.full((n_states, n_states), leave)
-    np.fill_diagonal(sticky, STAY if n_states > 1 else 1.0)
     start = np.full((n_init, n_states), 1 / n_states)
-    transition = np.tile(sticky, (n_init, 1, 1))
+    transition = np.tile(sticky_transition(n_states), (n_init, 1, 1))
     return _Parameters(start, transition, found.means, found.covariances)
 
 

@@ -20,7 +20,7 @@ from scipy.sparse.linalg import ArpackError
 from scipy.stats import truncnorm
 from torch import Tensor
 
-from skdyn.core.hmm import HMM, fit_hmm, posteriors
+from skdyn.core.hmm import HMM, fit_hmm, posteriors, sticky_transition
 from skdyn.core.windows import WindowLoader, cut_windows, disjoint, gaps
 from skdyn.dynemo.inference import Posterior, Refinement
 from skdyn.dynemo.moments import Moments, mixing_from_moments, modes_from_moments
@@ -327,7 +327,8 @@ def from_hmm(settings: FitSettings, pieces: Pieces, begin: HMM | None = None) ->
     pieces : Pieces
         The recording.
     begin : HMM, default=None
-        A model to go on from until it changes no more; None draws several and compares them.
+        A model to go on from until it changes no more. None begins at several random models and
+        at the modes of `from_moments`, and takes the most likely.
 
     Returns
     -------
@@ -336,20 +337,24 @@ def from_hmm(settings: FitSettings, pieces: Pieces, begin: HMM | None = None) ->
         visit.
     """
     network = settings.network
-    found = fit_hmm(
+    fit = partial(
+        fit_hmm,
         pieces.rows,
         network.n_modes,
-        random_state=np.random.RandomState(0),
         learn_means=network.learn_means,
         learn_covariances=network.learn_covariances,
         means=settings.means,
         covariances=settings.covariances,
         diagonal=network.diagonal_covariances,
         epsilon=max(network.covariances_epsilon, 1e-6),
-        n_iter=N_ITERATIONS if begin is None else MAX_ITERATIONS,
-        begin=begin,
     )
-    hmm = found.hmm
+    if begin is not None:
+        hmm = fit(n_iter=MAX_ITERATIONS, begin=begin).hmm
+    else:
+        found = [fit(n_iter=N_ITERATIONS, random_state=np.random.RandomState(0))]
+        with suppress(ArpackError, np.linalg.LinAlgError):
+            found.append(fit(n_iter=N_ITERATIONS, begin=_chain_of(settings, pieces)))
+        hmm = max(found, key=lambda one: one.log_likelihood).hmm
     visit = 1 / max(1e-3, 1 - float(np.mean(np.diag(hmm.transition))))
     size = int(np.clip(visit / 4, 1, LONGEST_SMOOTHING))
 
@@ -363,6 +368,23 @@ def from_hmm(settings: FitSettings, pieces: Pieces, begin: HMM | None = None) ->
     covariances = _covariances_of(hmm, settings)
     again = partial(from_hmm, settings, begin=hmm)
     return Found(Start("hmm", means, covariances), mix, again)
+
+
+def _chain_of(settings: FitSettings, pieces: Pieces) -> HMM:
+    """A chain whose states are the modes of `from_moments`, each of which stays for long."""
+    network, start = settings.network, from_moments(settings, pieces).start
+    n_modes, shape = network.n_modes, (network.n_modes, network.n_channels)
+    means, covariances = start.means, start.covariances
+    if covariances is None:
+        covariances = np.ones(shape)
+        if not network.diagonal_covariances:
+            covariances = covariances[:, :, None] * np.eye(network.n_channels)
+    return HMM(
+        np.full(n_modes, 1 / n_modes),
+        sticky_transition(n_modes),
+        np.zeros(shape) if means is None else means,
+        covariances,
+    )
 
 
 def _covariances_of(hmm: HMM, settings: FitSettings) -> np.ndarray | None:

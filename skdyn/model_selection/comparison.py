@@ -136,7 +136,10 @@ def compare_models(
     `score` of its own that takes no `sessions` gets the rows of a test fold in one piece.
 
     A pipeline is scored by the `score` of its last step, on what the other steps make of X, so
-    that mixtures and factor analysis of scikit-learn work behind steps that take sessions.
+    that mixtures and factor analysis of scikit-learn work behind steps that take sessions. A model
+    whose `fit` takes no `sessions` is given rows where X is a list or stack of sessions. One whose
+    `fit` takes `lengths`, as hidden Markov models of hmmlearn do, is told the length of each run,
+    and its score, the log-likelihood of all rows, is divided by their number.
 
     Standard errors over folds are corrected for overlapping training sets, and differences are
     tested with Student's t; `ModelComparison` has the formulas. With few folds only large

@@ -16,7 +16,7 @@ from skdyn._sklearn import one_blas_thread
 from skdyn.core.runtime import one_thread
 from skdyn.metrics.scorers import ResponseScorer
 from skdyn.model_selection.repeats import has_modes, mixing_of
-from skdyn.model_selection.seams import score_of
+from skdyn.model_selection.seams import as_rows, fit_runs, score_of
 from skdyn.sessions import container_of, split_sessions
 
 
@@ -211,20 +211,24 @@ def evaluate(
     try:
         train, train_params = data.take(fold[0], fit_params)
         test, test_params = data.take(fold[1], score_params)
-        runs = data.runs(fold[1])
+        (X, y), (X_test, y_test) = ((*taken, None)[:2] for taken in (train, test))
+        X, y, train_params, train_runs = as_rows(estimator, X, y, train_params, "fit")
+        X_test, y_test, test_params, runs = as_rows(estimator, X_test, y_test, test_params, "score")
+        if data.are_rows:
+            train_runs, runs = data.runs(fold[0]), data.runs(fold[1])
         # Only where there is something to route: fits without may not know routing.
         needed = bool(train_params or test_params)
         routing = config_context(enable_metadata_routing=True) if needed else nullcontext()
         with routing, one_thread(), one_blas_thread():
             start = time.perf_counter()
-            estimator.fit(*train, **train_params)
+            fit_runs(estimator, X, y, train_runs, train_params)
             result.fit_seconds = time.perf_counter() - start
             step, start = "score", time.perf_counter()
-            X, y = (*test, None)[:2]
-            scores = _as_values(score_of(scorer, estimator, X, y, runs, test_params), scorer)
+            found = score_of(scorer, estimator, X_test, y_test, runs, test_params)
+            scores = _as_values(found, scorer)
             result.score_seconds = time.perf_counter() - start
             if want_modes and has_modes(estimator):
-                result.alpha = mixing_of(estimator, X, runs)
+                result.alpha = mixing_of(estimator, X_test, runs)
             result.scores = scores
     except Exception as error:
         if may_raise:

@@ -1,20 +1,25 @@
-"""Scores of held-out rows that come in several runs: no prediction crosses a seam."""
+"""Fits and scores of rows that come in several runs: nothing crosses a seam.
+
+Estimators of this package take sessions. To others, a list of sessions is given as rows; one whose
+`fit` takes `lengths`, as hmmlearn's models do, is told how long each run is.
+"""
 
 from __future__ import annotations
 
 from functools import wraps
+from inspect import signature
 from typing import Any
 
 import numpy as np
 from sklearn.base import ClassifierMixin, RegressorMixin
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import Pipeline
-from sklearn.utils.metadata_routing import process_routing
+from sklearn.utils.metadata_routing import get_routing_for_object, process_routing
 
 from skdyn.metrics.scorers import ResponseScorer
 from skdyn.sessions import container_of, split_sessions
 
-__all__ = ["RunByRun", "score_of"]
+__all__ = ["RunByRun", "as_rows", "fit_runs", "score_of"]
 
 # Methods that give a result per row.
 ROW_METHODS = frozenset(
@@ -90,6 +95,77 @@ class RunByRun:
         return _own_score(self._estimator, X, y, self._runs, params)
 
 
+def takes(model, name: str) -> bool:
+    """Whether the `fit` of an estimator, or of the last of its steps, has an argument."""
+    while isinstance(model, Pipeline) or hasattr(model, "refit"):  # or a search
+        model = model[-1] if isinstance(model, Pipeline) else model.estimator
+    fit = getattr(model, "fit", None)
+    return fit is not None and name in signature(fit).parameters
+
+
+def as_rows(estimator, X, y, params, method: str):
+    """Rows of a list of sessions, for an estimator that takes rows only.
+
+    Parameters
+    ----------
+    estimator : estimator
+        What will be fitted or scored.
+    X, y : array-like or list of array-like
+        The rows, or sessions; y may be None.
+    params : dict
+        Metadata; values that come by session are joined as X is.
+    method : {"fit", "score"}
+        What the metadata are for: `sessions` are added where a step asks for them.
+
+    Returns
+    -------
+    X, y : array-like
+        Rows, or what was given where the estimator takes sessions, or X is 2-D.
+    params : dict
+        Metadata.
+    runs : ndarray of shape (n_samples,) or None
+        Number of the session of each row; None where X was not changed.
+    """
+    if container_of(X) == "array" or takes(estimator, "sessions"):
+        return X, y, params, None
+    lengths = [len(one) for one in X]
+    X, y, *values = (_concatenated(one, lengths) for one in (X, y, *params.values()))
+    params = dict(zip(params, values, strict=True))
+    runs = np.repeat(np.arange(len(lengths)), lengths)
+    if get_routing_for_object(estimator).consumes(method, ["sessions"]):
+        params["sessions"] = runs
+    return X, y, params, runs
+
+
+def fit_runs(estimator, X, y, runs, params):
+    """Fit an estimator, and tell it how long runs are where it takes `lengths`.
+
+    Parameters
+    ----------
+    estimator : estimator
+        The estimator to fit.
+    X, y : array-like or list of array-like
+        The rows, or sessions; y may be None.
+    runs : ndarray of shape (n_samples,) or None
+        Number of the run of each row of a 2-D X.
+    params : dict
+        Metadata.
+    """
+    arguments = (X,) if y is None else (X, y)
+    if runs is None or not takes(estimator, "lengths"):
+        estimator.fit(*arguments, **params)
+    elif not isinstance(estimator, Pipeline):
+        estimator.fit(X, lengths=_lengths(runs), **params)
+    else:
+        if len(estimator) > 1:
+            n_rows = len(X)
+            X = estimator[:-1].fit_transform(*arguments, **params)
+            params = {}
+            # A step that drops rows leaves none that could be told apart.
+            runs = runs if len(X) == n_rows else None
+        fit_runs(estimator[-1], X, None, runs, params)
+
+
 def score_of(scorer, estimator, X, y, runs, params):
     """Score a fitted estimator on held-out rows.
 
@@ -134,6 +210,10 @@ def _own_score(estimator, X, y, runs, params):
     method = getattr(type(estimator), "score", None)
     if _has_seams(runs) and "sessions" not in params and method in SCORES_BY_PREDICTIONS:
         return method(RunByRun(estimator, runs), *arguments, **params)
+    if y is None and takes(estimator, "lengths"):
+        # That of hmmlearn's models is the sum over rows.
+        lengths = [len(X)] if runs is None else _lengths(runs)
+        return estimator.score(X, lengths=lengths, **params) / len(X)
     return estimator.score(*arguments, **params)
 
 
@@ -154,6 +234,12 @@ def _pipeline_score(pipeline, X, y, runs, params):
         # A step that drops rows leaves none that could be told apart.
         runs = runs if runs is None or len(X) == len(runs) else None
     return _own_score(scored, X, y, runs, routed[last].score)
+
+
+def _lengths(runs: np.ndarray) -> list[int]:
+    """Number of rows of each run, in order."""
+    ends = np.flatnonzero(np.diff(runs)) + 1
+    return np.diff([0, *ends, len(runs)]).tolist()
 
 
 def _has_seams(runs) -> bool:

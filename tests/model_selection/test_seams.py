@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from hmmlearn.hmm import GaussianHMM
 from sklearn import clone, config_context
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, TransformerMixin
 from sklearn.decomposition import FactorAnalysis
@@ -258,21 +259,10 @@ def test_scorers_of_one_run_get_the_estimator_itself(data):
 # Pipelines before density models.
 
 
-class Chain(BaseEstimator):
-    """A density model whose methods have arguments of their own, as those of hmmlearn do."""
-
-    def fit(self, X, lengths=None):
-        self.mean_ = np.mean(X, axis=0)
-        return self
-
-    def score(self, X, lengths=None):
-        return -np.sum((X - self.mean_) ** 2)
-
-
 DENSITIES = {
     "mixture": GaussianMixture(2, random_state=0),
     "factors": FactorAnalysis(1),
-    "chain": Chain(),
+    "chain": GaussianHMM(2, random_state=0),
 }
 
 
@@ -288,8 +278,41 @@ def test_density_models_are_scored_behind_session_aware_steps(data, name, front,
         found = compare_models([model], X, cv=3, sessions=sessions).scores[0, :, 0]
     for (train, test), score in zip(SessionKFold(3).split(X, groups=sessions), found, strict=True):
         step, last = clone(front), clone(DENSITIES[name])
-        last.fit(step.fit_transform(X[train], sessions=sessions[train]))
-        wanted = last.score(step.transform(X[test], sessions=sessions[test]))
+        rows = step.fit_transform(X[train], sessions=sessions[train])
+        held_out = step.transform(X[test], sessions=sessions[test])
+        wanted = per_row(last, rows, held_out, [40] * 4, [40] * 2)
+        assert score == pytest.approx(wanted, rel=1e-9)
+
+
+def per_row(model, train, test, train_lengths, test_lengths):
+    """Mean log-likelihood of the rows of some sessions, by hand."""
+    if isinstance(model, GaussianHMM):
+        return model.fit(train, train_lengths).score(test, test_lengths) / len(test)
+    return model.fit(train).score(test)
+
+
+@pytest.mark.parametrize("form", ["labels", "list", "unequal", "stack"])
+@pytest.mark.parametrize("name", DENSITIES)
+def test_models_that_know_no_sessions_are_given_rows(data, name, form):
+    X = data[1]
+    labels = np.repeat(range(6), 40)
+    if form == "unequal":
+        labels = np.repeat(range(6), [30, 50, 45, 35, 20, 60])
+    sessions = [X[labels == label] for label in range(6)]
+    given = {"labels": X, "stack": np.stack(sessions) if form == "stack" else None}.get(
+        form, sessions
+    )
+    routed = {"sessions": labels} if form == "labels" else {}
+    cv = SessionKFold(3)
+    found = compare_models([DENSITIES[name]], given, cv=cv, **routed).scores[0, :, 0]
+    numbers = np.arange(6)
+    split = list(cv.split(given, **({"groups": labels} if form == "labels" else {})))
+    for (train, test), score in zip(split, found, strict=True):
+        if form == "labels":
+            train, test = (np.unique(labels[rows]) for rows in (train, test))
+        parts = [[sessions[n] for n in numbers[which]] for which in (train, test)]
+        lengths = [[len(one) for one in part] for part in parts]
+        wanted = per_row(clone(DENSITIES[name]), *map(np.concatenate, parts), *lengths)
         assert score == pytest.approx(wanted, rel=1e-9)
 
 
