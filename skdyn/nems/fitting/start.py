@@ -39,7 +39,7 @@ from skdyn.nems.fitting.stages import (
 from skdyn.nems.fitting.trials import Trial, some_rows
 from skdyn.nems.layers.base import Layer
 from skdyn.nems.layers.description import WantedOutput
-from skdyn.nems.model import INPUT, OUTPUT, Model
+from skdyn.nems.model import INPUT, OUTPUT, Model, arguments, first
 from skdyn.nems.parameter import Parameter
 
 # The fit of the nonlinearities at the end alone, good enough for a start.
@@ -137,6 +137,7 @@ def _set_layers(
 ) -> Stage | None:
     """Set one stage after the other; return the last one if unit k of it is output k."""
     rng = random_state or np.random.RandomState(0)
+    _set_modulators(model, trials)
     stages, weights = find_stages(model, trials[0].data), _weights_of(trials)
     known = {number for stage in stages for number in range(stage.number, stage.linear_end)}
     for number, layer in enumerate(model.layers):
@@ -148,7 +149,7 @@ def _set_layers(
     last, targets = None, [trial.target for trial in trials]
     for place, stage in enumerate(stages):
         arrays = None if draws else _usable(model, trials, stage)
-        if is_direct[place] and stage.end == len(model.layers):
+        if is_direct[place] and all(layer.modulates for layer in model.layers[stage.end :]):
             last = stage
             _set_last(model, stage, arrays, trials, weights, rng)
         elif arrays is None:
@@ -161,6 +162,22 @@ def _set_layers(
             if not _set_units(model, stage, given, trials, random_state):
                 _draw_stage(model, stage, trials, rng)
     return last
+
+
+def _set_modulators(model: Model, trials: Sequence[Trial]) -> None:
+    """Let layers that modulate others begin with giving out about what goes in."""
+    if not any(layer.modulates for layer in model.layers):
+        return
+    trial = max(trials, key=lambda one: len(one.target))
+    rows = dict(trial.data)
+    previous, steps = first(rows), model.steps(rows)
+    for layer in model.layers:
+        if layer.modulates:
+            args, named = arguments(layer, rows, previous)
+            for name, value in layer.start_at_identity(*args, *named.values()).items():
+                put(layer[name], value)
+        next(steps)
+        previous = rows[OUTPUT]
 
 
 def _weights_of(trials: Sequence[Trial]) -> list[np.ndarray]:

@@ -21,6 +21,8 @@ from skdyn.nems.layers.nonlinearities import (
     StaticNonlinearity,
     Tanh,
 )
+from skdyn.nems.layers.plasticity import ShortTermPlasticity
+from skdyn.nems.layers.state import StateDexp, StateGain, StateHinge
 
 __all__ = [
     "FIR",
@@ -37,8 +39,12 @@ __all__ = [
     "ReLU",
     "RectifiedLinear",
     "Select",
+    "ShortTermPlasticity",
     "Sigmoid",
     "SoftRelu",
+    "StateDexp",
+    "StateGain",
+    "StateHinge",
     "StaticNonlinearity",
     "Sum",
     "Tanh",

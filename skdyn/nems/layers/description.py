@@ -111,6 +111,9 @@ class LayerDescription:
     # Whether each channel is mapped on its own, so that as many come out as go in.
     keeps_channels: ClassVar[bool] = False
 
+    # Whether the layer has `start_at_identity`: values at which about what goes in comes out.
+    modulates: ClassVar[bool] = False
+
     # Name of the parameter that is added to each channel, of a layer that does nothing else.
     level: ClassVar[str | None] = None
 
@@ -161,6 +164,21 @@ class LayerDescription:
             None, by default, for a layer that has none.
         """
         return None
+
+    def start_at_identity(self, *inputs: np.ndarray) -> dict[str, np.ndarray]:
+        """Choose values at which about what goes in comes out, of a layer that `modulates`.
+
+        Parameters
+        ----------
+        *inputs : ndarray of shape (n_samples, ...)
+            What goes into the layer.
+
+        Returns
+        -------
+        dict of ndarray
+            By name; parameters that are left out keep their values. By default empty.
+        """
+        return {}
 
     def start_values(
         self, mean: np.ndarray, spread: np.ndarray, wanted: WantedOutput

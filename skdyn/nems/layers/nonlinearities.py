@@ -31,6 +31,33 @@ SMALLEST_SHARE = 1e-3
 INSIDE = 0.97
 
 
+def gompertz(
+    values: torch.Tensor,
+    base: torch.Tensor,
+    amplitude: torch.Tensor,
+    shift: torch.Tensor,
+    kappa: torch.Tensor,
+) -> torch.Tensor:
+    """Compute base + amplitude exp(-exp(-exp(kappa) (values + shift))), finite everywhere.
+
+    Parameters
+    ----------
+    values : Tensor
+        The argument.
+    base, amplitude, shift, kappa : Tensor
+        Parameters of the curve, which broadcast with the argument.
+
+    Returns
+    -------
+    Tensor
+        The curve, with finite derivatives.
+    """
+    steepness = torch.exp(kappa.clamp(max=LARGEST_KAPPA))
+    # Without the limit the gradient would be zero times infinity where the curve is flat.
+    exponent = (-steepness * (values + shift)).clamp(max=LARGEST_EXPONENT)
+    return base + amplitude * torch.exp(-torch.exp(exponent))
+
+
 class StaticNonlinearity(Layer):
     """A curve that each channel goes through; the ground on which others stand.
 
@@ -297,10 +324,7 @@ class DoubleExponential(StaticNonlinearity):
         base, amplitude, shift, kappa = self.get_parameter_values(
             "base", "amplitude", "shift", "kappa"
         )
-        steepness = torch.exp(kappa.clamp(max=LARGEST_KAPPA))
-        # Without the limit the gradient would be zero times infinity where the curve is flat.
-        exponent = (-steepness * (input + shift)).clamp(max=LARGEST_EXPONENT)
-        return base + amplitude * torch.exp(-torch.exp(exponent))
+        return gompertz(input, base, amplitude, shift, kappa)
 
     def _start_values(self, mean, spread, wanted: WantedOutput) -> dict[str, np.ndarray]:
         """Go from what is seldom below to what is seldom above, steep where the input is."""
