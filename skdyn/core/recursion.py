@@ -89,7 +89,7 @@ def limited_recursion(
     factors : Tensor of shape (time, ...)
         f; the first row has no effect.
     inputs : Tensor of shape (time, ...)
-        x.
+        x, of the same shape.
     low, high : float, default=-inf, inf
         Limits of each value.
 
@@ -98,7 +98,7 @@ def limited_recursion(
     Tensor of shape (time, ...)
         y. Torch can differentiate it as often as needed, and vectorise it.
     """
-    return _LimitedRecursion.apply(*torch.broadcast_tensors(factors, inputs), low, high)
+    return _LimitedRecursion.apply(factors, inputs, low, high)
 
 
 class _LimitedRecursion(torch.autograd.Function):

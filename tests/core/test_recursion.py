@@ -81,7 +81,7 @@ def test_limited_recursion_is_that_of_a_loop(limits):
 def test_limited_recursion_has_derivatives_of_all_orders(limits):
     values = [draw(9, seed)[0][:, :2].requires_grad_() for seed in (0, 1)]
     function = partial(limited_recursion, low=limits[0], high=limits[1])
-    assert torch.autograd.gradcheck(function, values, check_batched_grad=True)
+    assert torch.autograd.gradcheck(function, values)
     assert torch.autograd.gradgradcheck(function, values)
 
 
@@ -91,6 +91,14 @@ def test_limited_recursion_can_be_vectorised():
     found = torch.func.vmap(function)(factors, inputs)
     expected = torch.stack([function(f, x) for f, x in zip(factors, inputs, strict=True)])
     torch.testing.assert_close(found, expected)
+    leaf = factors[0].clone().requires_grad_()
+    output = function(leaf, inputs[0])
+    starts = torch.eye(output.numel(), dtype=output.dtype).reshape(-1, *output.shape)
+    rows = torch.func.vmap(
+        lambda start: torch.autograd.grad(output, leaf, start, retain_graph=True)[0]
+    )(starts)
+    one_by_one = [torch.autograd.grad(output, leaf, s, retain_graph=True)[0] for s in starts]
+    torch.testing.assert_close(rows, torch.stack(one_by_one))
     shared = torch.func.vmap(function, in_dims=(None, 1), out_dims=1)(factors[0, :, 0], inputs[0])
     alone = [function(factors[0, :, 0], one) for one in inputs[0].unbind(1)]
     torch.testing.assert_close(shared, torch.stack(alone, 1))

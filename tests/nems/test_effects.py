@@ -36,7 +36,7 @@ SIZED = {
     "FiniteImpulseResponse": {"shape": (4, 2)},
     "STRF": {"shape": (3, 2, 4)},
     "Select": {"channels": [0]},
-    **dict.fromkeys(["StateDexp", "StateGain", "StateHinge"], {"shape": (2, 3)}),
+    **{name: {"shape": (2, 3)} for name in ("StateDexp", "StateGain", "StateHinge")},
 }
 MADE = [
     kind(**SIZED.get(kind.__name__, {} if kind.word in ("cat", "sum", "mult") else {"shape": (2,)}))
