@@ -46,8 +46,8 @@ ROOMS = {
     "skdyn/dynemo": "__init__ estimator inference moments network objective recording settings "
     "start training",
     "skdyn/nems": "__init__ distributions keywords losses model parameter regressor words",
-    "skdyn/nems/layers": "__init__ algebra base channels description filters nonlinearities "
-    "plasticity state",
+    "skdyn/nems/layers": "__init__ algebra base channels convolution description filters "
+    "nonlinearities normalization plasticity pole_zero recurrent state",
     "skdyn/nems/fitting": "__init__ adam closed_form coordinates factors gradients hidden lbfgs "
     "minimum moments objective preconditioning results run settings stages start trials",
     "skdyn/metrics": "__init__ modes responses rows scorers",

@@ -19,7 +19,7 @@ from skdyn.nems.fitting.lbfgs import LBFGS
 from skdyn.nems.fitting.objective import Objective
 from skdyn.nems.fitting.results import FitResults, Solver
 from skdyn.nems.fitting.settings import FitSettings
-from skdyn.nems.fitting.start import break_ties, start_at_data
+from skdyn.nems.fitting.start import break_ties, start_at_data, take_statistics
 from skdyn.nems.fitting.trials import (
     Trial,
     check_weighted,
@@ -307,6 +307,8 @@ def set_start(
         for layer in model.layers:
             layer.mean_of_priors()
     break_ties(model)
+    if number or init != "given":
+        take_statistics(model, objective.trials)
 
 
 def _solve_exactly(objective: Objective, watcher: Watcher) -> FitResults:

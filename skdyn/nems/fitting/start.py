@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import itertools
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -39,7 +39,7 @@ from skdyn.nems.fitting.stages import (
 from skdyn.nems.fitting.trials import Trial, some_rows
 from skdyn.nems.layers.base import Layer
 from skdyn.nems.layers.description import WantedOutput
-from skdyn.nems.model import INPUT, OUTPUT, Model, arguments, first
+from skdyn.nems.model import INPUT, OUTPUT, Model, arguments
 from skdyn.nems.parameter import Parameter
 
 # The fit of the nonlinearities at the end alone, good enough for a start.
@@ -83,7 +83,12 @@ def start_at_data(
     model = objective.model
     trials = some_rows(model, objective.trials, MOST_ROWS)
     before = model.get_parameter_vector()
-    last = _set_layers(model, trials, random_state)
+    standing_in = {layer.name: layer.stand_in() for layer in model.layers}
+    others = Model([standing_in[layer.name] or layer for layer in model.layers])
+    last = _set_layers(others, trials, random_state)
+    for layer in model.layers:
+        if (other := standing_in[layer.name]) is not None:
+            layer.resemble(other, random_state or np.random.RandomState(0))
     if not all(np.isfinite(_output(model, trial)).all() for trial in trials):
         # Such as the logarithm of less than zero; the values of before may do better.
         model.set_parameter_vector(before, ignore_bounds=True)
@@ -137,17 +142,14 @@ def _set_layers(
 ) -> Stage | None:
     """Set one stage after the other; return the last one if unit k of it is output k."""
     rng = random_state or np.random.RandomState(0)
-    _set_modulators(model, trials)
     stages, weights = find_stages(model, trials[0].data), _weights_of(trials)
     known = {number for stage in stages for number in range(stage.number, stage.linear_end)}
-    for number, layer in enumerate(model.layers):
-        if number not in known and layer.kernel_part() is not None:
-            _draw(model, number, trials, rng)
     n_outputs = trials[0].target.shape[1]
     is_direct = [stage.n_units == n_outputs and stage is stages[-1] for stage in stages]
     draws = random_state is not None and all(is_direct)
-    last, targets = None, [trial.target for trial in trials]
+    last, targets, n_done = None, [trial.target for trial in trials], 0
     for place, stage in enumerate(stages):
+        _set_others(model, range(n_done, stage.number), known, trials, rng)
         arrays = None if draws else _usable(model, trials, stage)
         if is_direct[place] and all(layer.modulates for layer in model.layers[stage.end :]):
             last = stage
@@ -161,23 +163,54 @@ def _set_layers(
             given = _moments_of_all(model, stage, arrays, targets, weights, lags)
             if not _set_units(model, stage, given, trials, random_state):
                 _draw_stage(model, stage, trials, rng)
+        n_done = stage.linear_end
+    _set_others(model, range(n_done, len(model.layers)), known, trials, rng)
     return last
 
 
-def _set_modulators(model: Model, trials: Sequence[Trial]) -> None:
-    """Let layers that modulate others begin with giving out about what goes in."""
-    if not any(layer.modulates for layer in model.layers):
+def _set_others(model: Model, numbers: Iterable[int], known: set[int], trials, rng) -> None:
+    """Set layers that are in no stage from what goes into them, or draw them."""
+    for number in numbers:
+        if number not in known and model.layers[number].kernel_part() is not None:
+            _draw(model, number, trials, rng)
+        _set_from_inputs(model, number, trials, rng)
+
+
+def take_statistics(model: Model, trials: Sequence[Trial]) -> None:
+    """Set what layers take from what goes into them, such as means, of one layer after the other.
+
+    Parameters
+    ----------
+    model : Model
+        The model; values change.
+    trials : sequence of Trial
+        The data.
+    """
+    for number, layer in enumerate(model.layers):
+        if layer.statistics:
+            _set_from_inputs(model, number, trials, None)
+
+
+def _set_from_inputs(model: Model, number: int, trials: Sequence[Trial], rng) -> None:
+    """Let a layer start from what goes into it; without rng, take statistics alone."""
+    layer = model.layers[number]
+    if type(layer).start_from is Layer.start_from:
         return
-    trial = max(trials, key=lambda one: len(one.target))
-    rows = dict(trial.data)
-    previous, steps = first(rows), model.steps(rows)
-    for layer in model.layers:
-        if layer.modulates:
-            args, named = arguments(layer, rows, previous)
-            for name, value in layer.start_at_identity(*args, *named.values()).items():
-                put(layer[name], value)
-        next(steps)
-        previous = rows[OUTPUT]
+    given = []
+    for trial in trials:
+        rows = run_first(model, trial.data, number)
+        args, named = arguments(layer, rows, rows[OUTPUT])
+        flat = [one for x in args for one in (x if isinstance(x, list) else [x])]
+        given.append([np.asarray(one) for one in (*flat, *named.values())])
+    inputs = [np.concatenate(parts) for parts in zip(*given, strict=True)]
+    if not all(np.isfinite(one).all() for one in inputs):
+        return
+    for name, values in layer.start_from(rng or np.random.RandomState(0), *inputs).items():
+        parameter = layer[name]
+        if name in layer.statistics and not parameter.is_permanent:
+            parameter.update(np.clip(values, *parameter.bounds))
+        elif rng is not None:
+            put(parameter, values)
 
 
 def _weights_of(trials: Sequence[Trial]) -> list[np.ndarray]:

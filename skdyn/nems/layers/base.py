@@ -581,9 +581,10 @@ class Layer(LayerDescription):
             parameters[name].update(values)
         if "frozen" in state:
             frozen = tuple(parameters) if state["frozen"] is True else state["frozen"] or ()
+            default = self._blank()._make_parameters()
             for name, parameter in parameters.items():
                 parameter.unfreeze()
-                if name in frozen:
+                if name in frozen or default[name].is_frozen:
                     parameter.freeze()
         for name in state.get("permanent") or ():
             parameters[name].make_permanent()
@@ -828,6 +829,29 @@ def is_equal(value, other) -> bool:
     if isinstance(value, np.ndarray) or isinstance(other, np.ndarray):
         return np.array_equal(value, other)
     return bool(value == other)
+
+
+def check_sampling_frequency(sampling_frequency) -> float:
+    """Check that a sampling frequency is a positive number of Hz.
+
+    Parameters
+    ----------
+    sampling_frequency : float
+        The number.
+
+    Returns
+    -------
+    float
+        The same.
+    """
+    is_number = isinstance(sampling_frequency, Real) and not isinstance(
+        sampling_frequency, bool | np.bool_
+    )
+    if not is_number or not 0 < sampling_frequency < math.inf:
+        raise ValueError(
+            f"sampling_frequency must be a positive number of Hz, but is {sampling_frequency!r}."
+        )
+    return sampling_frequency
 
 
 def check_shape(shape, expected: str, n_sizes: Container[int]) -> tuple:

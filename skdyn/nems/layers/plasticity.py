@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from numbers import Real
-
 import numpy as np
 import torch
 
 from skdyn.core.recursion import limited_recursion
 from skdyn.nems.distributions import Uniform
-from skdyn.nems.layers.base import Layer, check_shape, misfit, on_tensors
+from skdyn.nems.layers.base import (
+    Layer,
+    check_sampling_frequency,
+    check_shape,
+    misfit,
+    on_tensors,
+)
 from skdyn.nems.parameter import Parameter, Phi
 from skdyn.nems.words import Word
 
@@ -65,15 +69,7 @@ class ShortTermPlasticity(Layer):
     shape: tuple[int, ...]
 
     def __init__(self, shape=None, *, sampling_frequency: float = 100.0, **layer_options):
-        is_number = isinstance(sampling_frequency, Real) and not isinstance(
-            sampling_frequency, bool | np.bool_
-        )
-        if not is_number or not 0 < sampling_frequency < np.inf:
-            raise ValueError(
-                f"sampling_frequency must be a positive number of Hz, but is "
-                f"{sampling_frequency!r}."
-            )
-        self.sampling_frequency = sampling_frequency
+        self.sampling_frequency = check_sampling_frequency(sampling_frequency)
         super().__init__(check_shape(shape, "(n_channels,)", (1,)), **layer_options)
 
     @classmethod

@@ -143,7 +143,9 @@ class StateModulation(Layer):
         """
         return list(self.modulation(self._with_constant(state)))
 
-    def start_at_identity(self, *inputs: np.ndarray) -> dict[str, np.ndarray]:
+    def start_from(
+        self, random_state: np.random.RandomState, *inputs: np.ndarray
+    ) -> dict[str, np.ndarray]:
         """Choose values at which about what goes in comes out; see `Layer`."""
         states = self._with_constant(torch.as_tensor(inputs[1])).numpy()
         return self.values_at_identity(states)

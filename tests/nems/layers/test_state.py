@@ -71,7 +71,7 @@ def test_start_is_near_identity(kind):
     state = np.column_stack([2 + rng.standard_normal(500), rng.random(500) > 0.5])
     x = rng.standard_normal((500, 3))
     layer = kind((3, 3))
-    layer.set_parameter_values(layer.start_at_identity(x, state))
+    layer.set_parameter_values(layer.start_from(None, x, state))
     assert np.abs(layer.evaluate(x, state) - x).std() < 0.1
 
 
