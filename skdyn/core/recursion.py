@@ -150,4 +150,4 @@ class _LimitedRecursion(torch.autograd.Function):
             else part.unsqueeze(1).expand(len(part), info.batch_size, *part.shape[1:])
             for part, dim in zip((factors, inputs), in_dims[:2], strict=True)
         ]
-        return limited_recursion(*parts, low, high), 1
+        return limited_recursion(parts[0], parts[1], low, high), 1

@@ -907,6 +907,25 @@ def misfit(layer: Layer, shape, expected: str, advice: str) -> ValueError:
     )
 
 
+def with_last_size(layer: Layer, n_outputs: int | None) -> tuple[int | None, ...]:
+    """Complete a shape whose last size is the number of channels that come out.
+
+    Parameters
+    ----------
+    layer : Layer
+        Whose shape.
+    n_outputs : int or None
+        The number of channels.
+
+    Returns
+    -------
+    tuple of int or None
+        The shape, whose last size is unchanged where it was known.
+    """
+    *sizes, last = layer.shape or (None,)
+    return (*sizes, n_outputs if last is None else last)
+
+
 def sizes_with_width(layer: Layer, shape: tuple[int, ...]) -> tuple:
     """Complete a shape that begins with the number of channels that come in.
 

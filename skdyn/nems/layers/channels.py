@@ -16,6 +16,7 @@ from skdyn.nems.layers.base import (
     misfit,
     on_tensors,
     sizes_with_width,
+    with_last_size,
 )
 from skdyn.nems.layers.description import KernelPart
 from skdyn.nems.parameter import Parameter, Phi
@@ -488,7 +489,7 @@ class GaussianExpansion(Layer):
     >>> layer = GaussianExpansion(shape=(1, 4))
     >>> layer.set_parameter_values(mean=[0.5], sd=[0.25], amp=[2])
     >>> layer.evaluate(np.ones((1, 1))).round(3)
-    array([[0.116, 0.516, 0.852, 0.516]])
+    array([[0.115, 0.517, 0.852, 0.517]])
     """
 
     word = "wge"
@@ -509,8 +510,7 @@ class GaussianExpansion(Layer):
 
     def take_outputs(self, demand: tuple[int | None, ...]) -> None:
         """Take the number of outputs."""
-        if self.shape[1] is None:
-            self.shape = (self.shape[0], demand[-1])  # type: ignore[assignment]
+        self.shape = with_last_size(self, demand[-1])  # type: ignore[assignment]
 
     def initial_parameters(self) -> Phi:
         """Make the Gaussians.

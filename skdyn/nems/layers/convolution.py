@@ -154,11 +154,11 @@ class Conv2d(Filter):
         """Draw filters with outputs of unit size; see `Layer`."""
         if self["coefficients"].is_frozen:
             return {}
-        drawn = self.sample_from_priors(random_state, inplace=False)
+        drawn = self.copy()
+        assert isinstance(drawn, Conv2d)
+        drawn.sample_from_priors(random_state)
         coefficients = drawn["coefficients"].values
-        with torch.no_grad(), drawn.tensors(None):
-            filtered = drawn.filtered(torch.from_numpy(np.ascontiguousarray(inputs[0])))
-        size = filtered.numpy().std(axis=(0, 1))
+        size = np.asarray(drawn.filtered(inputs[0])).std(axis=(0, 1))
         size = np.where((size > 0) & np.isfinite(size), size, 1.0)
         return {"coefficients": coefficients / (size if len(self.shape) > 2 else size[0])}
 
@@ -175,14 +175,14 @@ class Conv2d(Filter):
         tuple of int
             With n_planes from the input.
         """
-        sizes = list(self.shape)
+        sizes = list[int | None](self.shape)
         if len(sizes) == 4 and sizes[2] is None:
             sizes[2] = shapes[0][2] if len(shapes[0]) > 2 else 1
         if None in sizes:
             raise misfit(
                 self, shapes[0], "a layer with only n_planes left open", "Write the other sizes"
             )
-        return tuple(sizes)
+        return tuple(sizes)  # type: ignore[arg-type]
 
     @property
     def n_past(self) -> int:  # type: ignore[override]

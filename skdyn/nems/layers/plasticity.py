@@ -13,6 +13,7 @@ from skdyn.nems.layers.base import (
     check_shape,
     misfit,
     on_tensors,
+    with_last_size,
 )
 from skdyn.nems.parameter import Parameter, Phi
 from skdyn.nems.words import Word
@@ -58,7 +59,7 @@ class ShortTermPlasticity(Layer):
     >>> layer = ShortTermPlasticity(shape=(1,), sampling_frequency=10)
     >>> layer.set_parameter_values(u=[0.5], tau=[0.5])
     >>> layer.evaluate(np.array([[1], [1], [1], [0], [0], [1]])).ravel().round(3)
-    array([1.   , 0.5  , 0.35 , 0.   , 0.   , 0.774])
+    array([1.   , 0.5  , 0.35 , 0.   , 0.   , 0.555])
     """
 
     word = "stp"
@@ -104,8 +105,7 @@ class ShortTermPlasticity(Layer):
 
     def take_outputs(self, demand: tuple[int | None, ...]) -> tuple[int | None, ...]:
         """Take the number of channels; as many come out as go in."""
-        if self.shape == (None,):
-            self.shape = (demand[-1],)  # type: ignore[assignment]
+        self.shape = with_last_size(self, demand[-1])  # type: ignore[assignment]
         return demand
 
     @on_tensors

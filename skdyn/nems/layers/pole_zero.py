@@ -191,7 +191,8 @@ class PoleZeroFilter(ImpulseResponses):
             sampling_frequency=self.sampling_frequency,
             values={"gains": np.ones((1, N_DRAWS))},
             frozen=("gains",),
-        ).sample_from_priors(random_state)
+        )
+        bank.sample_from_priors(random_state)
         drawn = np.asarray(bank.responses())[:, 0]
         wanted = layer["coefficients"].values.reshape(n_lags, -1)
         squares = np.maximum(np.sum(drawn**2, axis=0), 1e-300)

@@ -12,6 +12,7 @@ from skdyn.nems.layers.base import (
     check_width,
     on_tensors,
     sizes_with_width,
+    with_last_size,
 )
 from skdyn.nems.parameter import Parameter, Phi
 from skdyn.nems.words import PENALTY, Word
@@ -70,9 +71,7 @@ class GatedRecurrentUnit(Layer):
 
     def take_outputs(self, demand: tuple[int | None, ...]) -> None:
         """Take the number of units."""
-        n_in, n_units = tuple[int | None, ...](self.shape)
-        if n_units is None:
-            self.shape = (n_in, demand[-1])  # type: ignore[assignment]
+        self.shape = with_last_size(self, demand[-1])  # type: ignore[assignment]
 
     def sizes_from(self, *shapes: tuple[int, ...]) -> tuple[int, ...]:
         """Complete the shape.

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from skdyn.nems.distributions import Normal
-from skdyn.nems.layers.base import Layer, check_shape, misfit, on_tensors
+from skdyn.nems.layers.base import Layer, check_shape, misfit, on_tensors, with_last_size
 from skdyn.nems.layers.nonlinearities import gompertz
 from skdyn.nems.parameter import Parameter, Phi
 from skdyn.nems.words import Word
@@ -55,9 +55,7 @@ class StateModulation(Layer):
 
     def take_outputs(self, demand: tuple[int | None, ...]) -> tuple[int | None, ...]:
         """Take the number of channels; as many come out as go in."""
-        n_states, n_channels = tuple[int | None, ...](self.shape)
-        if n_channels is None:
-            self.shape = (n_states, demand[-1])  # type: ignore[assignment]
+        self.shape = with_last_size(self, demand[-1])  # type: ignore[assignment]
         return demand
 
     def sizes_from(self, *shapes: tuple[int, ...]) -> tuple[int, ...]:
