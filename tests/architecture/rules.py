@@ -45,7 +45,8 @@ ROOMS = {
     "windows",
     "skdyn/dynemo": "__init__ estimator inference moments network objective recording settings "
     "start training",
-    "skdyn/nems": "__init__ distributions keywords losses model parameter regressor words",
+    "skdyn/nems": "__init__ architectures distributions keywords losses model older_words "
+    "parameter regressor words",
     "skdyn/nems/layers": "__init__ algebra base channels convolution description filters "
     "nonlinearities normalization plasticity pole_zero recurrent state",
     "skdyn/nems/fitting": "__init__ adam closed_form coordinates factors gradients hidden lbfgs "
