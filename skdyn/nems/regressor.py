@@ -40,6 +40,9 @@ from skdyn.sessions import Sessions, check_sessions, check_targets, check_weight
 # A linear map of each row: which number of lags suits depends on the sampling rate.
 DEFAULT_LAYERS = "wc-lvl"
 
+# What flows through pipelines and searches without being requested, where routing is enabled.
+ROUTED = {"sessions": True, "state": True, "streams": True}
+
 
 class NEMSRegressor(CallbackSupportMixin, DocumentedMixin, RegressorMixin, _BaseComposition):
     """Neural encoding model: a response predicted from a stimulus by a stack of fitted layers.
@@ -154,8 +157,8 @@ class NEMSRegressor(CallbackSupportMixin, DocumentedMixin, RegressorMixin, _Base
     The loss of a model is the mean over outputs, weighted by their sample weights. Outputs that
     share no parameter do not influence each other: their losses count relative to their size.
 
-    With scikit-learn's metadata routing, `sessions` and `state` flow through pipelines, searches
-    and cross-validation without being requested, and `sample_weight` after
+    With scikit-learn's metadata routing, `sessions`, `state` and `streams` flow through pipelines,
+    searches and cross-validation without being requested, and `sample_weight` after
     ``set_fit_request(sample_weight=True)`` and ``set_score_request(sample_weight=True)``. Only
     `cross_val_predict`, and before scikit-learn 1.8 a search over a pipeline, give them to `fit`
     alone. So does everything without routing, where a pipeline takes ``nemsregressor__sessions=``
@@ -193,9 +196,9 @@ class NEMSRegressor(CallbackSupportMixin, DocumentedMixin, RegressorMixin, _Base
     ((500, 3), 1.0)
     """
 
-    __metadata_request__fit = {"sessions": True, "state": True}  # noqa: RUF012
-    __metadata_request__predict = {"sessions": True, "state": True}  # noqa: RUF012
-    __metadata_request__score = {"sessions": True, "state": True}  # noqa: RUF012
+    __metadata_request__fit = dict(ROUTED)  # noqa: RUF012
+    __metadata_request__predict = dict(ROUTED)  # noqa: RUF012
+    __metadata_request__score = dict(ROUTED)  # noqa: RUF012
     _parameter_constraints: dict = {  # noqa: RUF012
         "layers": [str, Layer, list, tuple, None],
         **CONSTRAINTS,
@@ -312,8 +315,10 @@ class NEMSRegressor(CallbackSupportMixin, DocumentedMixin, RegressorMixin, _Base
         state : array-like of shape (n_samples,) or (n_samples, n_states), or in the form of X, \
                 default=None
             What layers name as "state", such as the size of the pupil.
-        streams : dict of array-like, default=None
-            More of what layers name in `input`, each in the form of X.
+        streams : dict of array-like, or structured array of shape (n_samples,), default=None
+            More of what layers name in `input`, each in the form of X. Cross-validation takes the
+            rows of a structured array, which has a field for each, along with those of X; it does
+            not look into a dict.
         preceding : array-like of shape (n_preceding, n_channels), or list of such, default=None
             Rows right before X, or before each session, as history.
 
@@ -476,7 +481,7 @@ class NEMSRegressor(CallbackSupportMixin, DocumentedMixin, RegressorMixin, _Base
 
     def _check_data(self, stimulus: Sessions, state, streams, preceding):
         """What goes into the model for each session, and what precedes it."""
-        named = {**(streams or {}), **({} if state is None else {STATE: state})}
+        named = {**_by_name(streams), **({} if state is None else {STATE: state})}
         if INPUT in named:
             raise ValueError(f"{INPUT!r} is the name of X; give streams other names.")
         split = {name: like_sessions(stimulus, values, name) for name, values in named.items()}
@@ -615,6 +620,21 @@ class _Observer(Observer):
             "n_outputs_": self.trials[0].target.shape[1],
             "_has_output_axis": self.has_output_axis,
         }
+
+
+def _by_name(streams) -> dict:
+    """Streams, from a dict or the fields of a structured array."""
+    if streams is None:
+        return {}
+    names = getattr(getattr(streams, "dtype", None), "names", None)
+    if names:
+        return {name: streams[name] for name in names}
+    if not isinstance(streams, dict):
+        raise TypeError(
+            "streams must be a dict of arrays, or a structured array with a field for each, but is "
+            f"of type {type(streams).__name__}."
+        )
+    return streams
 
 
 def _has_names(layers) -> bool:
