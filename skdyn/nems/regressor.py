@@ -66,17 +66,22 @@ class NEMSRegressor(CallbackSupportMixin, DocumentedMixin, RegressorMixin, _Base
         squares of the penalised parameters that the output depends on. Penalised are the
         coefficients of filters and channels, kappa of `DoubleExponential`, and all parameters of
         your own layers. A layer with an `l2` has its own weight.
-    init : {"auto", "given", "prior_mean", "prior_sample"}, default="auto"
+    init : {"auto", "two_stage", "given", "prior_mean", "prior_sample"}, default="auto"
         Where the fit starts: "auto" at filters that are found from the data, and nonlinearities
-        that go with them; "given" at the values of the layers; "prior_mean" at the means of the
+        that go with them; "two_stage" at the values of a fit whose nonlinearities at the end are
+        skipped; "given" at the values of the layers; "prior_mean" at the means of the
         priors; "prior_sample" at a draw from them. Frozen parameters keep their values. Filters,
         ranks or hidden units with equal values get small differences, because a fit could not
         separate them.
     n_init : int, default=1
-        Number of fits, of which the best stays. With init="auto", those after the first start at
-        other hidden units, chosen from random halves of the candidates or, if a model has no hidden
-        units, at kernels drawn from the priors and scaled to the data. Otherwise they start at
-        draws from the priors.
+        Number of fits, of which the best stays. With "auto" and "two_stage", those after the first
+        start at other hidden units, chosen from random halves of the candidates or, if a model has
+        no hidden units, at kernels drawn from the priors and scaled to the data. Otherwise they
+        start at draws from the priors.
+    n_jobs : int, default=None
+        How many of `n_init` fits run at the same time, each in a process of its own; -1 for as many
+        as there are cores. None is 1, unless in a `joblib.parallel_config`. Results are the same to
+        the bit. Callbacks then see each start as a whole, in order, once all have ended.
     max_iter : int, default=1000
         Most iterations of "lbfgs", or epochs of "adam".
     tol : float, default=2e-6
@@ -170,7 +175,7 @@ class NEMSRegressor(CallbackSupportMixin, DocumentedMixin, RegressorMixin, _Base
     and in that a task "iteration" or, with "adam", "epoch" for each; and the estimator as it would
     be if that start ended there, `history_` included. A callback that asks to stop after one of
     these ends the start, one that asks after a start leaves out those to come. Metadata of
-    callbacks hold `sample_weight` and, where routing is enabled, `sessions`.
+    callbacks hold `sample_weight` and, where routing is enabled, `sessions`, `state` and `streams`.
 
     Several processes share a fit with "adam" if each calls `fit`, with the same data and
     parameters, after `torch.distributed.init_process_group`, in a script that torchrun starts, as
@@ -214,6 +219,7 @@ class NEMSRegressor(CallbackSupportMixin, DocumentedMixin, RegressorMixin, _Base
         alpha=0.0,
         init="auto",
         n_init=1,
+        n_jobs=None,
         max_iter=1000,
         tol=2e-6,
         early_stopping=False,
@@ -233,6 +239,7 @@ class NEMSRegressor(CallbackSupportMixin, DocumentedMixin, RegressorMixin, _Base
         self.alpha = alpha
         self.init = init
         self.n_init = n_init
+        self.n_jobs = n_jobs
         self.max_iter = max_iter
         self.tol = tol
         self.early_stopping = early_stopping
@@ -352,8 +359,8 @@ class NEMSRegressor(CallbackSupportMixin, DocumentedMixin, RegressorMixin, _Base
             numbers = [np.abs(a).sum() for t in trials for a in (t.target, *t.data.values())]
             parameters = self.get_params(deep=False)
             start_together(parameters, numbers, random_state, check_device(self.device))
-        metadata = {"sessions": sessions, "sample_weight": sample_weight}
-        task = FitTask.of(self, self.n_init, X, y, **metadata)
+        metadata = {"sessions": sessions, "state": state, "streams": streams}
+        task = FitTask.of(self, self.n_init, X, y, sample_weight=sample_weight, **metadata)
         observer = _Observer(self, task, targets[0].ndim == 2)
         best = fit_trials(model, trials, options, observer, random_state)
         self.__dict__.update(observer.fitted(best))

@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from numbers import Integral, Real
 
 import numpy as np
+from joblib import Parallel, delayed, effective_n_jobs
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 
 from skdyn._sklearn import Interval, StrOptions, one_blas_thread, validate_parameter_constraints
+from skdyn.core.distributed import n_processes
 from skdyn.core.runtime import check_device, one_thread
 from skdyn.core.training import NOBODY, Watcher
 from skdyn.nems.fitting.adam import Adam
 from skdyn.nems.fitting.closed_form import is_linear, solve_linear
 from skdyn.nems.fitting.lbfgs import LBFGS
-from skdyn.nems.fitting.objective import Objective
+from skdyn.nems.fitting.objective import Objective, Sizes
 from skdyn.nems.fitting.results import FitResults, Solver
 from skdyn.nems.fitting.settings import FitSettings
-from skdyn.nems.fitting.start import break_ties, start_at_data, take_statistics
+from skdyn.nems.fitting.start import (
+    break_ties,
+    start_at_data,
+    start_in_two_stages,
+    take_statistics,
+)
 from skdyn.nems.fitting.trials import (
     Trial,
     check_weighted,
@@ -40,8 +49,9 @@ CONSTRAINTS: dict[str, list] = {
     "loss": [StrOptions(set(LOSSES)), Loss, callable],
     "solver": [StrOptions(set(SOLVERS)), Solver],
     "alpha": [Interval(Real, 0, None, closed="left"), "array-like"],
-    "init": [StrOptions({"auto", "given", "prior_mean", "prior_sample"})],
+    "init": [StrOptions({"auto", "two_stage", "given", "prior_mean", "prior_sample"})],
     "n_init": _COUNT,
+    "n_jobs": [Integral, None],
     "max_iter": _COUNT,
     "tol": [Interval(Real, 0, None, closed="left")],
     "early_stopping": ["boolean"],
@@ -60,6 +70,7 @@ DEFAULTS: dict[str, object] = {
     "alpha": 0.0,
     "init": "auto",
     "n_init": 1,
+    "n_jobs": None,
     "max_iter": 1000,
     "tol": 2e-6,
     "early_stopping": False,
@@ -192,25 +203,25 @@ def fit_trials(
             and not settings.early_stopping
             and is_linear(model, trials)
         )
-        models = []
-        for number in range(1 if is_exact else options["n_init"]):
-            one = model.copy()
-            watcher = observer.begin(one, trials)
-            objective = Objective(
-                one, trials, loss, settings.alpha, settings.device, sizes=objective.sizes
-            )
-            if is_exact:
-                one.results = _solve_exactly(objective, watcher)
-            else:
-                set_start(objective, number, options["init"], settings, solver, random_state)
-                one.results = solver.fit(objective, settings, random_state, watcher)
-            one.results.unit = solver.unit
-            one.set_parameter_vector(one.results.final_parameters, ignore_bounds=True)
-            models.append(one)
-            if observer.end(one):
-                break
+        n_starts = 1 if is_exact else options["n_init"]
+        sources = _sources(random_state, n_starts)
+        fit = partial(
+            _fit_start,
+            model,
+            trials,
+            options["init"],
+            solver=solver,
+            is_exact=is_exact,
+            sizes=objective.sizes,
+            settings=settings,
+        )
+        if effective_n_jobs(options["n_jobs"]) > 1 and n_starts > 1:
+            fit = partial(fit, settings=replace(settings, verbose=0))
+            models = _fit_in_processes(fit, sources, options["n_jobs"], solver, observer, trials)
+        else:
+            models = _fit_in_turn(fit, model, sources, observer, trials)
         best = min(models, key=lambda one: one.results.criterion)
-        check_fit(best, objective)
+        check_fit(best, Objective(best, trials, loss, settings.alpha, settings.device))
     if settings.verbose and not solver.uses_batches:  # which have a bar
         results = best.results
         print(
@@ -219,6 +230,85 @@ def fit_trials(
         )
     _warn(best.results, settings)
     return best
+
+
+def _sources(random_state: np.random.RandomState, n_starts: int) -> list[np.random.RandomState]:
+    """A source of randomness for each start, whichever is fitted first."""
+    if n_starts == 1:
+        return [random_state]
+    seeds = random_state.randint(np.iinfo(np.int32).max, size=n_starts - 1)
+    return [random_state, *map(np.random.RandomState, seeds)]
+
+
+def _fit_start(
+    model: Model,
+    trials: Sequence[Trial],
+    init: str,
+    number: int,
+    random_state: np.random.RandomState,
+    one: Model | None = None,
+    watcher: Watcher = NOBODY,
+    *,
+    settings: FitSettings,
+    solver: Solver,
+    is_exact: bool,
+    sizes: Sizes,
+) -> Model:
+    """Fit a copy of a model from one start."""
+    one = model.copy() if one is None else one
+    with one_thread(), one_blas_thread():
+        objective = Objective(
+            one, trials, settings.loss, settings.alpha, settings.device, sizes=sizes
+        )
+        if is_exact:
+            one.results = _solve_exactly(objective, watcher)
+        else:
+            set_start(objective, number, init, settings, solver, random_state)
+            one.results = solver.fit(objective, settings, random_state, watcher)
+    one.results.unit = solver.unit
+    one.set_parameter_vector(one.results.final_parameters, ignore_bounds=True)
+    return one
+
+
+def _fit_in_turn(
+    fit: Callable,
+    model: Model,
+    sources: Sequence[np.random.RandomState],
+    observer: Observer,
+    trials: Sequence[Trial],
+) -> list[Model]:
+    """Fit one start after the other, until an observer asks for an end."""
+    models = []
+    for number, source in enumerate(sources):
+        one = model.copy()
+        watcher = observer.begin(one, trials)
+        models.append(fit(number, source, one, watcher))
+        if observer.end(one):
+            break
+    return models
+
+
+def _fit_in_processes(
+    fit: Callable,
+    sources: Sequence[np.random.RandomState],
+    n_jobs: int | None,
+    solver: Solver,
+    observer: Observer,
+    trials: Sequence[Trial],
+) -> list[Model]:
+    """Fit several starts at the same time; the observer hears of them afterwards, in order."""
+    if solver.shares_processes and n_processes() > 1:
+        raise ValueError(
+            "n_jobs must be None or 1 where several processes share a fit: they compute each start "
+            "together."
+        )
+    models = []
+    for one in Parallel(n_jobs)(delayed(fit)(*start) for start in enumerate(sources)):
+        observer.begin(one, trials)
+        models.append(one)
+        if observer.end(one):
+            break
+    return models
 
 
 def make_random_state(random_state) -> np.random.RandomState:
@@ -285,9 +375,9 @@ def set_start(
     objective : Objective
         The loss; the values of its model change.
     number : int
-        Which start it is. All but the first are draws from the priors or, with init="auto", other
-        starts at the data.
-    init : {"auto", "given", "prior_mean", "prior_sample"}
+        Which start it is. All but the first are draws from the priors or, with "auto" and
+        "two_stage", other starts at the data.
+    init : {"auto", "two_stage", "given", "prior_mean", "prior_sample"}
         Where to start.
     settings : FitSettings
         How the fit is made.
@@ -297,8 +387,9 @@ def set_start(
         Source of draws.
     """
     model = objective.model
-    if init == "auto":
-        start_at_data(objective, settings, solver, random_state if number else None)
+    if init in ("auto", "two_stage"):
+        start = start_at_data if init == "auto" else start_in_two_stages
+        start(objective, settings, solver, random_state if number else None)
         return
     if number or init == "prior_sample":
         for layer in model.layers:

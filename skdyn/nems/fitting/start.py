@@ -97,6 +97,61 @@ def start_at_data(
         _fit_curves(objective, trials, last, settings, solver)
 
 
+def start_in_two_stages(
+    objective: Objective,
+    settings: FitSettings,
+    solver: Solver,
+    random_state: np.random.RandomState | None = None,
+) -> None:
+    """Fit a model without the nonlinearities at its end, then set these to its output.
+
+    Parameters
+    ----------
+    objective : Objective
+        The loss; the values of its model change. They are those of `start_at_data` if there is no
+        nonlinearity that can be skipped.
+    settings : FitSettings
+        How both fits are made.
+    solver : Solver
+        The solver, which also makes the first one.
+    random_state : RandomState, default=None
+        As in `start_at_data`.
+    """
+    model = objective.model
+    linear = model.copy()
+    stages = find_stages(linear, objective.trials[0].data)
+    curves = [curve for curve in (stages[-1].curves if stages else []) if curve.bends]
+    skips = [getattr(curve, "skip_nonlinearity", None) for curve in curves]
+    if not any(skips):
+        start_at_data(objective, settings, solver, random_state)
+        return
+    for skip in filter(None, skips):
+        skip()
+    first = Objective(
+        linear,
+        objective.trials,
+        objective.loss,
+        objective.alpha,
+        objective.device,
+        sizes=objective.sizes,
+    )
+    start_at_data(first, settings, solver, random_state)
+    rng = random_state or np.random.RandomState(0)
+    results = solver.fit(first, replace(settings, verbose=0), rng)
+    linear.set_parameter_vector(results.final_parameters, ignore_bounds=True)
+    trials = some_rows(model, objective.trials, MOST_ROWS)
+    last = find_stages(model, trials[0].data)[-1]
+    for layer, fitted in zip(model.layers, linear.layers, strict=True):
+        if not any(layer is curve for curve in last.curves):
+            for name, parameter in layer.parameters.items():
+                parameter.values = fitted[name].values.copy()
+    weight = np.concatenate(_weights_of(trials))
+    if last.n_units == weight.shape[1]:
+        wanted, _ = _wanted(last, trials, weight)
+        _set_curves(model, last, trials, weight, wanted)
+        _fit_curves(objective, trials, last, settings, solver)
+
+
 def break_ties(model: Model) -> None:
     """Add small random numbers where ranks, filters or hidden units have the same coefficients.
 
@@ -459,11 +514,7 @@ def _lift(model: Model, stage: Stage, trials: Sequence[Trial]) -> None:
 def _set_last(model: Model, stage: Stage, arrays, trials, weights, rng) -> None:
     """Set the last stage: its kernels to what its nonlinearities want, and these to the kernels."""
     weight = np.concatenate(weights)
-    targets = np.concatenate([trial.target for trial in trials])
-    wanted: list[WantedOutput] = []
-    for curve in reversed(stage.curves):
-        wanted.insert(0, _describe(targets, weight))
-        targets = curve.invert(targets, wanted[0])
+    wanted, targets = _wanted(stage, trials, weight)
     part = stage.last_part
     if arrays is None:
         _draw_stage(model, stage, trials, rng)
@@ -480,6 +531,23 @@ def _set_last(model: Model, stage: Stage, arrays, trials, weights, rng) -> None:
             for units, given in moments:
                 shift[units] -= stage.mean_output(given.lagged_mean)[units]
             put(part.shift, shift)
+    _set_curves(model, stage, trials, weight, wanted)
+
+
+def _wanted(
+    stage: Stage, trials: Sequence[Trial], weight: np.ndarray
+) -> tuple[list[WantedOutput], np.ndarray]:
+    """What is to come out of each nonlinearity at the end, and what is to come into the first."""
+    targets = np.concatenate([trial.target for trial in trials])
+    wanted: list[WantedOutput] = []
+    for curve in reversed(stage.curves):
+        wanted.insert(0, _describe(targets, weight))
+        targets = curve.invert(targets, wanted[0])
+    return wanted, targets
+
+
+def _set_curves(model: Model, stage: Stage, trials, weight: np.ndarray, wanted) -> None:
+    """Set the nonlinearities at the end to what comes out of the kernels."""
     values = [run_first(model, trial.data, stage.linear_end)[OUTPUT] for trial in trials]
     for curve, aim in zip(stage.curves, wanted, strict=True):
         joined = np.concatenate(values)
