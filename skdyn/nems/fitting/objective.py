@@ -524,6 +524,7 @@ def find_reach(model: Model, trial: Trial, n_outputs: int) -> np.ndarray:
         True everywhere if torch cannot follow the model.
     """
     rng = np.random.RandomState(0)
+    model = _without_statistics(model)
     reach = np.zeros((n_outputs, len(model.get_parameter_vector())), dtype=bool)
     n_rows = min(_n_samples(trial), N_PROBE_ROWS + (model.n_past or N_PROBE_ROWS))
     for probe in range(N_PROBES):
@@ -545,6 +546,18 @@ def find_reach(model: Model, trial: Trial, n_outputs: int) -> np.ndarray:
             return np.ones_like(reach)
         reach |= (gradients != 0).numpy()
     return reach
+
+
+def _without_statistics(model: Model) -> Model:
+    """A model whose layers expect inputs of a size of about one."""
+    if not any(layer.statistics for layer in model.layers):
+        return model
+    model = model.copy()
+    for layer in model.layers:
+        default = layer.initial_parameters() if layer.statistics else {}
+        for name in layer.statistics:
+            layer[name].values = default[name].values
+    return model
 
 
 def batched_gradients(output: Tensor, source: Tensor, starts: Tensor) -> Tensor:

@@ -926,6 +926,26 @@ def with_last_size(layer: Layer, n_outputs: int | None) -> tuple[int | None, ...
     return (*sizes, n_outputs if last is None else last)
 
 
+def passed_through(layer: Layer, demand: tuple[int | None, ...]) -> tuple[int | None, ...]:
+    """Let a layer from which as many channels come as go in take its last size.
+
+    Parameters
+    ----------
+    layer : Layer
+        Whose shape is completed, unless filters that follow may have ranks of their own.
+    demand : tuple of int or None
+        What the layers behind need; see `Layer.take_outputs`.
+
+    Returns
+    -------
+    tuple of int or None
+        The same, for the layer before.
+    """
+    if len(demand) == 1:
+        layer.shape = with_last_size(layer, demand[0])
+    return demand
+
+
 def sizes_with_width(layer: Layer, shape: tuple[int, ...]) -> tuple:
     """Complete a shape that begins with the number of channels that come in.
 

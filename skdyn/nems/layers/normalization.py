@@ -7,7 +7,7 @@ from types import MappingProxyType
 import numpy as np
 
 from skdyn.nems.distributions import HalfNormal, Normal
-from skdyn.nems.layers.base import Layer, check_shape, misfit, on_tensors, with_last_size
+from skdyn.nems.layers.base import Layer, check_shape, misfit, on_tensors, passed_through
 from skdyn.nems.layers.description import WantedOutput
 from skdyn.nems.parameter import Parameter, Phi
 from skdyn.nems.words import Word
@@ -186,8 +186,7 @@ class OutputNormalization(_Normalization):
 
     def take_outputs(self, demand: tuple[int | None, ...]) -> tuple[int | None, ...]:
         """Take the number of channels; as many come out as go in."""
-        self.shape = with_last_size(self, demand[-1])  # type: ignore[assignment]
-        return demand
+        return passed_through(self, demand)
 
     def start_from(
         self, random_state: np.random.RandomState, *inputs: np.ndarray

@@ -13,13 +13,15 @@ from skdyn.nems.layers.base import (
     check_shape,
     misfit,
     on_tensors,
-    with_last_size,
+    passed_through,
 )
 from skdyn.nems.parameter import Parameter, Phi
 from skdyn.nems.words import Word
 
 # Most that a synapse is strengthened, relative to rest.
 STRONGEST = 5.0
+# Percentile of the input that counts as one where a fit starts.
+LARGE = 99
 
 
 class ShortTermPlasticity(Layer):
@@ -45,7 +47,7 @@ class ShortTermPlasticity(Layer):
     in seconds, at least one row.
 
     The priors are uniform: of u between 0.0125 and 0.0375, for inputs between about 0 and 1; of tau
-    between 0.05 s and 0.45 s.
+    between 0.05 s and 0.45 s. A fit that starts at the data has u in units of the input.
 
     The model is that of resources of synapses with one state (Tsodyks, Pawelzik & Markram 1998,
     Neural Computation 10, 821-835), as David, Mesgarani, Fritz & Shamma (2009, Journal of
@@ -105,8 +107,18 @@ class ShortTermPlasticity(Layer):
 
     def take_outputs(self, demand: tuple[int | None, ...]) -> tuple[int | None, ...]:
         """Take the number of channels; as many come out as go in."""
-        self.shape = with_last_size(self, demand[-1])  # type: ignore[assignment]
-        return demand
+        return passed_through(self, demand)
+
+    def start_from(
+        self, random_state: np.random.RandomState, *inputs: np.ndarray
+    ) -> dict[str, np.ndarray]:
+        """Choose u in units of the input; see `Layer`."""
+        values = np.maximum(inputs[0], 0).reshape(-1, *self.shape)
+        size = np.percentile(values, LARGE, axis=0)
+        size = np.where(size > 0, size, values.max(axis=0))
+        size = np.where(size > 0, size, 1.0)
+        start = self.mean_of_priors(inplace=False)
+        return {"u": start["u"].values / size, "tau": start["tau"].values}
 
     @on_tensors
     def evaluate(self, input):  # noqa: A002

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from skdyn.nems.distributions import Normal
-from skdyn.nems.layers.base import Layer, check_shape, misfit, on_tensors, with_last_size
+from skdyn.nems.layers.base import Layer, check_shape, misfit, on_tensors, passed_through
 from skdyn.nems.layers.nonlinearities import gompertz
 from skdyn.nems.parameter import Parameter, Phi
 from skdyn.nems.words import Word
@@ -55,8 +55,7 @@ class StateModulation(Layer):
 
     def take_outputs(self, demand: tuple[int | None, ...]) -> tuple[int | None, ...]:
         """Take the number of channels; as many come out as go in."""
-        self.shape = with_last_size(self, demand[-1])  # type: ignore[assignment]
-        return demand
+        return passed_through(self, demand)
 
     def sizes_from(self, *shapes: tuple[int, ...]) -> tuple[int, ...]:
         """Complete the shape.
