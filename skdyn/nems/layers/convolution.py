@@ -10,7 +10,7 @@ from torch.nn.functional import conv2d, pad
 
 from skdyn.nems.distributions import Normal
 from skdyn.nems.layers.base import Layer, check_shape, is_count, misfit, on_tensors
-from skdyn.nems.layers.filters import Filter, check_stride
+from skdyn.nems.layers.filters import _check_stride, _Filter
 from skdyn.nems.parameter import Parameter, Phi
 from skdyn.nems.words import PENALTY, Word
 
@@ -28,7 +28,7 @@ POOLINGS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
 PADDINGS = ("zeros", "reflect", "none")
 
 
-class Conv2d(Filter):
+class Conv2d(_Filter):
     """Filters that slide over time and channels.
 
     The output of filter k is z[t, f, k] = sum_{l, j, p} x[t - l, f + j - n_bands // 2, p]
@@ -96,7 +96,7 @@ class Conv2d(Filter):
                 f"channel_stride must be a whole number of at least 1, but is {channel_stride!r}."
             )
         self.pooling, self.padding = pooling, padding
-        self.stride, self.channel_stride = check_stride(stride), int(channel_stride)
+        self.stride, self.channel_stride = _check_stride(stride), int(channel_stride)
         expected = (
             "(n_lags, n_bands), (n_lags, n_bands, n_filters) or (n_lags, n_bands, n_planes, "
             "n_filters)"

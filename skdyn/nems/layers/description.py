@@ -97,7 +97,7 @@ class LayerDescription:
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
-        if {"evaluate", "nonlinearity", "responses"} & set(vars(cls)):
+        if {"evaluate", "nonlinearity"} & set(vars(cls)):
             for name in set(LayerDescription._OF_THE_COMPUTATION) - set(vars(cls)):
                 if hasattr(LayerDescription, name):
                     setattr(cls, name, getattr(LayerDescription, name))

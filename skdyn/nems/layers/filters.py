@@ -106,7 +106,7 @@ def _initial_coefficients(shape: tuple[int, ...], start: list[float]) -> Paramet
     return Parameter("coefficients", shape, prior=Normal(mean, 1 / shape[0]))
 
 
-class Filter(Layer):
+class _Filter(Layer):
     """Base class of filters of one or several trials, with a stride."""
 
     joins_trials = True
@@ -119,126 +119,7 @@ class Filter(Layer):
         return output.unflatten(0, (self.n_trials, -1))[:, :: self.stride].flatten(0, 1)
 
 
-class ImpulseResponses(Filter):
-    """Base class of filters with an impulse response for each rank.
-
-    To make one of your own, subclass it, with `initial_parameters` and `responses`.
-
-    Parameters
-    ----------
-    shape : tuple of int
-        (n_lags, n_ranks) for one filter, or (n_lags, n_ranks, n_filters).
-    **layer_options
-        As for `Layer`.
-    """
-
-    shape: tuple[int, ...]
-
-    def __init__(self, shape, **layer_options):
-        expected = "(n_lags, n_ranks) or (n_lags, n_ranks, n_filters)"
-        super().__init__(check_shape(shape, expected, (2, 3)), **layer_options)
-
-    def responses(self) -> torch.Tensor:
-        """Compute the impulse responses; each subclass has its own.
-
-        Returns
-        -------
-        Tensor of shape (n_lags, n_ranks) or (n_lags, n_ranks, n_filters)
-            From the latest row that counts to the earliest.
-        """
-        raise NotImplementedError(f"{type(self).__name__} has no responses(self).")
-
-    def take_outputs(self, demand: tuple[int | None, ...]) -> tuple[int | None, ...] | None:
-        """Take the number of filters; the layer before has ranks for each of them."""
-        n_lags, n_ranks, *n_filters = tuple[int | None, ...](self.shape)
-        n_outputs = demand[-1]
-        if not n_filters:
-            if n_outputs is not None and n_outputs > 1:
-                self.shape = (n_lags, n_ranks, n_outputs)  # type: ignore[assignment]
-                return n_ranks, n_outputs
-            return (n_ranks,)
-        if n_filters[0] is None:
-            self.shape = (n_lags, n_ranks, n_outputs)  # type: ignore[assignment]
-        return None if n_ranks is None else (n_outputs,)
-
-    @property
-    def n_past(self) -> int:  # type: ignore[override]
-        """How many rows before one count for its output.
-
-        Returns
-        -------
-        int
-            One less than there are lags.
-        """
-        return self.shape[0] - 1
-
-    def sizes_from(self, *shapes: tuple[int, ...]) -> tuple[int, ...]:
-        """Complete the shape.
-
-        Parameters
-        ----------
-        *shapes : tuple of int
-            Shape of the input, (n_samples, n_ranks) or (n_samples, n_ranks, n_filters).
-
-        Returns
-        -------
-        tuple of int
-            With sizes from the input.
-        """
-        n_lags, *sizes = self.shape
-        given = list(shapes[0][1:])
-        if len(given) == 1 and len(sizes) == 2:
-            # Of two axes it can be told what they are only if the filters, or that each has a
-            # channel of its own, are known.
-            given = [1, *given] if sizes[0] == 1 else [*given, sizes[1]]
-        found = [new if size is None else size for size, new in zip(sizes, given, strict=False)]
-        if n_lags is None or len(given) != len(sizes) or None in found:
-            raise misfit(
-                self, shapes[0], "one that tells the sizes that are open", "Write them in the shape"
-            )
-        return (n_lags, *found)
-
-    @on_tensors
-    def evaluate(self, input):  # noqa: A002
-        """Filter.
-
-        Parameters
-        ----------
-        input : ndarray or Tensor of shape (n_samples, n_ranks) or (n_samples, n_ranks, n_filters)
-            Rows of time.
-
-        Returns
-        -------
-        ndarray or Tensor of shape (n_samples, n_filters)
-            One row for each `stride` rows.
-        """
-        coefficients = self.responses()
-        _, n_ranks, *n_filters = self.shape
-        if not n_filters:
-            coefficients = coefficients.unsqueeze(-1)
-        given = tuple(input.shape[1:])
-        if len(given) == 1 and [1, *given] == [n_ranks, *n_filters]:
-            input = input.unsqueeze(1)  # noqa: A001
-        elif given != (n_ranks,) and given != (n_ranks, *n_filters):
-            raise misfit(self, input.shape, *self._what_fits())
-        output = filter_in_time(input, coefficients, self.n_future, self.n_trials)
-        return self._decimated(output)
-
-    def _what_fits(self) -> tuple[str, str]:
-        _, n_ranks, *n_filters = self.shape
-        fits = [f"(n_samples, {n_ranks})"]
-        if n_filters:
-            fits.append(f"(n_samples, {n_ranks}, {n_filters[0]})")
-            if n_ranks == 1:
-                fits.append(f"(n_samples, {n_filters[0]})")
-        advice = (
-            "Make the layer with shape=(n_lags, n_channels, n_filters) for filters that see all "
-            "channels, or with (n_lags, 1, n_channels) for a filter per channel"
-        )
-        return " or ".join(dict.fromkeys(fits)), advice
-
-
-class FiniteImpulseResponse(ImpulseResponses):
+class FiniteImpulseResponse(_Filter):
     """Causal filters, each with an impulse response of some lags.
 
     The output is y[t, k] = sum_{l, r} x[t - l, r] h[l, r, k]; where x has an axis of filters,
@@ -289,6 +170,8 @@ class FiniteImpulseResponse(ImpulseResponses):
     word = "fir"
     penalised = ("coefficients",)
 
+    shape: tuple[int, ...]
+
     def __init__(
         self,
         shape,
@@ -297,15 +180,14 @@ class FiniteImpulseResponse(ImpulseResponses):
         include_anticausal: bool = False,
         **layer_options,
     ):
-        self.stride, self.include_anticausal = check_stride(stride), include_anticausal
-        super().__init__(shape, **layer_options)
+        self.stride, self.include_anticausal = _check_stride(stride), include_anticausal
+        expected = "(n_lags, n_ranks) or (n_lags, n_ranks, n_filters)"
+        super().__init__(check_shape(shape, expected, (2, 3)), **layer_options)
 
     @classmethod
     def from_word(cls, word: Word) -> Layer:
         """Make the layer from a keyword; see `skdyn.nems.from_keywords`."""
-        word.refuse(
-            r"[pz]\d.*", "asks for a filter of poles and zeros: write 'pz' instead of 'fir'"
-        )
+        word.refuse(r"[pz]\d.*", "asks for a filter of poles and zeros: write 'pz.15x3.p2.z1'")
         flags = word.flags("s#", "ac", PENALTY)
         return cls(
             word.shape(2, 3),
@@ -316,7 +198,7 @@ class FiniteImpulseResponse(ImpulseResponses):
 
     def word_options(self) -> list[str]:
         """Write the options that `from_word` reads."""
-        return [*stride_option(self.stride), *(["ac"] if self.include_anticausal else [])]
+        return [*_stride_option(self.stride), *(["ac"] if self.include_anticausal else [])]
 
     def filter_sizes(self) -> tuple[int, int, int] | None:
         """Sizes, if each filter sees all channels of the past."""
@@ -338,6 +220,19 @@ class FiniteImpulseResponse(ImpulseResponses):
             filters=self["coefficients"],
         )
 
+    def take_outputs(self, demand: tuple[int | None, ...]) -> tuple[int | None, ...] | None:
+        """Take the number of filters; the layer before has ranks for each of them."""
+        n_lags, n_ranks, *n_filters = tuple[int | None, ...](self.shape)
+        n_outputs = demand[-1]
+        if not n_filters:
+            if n_outputs is not None and n_outputs > 1:
+                self.shape = (n_lags, n_ranks, n_outputs)  # type: ignore[assignment]
+                return n_ranks, n_outputs
+            return (n_ranks,)
+        if n_filters[0] is None:
+            self.shape = (n_lags, n_ranks, n_outputs)  # type: ignore[assignment]
+        return None if n_ranks is None else (n_outputs,)
+
     def initial_parameters(self) -> Phi:
         """Make the impulse responses.
 
@@ -348,6 +243,58 @@ class FiniteImpulseResponse(ImpulseResponses):
         """
         start = [0.0, 2.0, -1.0] if self.shape[0] > 2 else []
         return Phi(_initial_coefficients(self.shape, start))
+
+    def sizes_from(self, *shapes: tuple[int, ...]) -> tuple[int, ...]:
+        """Complete the shape.
+
+        Parameters
+        ----------
+        *shapes : tuple of int
+            Shape of the input, (n_samples, n_ranks) or (n_samples, n_ranks, n_filters).
+
+        Returns
+        -------
+        tuple of int
+            With sizes from the input.
+        """
+        n_lags, *sizes = self.shape
+        given = list(shapes[0][1:])
+        if len(given) == 1 and len(sizes) == 2:
+            # Of two axes it can be told what they are only if the filters, or that each has a
+            # channel of its own, are known.
+            given = [1, *given] if sizes[0] == 1 else [*given, sizes[1]]
+        found = [new if size is None else size for size, new in zip(sizes, given, strict=False)]
+        if n_lags is None or len(given) != len(sizes) or None in found:
+            raise misfit(
+                self, shapes[0], "one that tells the sizes that are open", "Write them in the shape"
+            )
+        return (n_lags, *found)
+
+    @on_tensors
+    def evaluate(self, input):  # noqa: A002
+        """Filter.
+
+        Parameters
+        ----------
+        input : ndarray or Tensor of shape (n_samples, n_ranks) or (n_samples, n_ranks, n_filters)
+            Rows of time.
+
+        Returns
+        -------
+        ndarray or Tensor of shape (n_samples, n_filters)
+            One row for each `stride` rows.
+        """
+        (coefficients,) = self.get_parameter_values("coefficients")
+        _, n_ranks, *n_filters = self.shape
+        if not n_filters:
+            coefficients = coefficients.unsqueeze(-1)
+        given = tuple(input.shape[1:])
+        if len(given) == 1 and [1, *given] == [n_ranks, *n_filters]:
+            input = input.unsqueeze(1)  # noqa: A001
+        elif given != (n_ranks,) and given != (n_ranks, *n_filters):
+            raise misfit(self, input.shape, *self._what_fits())
+        output = filter_in_time(input, coefficients, self.n_future, self.n_trials)
+        return self._decimated(output)
 
     @property
     def n_past(self) -> int:  # type: ignore[override]
@@ -372,15 +319,24 @@ class FiniteImpulseResponse(ImpulseResponses):
         """
         return self.shape[0] - 1 - self.n_past
 
-    def responses(self) -> torch.Tensor:
-        """Give the coefficients; see `ImpulseResponses`."""
-        return self.get_parameter_values("coefficients")[0]
+    def _what_fits(self) -> tuple[str, str]:
+        _, n_ranks, *n_filters = self.shape
+        fits = [f"(n_samples, {n_ranks})"]
+        if n_filters:
+            fits.append(f"(n_samples, {n_ranks}, {n_filters[0]})")
+            if n_ranks == 1:
+                fits.append(f"(n_samples, {n_filters[0]})")
+        advice = (
+            "Make the layer with shape=(n_lags, n_channels, n_filters) for filters that see all "
+            "channels, or with (n_lags, 1, n_channels) for a filter per channel"
+        )
+        return " or ".join(dict.fromkeys(fits)), advice
 
 
 FIR = FiniteImpulseResponse
 
 
-class STRF(Filter):
+class STRF(_Filter):
     """Spectro-temporal receptive fields: channels weighted, then filtered.
 
     The output is y[t, k] = f(sum_{l, r} z[t - l, r, k] h[l, r, k] + shift[k]), where
@@ -441,7 +397,7 @@ class STRF(Filter):
                 "another one."
             )
         self.skip_alpha, self.activation = skip_alpha, activation
-        self.stride = check_stride(stride)
+        self.stride = _check_stride(stride)
         expected = "(n_in, n_lags), (n_in, n_ranks, n_lags) or (n_in, n_ranks, n_lags, n_filters)"
         super().__init__(check_shape(shape, expected, (2, 3, 4)), **layer_options)
 
@@ -465,7 +421,7 @@ class STRF(Filter):
         name = "sk" if self.skip_alpha > 0 else "skl"
         skip = [f"{name}{abs(round(100 * self.skip_alpha))}"] if self.skip_alpha else []
         activation = [self.activation] if self.activation else []
-        return [*activation, *skip, *stride_option(self.stride)]
+        return [*activation, *skip, *_stride_option(self.stride)]
 
     def filter_sizes(self) -> tuple[int, int, int] | None:
         """Sizes, of one filter with a response of its own for each channel."""
@@ -600,13 +556,11 @@ class STRF(Filter):
         return filter_in_time(weighted, coefficients, n_trials=self.n_trials) + shift
 
 
-def check_stride(stride) -> int:
-    """Check that a stride is a whole number from 1 on."""
+def _check_stride(stride) -> int:
     if not is_count(stride):
         raise ValueError(f"stride must be a whole number of at least 1, but is {stride!r}.")
     return int(stride)
 
 
-def stride_option(stride: int) -> list[str]:
-    """Write a stride as options of a word."""
+def _stride_option(stride: int) -> list[str]:
     return [f"s{stride}"] if stride > 1 else []

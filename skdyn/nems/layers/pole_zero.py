@@ -7,12 +7,12 @@ import torch
 
 from skdyn.core.recursion import limited_recursion
 from skdyn.nems.distributions import HalfNormal, Normal
-from skdyn.nems.layers.base import Layer, check_sampling_frequency, on_tensors
+from skdyn.nems.layers.base import Layer, check_sampling_frequency, check_shape, on_tensors
 from skdyn.nems.layers.filters import (
     FiniteImpulseResponse,
-    ImpulseResponses,
-    check_stride,
-    stride_option,
+    _check_stride,
+    _Filter,
+    _stride_option,
 )
 from skdyn.nems.parameter import Parameter, Phi
 from skdyn.nems.words import Word
@@ -25,7 +25,7 @@ N_DRAWS = 1000
 POLES, ZEROS = (0.8, -0.4, 0.1, 0.0, 0.0), (0.1, 0.1, 0.1, 0.1, 0.0)
 
 
-class PoleZeroFilter(ImpulseResponses):
+class PoleZeroFilter(_Filter):
     """Causal filters that poles, zeros, a delay and a gain describe.
 
     The transfer function of each filter is gain prod_i (z - zeros_i) / prod_j (z - poles_j) at five
@@ -72,6 +72,8 @@ class PoleZeroFilter(ImpulseResponses):
     penalised = ("gains",)
     unit_free = ("poles", "zeros", "delays")
 
+    shape: tuple[int, ...]
+
     def __init__(
         self,
         shape,
@@ -92,8 +94,9 @@ class PoleZeroFilter(ImpulseResponses):
                 )
         self.n_poles, self.n_zeros = int(n_poles), int(n_zeros)
         self.sampling_frequency = check_sampling_frequency(sampling_frequency)
-        self.stride = check_stride(stride)
-        super().__init__(shape, **layer_options)
+        self.stride = _check_stride(stride)
+        expected = "(n_lags, n_ranks) or (n_lags, n_ranks, n_filters)"
+        super().__init__(check_shape(shape, expected, (2, 3)), **layer_options)
 
     @classmethod
     def from_word(cls, word: Word) -> Layer:
@@ -111,7 +114,7 @@ class PoleZeroFilter(ImpulseResponses):
         """Write the options that `from_word` reads."""
         rate = self.sampling_frequency
         rates = [] if rate == 100 else [f"fs{rate:.0f}"]
-        return [f"p{self.n_poles}", f"z{self.n_zeros}", *rates, *stride_option(self.stride)]
+        return [f"p{self.n_poles}", f"z{self.n_zeros}", *rates, *_stride_option(self.stride)]
 
     def initial_parameters(self) -> Phi:
         """Make poles, zeros, delays and gains.
@@ -134,6 +137,58 @@ class PoleZeroFilter(ImpulseResponses):
             Parameter("delays", sizes, prior=HalfNormal(0.02), bounds=(0, np.inf)),
             Parameter("gains", sizes, prior=Normal(0.1, 0.2)),
         )
+
+    def take_outputs(self, demand: tuple[int | None, ...]) -> tuple[int | None, ...] | None:
+        """Take the number of filters, as `FiniteImpulseResponse` does."""
+        plain = FiniteImpulseResponse(self.shape)
+        before = plain.take_outputs(demand)
+        self.shape = plain.shape
+        return before
+
+    def sizes_from(self, *shapes: tuple[int, ...]) -> tuple[int, ...]:
+        """Complete the shape, as `FiniteImpulseResponse` does.
+
+        Parameters
+        ----------
+        *shapes : tuple of int
+            Shape of the input, (n_samples, n_ranks) or (n_samples, n_ranks, n_filters).
+
+        Returns
+        -------
+        tuple of int
+            With sizes from the input.
+        """
+        return FiniteImpulseResponse(self.shape).sizes_from(*shapes)
+
+    @property
+    def n_past(self) -> int:  # type: ignore[override]
+        """How many rows before one count for its output.
+
+        Returns
+        -------
+        int
+            One less than there are lags.
+        """
+        return self.shape[0] - 1
+
+    @on_tensors
+    def evaluate(self, input):  # noqa: A002
+        """Filter.
+
+        Parameters
+        ----------
+        input : ndarray or Tensor of shape (n_samples, n_ranks) or (n_samples, n_ranks, n_filters)
+            Rows of time.
+
+        Returns
+        -------
+        ndarray or Tensor of shape (n_samples, n_filters)
+            One row for each `stride` rows.
+        """
+        plain = FiniteImpulseResponse(self.shape, stride=self.stride, name=self.name)
+        plain.n_trials = self.n_trials
+        with plain.tensors({"coefficients": self.responses()}):
+            return plain.evaluate(input)
 
     @on_tensors
     def responses(self):
