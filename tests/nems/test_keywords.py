@@ -301,7 +301,7 @@ def test_sizes_left_out_are_taken_from_the_data():
         ("fir.15x3.l2e-3", r"option 'l2e' in .*Did you mean 'l2:#'\?"),
         ("fir.15x3.l1:4", r"option 'l1:4'.*Did you mean 'l2:#'\?"),
         ("lvl.2.l2:4", "option 'l2:4'.*expected none"),
-        ("fir.15x3.p2z1", "Option 'p2z1'.*poles and zeros: write 'pz'"),
+        ("fir.15x3.p2z1", "Option 'p2z1'.*poles and zeros: write 'pz"),
         ("fir.15x3.z2", "Option 'z2'.*poles and zeros"),
         ("fir.15x3.s2.s3", "'s2', 's3', but at most one"),
         ("strf.18x15.sk.sk50", "'sk', 'sk50', but at most one"),
