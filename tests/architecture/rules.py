@@ -45,12 +45,14 @@ ROOMS = {
     "windows",
     "skdyn/dynemo": "__init__ estimator inference moments network objective recording settings "
     "start training",
-    "skdyn/nems": "__init__ distributions keywords losses model parameter regressor words",
+    "skdyn/nems": "__init__ distributions inspection keywords losses model parameter "
+    "regressor words",
     "skdyn/nems/layers": "__init__ algebra base channels description filters nonlinearities",
     "skdyn/nems/fitting": "__init__ adam closed_form coordinates factors gradients hidden lbfgs "
     "minimum moments objective preconditioning results run settings stages start trials",
     "skdyn/metrics": "__init__ modes responses rows scorers",
-    "skdyn/plotting": "__init__ arrays artefacts encoding filters modes responses training",
+    "skdyn/plotting": "__init__ arrays artefacts encoding filters inspection modes responses "
+    "training",
 }
 NAMED_FILES = {f"{room}/{name}.py" for room, names in ROOMS.items() for name in names.split()}
 # The rooms that both dynemo and nems may import, besides the files at the top of skdyn.

@@ -45,6 +45,8 @@ class FitResults:
         What to do if it has not converged; empty if the solver knows nothing special.
     unit : {"iteration", "epoch"}
         What a step of the history is called, see `Solver`.
+    starts : list of FitResults
+        The results of all starts of a fit with `n_init`, in order, without starts of their own.
     """
 
     initial_parameters: np.ndarray
@@ -61,6 +63,7 @@ class FitResults:
     stopped: bool = False
     advice: str = ""
     unit: str = "iteration"
+    starts: list[FitResults] = field(default_factory=list)
 
     @property
     def n_parameters(self) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from numbers import Integral, Real
 
 import numpy as np
@@ -210,6 +211,7 @@ def fit_trials(
             if observer.end(one):
                 break
         best = min(models, key=lambda one: one.results.criterion)
+        best.results.starts = [replace(one.results) for one in models]
         check_fit(best, objective)
     if settings.verbose and not solver.uses_batches:  # which have a bar
         results = best.results
