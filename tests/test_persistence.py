@@ -395,7 +395,8 @@ def test_types_of_scikit_learn_in_the_list_are_splitters_searches_and_metrics():
 
 # Classes that nobody keeps in a file: what others derive from, pictures, and parts of a fit.
 NOT_KEPT = {
-    *("BadSegmentsDisplay", "ModesDisplay", "NEMSDisplay", "TrainingDisplay"),
+    *("BadSegmentsDisplay", "ModesDisplay", "NEMSDisplay", "TrainingDisplay", "LayersDisplay"),
+    *("ReceptiveFieldDisplay", "StartsDisplay", "StateDisplay", "TuningDisplay"),
     *("Layer", "Loss", "Solver", "FitSettings", "Trial", "ResponseScorer", "RunByRun"),
 }
 

@@ -401,7 +401,9 @@ class LayersDisplay:
         found = layer_contributions(
             estimator, X, y, sessions=sessions, state=state, streams=streams
         )
-        return cls(**found._asdict()).plot(ax=ax, fig=fig)
+        return cls(names=found.names, readout=found.readout, unique=found.unique).plot(
+            ax=ax, fig=fig
+        )
 
     def plot(self, ax=None, *, fig=None):
         """
@@ -522,7 +524,9 @@ class StateDisplay:
             sessions=sessions,
             streams=streams,
         )
-        return cls(**found._asdict()).plot(ax=ax, fig=fig, **options)
+        return cls(values=found.values, gain=found.gain, offset=found.offset).plot(
+            ax=ax, fig=fig, **options
+        )
 
     def plot(self, ax=None, *, fig=None, state_names=None, output_names=None):
         """
