@@ -38,7 +38,7 @@ ROOMS = {
     "skdyn/analysis": "__init__ channels densities evoked features groups sessions spectra "
     "statistics whittle windows",
     "skdyn/preprocessing": "__init__ artefacts base components embedding filtering rates scaling "
-    "signs",
+    "signs sounds spikes",
     "skdyn/model_selection": "__init__ clusters comparison evaluation repeats seams splitters "
     "table uncertainty",
     "skdyn/core": "__init__ distributed gaussian hmm recurrent recursion runtime simplex training "
