@@ -203,6 +203,71 @@ def receptive_field(
     return Fields(total / weight.sum(), task.lags)
 
 
+def activation_patterns(
+    model, X, *, n_lags=None, sessions=None, state=None, streams=None, stream=INPUT
+):
+    """Compute the activation patterns of a backward model (decoder), which can be interpreted.
+
+    Filters of a decoder suppress noise as well as they pick up the signal, so that a large weight
+    need not mean that its channel carries the signal. The pattern of an output says how channels
+    change with it: A = Cov(x) W Cov(s)^-1, for filters W of the lagged channels x and decoded
+    outputs s = W' x (Haufe et al. 2014, NeuroImage 87, 96-110, equation 6).
+
+    Parameters
+    ----------
+    model, X, sessions, state, streams, stream
+        As in `local_receptive_fields`; X is what is decoded from, such as EEG.
+    n_lags : int, default=None
+        Number of lags from the present on, as there.
+
+    Returns
+    -------
+    patterns : ndarray of shape (n_lags, n_channels, n_outputs)
+        Change of a channel per unit of an output, the other outputs being equal.
+    lags : ndarray of int of shape (n_lags,)
+        How many samples the channel is earlier than the output.
+
+    Notes
+    -----
+    Patterns are computed as the covariance of the lagged channels with the predictions, times the
+    (pseudo-)inverse of the covariance of the predictions. For a linear model this is the equation
+    above; for another one, the linear regression of the channels on its predictions. Rows with
+    incomplete history do not count.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skdyn import NEMSRegressor
+    >>> from skdyn.nems.inspection import activation_patterns
+    >>> rng = np.random.default_rng(0)
+    >>> source, noise = rng.standard_normal((2, 5000))
+    >>> X = np.stack([source + noise, noise], axis=1)  # the second channel has no signal
+    >>> decoder = NEMSRegressor("wc-lvl").fit(X, source)
+    >>> decoder.model_.layers["wc"]["coefficients"].values.ravel().round(2)
+    array([ 1., -1.])
+    >>> patterns, lags = activation_patterns(decoder, X)
+    >>> np.abs(patterns.ravel()).round(1)
+    array([1., 0.])
+    """
+    task = _Task.of(model, X, sessions, state, streams, stream, None, None, n_lags)
+    model, stride = task.model, task.model.stride
+    channels, outputs = [], []
+    for data in task.data:
+        stimulus, predicted = data[stream], np.asarray(model.output(dict(data)))
+        rows = np.flatnonzero(model.has_history(len(predicted)))
+        samples = rows[:, np.newaxis] * stride - task.lags
+        known = (samples >= 0) & (samples < len(stimulus))
+        lagged = stimulus[np.clip(samples, 0, len(stimulus) - 1)] * known[..., np.newaxis]
+        channels.append(lagged.reshape(len(rows), -1))
+        outputs.append(_flat(predicted[rows]))
+    lagged, decoded = (np.concatenate(parts) for parts in (channels, outputs))
+    decoded = decoded - decoded.mean(axis=0)
+    covariance = lagged.T @ decoded / len(decoded)
+    inverse = np.linalg.pinv(decoded.T @ decoded / len(decoded), hermitian=True)
+    shape = (len(task.lags), task.n_channels, decoded.shape[1])
+    return Fields((covariance @ inverse).reshape(shape), task.lags)
+
+
 class Subspace(NamedTuple):
     """Stimulus features that local receptive fields have in common.
 

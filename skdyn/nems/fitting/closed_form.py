@@ -51,7 +51,8 @@ def solve_linear(objective: Objective) -> FitResults:
     n_lags, n_channels, n_outputs = filter_.filter_sizes()
     solution, level = np.zeros((n_lags * n_channels, n_outputs)), np.zeros(n_outputs)
     alpha = objective.alpha if filter_.l2 is None else np.full(n_outputs, filter_.l2)
-    for outputs, part in _by_weight(objective.trials):
+    trials = [_from_first_lag(trial, filter_.first_lag) for trial in objective.trials]
+    for outputs, part in _by_weight(trials):
         solution[:, outputs], level[outputs] = _solve(part, n_lags, alpha[outputs], bool(levels))
     filter_["coefficients"] = solution.reshape(filter_["coefficients"].shape)
     if levels:
@@ -105,6 +106,23 @@ def is_linear(model: Model, trials: Sequence[Trial]) -> bool:
         and not any(p.is_frozen for layer in model.layers for p in layer.parameters.values())
         and not (np.isfinite(low).any() or np.isfinite(high).any())
     )
+
+
+def _from_first_lag(trial: Trial, first_lag: int) -> Trial:
+    """A trial whose stimulus is moved in time, so that the first lag of a filter is 0."""
+    if first_lag == 0:
+        return trial
+    stimulus, target, weight = trial.data[INPUT], trial.target, trial.weight
+    gap = np.zeros((abs(first_lag), stimulus.shape[1]))
+    if first_lag > 0:
+        stimulus = np.concatenate([gap, stimulus])[: len(stimulus)]
+    else:
+        # All of the stimulus stays: rows of the response without weight come before the others.
+        stimulus = np.concatenate([stimulus, gap])
+        target, weight = (
+            np.concatenate([np.zeros((len(gap), one.shape[1])), one]) for one in (target, weight)
+        )
+    return Trial({INPUT: stimulus}, target, weight)
 
 
 def _by_weight(trials: Sequence[Trial]) -> Iterator[tuple[slice, Sequence[Trial]]]:

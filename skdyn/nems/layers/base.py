@@ -78,6 +78,9 @@ class Layer(LayerDescription):
     # The word that stands for the layer, such as "fir"; "wc.g" is "wc" with the option "g".
     word: ClassVar[str | None] = None
 
+    # Names of arguments that are only shown where they are set.
+    quiet: ClassVar[frozenset[str]] = frozenset({"skipped"})
+
     def __init__(
         self,
         shape=None,
@@ -639,7 +642,9 @@ class Layer(LayerDescription):
     def _head(self) -> str:
         shown = {**self._own_params(), **({} if self.l2 is None else {"l2": self.l2})}
         extra = "".join(
-            f", {name}={value!r}" for name, value in shown.items() if name != "skipped" or value
+            f", {name}={value!r}"
+            for name, value in shown.items()
+            if value or name not in self.quiet
         )
         return f"{type(self).__name__}(shape={self.shape}{extra})\n{RULE}"
 

@@ -26,7 +26,7 @@ class KernelPart:
     n_channels : int, default=0
         Number of channels that are weighed; 0 for filters of what comes in.
     n_lags, n_future : int
-        Number of lags, and of those of them that come after the present.
+        Number of lags, and how many rows after the present the first is; below 0 if it is before.
     stride : int, default=1
         Only each of so many rows comes out.
     weights : tuple of Parameter, default=()
@@ -117,6 +117,9 @@ class LayerDescription:
     # How many rows of the past and of the future count for an output; None if that is not known.
     n_past: int | None = None
     n_future: int = 0
+
+    # Lag of the first row of a filter's "coefficients", in samples; see `filter_sizes`.
+    first_lag: int = 0
 
     # How many trials of equal length come as one array; only layers that have `joins_trials`, or
     # that map each row by itself, are ever given more than one.

@@ -203,7 +203,7 @@ def test_copies_and_printing_keep_options(case):
     again = type(layer)(**params)
     assert again == layer
     assert repr(again) == repr(layer)
-    own = set(params) - set(Layer().get_params()) - {"skipped"}
+    own = set(params) - set(Layer().get_params()) - layer.quiet
     assert all(f"{name}={params[name]!r}" in repr(layer) for name in own)
     layer.set_params(name="other")
     assert layer == again
