@@ -38,6 +38,7 @@ from skdyn.nems import (
 )
 from skdyn.nems.fitting import SOLVERS
 from skdyn.nems.losses import LOSSES
+from skdyn.nems.penalties import PENALTIES
 
 __all__ = ["TRUSTED_TYPES", "load", "save"]
 
@@ -48,6 +49,7 @@ _PARTS_OF_MODELS = (
     *(Beta, Exponential, Gamma, HalfNormal, Normal, Uniform),
     *(kind for kind in layers.CLASSES if kind is not Layer),
     *LOSSES.values(),
+    *PENALTIES,
     *SOLVERS.values(),
 )
 # Public classes of these rooms: transformers, splitters, scorers, results.

@@ -55,14 +55,16 @@ class NEMSRegressor(CallbackSupportMixin, DocumentedMixin, RegressorMixin, _Base
         What is minimised: the mean squared error; the negative log-likelihood of Poisson counts; a
         `skdyn.nems.Loss`; or a function of response, prediction and weight, tensors of shape
         (n_trials, n_samples, n_outputs), that returns a mean over them.
-    solver : {"lbfgs", "adam"} or Solver, default="lbfgs"
+    solver : {"lbfgs", "adam", "proximal"} or Solver, default="lbfgs"
         "lbfgs" takes quasi-Newton steps within bounds on all data, in double precision. "adam"
         takes steps on batches of windows, for recordings or models that are too large for that.
+        "proximal" takes quasi-Newton steps for layers with the penalties `L1` and `GroupL1`.
     alpha : float or array-like of shape (n_outputs,), default=0.0
         Weight of the penalty of each output, in units of its loss: alpha / 2 times the sum of
         squares of the penalised parameters that the output depends on. Penalised are the
         coefficients of filters and channels, kappa of `DoubleExponential`, and all parameters of
-        your own layers. A layer with an `l2` has its own weight.
+        your own layers. A layer with an `l2` has its own weight. Layers with `penalties` have them
+        on top of that.
     init : {"auto", "given", "prior_mean", "prior_sample"}, default="auto"
         Where the fit starts: "auto" at filters that are found from the data, and nonlinearities
         that go with them; "given" at the values of the layers; "prior_mean" at the means of the

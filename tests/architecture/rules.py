@@ -46,10 +46,11 @@ ROOMS = {
     "skdyn/dynemo": "__init__ estimator inference moments network objective recording settings "
     "start training",
     "skdyn/nems": "__init__ distributions inspection keywords losses model parameter "
-    "regressor words",
+    "penalties regressor words",
     "skdyn/nems/layers": "__init__ algebra base channels description filters nonlinearities",
     "skdyn/nems/fitting": "__init__ adam closed_form coordinates factors gradients hidden lbfgs "
-    "minimum moments objective preconditioning results run settings stages start trials",
+    "minimum moments objective penalties preconditioning proximal results run settings stages "
+    "start trials",
     "skdyn/metrics": "__init__ modes responses rows scorers",
     "skdyn/plotting": "__init__ arrays artefacts encoding filters inspection modes responses "
     "training",
@@ -59,7 +60,7 @@ NAMED_FILES = {f"{room}/{name}.py" for room, names in ROOMS.items() for name in 
 SHARED = {"core", "metrics", *ROOMS["skdyn"].split()} - {"__init__"}
 # What is chosen by name: the names, and the place that alone tells them apart.
 CHOICES = {
-    "solver": ({"adam", "lbfgs"}, "skdyn/nems/fitting/"),
+    "solver": ({"adam", "lbfgs", "proximal"}, "skdyn/nems/fitting/"),
     "loss": ({"squared_error", "poisson"}, "skdyn/nems/losses.py"),
 }
 # What a module needs to import its names when they are first used.

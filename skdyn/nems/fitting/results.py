@@ -134,6 +134,8 @@ class Solver:
         Whether processes of torch.distributed share a fit.
     uses_batches : bool
         Whether a step sees some of the data only.
+    handles_norms : bool
+        Whether the penalties `L1` and `GroupL1`, which have kinks, are minimised.
     """
 
     name: ClassVar[str] = "solver"
@@ -141,6 +143,7 @@ class Solver:
     finds_minimum: ClassVar[bool] = False
     shares_processes: ClassVar[bool] = False
     uses_batches: ClassVar[bool] = False
+    handles_norms: ClassVar[bool] = False
 
     def fit(
         self,

@@ -18,6 +18,8 @@ from skdyn.nems.fitting.adam import Adam
 from skdyn.nems.fitting.closed_form import is_linear, solve_linear
 from skdyn.nems.fitting.lbfgs import LBFGS
 from skdyn.nems.fitting.objective import Objective
+from skdyn.nems.fitting.penalties import has_norms
+from skdyn.nems.fitting.proximal import Proximal
 from skdyn.nems.fitting.results import FitResults, Solver
 from skdyn.nems.fitting.settings import FitSettings
 from skdyn.nems.fitting.start import break_ties, start_at_data
@@ -31,7 +33,7 @@ from skdyn.nems.fitting.trials import (
 from skdyn.nems.losses import LOSSES, Loss, make_loss
 from skdyn.nems.model import Model
 
-SOLVERS: dict[str, type[Solver]] = {kind.name: kind for kind in (LBFGS, Adam)}
+SOLVERS: dict[str, type[Solver]] = {kind.name: kind for kind in (LBFGS, Adam, Proximal)}
 
 _COUNT = [Interval(Integral, 1, None, closed="left")]
 _POSITIVE = [Interval(Real, 0, None, closed="neither")]
@@ -178,6 +180,11 @@ def fit_trials(
     """
     loss, solver = make_loss(options["loss"]), make_solver(options["solver"])
     check_weighted(trials, model, options["history"])
+    if has_norms(model) and not solver.handles_norms:
+        raise ValueError(
+            f"A layer has a penalty with kinks, such as L1, which solver={solver.name!r} cannot "
+            "minimise. Use solver='proximal'."
+        )
     for trial in trials:
         loss.check(trial.target[np.broadcast_to(trial.weight > 0, trial.target.shape)])
     random_state = random_state or make_random_state(options["random_state"])

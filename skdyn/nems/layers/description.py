@@ -105,6 +105,9 @@ class LayerDescription:
     # Names of the parameters that count in a penalty; None for all.
     penalised: tuple[str, ...] | None = None
 
+    # Names of the axes of parameters, for penalties along them: "lags", "channels".
+    axes: ClassVar[Mapping[str, tuple[str, ...]]] = MappingProxyType({})
+
     # Names of the parameters whose usual size has nothing to do with the units of the data.
     unit_free: tuple[str, ...] = ()
 

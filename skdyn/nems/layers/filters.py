@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
+
 import numpy as np
 import torch
 from torch.nn.functional import conv1d, pad
@@ -258,6 +260,7 @@ class FiniteImpulseResponse(_Filter):
 
     word = "fir"
     penalised = ("coefficients",)
+    axes = MappingProxyType({"coefficients": ("lags", "channels")})
 
     shape: tuple[int, ...]
 
@@ -463,6 +466,7 @@ class STRF(_Filter):
 
     word = "strf"
     penalised = ("wcoefficients", "coefficients")
+    axes = MappingProxyType({"wcoefficients": ("channels",), "coefficients": ("lags",)})
 
     shape: tuple[int, ...]
 

@@ -1,0 +1,302 @@
+"""Proximal quasi-Newton steps, for penalties with kinks such as the lasso.
+
+Each step minimises a quadratic model of the loss, with a limited-memory BFGS matrix, plus the norms
+themselves, and a line search follows (Lee, Sun & Saunders 2014, SIAM J. Optim. 24, 1420-1443). The
+minimum of the model is found by accelerated proximal gradient steps with restarts (Beck & Teboulle
+2009, SIAM J. Imaging Sci. 2, 183-202; O'Donoghue & Candes 2015, Found. Comput. Math. 15, 715-732),
+which need no pass through the data.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from skdyn.core.training import NOBODY, FitDivergedError, Watcher
+from skdyn.nems.fitting.gradients import check_start, layer_not_followed
+from skdyn.nems.fitting.minimum import SMALL_DECREASE, promise_at_kinks, promises
+from skdyn.nems.fitting.objective import Objective
+from skdyn.nems.fitting.penalties import Norms
+from skdyn.nems.fitting.preconditioning import step_sizes
+from skdyn.nems.fitting.results import (
+    NO_PROGRESS,
+    STOPPED,
+    FitResults,
+    Solver,
+    nothing_to_fit,
+)
+from skdyn.nems.fitting.settings import FitSettings
+
+# Curvature pairs that are kept, and iterations over which progress is judged.
+N_PAIRS, N_JUDGED = 30, 5
+
+# Most steps to the minimum of the model, and the last one relative to the first.
+MOST_STEPS, LAST_STEP = 500, 1e-5
+
+# Share of the decrease that is promised that a step has to bring, and most times it is halved.
+SUFFICIENT, MOST_HALVED = 1e-4, 40
+
+# How often progress is printed.
+ITERATIONS_PER_LINE = 25
+
+# Rounding of a loss, relative to its size.
+ROUNDING = 1e-14
+
+
+class Proximal(Solver):
+    """Proximal quasi-Newton steps on all data, which set values to exactly 0."""
+
+    name = "proximal"
+    finds_minimum = True
+    handles_norms = True
+
+    def fit(
+        self,
+        objective: Objective,
+        settings: FitSettings,
+        random_state: np.random.RandomState,
+        watcher: Watcher = NOBODY,
+    ) -> FitResults:
+        """Fit the model of an objective in place; see `Solver`."""
+        start = np.clip(
+            objective.model.get_parameter_vector(), *objective.model.get_bounds_vector()
+        )
+        initial_error = check_start(objective, start)
+        if not len(start):
+            return nothing_to_fit(start, initial_error)
+        name = layer_not_followed(objective, start)
+        if name is not None:
+            raise ValueError(
+                f"solver='proximal' needs gradients, but torch cannot follow the layer {name!r}; "
+                "write its evaluate in plain arithmetic or with torch."
+            )
+        fit = _Fit(objective, settings, watcher, step_sizes(objective, start))
+        found = fit.run(start)
+        converged, message = fit.verdict()
+        return FitResults(
+            initial_parameters=start,
+            final_parameters=found,
+            initial_error=initial_error,
+            final_error=objective.error(found),
+            n_iter=len(fit.history),
+            n_evaluations=objective.n_evaluations,
+            converged=converged,
+            stopped=fit.reason == STOPPED,
+            message=message,
+            exact_gradients=True,
+            history=fit.history,
+            held_out_history=fit.held_out,
+        )
+
+
+class _Curvature:
+    """The matrix of limited-memory BFGS, scale I - W M W' (Byrd, Nocedal & Schnabel 1994)."""
+
+    def __init__(self, n_values: int):
+        self.pairs: deque = deque(maxlen=N_PAIRS)
+        self.clear(n_values)
+
+    def clear(self, n_values: int) -> None:
+        """Forget the pairs."""
+        self.pairs.clear()
+        self.scale, self.largest = 1.0, 1.0
+        self.sides, self.middle = np.zeros((n_values, 0)), np.zeros((0, 0))
+
+    def add(self, step: np.ndarray, change: np.ndarray) -> None:
+        """Take a step and the change of the gradient along it, if its curvature is positive."""
+        along = step @ change
+        if not along > 1e-10 * (change @ change):
+            return
+        self.pairs.append((step, change))
+        steps, changes = (np.stack(one, axis=1) for one in zip(*self.pairs, strict=True))
+        products = steps.T @ changes
+        self.scale = (change @ change) / along
+        lower = np.tril(products, -1)
+        self.sides = np.concatenate([self.scale * steps, changes], axis=1)
+        inverse = np.block(
+            [[self.scale * steps.T @ steps, lower], [lower.T, -np.diag(np.diag(products))]]
+        )
+        self.middle = np.linalg.pinv(inverse)
+        inner = -self.middle @ (self.sides.T @ self.sides)
+        self.largest = max(self.scale, self.scale + np.linalg.eigvals(inner).real.max())
+
+    def apply(self, vector: np.ndarray) -> np.ndarray:
+        """The matrix times a vector."""
+        return self.scale * vector - self.sides @ (self.middle @ (self.sides.T @ vector))
+
+
+@dataclass
+class _Fit:
+    """A fit under way, in values that are divided by their sizes."""
+
+    objective: Objective
+    settings: FitSettings
+    watcher: Watcher
+    sizes: np.ndarray
+
+    history: list[float] = field(default_factory=list)
+    held_out: list[float] = field(default_factory=list)
+    best: np.ndarray | None = None
+    promise: np.ndarray = field(init=False)
+    reason: str = ""
+    is_done: bool = False
+
+    def __post_init__(self):
+        objective = self.objective
+        low, high = objective.model.get_bounds_vector()
+        self.low, self.high = low / self.sizes, high / self.sizes
+        self.norms: Norms | None = None
+        if objective.norms is not None:
+            self.norms = objective.norms.scaled(objective.to_values, self.sizes)
+            self.component_of_norm = self.norms.of_members(objective.component_of_value)
+            self._refuse_bounds()
+        self.promise = np.zeros(len(objective.component_share))
+
+    def _refuse_bounds(self) -> None:
+        assert self.norms is not None
+        bounded = np.isfinite(self.low) | np.isfinite(self.high)
+        if np.any(bounded[self.norms.places] & self.norms.is_shared):
+            raise ValueError(
+                "A parameter with bounds has a penalty on groups of its values; remove one of "
+                "them, or use L1."
+            )
+
+    @property
+    def small(self) -> float:
+        """Largest decrease that may be promised at the end."""
+        return max(SMALL_DECREASE, N_JUDGED * self.settings.tol)
+
+    def run(self, start: np.ndarray) -> np.ndarray:
+        """Iterate until no component gets better; return the values."""
+        point = start / self.sizes
+        values, gradient = self._evaluate(point)
+        if not (np.isfinite(values).all() and np.isfinite(gradient).all()):
+            raise FitDivergedError(
+                "The gradient of the loss is not finite where the fit starts. Look for roots, "
+                "logarithms or powers of zero in the layers, or for very large values of X and y."
+            )
+        curvature = _Curvature(len(point))
+        recent: deque = deque([values], maxlen=N_JUDGED + 1)
+        while not (self.is_done or self.reason) and len(self.history) < self.settings.max_iter:
+            self.watcher.begin()
+            found = self._step(point, values, gradient, curvature)
+            if found is None and curvature.pairs:
+                curvature.clear(len(point))
+                continue
+            if found is not None:
+                step = found[0] - point
+                curvature.add(step, found[2] - gradient)
+                point, values, gradient = found
+                recent.append(values)
+            self._note(point)
+            full = len(recent) > N_JUDGED
+            decrease = (recent[0] - recent[-1]) / N_JUDGED
+            self.is_done = found is None or (full and bool((decrease <= self.settings.tol).all()))
+        point = self._finished(point, values, gradient, curvature)
+        return point * self.sizes if self.best is None else self.best
+
+    def _evaluate(self, point: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Losses of the components with all penalties, and the gradient of all but the norms."""
+        values, gradient = self.objective.values_and_gradient(point * self.sizes)
+        if self.norms is not None:
+            norms = self.norms.values(point)
+            values = values + np.bincount(self.component_of_norm, norms, len(values))
+        return values, gradient * self.sizes
+
+    def _norms(self, point: np.ndarray) -> float:
+        return 0.0 if self.norms is None else float(self.norms.values(point).sum())
+
+    def _shrunk(self, point: np.ndarray, step: float) -> np.ndarray:
+        """Proximal map of the norms, within the bounds."""
+        shrunk = point if self.norms is None else self.norms.shrunk(point, step)
+        return np.clip(shrunk, self.low, self.high)
+
+    def _step(self, point, values, gradient, curvature: _Curvature):
+        """The next point with its losses and gradient; None if no step makes the loss smaller."""
+        direction = self._minimum_of_model(point, gradient, curvature) - point
+        promised = gradient @ direction + self._norms(point + direction) - self._norms(point)
+        total = values.sum()
+        if not promised < -ROUNDING * (1 + abs(total)):
+            return None
+        size = 1.0
+        for _ in range(MOST_HALVED):
+            trial = point + size * direction
+            found, slope = self._evaluate(trial)
+            if np.isfinite(slope).all() and found.sum() <= total + SUFFICIENT * size * promised:
+                return trial, found, slope
+            size /= 2
+        return None
+
+    def _minimum_of_model(self, point, gradient, curvature: _Curvature) -> np.ndarray:
+        """Where g' d + d' B d / 2 plus the norms is smallest, by accelerated steps."""
+        rate = 1 / curvature.largest
+        current = ahead = point
+        momentum, first = 1.0, 0.0
+        for number in range(MOST_STEPS):
+            slope = gradient + curvature.apply(ahead - point)
+            new = self._shrunk(ahead - rate * slope, rate)
+            moved = new - current
+            length = float(np.linalg.norm(moved))
+            first = length if number == 0 else first
+            if length <= LAST_STEP * first:
+                return new
+            if (ahead - new) @ moved > 0:  # the momentum leads uphill
+                momentum = 1.0
+            following = (1 + np.sqrt(1 + 4 * momentum**2)) / 2
+            ahead = new + (momentum - 1) / following * moved
+            current, momentum = new, following
+        return current
+
+    def _finished(self, point, values, gradient, curvature: _Curvature) -> np.ndarray:
+        """A last plain step, after which what should be 0 is; and what gradients still promise."""
+        rate = 1 / curvature.largest
+        trial = self._shrunk(point - rate * gradient, rate)
+        found, slope = self._evaluate(trial)
+        if np.isfinite(slope).all() and found.sum() <= values.sum():
+            point, gradient = trial, slope
+        component = self.objective.component_of_value
+
+        def residual(at: np.ndarray, slope: np.ndarray) -> np.ndarray:
+            return at - self._shrunk(at - slope, 1.0)
+
+        left = residual(point, gradient)
+        self.promise = 0.5 * np.bincount(component, left**2, len(values))
+        if self.is_done and not self.settings.early_stopping:
+            self.promise = promise_at_kinks(
+                self.promise,
+                self.small,
+                component,
+                lambda step: residual(point + step, self._evaluate(point + step)[1]),
+            )
+        return point
+
+    def _note(self, point: np.ndarray) -> None:
+        """Note one iteration, and whether it is the last."""
+        objective, vector = self.objective, point * self.sizes
+        error = float(objective.sizes.share @ objective.last_errors)
+        self.history.append(objective.with_penalty(error, vector))
+        numbers = {"loss": self.history[-1]}
+        if self.settings.early_stopping:
+            self.held_out.append(objective.held_out_error(vector))
+            numbers["validation_loss"] = self.held_out[-1]
+            best = int(np.argmin(np.nan_to_num(self.held_out, nan=np.inf)))
+            self.best = vector if best == len(self.held_out) - 1 else self.best
+            if len(self.held_out) - 1 - best >= self.settings.n_iter_no_change:
+                self.reason = "The held-out loss does not fall any more."
+        if self.settings.verbose and len(self.history) % ITERATIONS_PER_LINE == 1:
+            print(f"Iteration {len(self.history)}, error {self.history[-1]:.6g}")
+        if self.watcher.end(numbers, vector if self.best is None else self.best):
+            self.reason = self.reason or STOPPED
+
+    def verdict(self) -> tuple[bool, str]:
+        """Whether the fit has converged, and why it ended."""
+        if self.reason:
+            return self.reason != STOPPED, self.reason
+        if not self.is_done:
+            return False, f"The loss still fell after max_iter={self.settings.max_iter} iterations"
+        worst = float(self.promise.max())
+        if worst <= self.small or self.settings.early_stopping:
+            return True, NO_PROGRESS
+        return False, f"No step makes the loss smaller, but {promises(worst)}"
