@@ -94,6 +94,26 @@ class Norms:
         """
         return replace(self, weights=self.weights * self.of_members(factors * sizes))
 
+    def within(self, places: np.ndarray) -> Norms | None:
+        """Norms of the groups whose values lie at some places, counted among these.
+
+        Parameters
+        ----------
+        places : ndarray of int of shape (n_places,)
+            Places in the vector, ascending.
+
+        Returns
+        -------
+        Norms or None
+            None if there are none.
+        """
+        inside = np.isin(self.places, places)
+        if not inside.any():
+            return None
+        kept, groups = np.unique(self.groups[inside], return_inverse=True)
+        local = np.searchsorted(places, self.places[inside])
+        return Norms(local, groups, self.weights[kept], self.levels[inside])
+
     def shrunk(self, vector: np.ndarray, step: float) -> np.ndarray:
         """Proximal map: shorten each group by its weight times a step, down to exactly 0.
 

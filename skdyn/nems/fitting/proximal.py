@@ -4,12 +4,14 @@ Each step minimises a quadratic model of the loss, with a limited-memory BFGS ma
 themselves, and a line search follows (Lee, Sun & Saunders 2014, SIAM J. Optim. 24, 1420-1443). The
 minimum of the model is found by accelerated proximal gradient steps with restarts (Beck & Teboulle
 2009, SIAM J. Imaging Sci. 2, 183-202; O'Donoghue & Candes 2015, Found. Comput. Math. 15, 715-732),
-which need no pass through the data.
+which need no pass through the data. Outputs that share nothing have matrices, steps and an end of
+their own, as in `lbfgs`.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -127,6 +129,91 @@ class _Curvature:
         return self.scale * vector - self.sides @ (self.middle @ (self.sides.T @ vector))
 
 
+class _Part:
+    """The values of one component, divided by their sizes: a point, and the next step from it."""
+
+    def __init__(self, places: np.ndarray, norms: Norms | None, bounds: np.ndarray):
+        self.places, self.norms, self.bounds = places, norms, bounds
+        self.curvature = _Curvature(len(places))
+        self.recent: deque = deque(maxlen=N_JUDGED + 1)
+        self.is_active = True
+
+    def begin(self, point: np.ndarray, value: float, gradient: np.ndarray) -> None:
+        """Set a point, its loss without the norms, and the gradient of that."""
+        self.point, self.value, self.gradient = point, value + self.sum_of_norms(point), gradient
+        self.recent.append(self.value)
+        self._direct()
+
+    def sum_of_norms(self, point: np.ndarray) -> float:
+        """What the norms add to the loss."""
+        return 0.0 if self.norms is None else float(self.norms.values(point).sum())
+
+    def trial(self) -> np.ndarray:
+        """The point to be tried."""
+        return self.point + self.size * self.direction
+
+    def receive(self, value: float, gradient: np.ndarray, tol: float) -> bool:
+        """Accept the trial if it is good enough, or shorten the step; return which."""
+        trial = self.trial()
+        value = value + self.sum_of_norms(trial)
+        enough = self.value + SUFFICIENT * self.size * self.promised
+        if np.isfinite(value) and np.isfinite(gradient).all() and value <= enough:
+            self.curvature.add(trial - self.point, gradient - self.gradient)
+            self.point, self.value, self.gradient = trial, value, gradient
+            self.recent.append(value)
+            decrease = (self.recent[0] - value) / N_JUDGED
+            self.is_active = len(self.recent) <= N_JUDGED or decrease > tol
+            self._direct()
+            return True
+        self.size /= 2
+        self.n_halved += 1
+        if self.n_halved == MOST_HALVED:
+            self._start_again()
+        return False
+
+    def _start_again(self) -> None:
+        """Forget the curvature, unless there is none: then no step makes the loss smaller."""
+        self.is_active &= bool(self.curvature.pairs)
+        self.curvature.clear(len(self.point))
+        if self.is_active:
+            self._direct()
+
+    def _direct(self) -> None:
+        """Find the next step."""
+        self.size, self.n_halved = 1.0, 0
+        self.direction = self._minimum_of_model() - self.point
+        end = self.point + self.direction
+        change = self.sum_of_norms(end) - self.sum_of_norms(self.point)
+        self.promised = self.gradient @ self.direction + change
+        if not self.promised < -ROUNDING * (1 + abs(self.value)):
+            self._start_again()
+
+    def shrunk(self, point: np.ndarray, step: float) -> np.ndarray:
+        """Proximal map of the norms, within the bounds."""
+        shrunk = point if self.norms is None else self.norms.shrunk(point, step)
+        return np.clip(shrunk, *self.bounds)
+
+    def _minimum_of_model(self) -> np.ndarray:
+        """Where g' d + d' B d / 2 plus the norms is smallest, by accelerated steps."""
+        rate = 1 / self.curvature.largest
+        current = ahead = self.point
+        momentum, first = 1.0, 0.0
+        for number in range(MOST_STEPS):
+            slope = self.gradient + self.curvature.apply(ahead - self.point)
+            new = self.shrunk(ahead - rate * slope, rate)
+            moved = new - current
+            length = float(np.linalg.norm(moved))
+            first = length if number == 0 else first
+            if length <= LAST_STEP * first:
+                return new
+            if (ahead - new) @ moved > 0:  # the momentum leads uphill
+                momentum = 1.0
+            following = (1 + np.sqrt(1 + 4 * momentum**2)) / 2
+            ahead = new + (momentum - 1) / following * moved
+            current, momentum = new, following
+        return current
+
+
 @dataclass
 class _Fit:
     """A fit under way, in values that are divided by their sizes."""
@@ -145,23 +232,21 @@ class _Fit:
 
     def __post_init__(self):
         objective = self.objective
-        low, high = objective.model.get_bounds_vector()
-        self.low, self.high = low / self.sizes, high / self.sizes
-        self.norms: Norms | None = None
-        if objective.norms is not None:
-            self.norms = objective.norms.scaled(objective.to_values, self.sizes)
-            self.component_of_norm = self.norms.of_members(objective.component_of_value)
-            self._refuse_bounds()
-        self.promise = np.zeros(len(objective.component_share))
-
-    def _refuse_bounds(self) -> None:
-        assert self.norms is not None
-        bounded = np.isfinite(self.low) | np.isfinite(self.high)
-        if np.any(bounded[self.norms.places] & self.norms.is_shared):
-            raise ValueError(
-                "A parameter with bounds has a penalty on groups of its values; remove one of "
-                "them, or use L1."
-            )
+        bounds = np.stack(objective.model.get_bounds_vector()) / self.sizes
+        norms = objective.norms
+        if norms is not None:
+            bounded = np.isfinite(bounds).any(axis=0)
+            if np.any(bounded[norms.places] & norms.is_shared):
+                raise ValueError(
+                    "A parameter with bounds has a penalty on groups of its values; remove one of "
+                    "them, or use L1."
+                )
+            norms = norms.scaled(objective.to_values, self.sizes)
+        self.parts = []
+        for number in range(len(objective.component_share)):
+            places = np.flatnonzero(objective.component_of_value == number)
+            own = None if norms is None else norms.within(places)
+            self.parts.append(_Part(places, own, bounds[:, places]))
 
     @property
     def small(self) -> float:
@@ -170,112 +255,91 @@ class _Fit:
 
     def run(self, start: np.ndarray) -> np.ndarray:
         """Iterate until no component gets better; return the values."""
-        point = start / self.sizes
+        objective, point = self.objective, start / self.sizes
         values, gradient = self._evaluate(point)
         if not (np.isfinite(values).all() and np.isfinite(gradient).all()):
             raise FitDivergedError(
                 "The gradient of the loss is not finite where the fit starts. Look for roots, "
                 "logarithms or powers of zero in the layers, or for very large values of X and y."
             )
-        curvature = _Curvature(len(point))
-        recent: deque = deque([values], maxlen=N_JUDGED + 1)
-        while not (self.is_done or self.reason) and len(self.history) < self.settings.max_iter:
+        errors = objective.last_errors
+        for part, value in zip(self.parts, values, strict=True):
+            part.begin(point[part.places], value, gradient[part.places])
+        while not self.reason and len(self.history) < self.settings.max_iter:
+            active = [part.is_active for part in self.parts]
+            if not any(active):
+                break
             self.watcher.begin()
-            found = self._step(point, values, gradient, curvature)
-            if found is None and curvature.pairs:
-                curvature.clear(len(point))
-                continue
-            if found is not None:
-                step = found[0] - point
-                curvature.add(step, found[2] - gradient)
-                point, values, gradient = found
-                recent.append(values)
-            self._note(point)
-            full = len(recent) > N_JUDGED
-            decrease = (recent[0] - recent[-1]) / N_JUDGED
-            self.is_done = found is None or (full and bool((decrease <= self.settings.tol).all()))
-        point = self._finished(point, values, gradient, curvature)
+            values, gradient = self._evaluate(self._joined(point, _Part.trial, active))
+            accepted = np.array(
+                [
+                    is_active and part.receive(value, gradient[part.places], self.settings.tol)
+                    for is_active, part, value in zip(active, self.parts, values, strict=True)
+                ]
+            )
+            point = self._joined(point, lambda part: part.point, active)
+            errors = np.where(accepted[objective.component], objective.last_errors, errors)
+            self._note(point, errors)
+        self.is_done = not any(part.is_active for part in self.parts)
+        point = self._finished(point)
         return point * self.sizes if self.best is None else self.best
 
+    def _joined(self, point: np.ndarray, of: Callable[[_Part], np.ndarray], chosen) -> np.ndarray:
+        """The values of all components, of which some are changed."""
+        joined = point.copy()
+        for is_chosen, part in zip(chosen, self.parts, strict=True):
+            if is_chosen:
+                joined[part.places] = of(part)
+        return joined
+
     def _evaluate(self, point: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Losses of the components with all penalties, and the gradient of all but the norms."""
+        """Losses of the components without the norms, and their gradients."""
         values, gradient = self.objective.values_and_gradient(point * self.sizes)
-        if self.norms is not None:
-            norms = self.norms.values(point)
-            values = values + np.bincount(self.component_of_norm, norms, len(values))
         return values, gradient * self.sizes
 
-    def _norms(self, point: np.ndarray) -> float:
-        return 0.0 if self.norms is None else float(self.norms.values(point).sum())
-
-    def _shrunk(self, point: np.ndarray, step: float) -> np.ndarray:
-        """Proximal map of the norms, within the bounds."""
-        shrunk = point if self.norms is None else self.norms.shrunk(point, step)
-        return np.clip(shrunk, self.low, self.high)
-
-    def _step(self, point, values, gradient, curvature: _Curvature):
-        """The next point with its losses and gradient; None if no step makes the loss smaller."""
-        direction = self._minimum_of_model(point, gradient, curvature) - point
-        promised = gradient @ direction + self._norms(point + direction) - self._norms(point)
-        total = values.sum()
-        if not promised < -ROUNDING * (1 + abs(total)):
-            return None
-        size = 1.0
-        for _ in range(MOST_HALVED):
-            trial = point + size * direction
-            found, slope = self._evaluate(trial)
-            if np.isfinite(slope).all() and found.sum() <= total + SUFFICIENT * size * promised:
-                return trial, found, slope
-            size /= 2
-        return None
-
-    def _minimum_of_model(self, point, gradient, curvature: _Curvature) -> np.ndarray:
-        """Where g' d + d' B d / 2 plus the norms is smallest, by accelerated steps."""
-        rate = 1 / curvature.largest
-        current = ahead = point
-        momentum, first = 1.0, 0.0
-        for number in range(MOST_STEPS):
-            slope = gradient + curvature.apply(ahead - point)
-            new = self._shrunk(ahead - rate * slope, rate)
-            moved = new - current
-            length = float(np.linalg.norm(moved))
-            first = length if number == 0 else first
-            if length <= LAST_STEP * first:
-                return new
-            if (ahead - new) @ moved > 0:  # the momentum leads uphill
-                momentum = 1.0
-            following = (1 + np.sqrt(1 + 4 * momentum**2)) / 2
-            ahead = new + (momentum - 1) / following * moved
-            current, momentum = new, following
-        return current
-
-    def _finished(self, point, values, gradient, curvature: _Curvature) -> np.ndarray:
+    def _finished(self, point: np.ndarray) -> np.ndarray:
         """A last plain step, after which what should be 0 is; and what gradients still promise."""
-        rate = 1 / curvature.largest
-        trial = self._shrunk(point - rate * gradient, rate)
-        found, slope = self._evaluate(trial)
-        if np.isfinite(slope).all() and found.sum() <= values.sum():
-            point, gradient = trial, slope
+        everything = [True] * len(self.parts)
+
+        def stepped(part: _Part) -> np.ndarray:
+            rate = 1 / part.curvature.largest
+            return part.shrunk(part.point - rate * part.gradient, rate)
+
+        trial = self._joined(point, stepped, everything)
+        values, gradient = self._evaluate(trial)
+        for part, value in zip(self.parts, values, strict=True):
+            new, slope = trial[part.places], gradient[part.places]
+            is_finite = np.isfinite(slope).all()
+            if is_finite and value + part.sum_of_norms(new) <= part.value:
+                part.point, part.gradient = new, slope
+        point = self._joined(point, lambda part: part.point, everything)
+
+        def residual(part: _Part, at: np.ndarray, slope: np.ndarray) -> np.ndarray:
+            return at - part.shrunk(at - slope, 1.0)
+
+        left = self._joined(
+            point, lambda part: residual(part, part.point, part.gradient), everything
+        )
         component = self.objective.component_of_value
+        self.promise = 0.5 * np.bincount(component, left**2, len(self.parts))
 
-        def residual(at: np.ndarray, slope: np.ndarray) -> np.ndarray:
-            return at - self._shrunk(at - slope, 1.0)
-
-        left = residual(point, gradient)
-        self.promise = 0.5 * np.bincount(component, left**2, len(values))
-        if self.is_done and not self.settings.early_stopping:
-            self.promise = promise_at_kinks(
-                self.promise,
-                self.small,
-                component,
-                lambda step: residual(point + step, self._evaluate(point + step)[1]),
+        def nearby(step: np.ndarray) -> np.ndarray:
+            at = point + step
+            _, slopes = self._evaluate(at)
+            return self._joined(
+                at,
+                lambda part: residual(part, at[part.places], slopes[part.places]),
+                everything,
             )
+
+        if self.is_done and not self.settings.early_stopping:
+            self.promise = promise_at_kinks(self.promise, self.small, component, nearby)
         return point
 
-    def _note(self, point: np.ndarray) -> None:
+    def _note(self, point: np.ndarray, errors: np.ndarray) -> None:
         """Note one iteration, and whether it is the last."""
         objective, vector = self.objective, point * self.sizes
-        error = float(objective.sizes.share @ objective.last_errors)
+        error = float(objective.sizes.share @ errors)
         self.history.append(objective.with_penalty(error, vector))
         numbers = {"loss": self.history[-1]}
         if self.settings.early_stopping:
