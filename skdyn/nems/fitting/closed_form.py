@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.linalg import LinAlgError, cho_factor, cho_solve, eigh
@@ -16,7 +16,6 @@ from skdyn.nems.fitting.moments import (
     lagged_sums,
 )
 from skdyn.nems.fitting.objective import Objective
-from skdyn.nems.fitting.penalties import has_norms
 from skdyn.nems.fitting.results import FitResults
 from skdyn.nems.fitting.trials import Trial
 from skdyn.nems.model import INPUT, Model
@@ -75,6 +74,56 @@ def solve_linear(objective: Objective) -> FitResults:
     )
 
 
+@dataclass(frozen=True)
+class LinearCurvature:
+    """Second derivatives of the squared error of one output of a linear model.
+
+    Attributes
+    ----------
+    matrix : ndarray of shape (n_values, n_values)
+        Of the mean of squares; outputs with the same weights share it.
+    places : ndarray of int of shape (n_values,)
+        Values of the model, in the order of the matrix.
+    """
+
+    matrix: np.ndarray
+    places: np.ndarray
+
+
+def linear_curvature(objective: Objective) -> list[LinearCurvature]:
+    """Second derivatives of the loss of each output of a linear model, see `is_linear`.
+
+    Parameters
+    ----------
+    objective : Objective
+        The loss of squared errors.
+
+    Returns
+    -------
+    list of LinearCurvature
+        One per output.
+    """
+    filter_, *levels = objective.model.layers
+    n_lags, n_channels, n_outputs = filter_.filter_sizes()
+    n_values = n_lags * n_channels
+    places = np.arange(n_values * n_outputs).reshape(n_values, n_outputs)
+    if levels:
+        places = np.vstack([places, n_values * n_outputs + np.arange(n_outputs)])
+    trials = [_from_first_lag(trial, filter_.first_lag) for trial in objective.trials]
+    found: list[LinearCurvature] = []
+    for outputs, part in _by_weight(trials):
+        matrix = np.zeros((n_values, n_values))
+        mean = np.zeros(n_values)
+        if any(trial.weight.any() for trial in part):
+            moments = lagged_moments(part, n_lags)
+            mean = moments.stimulus_mean
+            matrix = moments.stimulus + np.outer(mean, mean)
+        if levels:
+            matrix = np.block([[matrix, mean[:, np.newaxis]], [mean, np.ones(1)]])
+        found += [LinearCurvature(2 * matrix, own) for own in places.T[outputs]]
+    return found
+
+
 def _loads(objective: Objective, shape: tuple[int, int]) -> list[np.ndarray]:
     """Half the penalty of each output: a number (), or a matrix for values that are coupled."""
     filter_ = objective.model.layers[0]
@@ -122,7 +171,6 @@ def is_linear(model: Model, trials: Sequence[Trial]) -> bool:
         and len(levels) < 2
         and all(layer.level and layer.input is None for layer in levels)
         and not any(layer.penalised or layer.penalties for layer in levels)
-        and not has_norms(model)
         and all(layer[layer.level].size == n_outputs for layer in levels)
         and not any(p.is_frozen for layer in model.layers for p in layer.parameters.values())
         and not (np.isfinite(low).any() or np.isfinite(high).any())

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from skdyn.core.training import NOBODY, FitDivergedError, Watcher
+from skdyn.nems.fitting.closed_form import is_linear, linear_curvature
 from skdyn.nems.fitting.gradients import check_start, layer_not_followed
 from skdyn.nems.fitting.minimum import SMALL_DECREASE, promise_at_kinks, promises
 from skdyn.nems.fitting.objective import Objective
@@ -74,7 +75,10 @@ class Proximal(Solver):
                 f"solver='proximal' needs gradients, but torch cannot follow the layer {name!r}; "
                 "write its evaluate in plain arithmetic or with torch."
             )
-        fit = _Fit(objective, settings, watcher, step_sizes(objective, start))
+        sizes = step_sizes(objective, start)
+        # Where a fit is stopped early, its path counts, and not only its end.
+        exact = None if settings.early_stopping else _exact_curvatures(objective, sizes)
+        fit = _Fit(objective, settings, watcher, sizes, exact)
         found = fit.run(start)
         converged, message = fit.verdict()
         return FitResults(
@@ -95,6 +99,9 @@ class Proximal(Solver):
 
 class _Curvature:
     """The matrix of limited-memory BFGS, scale I - W M W' (Byrd, Nocedal & Schnabel 1994)."""
+
+    # Most steps to the minimum of the model that has this curvature.
+    most_steps = MOST_STEPS
 
     def __init__(self, n_values: int):
         self.pairs: deque = deque(maxlen=N_PAIRS)
@@ -129,12 +136,58 @@ class _Curvature:
         return self.scale * vector - self.sides @ (self.middle @ (self.sides.T @ vector))
 
 
+class _ExactCurvature(_Curvature):
+    """The second derivatives of a quadratic loss, so that the first step finds the minimum."""
+
+    most_steps = 20 * MOST_STEPS
+
+    def __init__(self, matrix: np.ndarray):
+        self.matrix = matrix
+        self.pairs = deque()
+        self.largest = max(np.linalg.eigvalsh(matrix)[-1], np.finfo(float).tiny)
+
+    def clear(self, n_values: int) -> None:
+        """Keep the matrix."""
+
+    def add(self, step: np.ndarray, change: np.ndarray) -> None:
+        """Keep the matrix."""
+
+    def apply(self, vector: np.ndarray) -> np.ndarray:
+        """The matrix times a vector."""
+        return self.matrix @ vector
+
+
+def _exact_curvatures(objective: Objective, sizes: np.ndarray) -> list[_ExactCurvature] | None:
+    """Second derivatives of the loss of each component of a linear model; None for another."""
+    is_linear_model = objective.loss.has_closed_form and is_linear(
+        objective.model, objective.trials
+    )
+    if not is_linear_model or len(objective.component_share) != objective.n_outputs:
+        return None
+    found: list = [None] * objective.n_outputs
+    for output, given in enumerate(linear_curvature(objective)):
+        matrix = objective.factors[output] * given.matrix
+        matrix = matrix + np.diag(objective.value_penalty[given.places])
+        if objective.value_coupling is not None:
+            matrix += objective.value_coupling[given.places][:, given.places].toarray()
+        order = np.argsort(given.places)
+        matrix = matrix * np.outer(sizes[given.places], sizes[given.places])
+        found[objective.component[output]] = _ExactCurvature(matrix[np.ix_(order, order)])
+    return found
+
+
 class _Part:
     """The values of one component, divided by their sizes: a point, and the next step from it."""
 
-    def __init__(self, places: np.ndarray, norms: Norms | None, bounds: np.ndarray):
+    def __init__(
+        self,
+        places: np.ndarray,
+        norms: Norms | None,
+        bounds: np.ndarray,
+        curvature: _Curvature | None = None,
+    ):
         self.places, self.norms, self.bounds = places, norms, bounds
-        self.curvature = _Curvature(len(places))
+        self.curvature = _Curvature(len(places)) if curvature is None else curvature
         self.recent: deque = deque(maxlen=N_JUDGED + 1)
         self.is_active = True
 
@@ -198,7 +251,7 @@ class _Part:
         rate = 1 / self.curvature.largest
         current = ahead = self.point
         momentum, first = 1.0, 0.0
-        for number in range(MOST_STEPS):
+        for number in range(self.curvature.most_steps):
             slope = self.gradient + self.curvature.apply(ahead - self.point)
             new = self.shrunk(ahead - rate * slope, rate)
             moved = new - current
@@ -222,6 +275,7 @@ class _Fit:
     settings: FitSettings
     watcher: Watcher
     sizes: np.ndarray
+    curvatures: list[_ExactCurvature] | None = None
 
     history: list[float] = field(default_factory=list)
     held_out: list[float] = field(default_factory=list)
@@ -246,7 +300,8 @@ class _Fit:
         for number in range(len(objective.component_share)):
             places = np.flatnonzero(objective.component_of_value == number)
             own = None if norms is None else norms.within(places)
-            self.parts.append(_Part(places, own, bounds[:, places]))
+            curvature = None if self.curvatures is None else self.curvatures[number]
+            self.parts.append(_Part(places, own, bounds[:, places], curvature))
 
     @property
     def small(self) -> float:

@@ -199,6 +199,7 @@ def fit_trials(
             and solver.finds_minimum
             and not settings.early_stopping
             and is_linear(model, trials)
+            and not has_norms(model)
         )
         models = []
         for number in range(1 if is_exact else options["n_init"]):
