@@ -93,6 +93,7 @@ def from_keywords(*texts: str) -> list[Layer]:
     strf.CxT, strf.CxRxT,      `STRF`; .relu for the activation; .sk50 for skip_alpha=0.5, .skl50
     strf.CxRxTxN               for -0.5, which is added before the activation, .sk and .skl for 1
                                and -1; .s2 for stride=2
+    hist.T, hist.TxN           `ResponseHistory`; .c for coupled
     lvl.N, dexp.N, dlog.N,     `LevelShift`, `DoubleExponential`, `LogCompress`, `Hinge`
     prelu.N
     relu.N, srelu.N, sig.N,    `RectifiedLinear`, `SoftRelu`, `Sigmoid`, `Tanh`; .s, .o, .g for a
@@ -101,8 +102,8 @@ def from_keywords(*texts: str) -> list[Layer]:
     mult.a.b                   without names, of what comes from before; cat.a.b.c.s for sum_later
     =========================  =====================================================================
 
-    With wc (but for .g), fir and strf, .l2:4 sets l2=10^-4; "d" stands for the point, as in .l2:3d5
-    for 10^-3.5.
+    With wc (but for .g), fir, strf and hist, .l2:4 sets l2=10^-4; "d" stands for the point, as in
+    .l2:3d5 for 10^-3.5.
 
     A second layer of one name gets a number, as in wc1.
 

@@ -21,6 +21,7 @@ from skdyn._sklearn import (
 from skdyn.core.distributed import any_process, is_first, n_processes, start_together
 from skdyn.core.runtime import check_device, one_thread
 from skdyn.core.training import Watcher
+from skdyn.nems.distributions import as_generator
 from skdyn.nems.fitting.objective import Objective
 from skdyn.nems.fitting.results import FitResults, Solver
 from skdyn.nems.fitting.run import (
@@ -34,7 +35,7 @@ from skdyn.nems.fitting.trials import Trial, make_trial
 from skdyn.nems.keywords import from_keywords
 from skdyn.nems.layers.base import Layer
 from skdyn.nems.losses import make_loss
-from skdyn.nems.model import INPUT, STATE, Model
+from skdyn.nems.model import INPUT, RESPONSE, STATE, Model
 from skdyn.sessions import Sessions, check_sessions, check_targets, check_weights, like_sessions
 
 # A linear map of each row: which number of lags suits depends on the sampling rate.
@@ -336,6 +337,7 @@ class NEMSRegressor(CallbackSupportMixin, DocumentedMixin, RegressorMixin, _Base
         given = self._check_data(stimulus, state, streams, preceding)
         model = self._build()
         targets, weights = self._check_response(stimulus, y, sample_weight, model)
+        given = _with_response(model, given, targets)
         random_state = make_random_state(self.random_state)
         options = {name: getattr(self, name) for name in CONSTRAINTS}
         model = self._start(model, given, targets[0].shape[1] if targets[0].ndim == 2 else 1)
@@ -401,7 +403,9 @@ class NEMSRegressor(CallbackSupportMixin, DocumentedMixin, RegressorMixin, _Base
         Returns
         -------
         ndarray of shape (n_samples,) or (n_samples, n_outputs), or as X
-            The predicted response.
+            The predicted response. If layers take the past of the response, they take it from
+            streams={"response": ...}, which gives predictions of the next step; otherwise the
+            predictions themselves are fed back.
         """
         check_is_fitted(self)
         stimulus = check_sessions(self, X, sessions, reset=False)
@@ -444,6 +448,7 @@ class NEMSRegressor(CallbackSupportMixin, DocumentedMixin, RegressorMixin, _Base
         stimulus = check_sessions(self, X, sessions, reset=False)
         given = self._check_data(stimulus, state, streams, preceding)
         targets, weights = self._check_response(stimulus, y, sample_weight, self.model_)
+        given = _with_response(self.model_, given, targets)
         trials = [
             make_trial(self.model_, data, target, weight, before, self.history)
             for (data, before), target, weight in zip(given, targets, weights, strict=True)
@@ -470,9 +475,55 @@ class NEMSRegressor(CallbackSupportMixin, DocumentedMixin, RegressorMixin, _Base
         outputs = []
         with one_thread():
             for data, before in given:
+                if self.model_.sees_response and RESPONSE not in data:
+                    outputs.append(self.model_.simulate(data, n_outputs=self.n_outputs_))
+                    continue
                 joined, n_before = self.model_.with_preceding(data, before)
                 outputs.append(self.model_.predict(joined)[n_before // self.model_.stride :])
         return outputs
+
+    def simulate(self, X, n_draws=1, *, sessions=None, state=None, streams=None, random_state=None):
+        """Draw Poisson counts from a model whose layers take the past of the response.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_channels), list of such, or array of shape \
+                (n_sessions, n_samples, n_channels)
+            The stimulus.
+        n_draws : int, default=1
+            Number of simulations.
+        sessions : array-like of shape (n_samples,), default=None
+            Label of each row of a 2-D X; each session begins without a past.
+        state, streams
+            As in `fit`.
+        random_state : int, Generator, RandomState or None, default=None
+            Source of the counts; None takes fresh entropy.
+
+        Returns
+        -------
+        list of ndarray of shape (n_samples,) or (n_samples, n_outputs), or as X
+            One entry per simulation. Each row sees the simulated rows before it.
+
+        Raises
+        ------
+        ValueError
+            If no layer takes the response.
+        """
+        check_is_fitted(self)
+        stimulus = check_sessions(self, X, sessions, reset=False)
+        random = as_generator(random_state)
+        options = {"n_outputs": self.n_outputs_, "n_draws": n_draws, "random_state": random}
+        with one_thread():
+            draws = [
+                self.model_.simulate(data, **options)
+                for data, _ in self._check_data(stimulus, state, streams, None)
+            ]
+        return [
+            stimulus.like_input(
+                [one[number] if self._has_output_axis else one[number][:, 0] for one in draws]
+            )
+            for number in range(n_draws)
+        ]
 
     # ------------------------------------------------------------------------------ checks
 
@@ -617,6 +668,20 @@ class _Observer(Observer):
             "n_outputs_": self.trials[0].target.shape[1],
             "_has_output_axis": self.has_output_axis,
         }
+
+
+def _with_response(model: Model, given, targets) -> list:
+    """Add the response to the data of each session, for layers that take its past."""
+    if not model.sees_response:
+        return given
+    if any(before is not None for _, before in given):
+        raise ValueError(
+            "preceding has rows of X alone, but a layer takes the past of the response as well."
+        )
+    return [
+        (model.with_response(data, target), before)
+        for (data, before), target in zip(given, targets, strict=True)
+    ]
 
 
 def _has_names(layers) -> bool:

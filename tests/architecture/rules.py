@@ -47,7 +47,8 @@ ROOMS = {
     "start training",
     "skdyn/nems": "__init__ distributions inspection keywords losses model parameter "
     "penalties regressor words",
-    "skdyn/nems/layers": "__init__ algebra base channels description filters nonlinearities",
+    "skdyn/nems/layers": "__init__ algebra base channels description filters history "
+    "nonlinearities",
     "skdyn/nems/fitting": "__init__ adam closed_form coordinates factors gradients hidden lbfgs "
     "minimum moments objective penalties preconditioning proximal results run settings stages "
     "start trials",

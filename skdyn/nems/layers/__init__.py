@@ -8,6 +8,7 @@ from skdyn.nems.layers.channels import (
     WeightChannelsMulti,
 )
 from skdyn.nems.layers.filters import FIR, STRF, FiniteImpulseResponse
+from skdyn.nems.layers.history import ResponseHistory
 from skdyn.nems.layers.nonlinearities import (
     DoubleExponential,
     Hinge,
@@ -36,6 +37,7 @@ __all__ = [
     "PReLU",
     "ReLU",
     "RectifiedLinear",
+    "ResponseHistory",
     "Select",
     "Sigmoid",
     "SoftRelu",

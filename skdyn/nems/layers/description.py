@@ -114,6 +114,9 @@ class LayerDescription:
     # Whether each channel is mapped on its own, so that as many come out as go in.
     keeps_channels: ClassVar[bool] = False
 
+    # Whether as many channels come out as go in, although they are not all mapped on their own.
+    passes_outputs: ClassVar[bool] = False
+
     # Name of the parameter that is added to each channel, of a layer that does nothing else.
     level: ClassVar[str | None] = None
 
