@@ -91,6 +91,7 @@ STACKS = {
     "LogCompress": lambda: [layers.RectifiedLinear(), *after_channels(layers.LogCompress())],
     "Multiply": lambda: of_two_branches(layers.Multiply(input=["one", "other"])),
     "RectifiedLinear": lambda: after_channels(layers.RectifiedLinear(no_shift=True)),
+    "ResponseHistory": lambda: after_channels(layers.ResponseHistory((2, None))),
     "STRF": lambda: [layers.STRF((None, 2, 3), activation="relu")],
     "Select": lambda: [layers.Select(channels=[2, 0]), CHANNELS((None, 1), l2=0.1)],
     "Sigmoid": lambda: after_channels(layers.Sigmoid()),

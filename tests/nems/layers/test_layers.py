@@ -16,6 +16,7 @@ from skdyn.nems.layers import (
     LogCompress,
     Multiply,
     ReLU,
+    ResponseHistory,
     Select,
     Sigmoid,
     SoftRelu,
@@ -70,6 +71,8 @@ CASES = {
     "sum": (lambda: Sum(), (4,), (1,), (4,)),
     "product": (lambda: Multiply(), (4,), (4,), (1,)),
     "select": (lambda: Select([2, -1]), (4,)),
+    "history": (lambda: ResponseHistory((3, 2)), (2,), (2,)),
+    "history coupled": (lambda: ResponseHistory((3, 2), coupled=True), (2,), (2,)),
 }
 ANTICAUSAL = ("fir anticausal",)
 each = pytest.mark.parametrize("case", CASES)
@@ -86,7 +89,7 @@ def made(case, n_samples=30, seed=0):
 def test_every_layer_is_here():
     tested = {type(make()) for make, *_ in CASES.values()}
     exported = {getattr(layers, name) for name in layers.__all__}
-    written = {"channels", "filters", "nonlinearities", "algebra"}
+    written = {"channels", "filters", "nonlinearities", "algebra", "history"}
     ours = {one for one in exported if one.__module__.rsplit(".", 1)[-1] in written}
     assert tested == ours - {StaticNonlinearity}
 
