@@ -128,8 +128,14 @@ class Loss:
         Tensor of shape (n_outputs,)
             Their mean is the loss.
         """
-        losses = weight * self.pointwise(target, prediction, typical)
-        return losses.flatten(0, -2).mean(dim=0)
+        # With time last, as in memory, where it stays so in the gradient.
+        losses, weight = (
+            part.movedim(-1, 0).flatten(1)
+            for part in (self.pointwise(target, prediction, typical), weight)
+        )
+        if len(weight) == 1:  # the weights of all outputs
+            return losses @ weight[0] / weight.shape[1]
+        return (weight * losses).mean(dim=1)
 
 
 class SquaredError(Loss):

@@ -194,6 +194,26 @@ class Parameter:
             )
         self.values = array
 
+    def part(self, numbers: np.ndarray) -> Parameter:
+        """Make a parameter of some entries of the last axis.
+
+        Parameters
+        ----------
+        numbers : ndarray of int
+            Which entries.
+
+        Returns
+        -------
+        Parameter
+            With their values, bounds and priors; frozen if this one is.
+        """
+        part = copy.copy(self)
+        part.values = self.values[..., numbers]
+        part.shape = part.values.shape
+        part.prior = self.prior.part(numbers)
+        part.bounds = tuple(end[..., numbers] for end in self.bounds)
+        return part
+
     def freeze(self) -> None:
         """Keep the values in fits and draws."""
         self.is_frozen = True

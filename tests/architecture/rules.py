@@ -48,7 +48,7 @@ ROOMS = {
     "skdyn/nems": "__init__ distributions keywords losses model parameter regressor words",
     "skdyn/nems/layers": "__init__ algebra base channels description filters nonlinearities",
     "skdyn/nems/fitting": "__init__ adam closed_form coordinates factors gradients hidden lbfgs "
-    "minimum moments objective preconditioning results run settings stages start trials",
+    "minimum moments objective parts preconditioning results run settings stages start trials",
     "skdyn/metrics": "__init__ modes responses rows scorers",
     "skdyn/plotting": "__init__ arrays artefacts encoding filters modes responses training",
 }

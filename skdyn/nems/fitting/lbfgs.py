@@ -18,6 +18,7 @@ from skdyn.core.training import NOBODY, FitDivergedError, Watcher
 from skdyn.nems.fitting.gradients import check_start, layer_not_followed
 from skdyn.nems.fitting.minimum import SMALL_DECREASE, promise_at_kinks, promised, promises
 from skdyn.nems.fitting.objective import Objective
+from skdyn.nems.fitting.parts import Part, part_of
 from skdyn.nems.fitting.preconditioning import round_coordinates, scaled_coordinates
 from skdyn.nems.fitting.results import (
     NO_PROGRESS,
@@ -215,6 +216,7 @@ class _Fit:
         self._require_finite(start)
         n_components = len(objective.component_share)
         self.promise = np.zeros(n_components)
+        self.errors = np.zeros(len(objective.factors))
         # Losses of each component after its last iterations, the last one last.
         self.recent = np.full((N_JUDGED + 1, n_components), np.inf)
         active = np.ones(n_components, dtype=bool)
@@ -230,23 +232,25 @@ class _Fit:
         return self._results(start, found, initial_error, not active.any())
 
     def _require_finite(self, start: np.ndarray) -> None:
-        values, gradient = self._evaluate(start)
+        values, gradient = self._evaluate(self.objective, start)
         if not (np.isfinite(values).all() and np.isfinite(gradient).all()):
             raise FitDivergedError(
                 "The gradient of the loss is not finite where the fit starts. Look for roots, "
                 "logarithms or powers of zero in the layers, or for very large values of X and y."
             )
 
-    def _evaluate(self, vector: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _evaluate(self, objective: Objective, vector: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Losses of the components, and the gradient of each with respect to its values."""
         if self.exact:
-            return self.objective.values_and_gradient(vector)
+            return objective.values_and_gradient(vector)
         return self._numeric_gradient(vector)
 
-    def _evaluate_finite(self, vector: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _evaluate_finite(
+        self, objective: Objective, vector: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
         """The same; a component whose loss or gradient is not finite has an infinite loss."""
-        values, gradient = self._evaluate(vector)
-        component = self.objective.component_of_value
+        values, gradient = self._evaluate(objective, vector)
+        component = objective.component_of_value
         wrong = ~np.isfinite(values)
         wrong |= np.bincount(component, ~np.isfinite(gradient), len(values)) > 0
         return np.where(wrong, np.inf, values), np.where(wrong[component], 0.0, gradient)
@@ -270,18 +274,27 @@ class _Fit:
         objective.last_errors = errors
         return values, gradient
 
-    def _round(self, start: np.ndarray, active: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _part(self, chosen: np.ndarray) -> tuple[Part, np.ndarray]:
+        """The objective of some components, and which of its values have bounds."""
+        # What is held out is looked at as a whole.
+        stops_early = self.settings.early_stopping
+        part = Part(self.objective) if stops_early else part_of(self.objective, chosen)
+        low, high = part.objective.model.get_bounds_vector()
+        return part, np.isfinite(low) | np.isfinite(high)
+
+    def _round(self, found: np.ndarray, active: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Iterate in coordinates that suit the start; return where it ends, and who has stalled."""
-        objective, settings = self.objective, self.settings
+        settings, (part, boxed) = self.settings, self._part(active)
+        objective, here = part.objective, part.components
         low, high = objective.model.get_bounds_vector()
-        boxed = np.isfinite(low) | np.isfinite(high)
+        found, active, start = found.copy(), active[here], found[part.values]
         # Where a fit is stopped early, its path counts: that of the parameters themselves goes
         # first where the response is largest, as a ridge penalty does.
         if self.exact and not settings.early_stopping:
             to = round_coordinates(objective, start, boxed)
         else:
             to = scaled_coordinates(objective, start)
-        self.coordinates = to
+        self.last = part, to
         bounds = np.where(boxed[:, np.newaxis], to.bounds(low, high), [-np.inf, np.inf])
 
         def inside(point: np.ndarray) -> np.ndarray:
@@ -291,55 +304,74 @@ class _Fit:
             return np.where(point >= bounds[:, 1], high, vector)
 
         search = _Search(bounds, objective.component_of_value, active)
-        values, gradient = self._evaluate(inside(search.point))
+        values, gradient = self._evaluate(objective, inside(search.point))
         errors = objective.last_errors
         search.begin(values, to.gradient(gradient))
-        self.promise = np.where(active, search.promise(), self.promise)
-        stalled = active & (self.promise == 0)  # nothing is to be found there
+        self.promise[here] = np.where(active, search.promise(), self.promise[here])
+        stalled = active & (self.promise[here] == 0)  # nothing is to be found there
         search.active &= ~stalled
         for _ in range(EVALUATIONS_PER_ROUND if to.is_rotated else settings.max_iter):
             if not search.active.any():
                 break
             self.watcher.begin()
             trial = search.trial()
-            values, gradient = self._evaluate_finite(inside(trial))
+            values, gradient = self._evaluate_finite(objective, inside(trial))
             accepted = search.receive(trial, values, to.gradient(gradient))
             errors = np.where(accepted[objective.component], objective.last_errors, errors)
-            self.recent[:-1, accepted] = self.recent[1:, accepted]
-            self.recent[-1, accepted] = search.values[accepted]
-            self.promise = np.where(active, search.promise(), self.promise)
-            stalled |= (accepted & self._has_stalled()) | (active & ~search.active)
-            self._note(inside(search.point), errors)
+            self._judge(here, accepted, search.values)
+            self.promise[here] = np.where(active, search.promise(), self.promise[here])
+            stalled |= (accepted & self._has_stalled()[here]) | (active & ~search.active)
+            found[part.values], self.errors[part.outputs] = inside(search.point), errors
+            self._note(found)
             search.active &= ~stalled
             if self.reason or len(self.history) >= settings.max_iter:
                 break
-        return inside(search.point), stalled
+        if objective is not self.objective:
+            self.objective.n_evaluations += objective.n_evaluations
+        ends = np.zeros(len(self.promise), dtype=bool)
+        ends[here] = stalled
+        return found, ends
+
+    def _judge(self, here, accepted: np.ndarray, values: np.ndarray) -> None:
+        """Keep the losses of components that have taken a step."""
+        recent = self.recent[:, here]
+        recent[:-1, accepted] = recent[1:, accepted]
+        recent[-1, accepted] = values[accepted]
+        self.recent[:, here] = recent
 
     def _promise_at_kinks(self, found: np.ndarray) -> np.ndarray:
         """What gradients around the end promise, where that at the end itself does not say it."""
-        if self.settings.early_stopping:
+        doubtful = self.promise > self.small
+        if self.settings.early_stopping or not doubtful.any():
             return self.promise
-        to = self.coordinates
-        low, high = self.objective.model.get_bounds_vector()
+        part, to = self.last
+        if np.delete(doubtful, part.components).any():
+            part, boxed = self._part(doubtful)
+            to = round_coordinates(part.objective, found[part.values], boxed)
+        objective, end = part.objective, found[part.values]
+        low, high = objective.model.get_bounds_vector()
 
         def gradient_at(step: np.ndarray) -> np.ndarray:
-            nearby = to.parameters(step) - to.origin + found
-            _, gradient = self._evaluate_finite(np.clip(nearby, low, high))
-            at_bound = ((found <= low) & (gradient > 0)) | ((found >= high) & (gradient < 0))
+            nearby = np.clip(to.parameters(step) - to.origin + end, low, high)
+            _, gradient = self._evaluate_finite(objective, nearby)
+            at_bound = ((end <= low) & (gradient > 0)) | ((end >= high) & (gradient < 0))
             return to.gradient(np.where(at_bound, 0.0, gradient))
 
-        component = self.objective.component_of_value
-        return promise_at_kinks(self.promise, self.small, component, gradient_at)
+        promise, component = self.promise.copy(), objective.component_of_value
+        promise[part.components] = promise_at_kinks(
+            promise[part.components], self.small, component, gradient_at
+        )
+        return promise
 
     def _has_stalled(self) -> np.ndarray:
         with np.errstate(invalid="ignore"):
             decrease = (self.recent[0] - self.recent[-1]) / N_JUDGED
         return decrease <= self.settings.tol
 
-    def _note(self, vector: np.ndarray, errors: np.ndarray) -> None:
+    def _note(self, vector: np.ndarray) -> None:
         """Note one iteration, and whether it is the last."""
         objective = self.objective
-        error = float(objective.sizes.share @ errors)
+        error = float(objective.sizes.share @ self.errors)
         self.history.append(objective.with_penalty(error, vector))
         if self.settings.early_stopping:
             self._look_at_held_out(vector)

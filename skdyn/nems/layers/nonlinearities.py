@@ -299,8 +299,9 @@ class DoubleExponential(StaticNonlinearity):
         )
         steepness = torch.exp(kappa.clamp(max=LARGEST_KAPPA))
         # Without the limit the gradient would be zero times infinity where the curve is flat.
-        exponent = (-steepness * (input + shift)).clamp(max=LARGEST_EXPONENT)
-        return base + amplitude * torch.exp(-torch.exp(exponent))
+        exponent = torch.addcmul(-steepness * shift, input, -steepness)
+        exponent = exponent.clamp(max=LARGEST_EXPONENT)
+        return torch.addcmul(base, amplitude, torch.exp(-torch.exp(exponent)))
 
     def _start_values(self, mean, spread, wanted: WantedOutput) -> dict[str, np.ndarray]:
         """Go from what is seldom below to what is seldom above, steep where the input is."""
