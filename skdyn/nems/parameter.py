@@ -211,7 +211,8 @@ class Parameter:
         part.values = self.values[..., numbers]
         part.shape = part.values.shape
         part.prior = self.prior.part(numbers)
-        part.bounds = tuple(end[..., numbers] for end in self.bounds)
+        low, high = self.bounds
+        part.bounds = low[..., numbers], high[..., numbers]
         return part
 
     def freeze(self) -> None:

@@ -167,22 +167,25 @@ def alternate(
     """
     n_lags, n_channels = stimulus.shape[:2]
     flat = stimulus.reshape(n_lags * n_channels, -1)
+    by_lag = np.ascontiguousarray(stimulus.transpose(0, 1, 3, 2))
     several = response.shape[2] > 1
     free = restrict is None
 
     def new_filters():
-        half = np.tensordot(stimulus, channels, axes=(3, 0))  # l c k s
-        matrix = np.einsum("lcks,cr->lrks", half, channels, optimize=True)
+        half = stimulus @ channels  # l c k s
+        matrix = np.tensordot(half, channels, axes=(1, 0)).transpose(0, 3, 1, 2)  # l r k s
         matrix = matrix * (weights @ weights.T)[:, np.newaxis, :]
-        right = np.einsum("lcn,cr,rn->lr", response, channels, weights, optimize=True)
+        right = np.tensordot(response @ weights.T, channels, axes=(1, 0))
+        right = np.diagonal(right, axis1=1, axis2=2)  # l r
         found = ridge(matrix.reshape(right.size, -1), right.ravel())
         return found.reshape(right.shape)
 
     def new_channels():
-        half = np.tensordot(stimulus, filters, axes=(2, 0))  # l c d s
-        matrix = np.einsum("lcds,lr->crds", half, filters, optimize=True)
+        half = by_lag @ filters  # l c d s
+        matrix = np.tensordot(half, filters, axes=(0, 0)).transpose(0, 3, 1, 2)  # c r d s
         matrix = matrix * (weights @ weights.T)[:, np.newaxis, :]
-        right = np.einsum("lcn,lr,rn->cr", response, filters, weights, optimize=True)
+        right = np.tensordot(response @ weights.T, filters, axes=(0, 0))
+        right = np.diagonal(right, axis1=1, axis2=2)  # c r
         matrix = matrix.reshape(right.size, -1)
         found = ridge(matrix, right.ravel()).reshape(right.shape)
         return found if restrict is None else restrict(matrix, right, found)

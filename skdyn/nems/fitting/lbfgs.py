@@ -44,14 +44,22 @@ N_JUDGED = 5
 # Evaluations after which coordinates are found anew.
 EVALUATIONS_PER_ROUND = 50
 
+# Share of its components below which a round goes on with these alone.
+FEW = 0.2
+
 # Rounds that a component may end without progress while its gradient still promises some.
 N_FRUITLESS = 2
 
 # How often progress is printed.
 ITERATIONS_PER_LINE = 25
 
-# Rounding of a loss, relative to its size.
-ROUNDING = 1e-14
+# Rounding of a loss, relative to its size, in double and in single precision.
+ROUNDING, SINGLE_ROUNDING = 1e-14, 1e-6
+
+# Numbers in a recording from which a fit begins in single precision, which halves its time, and the
+# largest relative difference of loss and gradient that this may make where it starts. Measured:
+# with fewer numbers it saves less than it costs to go on in double precision at the end.
+SINGLE_FROM, SINGLE_ERROR = 400_000, 1e-3
 
 
 class LBFGS(Solver):
@@ -74,8 +82,10 @@ class LBFGS(Solver):
 class _Search:
     """Points, steps and curvature pairs of all components in one system of coordinates."""
 
-    def __init__(self, bounds: np.ndarray, component: np.ndarray, active: np.ndarray):
-        self.bounds, self.component = bounds, component
+    def __init__(
+        self, bounds: np.ndarray, component: np.ndarray, active: np.ndarray, rounding: float
+    ):
+        self.bounds, self.component, self.rounding = bounds, component, rounding
         self.n_components = len(active)
         self.point = np.zeros(len(component))
         self.active = active.copy()
@@ -108,7 +118,7 @@ class _Search:
         finite = np.isfinite(values)
         step = trial - self.point
         slope = self.dot(self.gradient, step)
-        noise = ROUNDING * (1 + np.abs(self.values))
+        noise = self.rounding * (1 + np.abs(self.values))
         enough = values <= self.values + SUFFICIENT * slope + noise
         accepted = self.active & enough
         self._accept(accepted, trial, step, values, gradient)
@@ -213,31 +223,63 @@ class _Fit:
         if not len(start):
             return nothing_to_fit(start, initial_error)
         self.exact = objective.is_exact = has_exact_gradients(objective, start)
-        self._require_finite(start)
+        values, gradient = self._finite_start(start)
         n_components = len(objective.component_share)
         self.promise = np.zeros(n_components)
         self.errors = np.zeros(len(objective.factors))
+        self.n_fruitless = np.zeros(n_components, dtype=int)
         # Losses of each component after its last iterations, the last one last.
         self.recent = np.full((N_JUDGED + 1, n_components), np.inf)
-        active = np.ones(n_components, dtype=bool)
-        n_fruitless = np.zeros(n_components, dtype=int)
-        while active.any() and not self.reason and len(self.history) < settings.max_iter:
-            found, stalled = self._round(found, active)
-            promises = self.promise > self.small
-            n_fruitless += stalled & promises
-            active &= ~stalled | (promises & (n_fruitless <= N_FRUITLESS))
+        if self._may_be_single(start, values, gradient):
+            objective.is_single = True
+            found, _ = self._rounds(found)
+            objective.is_single = False
+        found, active = self._rounds(found)
         if self.exact and not (active.any() or self.reason):
             with np.errstate(all="ignore"):  # what is not finite is left out
                 self.promise = self._promise_at_kinks(found)
         return self._results(start, found, initial_error, not active.any())
 
-    def _require_finite(self, start: np.ndarray) -> None:
+    def _rounds(self, found: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Iterate until no component gets better; return where, and which still might."""
+        active = np.ones(len(self.promise), dtype=bool)
+        while active.any() and not self.reason and len(self.history) < self.settings.max_iter:
+            found, stalled = self._round(found, active)
+            promises = self.promise > self.small
+            self.n_fruitless += stalled & promises
+            active &= ~stalled | (promises & (self.n_fruitless <= N_FRUITLESS))
+        return found, active
+
+    def _may_be_single(self, start: np.ndarray, values: np.ndarray, gradient: np.ndarray) -> bool:
+        """Whether single precision is worth it, and enough for the loss and gradient at the start."""
+        objective = self.objective
+        trials = objective.trials
+        n_numbers = sum(one.target.size + sum(x.size for x in one.data.values()) for one in trials)
+        if not self.exact or self.settings.early_stopping or n_numbers < SINGLE_FROM:
+            return False
+        objective.is_single = True
+        try:
+            single_values, single_gradient = objective.values_and_gradient(start)
+        except Exception:  # a layer of the user's that is written for doubles
+            return False
+        finally:
+            objective.is_single = False
+        component = objective.component_of_value
+        differences = np.bincount(component, (single_gradient - gradient) ** 2, len(values))
+        squares = np.bincount(component, gradient**2, len(values))
+        return bool(
+            np.all(np.abs(single_values - values) <= SINGLE_ERROR * np.abs(values))
+            and np.all(differences <= SINGLE_ERROR**2 * squares)
+        )
+
+    def _finite_start(self, start: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         values, gradient = self._evaluate(self.objective, start)
         if not (np.isfinite(values).all() and np.isfinite(gradient).all()):
             raise FitDivergedError(
                 "The gradient of the loss is not finite where the fit starts. Look for roots, "
                 "logarithms or powers of zero in the layers, or for very large values of X and y."
             )
+        return values, gradient
 
     def _evaluate(self, objective: Objective, vector: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Losses of the components, and the gradient of each with respect to its values."""
@@ -295,6 +337,7 @@ class _Fit:
         else:
             to = scaled_coordinates(objective, start)
         self.last = part, to
+        is_divisible = active.sum() > 1 and not settings.early_stopping
         bounds = np.where(boxed[:, np.newaxis], to.bounds(low, high), [-np.inf, np.inf])
 
         def inside(point: np.ndarray) -> np.ndarray:
@@ -303,7 +346,8 @@ class _Fit:
             vector = np.where(point <= bounds[:, 0], low, vector)
             return np.where(point >= bounds[:, 1], high, vector)
 
-        search = _Search(bounds, objective.component_of_value, active)
+        rounding = SINGLE_ROUNDING if objective.is_single else ROUNDING
+        search = _Search(bounds, objective.component_of_value, active, rounding)
         values, gradient = self._evaluate(objective, inside(search.point))
         errors = objective.last_errors
         search.begin(values, to.gradient(gradient))
@@ -326,6 +370,8 @@ class _Fit:
             search.active &= ~stalled
             if self.reason or len(self.history) >= settings.max_iter:
                 break
+            if is_divisible and search.active.sum() < FEW * active.sum():
+                break  # the rest is faster by itself
         if objective is not self.objective:
             self.objective.n_evaluations += objective.n_evaluations
         ends = np.zeros(len(self.promise), dtype=bool)

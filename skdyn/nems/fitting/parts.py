@@ -71,7 +71,7 @@ def part_of(objective: Objective, chosen: np.ndarray) -> Part:
         reach=objective.reach[np.ix_(outputs, places)],
     )
     part.component = np.unique(objective.component[outputs], return_inverse=True)[1]
-    part.is_looped = objective.is_looped
+    part.is_looped, part.is_single = objective.is_looped, objective.is_single
     return Part(part, np.flatnonzero(chosen), outputs, places)
 
 
