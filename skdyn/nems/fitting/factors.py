@@ -69,12 +69,14 @@ def select(gram: np.ndarray, cross: np.ndarray, n_chosen: int) -> list[int]:
     list of int
         Their numbers; those that are sums of others come last.
     """
-    gram, cross = gram.copy(), cross.copy()
-    before = np.diag(gram).copy()
+    # Of what is left of the covariance beside those chosen, only the diagonal and the rows of those
+    # chosen are ever needed (pivoted Cholesky).
+    left, cross = np.diag(gram).copy(), cross.copy()
+    before = left.copy()
+    rows, along = np.zeros((2, n_chosen, len(gram)))
     usable = np.isfinite(before) & (before > 0)
     chosen: list[int] = []
-    for _ in range(n_chosen):
-        left = np.diag(gram)
+    for step in range(n_chosen):
         new = usable & (left > NEW_VARIANCE * before)
         new[chosen] = False
         if not new.any():
@@ -91,9 +93,10 @@ def select(gram: np.ndarray, cross: np.ndarray, n_chosen: int) -> list[int]:
         if not new[best]:  # nothing is left to explain
             best = int(np.argmax(new))
         chosen.append(best)
-        along = gram[best] / gram[best, best]
-        cross = cross - np.outer(along, cross[best])
-        gram = gram - np.outer(along, gram[best])
+        rows[step] = gram[best] - rows[:step, best] @ along[:step]
+        along[step] = rows[step] / rows[step, best]
+        cross = cross - np.outer(along[step], cross[best])
+        left = left - along[step] * rows[step]
     return chosen
 
 

@@ -10,12 +10,14 @@ step that is bad for it because that step is good for its neighbours. Bounds hol
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from skdyn.core.training import NOBODY, FitDivergedError, Watcher
-from skdyn.nems.fitting.gradients import check_start, layer_not_followed
+from skdyn.nems.fitting.gradients import check_start, layer_not_followed, single_is_enough
 from skdyn.nems.fitting.minimum import SMALL_DECREASE, promise_at_kinks, promised, promises
 from skdyn.nems.fitting.objective import Objective
 from skdyn.nems.fitting.parts import Part, part_of
@@ -55,11 +57,6 @@ ITERATIONS_PER_LINE = 25
 
 # Rounding of a loss, relative to its size, in double and in single precision.
 ROUNDING, SINGLE_ROUNDING = 1e-14, 1e-6
-
-# Numbers in a recording from which a fit begins in single precision, which halves its time, and the
-# largest relative difference of loss and gradient that this may make where it starts. Measured:
-# with fewer numbers it saves less than it costs to go on in double precision at the end.
-SINGLE_FROM, SINGLE_ERROR = 400_000, 1e-3
 
 
 class LBFGS(Solver):
@@ -208,6 +205,7 @@ class _Fit:
     held_out: list[float] = field(default_factory=list)
     best: np.ndarray | None = None
     reason: str = ""
+    begins_single: bool = False
 
     @property
     def small(self) -> float:
@@ -223,22 +221,32 @@ class _Fit:
         if not len(start):
             return nothing_to_fit(start, initial_error)
         self.exact = objective.is_exact = has_exact_gradients(objective, start)
-        values, gradient = self._finite_start(start)
+        self._require_finite(start)
         n_components = len(objective.component_share)
         self.promise = np.zeros(n_components)
         self.errors = np.zeros(len(objective.factors))
         self.n_fruitless = np.zeros(n_components, dtype=int)
         # Losses of each component after its last iterations, the last one last.
         self.recent = np.full((N_JUDGED + 1, n_components), np.inf)
-        if self._may_be_single(start, values, gradient):
-            objective.is_single = True
-            found, _ = self._rounds(found)
-            objective.is_single = False
+        if self.exact and not settings.early_stopping:
+            self.begins_single = single_is_enough(objective, start)
+        if self.begins_single:
+            with self._precision(objective):
+                found, _ = self._rounds(found)
         found, active = self._rounds(found)
         if self.exact and not (active.any() or self.reason):
-            with np.errstate(all="ignore"):  # what is not finite is left out
-                self.promise = self._promise_at_kinks(found)
+            with np.errstate(all="ignore"), self._precision(objective):
+                self.promise = self._promise_at_kinks(found)  # leaves out what is not finite
         return self._results(start, found, initial_error, not active.any())
+
+    @contextmanager
+    def _precision(self, objective: Objective) -> Iterator[None]:
+        """Let gradients be as precise as where the fit begins, for all that is but estimated."""
+        before, objective.is_single = objective.is_single, self.begins_single
+        try:
+            yield
+        finally:
+            objective.is_single = before
 
     def _rounds(self, found: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Iterate until no component gets better; return where, and which still might."""
@@ -250,36 +258,13 @@ class _Fit:
             active &= ~stalled | (promises & (self.n_fruitless <= N_FRUITLESS))
         return found, active
 
-    def _may_be_single(self, start: np.ndarray, values: np.ndarray, gradient: np.ndarray) -> bool:
-        """Whether single precision is worth it, and enough for the loss and gradient at the start."""
-        objective = self.objective
-        trials = objective.trials
-        n_numbers = sum(one.target.size + sum(x.size for x in one.data.values()) for one in trials)
-        if not self.exact or self.settings.early_stopping or n_numbers < SINGLE_FROM:
-            return False
-        objective.is_single = True
-        try:
-            single_values, single_gradient = objective.values_and_gradient(start)
-        except Exception:  # a layer of the user's that is written for doubles
-            return False
-        finally:
-            objective.is_single = False
-        component = objective.component_of_value
-        differences = np.bincount(component, (single_gradient - gradient) ** 2, len(values))
-        squares = np.bincount(component, gradient**2, len(values))
-        return bool(
-            np.all(np.abs(single_values - values) <= SINGLE_ERROR * np.abs(values))
-            and np.all(differences <= SINGLE_ERROR**2 * squares)
-        )
-
-    def _finite_start(self, start: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _require_finite(self, start: np.ndarray) -> None:
         values, gradient = self._evaluate(self.objective, start)
         if not (np.isfinite(values).all() and np.isfinite(gradient).all()):
             raise FitDivergedError(
                 "The gradient of the loss is not finite where the fit starts. Look for roots, "
                 "logarithms or powers of zero in the layers, or for very large values of X and y."
             )
-        return values, gradient
 
     def _evaluate(self, objective: Objective, vector: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Losses of the components, and the gradient of each with respect to its values."""
@@ -333,7 +318,8 @@ class _Fit:
         # Where a fit is stopped early, its path counts: that of the parameters themselves goes
         # first where the response is largest, as a ridge penalty does.
         if self.exact and not settings.early_stopping:
-            to = round_coordinates(objective, start, boxed)
+            with self._precision(objective):
+                to = round_coordinates(objective, start, boxed)
         else:
             to = scaled_coordinates(objective, start)
         self.last = part, to
