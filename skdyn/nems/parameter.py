@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -139,7 +140,7 @@ class Parameter:
         int
             Product of the shape.
         """
-        return int(np.prod(self.shape, dtype=int))
+        return math.prod(self.shape)
 
     def set_prior(self, prior: Distribution) -> None:
         """Replace the prior; the values become its mean, unless they are permanent.

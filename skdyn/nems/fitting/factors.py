@@ -170,12 +170,14 @@ def alternate(
     """
     n_lags, n_channels = stimulus.shape[:2]
     flat = stimulus.reshape(n_lags * n_channels, -1)
-    by_lag = np.ascontiguousarray(stimulus.transpose(0, 1, 3, 2))
+    # Two axes, since products with one large matrix are faster than those with many small ones.
+    by_channel = stimulus.reshape(-1, n_channels)
+    by_lag = stimulus.transpose(0, 1, 3, 2).reshape(-1, n_lags)
     several = response.shape[2] > 1
     free = restrict is None
 
     def new_filters():
-        half = stimulus @ channels  # l c k s
+        half = (by_channel @ channels).reshape(n_lags, n_channels, n_lags, -1)  # l c k s
         matrix = np.tensordot(half, channels, axes=(1, 0)).transpose(0, 3, 1, 2)  # l r k s
         matrix = matrix * (weights @ weights.T)[:, np.newaxis, :]
         right = np.tensordot(response @ weights.T, channels, axes=(1, 0))
@@ -184,7 +186,7 @@ def alternate(
         return found.reshape(right.shape)
 
     def new_channels():
-        half = by_lag @ filters  # l c d s
+        half = (by_lag @ filters).reshape(n_lags, n_channels, n_channels, -1)  # l c d s
         matrix = np.tensordot(half, filters, axes=(0, 0)).transpose(0, 3, 1, 2)  # c r d s
         matrix = matrix * (weights @ weights.T)[:, np.newaxis, :]
         right = np.tensordot(response @ weights.T, filters, axes=(0, 0))

@@ -47,7 +47,7 @@ N_JUDGED = 5
 EVALUATIONS_PER_ROUND = 50
 
 # Share of its components below which a round goes on with these alone.
-FEW = 0.2
+FEW = 0.5
 
 # Rounds that a component may end without progress while its gradient still promises some.
 N_FRUITLESS = 2
@@ -230,10 +230,13 @@ class _Fit:
         self.recent = np.full((N_JUDGED + 1, n_components), np.inf)
         if self.exact and not settings.early_stopping:
             self.begins_single = single_is_enough(objective, start)
+        active = np.ones(n_components, dtype=bool)
         if self.begins_single:
             with self._precision(objective):
-                found, _ = self._rounds(found)
-        found, active = self._rounds(found)
+                found, active = self._rounds(found, active)
+            # What has converged to more than rounding has converged.
+            active |= (self.promise > self.small) | (settings.tol < SINGLE_ROUNDING)
+        found, active = self._rounds(found, active)
         if self.exact and not (active.any() or self.reason):
             with np.errstate(all="ignore"), self._precision(objective):
                 self.promise = self._promise_at_kinks(found)  # leaves out what is not finite
@@ -248,9 +251,9 @@ class _Fit:
         finally:
             objective.is_single = before
 
-    def _rounds(self, found: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _rounds(self, found: np.ndarray, active: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Iterate until no component gets better; return where, and which still might."""
-        active = np.ones(len(self.promise), dtype=bool)
+        active = active.copy()
         while active.any() and not self.reason and len(self.history) < self.settings.max_iter:
             found, stalled = self._round(found, active)
             promises = self.promise > self.small

@@ -558,7 +558,9 @@ def find_reach(model: Model, trial: Trial, n_outputs: int) -> np.ndarray:
             (gradients,) = torch.autograd.grad(prediction, theta, starts, is_grads_batched=True)
         except Exception:  # whatever it is that tensors cannot do in a layer of the user's
             return np.ones_like(reach)
-        reach |= (gradients != 0).numpy()
+        before, reach = reach, reach | (gradients != 0).numpy()
+        if reach.any(axis=0).all() and np.array_equal(before, reach):
+            break  # other values and inputs have shown nothing new
     return reach
 
 

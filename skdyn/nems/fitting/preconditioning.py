@@ -235,8 +235,8 @@ class _Derivatives:
     """Derivatives of predictions at some rows, times the root of the curvature of the loss there.
 
     Per output those with respect to its own parameters, (n_own, n_rows); and to what outputs share,
-    (n_shared, n_outputs, n_rows). `sketch` has sums over rows and outputs with random signs, so that S' S
-    is about H (n_sums, n_free), and `diagonal` is that of H.
+    (n_shared, n_outputs, n_rows). `sketch` has sums over rows and outputs with random signs, so
+    that S' S is about H (n_sums, n_free), and `diagonal` is that of H.
     """
 
     parts: _Parts
