@@ -46,9 +46,6 @@ N_JUDGED = 5
 # Evaluations after which coordinates are found anew.
 EVALUATIONS_PER_ROUND = 50
 
-# Share of its components below which a round goes on with these alone.
-FEW = 0.5
-
 # Rounds that a component may end without progress while its gradient still promises some.
 N_FRUITLESS = 2
 
@@ -326,7 +323,6 @@ class _Fit:
         else:
             to = scaled_coordinates(objective, start)
         self.last = part, to
-        is_divisible = active.sum() > 1 and not settings.early_stopping
         bounds = np.where(boxed[:, np.newaxis], to.bounds(low, high), [-np.inf, np.inf])
 
         def inside(point: np.ndarray) -> np.ndarray:
@@ -359,8 +355,6 @@ class _Fit:
             search.active &= ~stalled
             if self.reason or len(self.history) >= settings.max_iter:
                 break
-            if is_divisible and search.active.sum() < FEW * active.sum():
-                break  # the rest is faster by itself
         if objective is not self.objective:
             self.objective.n_evaluations += objective.n_evaluations
         ends = np.zeros(len(self.promise), dtype=bool)

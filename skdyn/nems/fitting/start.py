@@ -476,7 +476,10 @@ def _fit_curves(objective: Objective, trials, stage: Stage, settings, solver: So
     if not any(curve.bends and len(curve.parameters.free) > 1 for curve in stage.curves):
         return
     n_rows = sum(len(trial.target) for trial in trials)
-    chosen = np.random.RandomState(0).permutation(n_rows)[:START_ROWS]
+    chosen = np.flatnonzero(np.random.RandomState(0).permutation(n_rows) < START_ROWS)
+    # In order of time, so that a stretch of rows, as coordinates see it, comes from all trials.
+    times = np.concatenate([np.arange(len(trial.target)) for trial in trials])
+    chosen = chosen[np.argsort(times[chosen], kind="stable")]
     inputs = [run_first(objective.model, trial.data, stage.linear_end)[OUTPUT] for trial in trials]
     targets = [trial.target for trial in trials]
     weights = [np.broadcast_to(trial.weight, trial.target.shape) for trial in trials]
