@@ -128,14 +128,9 @@ class Loss:
         Tensor of shape (n_outputs,)
             Their mean is the loss.
         """
-        # With time last, as in memory, where it stays so in the gradient.
-        losses, weight = (
-            part.movedim(-1, 0).flatten(1)
-            for part in (self.pointwise(target, prediction, typical), weight)
-        )
-        if len(weight) == 1:  # the weights of all outputs
-            return losses @ weight[0] / weight.shape[1]
-        return (weight * losses).mean(dim=1)
+        losses = weight * self.pointwise(target, prediction, typical)
+        # With time last, as it is in memory, which it then is in gradients, too.
+        return losses.movedim(-1, 0).flatten(1).mean(dim=1)
 
 
 class SquaredError(Loss):
