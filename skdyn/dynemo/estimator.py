@@ -30,7 +30,13 @@ from skdyn.core.training import Training
 from skdyn.core.windows import WindowLoader
 from skdyn.dynemo import inference
 from skdyn.dynemo.network import DyNeMoNetwork, empty_network, sample_logits
-from skdyn.dynemo.recording import check_scale, floor_of_modes, some_rows, warn_of_recording
+from skdyn.dynemo.recording import (
+    check_orientation,
+    check_scale,
+    floor_of_modes,
+    some_rows,
+    warn_of_recording,
+)
 from skdyn.dynemo.settings import FitSettings, given_modes, make_settings
 from skdyn.dynemo.start import METHODS, Start
 from skdyn.dynemo.training import Fit, fit_network, set_first_row
@@ -472,7 +478,7 @@ class DyNeMoEstimator(
             If training gives non-finite numbers at any learning rate.
         """
         recording = check_sessions(self, X, sessions, reset=True, min_samples=max(2, self.n_modes))
-        _check_orientation(recording)
+        check_orientation(recording.arrays)
         weights = check_row_weights(recording, sample_weight)
         previous = self._previous()
         center, scale, settings = self._settings(recording, weights, previous)
@@ -760,8 +766,7 @@ class DyNeMoEstimator(
             terms = compute(*given, rng, n_draws)
         jacobian = np.log(self.channel_scale_).sum()
         terms = [one - jacobian for one in terms]
-        summed = _importance_weighted if importance_weighted else _mean
-        samples = [summed(one) for one in terms]
+        samples = inference.over_draws(terms, importance_weighted=importance_weighted)
         weight = None if weights is None else np.concatenate(weights)
         if weight is not None and not weight.sum() > 0:
             raise ValueError("sample_weight has the sum zero, but a positive sum was expected.")
@@ -952,6 +957,11 @@ class DyNeMoEstimator(
             ]
         )
 
+    def __setstate__(self, state: dict) -> None:
+        super().__setstate__(state)
+        if hasattr(self, "network_"):
+            self.network_.check_attributes(vars(self))
+
     @property
     def _n_features_out(self) -> int:
         return self.n_modes
@@ -997,26 +1007,6 @@ class DyNeMoEstimator(
         return tags
 
 
-def _check_orientation(recording: Sessions) -> None:
-    n_channels = recording.arrays[0].shape[1]
-    if recording.n_samples < n_channels:
-        raise ValueError(
-            f"X has {recording.n_samples} rows and {n_channels} columns, but at least as many rows "
-            "as columns were expected: rows are time, columns are channels. Pass X.T if channels "
-            "are in rows."
-        )
-
-
 def _check_draws(n_draws) -> None:
     if not isinstance(n_draws, Integral) or n_draws < 1:
         raise ValueError(f"n_draws is {n_draws!r}, but an integer of at least 1 was expected.")
-
-
-def _mean(terms: np.ndarray) -> np.ndarray:
-    return terms.mean(axis=0)
-
-
-def _importance_weighted(terms: np.ndarray) -> np.ndarray:
-    """Increments of the logarithm of the mean importance weight of the rows so far."""
-    so_far = np.logaddexp.reduce(np.cumsum(terms, axis=1), axis=0) - np.log(len(terms))
-    return np.diff(so_far, prepend=0.0)

@@ -448,6 +448,30 @@ def log_weights(
     return [np.stack(session) for session in zip(*draws, strict=True)]
 
 
+def over_draws(terms: list[np.ndarray], *, importance_weighted: bool) -> list[np.ndarray]:
+    """Bounds of rows from those of several draws.
+
+    Parameters
+    ----------
+    terms : list of ndarray of shape (n_draws, n_rows)
+        From `lower_bounds`, or from `log_weights`.
+    importance_weighted : bool
+        Whether to take increments of the logarithm of the mean importance weight of the rows so
+        far, and not the mean.
+
+    Returns
+    -------
+    list of ndarray of shape (n_rows,)
+        One array per session.
+    """
+    if not importance_weighted:
+        return [one.mean(axis=0) for one in terms]
+    so_far = [
+        np.logaddexp.reduce(np.cumsum(one, axis=1), axis=0) - np.log(len(one)) for one in terms
+    ]
+    return [np.diff(one, prepend=0.0) for one in so_far]
+
+
 @torch.no_grad()
 def bounds_at_mean(
     network: DyNeMoNetwork, loader: WindowLoader, posterior: Posterior, sequence_length: int

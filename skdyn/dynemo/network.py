@@ -23,6 +23,7 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -116,15 +117,52 @@ class DyNeMoNetwork(nn.Module):
         }
 
     def __setstate__(self, state: dict) -> None:
+        weights = {name: np.asarray(array) for name, array in state["weights"].items()}
         settings = dict(state["settings"])
         for part in ("inference", "model"):
             settings[part] = RecurrentSettings(**settings[part])
-        network = empty_network(NetworkSettings(**settings), torch.device("cpu"))
-        weights = state["weights"]
-        network.load_state_dict(
-            {name: torch.tensor(weights[name], device="cpu") for name in weights}, assign=True
-        )
-        self.__dict__.update(network.train(state["training"]).__dict__)
+            # Checked before a network is made, which has at least one array for each layer.
+            if not 1 <= settings[part].n_layers <= len(weights):
+                raise ValueError(
+                    f"The network has {len(weights)} arrays of weights, but its settings have "
+                    f"{settings[part].n_layers} layers."
+                )
+        with torch.device("meta"):  # which takes no memory, whatever the sizes
+            network = DyNeMoNetwork(NetworkSettings(**settings)).float()
+        given = {name: torch.tensor(one, device="cpu") for name, one in weights.items()}
+        found, expected = _kinds(given), _kinds(network.state_dict())
+        if found != expected:
+            names = [name for name in {*found, *expected} if found.get(name) != expected.get(name)]
+            raise ValueError(
+                f"The weights {sorted(names)[:3]} of the network are not those of its settings."
+            )
+        network.load_state_dict(given, assign=True)
+        self.__dict__.update(network.train(bool(state["training"])).__dict__)
+
+    def check_attributes(self, attributes: dict) -> None:
+        """Check that fitted attributes of an estimator are those of this network.
+
+        Parameters
+        ----------
+        attributes : dict
+            The attributes, by name.
+
+        Raises
+        ------
+        ValueError
+            If shapes differ.
+        """
+        sizes = self.settings.n_modes, self.settings.n_channels
+        shapes = {
+            "means_": sizes,
+            "covariances_": (*sizes, sizes[1]),
+            "channel_center_": sizes[1:],
+            "channel_scale_": sizes[1:],
+        }
+        wrong = [name for name, shape in shapes.items() if np.shape(attributes[name]) != shape]
+        wrong += ["n_features_in_"] * (attributes["n_features_in_"] != sizes[1])
+        if wrong:
+            raise ValueError(f"The attributes {wrong} do not fit the network.")
 
     def initialise(self, generator: torch.Generator, means: Tensor, covariances: Tensor) -> None:
         """Draw the weights of the networks anew and set the modes.
@@ -317,6 +355,11 @@ class DyNeMoNetwork(nn.Module):
             settings.covariances_epsilon,
             diagonal=settings.diagonal_covariances,
         )
+
+
+def _kinds(weights: dict[str, Tensor]) -> dict[str, tuple]:
+    """Shapes of weights by name, and whether they are floats."""
+    return {name: (*one.shape, one.is_floating_point()) for name, one in weights.items()}
 
 
 def _std(raw: Tensor) -> Tensor:

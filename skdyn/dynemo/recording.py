@@ -69,6 +69,28 @@ def check_scale(sessions: list[np.ndarray], *, centred: bool) -> tuple[np.ndarra
     return center, largest * np.sqrt(squares / n_rows)
 
 
+def check_orientation(sessions: list[np.ndarray]) -> None:
+    """Check that a recording has at least as many rows as columns.
+
+    Parameters
+    ----------
+    sessions : list of ndarray of shape (n_samples, n_channels)
+        The recording.
+
+    Raises
+    ------
+    ValueError
+        If it has fewer, and is likely transposed.
+    """
+    n_rows, n_channels = sum(map(len, sessions)), sessions[0].shape[1]
+    if n_rows < n_channels:
+        raise ValueError(
+            f"X has {n_rows} rows and {n_channels} columns, but at least as many rows "
+            "as columns were expected: rows are time, columns are channels. Pass X.T if channels "
+            "are in rows."
+        )
+
+
 def _sum_of_squares(session: np.ndarray, center: np.ndarray, largest: np.ndarray) -> np.ndarray:
     spans = range(0, len(session), ROWS_AT_ONCE)
     blocks = ((session[i : i + ROWS_AT_ONCE] - center) / largest for i in spans)

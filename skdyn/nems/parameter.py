@@ -91,6 +91,15 @@ class Parameter:
         else:
             self.values = self._spread(initial_value)
 
+    def __setstate__(self, state: dict) -> None:
+        self.__dict__.update(state)
+        shapes = {one.shape for one in (self.values, *self.bounds, self.prior)}
+        if shapes != {tuple(self.shape)}:
+            raise ValueError(
+                f"The values, bounds and prior of the parameter {self.name!r} have the shapes "
+                f"{shapes}, but {self.shape} was expected of all."
+            )
+
     def _check_prior(self, prior: Distribution | None) -> Distribution:
         prior = Normal() if prior is None else prior
         if prior.shape not in ((), self.shape):
