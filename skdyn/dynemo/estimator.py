@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from numbers import Integral, Real
 
 import numpy as np
@@ -20,9 +19,10 @@ from skdyn._sklearn import (
     Interval,
     SessionTransformerMixin,
     StrOptions,
-    _fit_context,
+    fit_context,
     one_blas_thread,
 )
+from skdyn._warnings import warn
 from skdyn.core.gaussian import sample_mixture
 from skdyn.core.recurrent import ACTIVATIONS, CELLS, NORMALIZATIONS
 from skdyn.core.runtime import check_device, make_generator, one_thread
@@ -447,7 +447,7 @@ class DyNeMoEstimator(
         self.validation_fraction = validation_fraction
         self.device = device
 
-    @_fit_context(prefer_skip_nested_validation=True)
+    @fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y=None, *, sessions=None, sample_weight=None):
         """Learn the modes and the networks from a recording.
 
@@ -495,14 +495,9 @@ class DyNeMoEstimator(
             fit = Fit(network.cpu(), Training(history), Start(""))
             return self._fitted(fit, center, scale, earlier)
 
-        with one_thread(), one_blas_thread():
-            fit = fit_network(
-                settings,
-                loader,
-                self._random_state(),
-                StepWatcher(task, "epoch", restored),
-                previous,
-            )
+        watcher = StepWatcher(task, "epoch", restored, keep=self.warm_start)
+        with one_thread(), one_blas_thread(), watcher.kept():
+            fit = fit_network(settings, loader, self._random_state(), watcher, previous)
         self.__dict__.update(self._fitted(fit, center, scale, earlier))
         task.end({})
         self._warn(fit)
@@ -538,11 +533,10 @@ class DyNeMoEstimator(
 
     def _warn_of_slow_cells(self) -> None:
         if "gru" in (self.inference_rnn, self.model_rnn) and self.device == "cpu":
-            warnings.warn(
+            warn(
                 "A gated recurrent unit takes several times as long as an LSTM on the CPU, where "
                 "torch has no fast implementation of its training; use rnn='lstm'.",
                 UserWarning,
-                stacklevel=4,  # past scikit-learn's wrapper of fit
             )
 
     def _loader(
@@ -581,9 +575,10 @@ class DyNeMoEstimator(
         self, network: DyNeMoNetwork, center: np.ndarray, scale: np.ndarray, *, is_new: bool
     ) -> tuple[np.ndarray, np.ndarray]:
         """Means and full covariances in the units of the data; those held fixed, as given."""
-        network = copy.deepcopy(network).double().requires_grad_(False)
-        tensor = network.mode_covariances()
-        tensor = torch.diag_embed(tensor) if tensor.ndim == 2 else tensor
+        with one_thread():  # threads of a process that was forked would wait for ever
+            network = copy.deepcopy(network).double().requires_grad_(False)
+            tensor = network.mode_covariances()
+            tensor = torch.diag_embed(tensor) if tensor.ndim == 2 else tensor
         covariances = tensor.numpy() * np.outer(scale, scale)
         means = np.zeros_like(network.means.numpy())
         if network.mode_means() is not None:
@@ -613,7 +608,7 @@ class DyNeMoEstimator(
                 f"or tol={self.tol}, or lower n_iter_no_change={self.n_iter_no_change}."
             )
         for message in messages:
-            warnings.warn(message, ConvergenceWarning, stacklevel=4)  # past scikit-learn's wrapper
+            warn(message, ConvergenceWarning)
 
     def fit_transform(self, X, y=None, *, sessions=None, sample_weight=None):
         """Fit, then give the mixing coefficients of the same recording.

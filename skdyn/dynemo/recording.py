@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
+
+from skdyn._warnings import warn
 
 # Offsets of a channel, in its standard deviations, that are worth a warning.
 LARGE_OFFSET = 0.5
@@ -172,7 +172,7 @@ def warn_of_recording(rows: list[np.ndarray], *, learn_means: bool) -> None:
     message = _offsets(rows, learn_means=learn_means) or _gains(rows)
     for text in (message, _artefacts(rows)):
         if text:
-            warnings.warn(text, UserWarning, stacklevel=4)  # past scikit-learn's wrapper of fit
+            warn(text, UserWarning)
 
 
 def _offsets(rows: list[np.ndarray], *, learn_means: bool) -> str:

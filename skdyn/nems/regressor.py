@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -16,7 +17,7 @@ from skdyn._callbacks import CallbackSupportMixin, FitTask, StepWatcher
 from skdyn._sklearn import (
     DocumentedMixin,
     _BaseComposition,
-    _fit_context,
+    fit_context,
 )
 from skdyn.core.distributed import any_process, is_first, n_processes, start_together
 from skdyn.core.runtime import check_device, one_thread
@@ -291,7 +292,7 @@ class NEMSRegressor(CallbackSupportMixin, DocumentedMixin, RegressorMixin, _Base
 
     # -------------------------------------------------------------------------------- fit
 
-    @_fit_context(prefer_skip_nested_validation=True)
+    @fit_context(prefer_skip_nested_validation=True)
     def fit(
         self, X, y, sample_weight=None, *, sessions=None, state=None, streams=None, preceding=None
     ):
@@ -350,7 +351,8 @@ class NEMSRegressor(CallbackSupportMixin, DocumentedMixin, RegressorMixin, _Base
         metadata = {"sessions": sessions, "sample_weight": sample_weight}
         task = FitTask.of(self, self.n_init, X, y, **metadata)
         observer = _Observer(self, task, targets[0].ndim == 2)
-        best = fit_trials(model, trials, options, observer, random_state)
+        with observer.kept():
+            best = fit_trials(model, trials, options, observer, random_state)
         self.__dict__.update(observer.fitted(best))
         task.end({})
         return self
@@ -578,7 +580,9 @@ class _Observer(Observer):
         if shows and estimator.n_init > 1:
             print(f"Start {self.n_started} of {estimator.n_init}")
         self.start = self.task.subtask("start", estimator.max_iter)
-        self.steps = StepWatcher(self.start, self.solver.unit, partial(self.restored, model))
+        self.steps = StepWatcher(
+            self.start, self.solver.unit, partial(self.restored, model), keep=estimator.warm_start
+        )
         return self.steps
 
     def end(self, model: Model) -> bool:
@@ -588,6 +592,17 @@ class _Observer(Observer):
         asked = self.start.end(partial(self.fitted, model))
         shared = self.solver.shares_processes
         return any_process(asked, check_device(self.estimator.device)) if shared else asked
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Let an interrupt of a block bring what its last start had reached."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            if self.steps is None:
+                raise
+            with one_thread(), self.steps.kept():
+                raise
 
     def fitted(self, model: Model) -> dict:
         """Attributes of an estimator whose model this is."""

@@ -6,7 +6,7 @@ import numpy as np
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin
 from sklearn.utils.validation import check_is_fitted
 
-from skdyn._sklearn import DocumentedMixin, SessionTransformerMixin, _fit_context
+from skdyn._sklearn import DocumentedMixin, SessionTransformerMixin, fit_context
 from skdyn.sessions import check_sessions
 
 
@@ -20,7 +20,7 @@ class SessionTransformer(DocumentedMixin, SessionTransformerMixin, BaseEstimator
     __metadata_request__fit = {"sessions": True}  # noqa: RUF012
     __metadata_request__transform = {"sessions": True}  # noqa: RUF012
 
-    @_fit_context(prefer_skip_nested_validation=True)
+    @fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y=None, *, sessions=None):
         """Check the parameters, and learn from the sessions where needed.
 

@@ -9,11 +9,11 @@ step that is bad for it because that step is good for its neighbours. Bounds hol
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from skdyn._warnings import warn
 from skdyn.core.training import NOBODY, FitDivergedError, Watcher
 from skdyn.nems.fitting.gradients import check_start, layer_not_followed
 from skdyn.nems.fitting.minimum import SMALL_DECREASE, promise_at_kinks, promised, promises
@@ -402,10 +402,9 @@ def has_exact_gradients(objective: Objective, start: np.ndarray) -> bool:
     """Return whether torch can follow all layers, and warn if it cannot."""
     name = layer_not_followed(objective, start)
     if name is not None:
-        warnings.warn(
+        warn(
             f"torch cannot follow the layer {name!r}, so gradients are numeric, which takes many "
             "times as long; write its evaluate in plain arithmetic or with torch.",
             UserWarning,
-            stacklevel=4,
         )
     return name is None

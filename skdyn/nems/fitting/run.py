@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from numbers import Integral, Real
 
@@ -11,6 +10,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 
 from skdyn._sklearn import Interval, StrOptions, one_blas_thread, validate_parameter_constraints
+from skdyn._warnings import warn
 from skdyn.core.runtime import check_device, one_thread
 from skdyn.core.training import NOBODY, Watcher
 from skdyn.nems.fitting.adam import Adam
@@ -373,9 +373,8 @@ def _warn(results: FitResults, settings: FitSettings) -> None:
         advice = f"raise max_iter={settings.max_iter} or tol={settings.tol}"
     elif not advice:
         advice = "try init='prior_sample' with n_init=5, or another model"
-    warnings.warn(
+    warn(
         f"The fit has not converged after {results.n_iter} iterations: {results.message}; "
         f"{advice}.",
         ConvergenceWarning,
-        stacklevel=4,  # past scikit-learn's wrapper of fit
     )
