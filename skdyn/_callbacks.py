@@ -142,14 +142,19 @@ class StepWatcher(Watcher):
     restore : callable
         Function of the history so far, a dict of lists with a number per step, and of weights,
         which it must copy. It returns the attributes of a fitted estimator.
-    keep : bool, default=False
+    keep_last : bool, default=False
         Whether an interrupt leaves a fitted estimator, see `kept`.
     """
 
     def __init__(
-        self, task: FitTask, name: str, restore: Callable[[dict, Any], dict], *, keep: bool = False
+        self,
+        task: FitTask,
+        name: str,
+        restore: Callable[[dict, Any], dict],
+        *,
+        keep_last: bool = False,
     ):
-        self.task, self.name, self.restore, self.keep = task, name, restore, keep
+        self.task, self.name, self.restore, self.keep_last = task, name, restore, keep_last
         self.history: dict[str, list[float]] = {}
         self.step: FitTask | None = None
         self.last: Any = None
@@ -162,7 +167,7 @@ class StepWatcher(Watcher):
         """End a step; see `Watcher`."""
         for name, number in numbers.items():
             self.history.setdefault(name, []).append(float(number))
-        if self.keep:
+        if self.keep_last:
             self.last = copy.deepcopy(weights)
         step, self.step = self.step, None
         assert step is not None
@@ -196,6 +201,10 @@ class StepWatcher(Watcher):
                 "would be if it had ended there.",
                 {**_names_of(self.task.estimator), **self._restored(self.last)},
             ) from error
+
+    def resume(self, history: dict[str, list[float]]) -> None:
+        """Take the history of the steps before; see `Watcher`."""
+        self.history = {name: [*numbers] for name, numbers in history.items()}
 
     def close(self) -> None:
         """End a step without a result, such as one that found no smaller loss."""

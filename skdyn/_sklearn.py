@@ -10,6 +10,7 @@ from inspect import signature
 
 import numpy as np
 from sklearn.base import TransformerMixin, _fit_context
+from sklearn.base import _clone_parametrized as clone_parametrized
 from sklearn.utils._param_validation import (
     HasMethods,
     Hidden,
@@ -32,6 +33,7 @@ __all__ = [
     "SessionTransformerMixin",
     "StrOptions",
     "_BaseComposition",
+    "clone_parametrized",
     "fit_context",
     "one_blas_thread",
     "validate_parameter_constraints",

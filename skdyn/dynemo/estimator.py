@@ -13,6 +13,7 @@ from sklearn.utils import Bunch, check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from skdyn._callbacks import CallbackSupportMixin, FitTask, StepWatcher
+from skdyn._checkpoints import CheckpointMixin
 from skdyn._sklearn import (
     DocumentedMixin,
     HasMethods,
@@ -29,12 +30,13 @@ from skdyn.core.runtime import check_device, make_generator, one_thread
 from skdyn.core.training import Training
 from skdyn.core.windows import WindowLoader
 from skdyn.dynemo import inference
-from skdyn.dynemo.network import DyNeMoNetwork, empty_network, sample_logits
+from skdyn.dynemo.network import DyNeMoNetwork, empty_network, modes_of, sample_logits
 from skdyn.dynemo.recording import (
     check_orientation,
     check_scale,
     floor_of_modes,
     some_rows,
+    warn_of_cells,
     warn_of_recording,
 )
 from skdyn.dynemo.settings import FitSettings, given_modes, make_settings
@@ -56,6 +58,7 @@ _RECURRENT = {
 
 
 class DyNeMoEstimator(
+    CheckpointMixin,
     CallbackSupportMixin,
     DocumentedMixin,
     ClassNamePrefixFeaturesOutMixin,
@@ -186,6 +189,14 @@ class DyNeMoEstimator(
         so it is, too, where there are too few windows to spare one.
     device : str, default="cpu"
         Torch device that trains and infers, such as "cuda". The fitted network rests on the CPU.
+    checkpoint : str or path-like, default=None
+        Folder to which the state of the fit is written. The same fit, called again after it was
+        interrupted or killed, goes on from there and ends with the same bits; once it has ended, it
+        is loaded. A fit of other data or parameters is refused, unless it is that of a clone, such
+        as in a search: these share a folder. With random_state=None, a fit that has ended leaves
+        nothing. None writes nothing.
+    checkpoint_every : int, default=1
+        Epochs from one state to the next.
 
     Attributes
     ----------
@@ -352,6 +363,7 @@ class DyNeMoEstimator(
         "n_iter_no_change": [*_COUNT, None],
         "validation_fraction": [Interval(Real, 0, 1, closed="neither"), None],
         "device": [str],
+        **CheckpointMixin.checkpoint_constraints,
     }
 
     def __init__(
@@ -401,6 +413,8 @@ class DyNeMoEstimator(
         n_iter_no_change=None,
         validation_fraction=0.1,
         device="cpu",
+        checkpoint=None,
+        checkpoint_every=1,
     ):
         self.n_modes = n_modes
         self.sequence_length = sequence_length
@@ -446,6 +460,8 @@ class DyNeMoEstimator(
         self.n_iter_no_change = n_iter_no_change
         self.validation_fraction = validation_fraction
         self.device = device
+        self.checkpoint = checkpoint
+        self.checkpoint_every = checkpoint_every
 
     @fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y=None, *, sessions=None, sample_weight=None):
@@ -476,6 +492,13 @@ class DyNeMoEstimator(
             channels, or parameters contradict each other.
         FitDivergedError
             If training gives non-finite numbers at any learning rate.
+
+        Warns
+        -----
+        UserWarning
+            If the recording has what is likely not meant, or a checkpoint is damaged.
+        ConvergenceWarning
+            If the fit has a problem, see `problem_`.
         """
         recording = check_sessions(self, X, sessions, reset=True, min_samples=max(2, self.n_modes))
         check_orientation(recording.arrays)
@@ -495,10 +518,16 @@ class DyNeMoEstimator(
             fit = Fit(network.cpu(), Training(history), Start(""))
             return self._fitted(fit, center, scale, earlier)
 
-        watcher = StepWatcher(task, "epoch", restored, keep=self.warm_start)
+        checkpoint = self._open_checkpoint(
+            previous and previous.network, X=recording.arrays, sample_weight=weights
+        )
+        keep = self.warm_start or checkpoint is not None
+        watcher = StepWatcher(task, "epoch", restored, keep_last=keep)
         with one_thread(), one_blas_thread(), watcher.kept():
-            fit = fit_network(settings, loader, self._random_state(), watcher, previous)
+            random_state = self._random_state()
+            fit = fit_network(settings, loader, random_state, watcher, previous, checkpoint)
         self.__dict__.update(self._fitted(fit, center, scale, earlier))
+        self._close_checkpoint(checkpoint)
         task.end({})
         self._warn(fit)
         return self
@@ -524,20 +553,12 @@ class DyNeMoEstimator(
             center, scale = self.channel_center_, self.channel_scale_
         rows = some_rows(counted, center, scale)
         warn_of_recording(rows, learn_means=self.learn_means)
-        self._warn_of_slow_cells()
+        warn_of_cells({self.inference_rnn, self.model_rnn}, self.device)
         epsilon = self.covariances_epsilon
         if epsilon == "auto":
             fitted = None if previous is None else self.network_.settings
             epsilon = floor_of_modes(rows) if fitted is None else fitted.covariances_epsilon
         return center, scale, make_settings(self.get_params(deep=False), center, scale, epsilon)
-
-    def _warn_of_slow_cells(self) -> None:
-        if "gru" in (self.inference_rnn, self.model_rnn) and self.device == "cpu":
-            warn(
-                "A gated recurrent unit takes several times as long as an LSTM on the CPU, where "
-                "torch has no fast implementation of its training; use rnn='lstm'.",
-                UserWarning,
-            )
 
     def _loader(
         self,
@@ -575,14 +596,7 @@ class DyNeMoEstimator(
         self, network: DyNeMoNetwork, center: np.ndarray, scale: np.ndarray, *, is_new: bool
     ) -> tuple[np.ndarray, np.ndarray]:
         """Means and full covariances in the units of the data; those held fixed, as given."""
-        with one_thread():  # threads of a process that was forked would wait for ever
-            network = copy.deepcopy(network).double().requires_grad_(False)
-            tensor = network.mode_covariances()
-            tensor = torch.diag_embed(tensor) if tensor.ndim == 2 else tensor
-        covariances = tensor.numpy() * np.outer(scale, scale)
-        means = np.zeros_like(network.means.numpy())
-        if network.mode_means() is not None:
-            means = network.means.numpy() * scale + center
+        means, covariances = modes_of(network, center, scale)
         # In double precision; a warm start keeps those that the network has.
         given_means, given_covariances = given_modes(self.get_params(deep=False))
         if not self.learn_means:

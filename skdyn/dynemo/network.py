@@ -20,6 +20,7 @@ the derivative of the log-density towards the mode, see `mode_scores`.
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import asdict, dataclass
 
@@ -32,6 +33,7 @@ from skdyn.core.distributed import Draws
 from skdyn.core.gaussian import covariances_from_vectors, mode_scores, vectors_from_covariances
 from skdyn.core.recurrent import RecurrentSettings, RecurrentStack, dropout, initialise_linear
 from skdyn.core.recursion import first_order_filter, smooth
+from skdyn.core.runtime import one_thread
 
 # Scores of modes beyond that many standard deviations count less, so that no row drowns all others.
 SCORE_SCALE = 3.0
@@ -388,6 +390,36 @@ def empty_network(settings: NetworkSettings, device: torch.device) -> DyNeMoNetw
         network = DyNeMoNetwork(settings)
     # Single precision, whatever torch's default number type is set to.
     return network.float().to_empty(device=device)
+
+
+@torch.no_grad()
+def modes_of(
+    network: DyNeMoNetwork, center: np.ndarray, scale: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Means and full covariances of the modes, in double precision and in the units of the data.
+
+    Parameters
+    ----------
+    network : DyNeMoNetwork
+        The network.
+    center, scale : ndarray of shape (n_channels,)
+        What the data are shifted and divided by before they enter it.
+
+    Returns
+    -------
+    means : ndarray of shape (n_modes, n_channels)
+        Zero where the network has none.
+    covariances : ndarray of shape (n_modes, n_channels, n_channels)
+        Matrices.
+    """
+    with one_thread():  # threads of a process that was forked would wait for ever
+        network = copy.deepcopy(network).double().requires_grad_(False)
+        tensor = network.mode_covariances()
+        tensor = torch.diag_embed(tensor) if tensor.ndim == 2 else tensor
+    means = np.zeros(network.means.shape)
+    if network.mode_means() is not None:
+        means = network.means.numpy() * scale + center
+    return means, tensor.numpy() * np.outer(scale, scale)
 
 
 @torch.no_grad()

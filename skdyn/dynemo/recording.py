@@ -175,6 +175,24 @@ def warn_of_recording(rows: list[np.ndarray], *, learn_means: bool) -> None:
             warn(text, UserWarning)
 
 
+def warn_of_cells(cells: set[str], device: str) -> None:
+    """Warn of recurrent cells that are slow on a device.
+
+    Parameters
+    ----------
+    cells : set of str
+        Which cells the networks have.
+    device : str
+        Where they are trained.
+    """
+    if "gru" in cells and device == "cpu":
+        warn(
+            "A gated recurrent unit takes several times as long as an LSTM on the CPU, where "
+            "torch has no fast implementation of its training; use rnn='lstm'.",
+            UserWarning,
+        )
+
+
 def _offsets(rows: list[np.ndarray], *, learn_means: bool) -> str:
     total = np.concatenate(rows)
     spread = np.where(total.std(axis=0) > 0, total.std(axis=0), 1.0)

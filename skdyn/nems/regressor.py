@@ -14,6 +14,7 @@ from sklearn.metrics import r2_score
 from sklearn.utils.validation import check_is_fitted
 
 from skdyn._callbacks import CallbackSupportMixin, FitTask, StepWatcher
+from skdyn._checkpoints import CheckpointMixin
 from skdyn._sklearn import (
     DocumentedMixin,
     _BaseComposition,
@@ -42,7 +43,9 @@ from skdyn.sessions import Sessions, check_sessions, check_targets, check_weight
 DEFAULT_LAYERS = "wc-lvl"
 
 
-class NEMSRegressor(CallbackSupportMixin, DocumentedMixin, RegressorMixin, _BaseComposition):
+class NEMSRegressor(
+    CheckpointMixin, CallbackSupportMixin, DocumentedMixin, RegressorMixin, _BaseComposition
+):
     """Neural encoding model: a response predicted from a stimulus by a stack of fitted layers.
 
     Parameters
@@ -110,6 +113,14 @@ class NEMSRegressor(CallbackSupportMixin, DocumentedMixin, RegressorMixin, _Base
         with "adam" a bar with epochs, losses and the time that is left.
     warm_start : bool, default=False
         Whether `fit` goes on from the values of the fitted model.
+    checkpoint : str or path-like, default=None
+        Folder to which the state of the fit is written. The same fit, called again after it was
+        interrupted or killed, goes on from there and ends with the same bits; once it has ended, it
+        is loaded. A fit of other data or parameters is refused, unless it is that of a clone, such
+        as in a search: these share a folder. With random_state=None, a fit that has ended leaves
+        nothing. None writes nothing. A solver of your own is saved between starts.
+    checkpoint_every : int, default=10
+        Iterations or epochs from one state to the next.
 
     Attributes
     ----------
@@ -201,6 +212,7 @@ class NEMSRegressor(CallbackSupportMixin, DocumentedMixin, RegressorMixin, _Base
         "layers": [str, Layer, list, tuple, None],
         **CONSTRAINTS,
         "warm_start": ["boolean"],
+        **CheckpointMixin.checkpoint_constraints,
     }
 
     def __init__(
@@ -224,6 +236,8 @@ class NEMSRegressor(CallbackSupportMixin, DocumentedMixin, RegressorMixin, _Base
         device="cpu",
         verbose=0,
         warm_start=False,
+        checkpoint=None,
+        checkpoint_every=10,
     ):
         self.layers = layers
         self.loss = loss
@@ -243,6 +257,8 @@ class NEMSRegressor(CallbackSupportMixin, DocumentedMixin, RegressorMixin, _Base
         self.device = device
         self.verbose = verbose
         self.warm_start = warm_start
+        self.checkpoint = checkpoint
+        self.checkpoint_every = checkpoint_every
 
     def get_params(self, deep=True):
         """Get the parameters, and those of layers with names.
@@ -348,12 +364,20 @@ class NEMSRegressor(CallbackSupportMixin, DocumentedMixin, RegressorMixin, _Base
             numbers = [np.abs(a).sum() for t in trials for a in (t.target, *t.data.values())]
             parameters = self.get_params(deep=False)
             start_together(parameters, numbers, random_state, check_device(self.device))
+        checkpoint = self._open_checkpoint(
+            self.model_ if self._is_warm() else None,
+            X=[data for data, _ in given],
+            y=targets,
+            sample_weight=None if sample_weight is None else weights,
+            preceding=None if preceding is None else [before for _, before in given],
+        )
         metadata = {"sessions": sessions, "sample_weight": sample_weight}
         task = FitTask.of(self, self.n_init, X, y, **metadata)
         observer = _Observer(self, task, targets[0].ndim == 2)
         with observer.kept():
-            best = fit_trials(model, trials, options, observer, random_state)
+            best = fit_trials(model, trials, options, observer, random_state, checkpoint)
         self.__dict__.update(observer.fitted(best))
+        self._close_checkpoint(checkpoint)
         task.end({})
         return self
 
@@ -581,7 +605,10 @@ class _Observer(Observer):
             print(f"Start {self.n_started} of {estimator.n_init}")
         self.start = self.task.subtask("start", estimator.max_iter)
         self.steps = StepWatcher(
-            self.start, self.solver.unit, partial(self.restored, model), keep=estimator.warm_start
+            self.start,
+            self.solver.unit,
+            partial(self.restored, model),
+            keep_last=estimator.warm_start or estimator.checkpoint is not None,
         )
         return self.steps
 

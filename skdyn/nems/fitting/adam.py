@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from copy import copy
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -75,7 +76,7 @@ class Adam(Solver):
             verbose=settings.verbose,
             advice=ADVICE,
             report=training.report,
-            watcher=_Translator(watcher, training),
+            watcher=_Translator(watcher, training, generator),
         )
         training.held_out_loss()  # so that no component ends worse than it starts
         done = train(values, training, lambda: training.batches(generator), options)
@@ -154,8 +155,8 @@ class _Values(nn.Module):
 class _Translator(Watcher):
     """Calls another watcher, which takes losses and vectors of parameters."""
 
-    def __init__(self, watcher: Watcher, training: _Training):
-        self.watcher, self.training = watcher, training
+    def __init__(self, watcher: Watcher, training: _Training, generator: torch.Generator):
+        self.watcher, self.training, self.generator = watcher, training, generator
 
     def begin(self) -> None:
         self.watcher.begin()
@@ -163,6 +164,30 @@ class _Translator(Watcher):
     def end(self, numbers: dict[str, float], weights: dict[str, Tensor]) -> bool:
         losses = {name: value for name, value in numbers.items() if name.endswith("loss")}
         return self.watcher.end(losses, self.training.best())
+
+    def earlier(self) -> dict[str, Any] | None:
+        earlier = self.watcher.earlier()
+        if earlier is None:
+            return None
+        self.training.go_on(earlier["own"])
+        self.generator.set_state(earlier["generator"])
+        return earlier["loop"]
+
+    def resume(self, history: dict[str, list[float]]) -> None:
+        self.watcher.resume({n: values for n, values in history.items() if n.endswith("loss")})
+
+    def keep(self, state: Callable[[], dict[str, Any]], *, is_last: bool) -> None:
+        self.watcher.keep(
+            lambda: {
+                "own": self.training.whole(),
+                "generator": self.generator.get_state(),
+                "loop": state(),
+            },
+            is_last=is_last,
+        )
+
+
+_CHANGING = ("n_steps", "best_values", "best_steps", "n_stale", "n_improved", "watched_loss")
 
 
 class _Training:
@@ -189,6 +214,18 @@ class _Training:
         self.n_stale = np.zeros(n_components, dtype=int)
         self.n_improved = 0
         self.watched_loss = np.nan
+
+    def whole(self) -> dict[str, Any]:
+        """All that changes from epoch to epoch."""
+        own = {name: getattr(self, name) for name in _CHANGING}
+        return {**own, "n_evaluations": self.objective.n_evaluations}
+
+    def go_on(self, earlier: dict[str, Any]) -> None:
+        """Go on from what `whole` gave."""
+        for name in _CHANGING:
+            setattr(self, name, earlier[name])
+        self.best_steps = self.best_steps.to(self.values.origin.device)
+        self.objective.n_evaluations = earlier["n_evaluations"]
 
     def best(self) -> np.ndarray:
         """The values of the best epoch of each component."""
