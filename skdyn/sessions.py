@@ -5,8 +5,10 @@ Rows are time. Several sessions come as labels per row, as a list of 2-D arrays 
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from sklearn.utils import check_array, check_consistent_length, column_or_1d
@@ -155,13 +157,15 @@ def _refuse_labels(sessions, container: str) -> None:
         )
 
 
-def container_of(X) -> Literal["array", "list", "stack"]:
+def container_of(X, *, name: str = "X") -> Literal["array", "list", "stack"]:
     """Tell in which form sessions come.
 
     Parameters
     ----------
     X : array-like or list of array-like
         A recording.
+    name : str, default="X"
+        The name of the argument, for errors.
 
     Returns
     -------
@@ -172,9 +176,12 @@ def container_of(X) -> Literal["array", "list", "stack"]:
     ------
     TypeError
         If X, or its first session, is an estimator, an object of MNE, or an object of pynapple
-        that is not a `TsdFrame` of one epoch.
+        that is not a `TsdFrame` of one epoch; or if it holds dates, or is a tensor that requires
+        gradients.
+    ValueError
+        If values are masked.
     """
-    refuse_objects(X)
+    refuse_objects(X, name=name)
     if isinstance(X, list | tuple) and len(X) and all(np.ndim(one) == 2 for one in X):
         return "list"
     if getattr(X, "ndim", None) == 3:
@@ -260,8 +267,8 @@ _NO_ARRAY = (
 )
 
 
-def refuse_objects(X, *, n_axes: tuple[int, ...] = (2,)) -> None:
-    """Answer objects that are no arrays, known by their methods, with the line that gives rows.
+def refuse_objects(X, *, n_axes: tuple[int, ...] = (2,), name: str = "X") -> None:
+    """Answer what is no array of numbers with the line that gives one.
 
     Parameters
     ----------
@@ -269,14 +276,20 @@ def refuse_objects(X, *, n_axes: tuple[int, ...] = (2,)) -> None:
         What is expected to be an array.
     n_axes : tuple of int, default=(2,)
         Numbers of axes with which an object of pynapple of one epoch is taken as an array.
+    name : str, default="X"
+        The name of the argument, for errors.
 
     Raises
     ------
     TypeError
         If X, or its first element, is an estimator, an object of MNE, or another object of
-        pynapple.
+        pynapple; or if an array holds dates, or is a tensor that requires gradients.
+    ValueError
+        If values of an array are masked.
     """
     is_list = isinstance(X, list | tuple) and len(X) > 0
+    for array in X if is_list else [X]:
+        _refuse_array(array, name)
     one = X[0] if is_list else X
     if all(hasattr(one, name) for name in ("info", "ch_names", "get_data")):
         kind, line = "an object of MNE", _rows_of_mne(one, is_list)
@@ -292,9 +305,61 @@ def refuse_objects(X, *, n_axes: tuple[int, ...] = (2,)) -> None:
     else:
         return
     raise TypeError(
-        f"X is {kind}, {type(one).__name__}, but arrays whose rows are time were expected. Pass "
-        f"{line}."
+        f"{name} is {kind}, {type(one).__name__}, but arrays whose rows are time were expected. "
+        f"Pass {line.replace('X', name) if name != 'X' else line}."
     )
+
+
+def as_numbers(values, name: str) -> np.ndarray:
+    """Make an array of floats of what is given, or say which argument cannot be one.
+
+    Parameters
+    ----------
+    values : array-like
+        Numbers.
+    name : str
+        The name of the argument.
+
+    Returns
+    -------
+    ndarray of float
+        The numbers; a copy only where it has to be one.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the values are no numbers, masked, dates, or a tensor that requires gradients.
+    """
+    refuse_objects(values, n_axes=(1, 2, 3), name=name)
+    try:
+        return np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        _name_argument(error, name)
+        raise
+
+
+def _refuse_array(array, name: str) -> None:
+    """Answer arrays whose numbers are not meant to be taken as they stand."""
+    if isinstance(array, np.ma.MaskedArray) and np.ma.is_masked(array):
+        raise ValueError(
+            f"{name} is a masked array with {np.ma.count_masked(array)} masked values, which would "
+            f"count as numbers. Pass {name}.filled(numpy.nan) where missing values are accepted, "
+            "or leave rows out with skdyn.preprocessing.BadSegments; in a response, fill them and "
+            "give them a sample_weight of 0."
+        )
+    kinds: Any = getattr(array, "dtypes", getattr(array, "dtype", None))  # of a table, or of one
+    each = [*kinds] if isinstance(kinds, Iterable) else [kinds]
+    dates = [str(kind) for kind in each if getattr(kind, "kind", "") in ("m", "M")]
+    if dates:
+        raise TypeError(
+            f"{name} holds dates or durations ({dates[0]}), but numbers were expected. Pass "
+            "numbers, such as seconds, or leave that column out."
+        )
+    if getattr(array, "requires_grad", False) is True:
+        raise TypeError(
+            f"{name} is a tensor that requires gradients, but an array was expected. Pass "
+            f"{name}.detach()."
+        )
 
 
 def _rows_of_mne(one, is_list: bool) -> str:
@@ -328,13 +393,33 @@ def _validate(estimator, X, *, reset: bool, **checks) -> np.ndarray:
     # Number types are kept, so that a memory map of integers stays one.
     try:
         return validate_data(estimator, X, reset=reset, **checks)
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         reason = str(error).partition("\n")[0]
-        if "contains NaN" not in reason and "contains infinity" not in reason:
-            raise
-        raise ValueError(
-            f"{reason.removesuffix('.')}. Cut such rows out with skdyn.preprocessing.BadSegments."
-        ) from error
+        if "contains NaN" in reason or "contains infinity" in reason:
+            raise ValueError(
+                f"{reason.removesuffix('.')}. Cut such rows out with "
+                "skdyn.preprocessing.BadSegments."
+            ) from error
+        _name_argument(error, "X")
+        raise
+
+
+def _name_argument(error: Exception, name: str) -> None:
+    """Put the name of an argument in front of a message that does not have it."""
+    message = str(error)
+    if not re.search(rf"\b{name}\b|feature names", message):
+        error.args = (f"{name}: {message}",)
+
+
+def _check_numbers(values, name: str) -> np.ndarray:
+    """An array of floats, which may be NaN."""
+    try:
+        return check_array(
+            values, ensure_2d=False, ensure_all_finite=False, dtype=float, input_name=name
+        )
+    except (TypeError, ValueError) as error:
+        _name_argument(error, name)
+        raise
 
 
 def _validate_each(estimator, X, *, reset: bool, **checks) -> list[np.ndarray]:
@@ -369,7 +454,7 @@ def split_sessions(array: np.ndarray, sessions) -> list[np.ndarray]:
     """
     if sessions is None:
         return [array]
-    labels = column_or_1d(check_array(sessions, ensure_2d=False, dtype=None))
+    labels = _check_labels(sessions)
     if len(labels) != len(array):
         raise ValueError(
             f"sessions has {len(labels)} labels, but X has {len(array)} rows. Pass one label per "
@@ -377,6 +462,28 @@ def split_sessions(array: np.ndarray, sessions) -> list[np.ndarray]:
         )
     borders = np.flatnonzero(labels[1:] != labels[:-1]) + 1
     return np.split(array, borders)
+
+
+def _check_labels(sessions) -> np.ndarray:
+    """Labels of rows, none of them missing."""
+    if isinstance(sessions, str | bytes | dict | set) or np.ndim(sessions) == 0:
+        raise ValueError(
+            f"sessions is a {type(sessions).__name__}, {sessions!r:.50}, but a label per row was "
+            "expected."
+        )
+    if isinstance(sessions, np.ma.MaskedArray):
+        _refuse_array(sessions, "sessions")
+    labels = column_or_1d(
+        check_array(sessions, ensure_2d=False, dtype=None, input_name="sessions"), warn=False
+    )
+    missing = np.isnat(labels) if labels.dtype.kind in "mM" else np.zeros(len(labels), dtype=bool)
+    if labels.dtype == object:
+        missing = np.array([one is None or one != one for one in labels])
+    if missing.any():
+        raise ValueError(
+            f"sessions has {missing.sum()} missing labels, but a label per row was expected."
+        )
+    return labels
 
 
 def check_targets(estimator, stimulus: Sessions, y, *, stride: int = 1) -> list[np.ndarray]:
@@ -475,6 +582,7 @@ def check_row_weights(recording: Sessions, sample_weight) -> list[np.ndarray] | 
     """
     if sample_weight is None:
         return None
+    refuse_objects(sample_weight, n_axes=(1, 2), name="sample_weight")
     lengths = [len(array) for array in recording.arrays]
     parts = list(sample_weight) if recording.container != "array" else [sample_weight]
     if parts and np.asarray(parts[0]).ndim == 0:
@@ -509,13 +617,11 @@ def like_sessions(stimulus: Sessions, values, name: str, *, stride: int = 1) -> 
     list of ndarray of shape (n_samples, ...)
         One per session, of floats.
     """
-    refuse_objects(values, n_axes=(1, 2))
+    refuse_objects(values, n_axes=(1, 2), name=name)
     lengths = [len(one) for one in stimulus.arrays]
     fewer = [-(-length // stride) for length in lengths]
     if stimulus.container == "array":
-        array = check_array(
-            values, ensure_2d=False, ensure_all_finite=False, dtype=float, input_name=name
-        )
+        array = _check_numbers(values, name)
         if len(array) == sum(fewer):
             lengths = fewer
         check_consistent_length(np.empty(sum(lengths)), array)
@@ -525,10 +631,7 @@ def like_sessions(stimulus: Sessions, values, name: str, *, stride: int = 1) -> 
             f"{name} has one number per row, but X has {len(stimulus.arrays)} sessions. Pass an "
             "array per session, in the form of X."
         )
-    arrays = [
-        check_array(one, ensure_2d=False, ensure_all_finite=False, dtype=float, input_name=name)
-        for one in values
-    ]
+    arrays = [_check_numbers(one, name) for one in values]
     if [len(one) for one in arrays] not in (lengths, fewer):
         raise ValueError(
             f"{name} has sessions of {[len(one) for one in arrays]} rows, but X has sessions of "

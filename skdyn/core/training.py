@@ -21,7 +21,7 @@ from skdyn.core.distributed import (
     share,
     sum_gradients,
 )
-from skdyn.core.runtime import is_host
+from skdyn.core.runtime import is_host, make_adam
 
 # How often in a row an epoch may be undone, its learning rate halved each time.
 MAX_HALVINGS = 10
@@ -378,7 +378,7 @@ class _Run:
         self.device = self.weights[0].device
         copy_first(module)
         # Keras' epsilon, not torch's 1e-8.
-        self.optimizer = torch.optim.Adam(self.weights, eps=1e-7, fused=True)
+        self.optimizer = make_adam(self.weights, eps=1e-7, fused=True)
         self.n_halvings = 0
         self.learning_rate = settings.learning_rate(0)
         self.last_loss = math.nan

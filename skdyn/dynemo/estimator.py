@@ -773,6 +773,7 @@ class DyNeMoEstimator(
         with one_thread():
             compute = inference.log_weights if importance_weighted else inference.lower_bounds
             terms = compute(*given, rng, n_draws)
+        _check_density(terms)
         jacobian = np.log(self.channel_scale_).sum()
         terms = [one - jacobian for one in terms]
         samples = inference.over_draws(terms, importance_weighted=importance_weighted)
@@ -1007,6 +1008,7 @@ class DyNeMoEstimator(
             posterior = inference.refine(
                 network, loader, posterior, self.sequence_length, self.n_refinement_steps
             )
+        _check_density(posterior.mean)
         return recording, loader, posterior
 
     def __sklearn_tags__(self):
@@ -1019,3 +1021,11 @@ class DyNeMoEstimator(
 def _check_draws(n_draws) -> None:
     if not isinstance(n_draws, Integral) or n_draws < 1:
         raise ValueError(f"n_draws is {n_draws!r}, but an integer of at least 1 was expected.")
+
+
+def _check_density(values: list[np.ndarray]) -> None:
+    if not all(np.isfinite(one).all() for one in values):
+        raise ValueError(
+            "X has values whose density under the fitted modes is out of the range of floats. Use "
+            "the units of the recording that was fitted."
+        )

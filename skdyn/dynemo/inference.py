@@ -20,6 +20,7 @@ from torch import Tensor
 
 from skdyn.core.gaussian import mixture_log_likelihood, mixture_log_prob
 from skdyn.core.recursion import smooth
+from skdyn.core.runtime import make_adam
 from skdyn.core.windows import WindowLoader, Windows, cut_windows, stitch
 from skdyn.dynemo.network import DyNeMoNetwork
 from skdyn.dynemo.objective import gaussian_kl, kl_divergence, large_batches
@@ -265,7 +266,7 @@ class Refinement:
             named = self.network.named_parameters()
             modes = [w for name, w in named if name in MODES and w.requires_grad]
             groups.append({"params": modes, "rate": mode_rate})
-        optimizer = torch.optim.Adam(groups, betas=(0.8, 0.95))
+        optimizer = make_adam(groups, betas=(0.8, 0.95))
         weights = [weight for group in groups for weight in group["params"]]
         for step in range(n_steps):
             for group in optimizer.param_groups:

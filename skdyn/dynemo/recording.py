@@ -25,6 +25,9 @@ FLOOR_SHARE, FLOOR_SHARE_OVER_NOISE, FLOOR_LIMITS = 0.001, 0.1, (1e-6, 1e-2)
 # directions are modulated, and hold signal.
 EMPTY, GAP, GAUSSIAN = 1e-6, 30.0, 0.05
 
+# Least size of a channel, so that products of four are still numbers.
+LEAST_SCALE = 1e-70
+
 # Rows that medians and covariances are taken from, and that are squared at a time.
 MAX_ROWS, ROWS_AT_ONCE = 2**17, 2**16
 
@@ -66,7 +69,13 @@ def check_scale(sessions: list[np.ndarray], *, centred: bool) -> tuple[np.ndarra
         center = largest * sums / n_rows
         largest = np.maximum(high - center, center - low)
     squares = sum(_sum_of_squares(session, center, largest) for session in sessions)
-    return center, largest * np.sqrt(squares / n_rows)
+    scale = largest * np.sqrt(squares / n_rows)
+    if not (scale.min() > LEAST_SCALE and scale.max() < 1 / LEAST_SCALE):
+        raise ValueError(
+            f"X has channels of root mean squares from {scale.min():.3g} to {scale.max():.3g}, "
+            "whose squares are out of the range of floats. Use other units."
+        )
+    return center, scale
 
 
 def check_orientation(sessions: list[np.ndarray]) -> None:

@@ -37,7 +37,14 @@ from skdyn.nems.keywords import from_keywords
 from skdyn.nems.layers.base import Layer
 from skdyn.nems.losses import make_loss
 from skdyn.nems.model import INPUT, STATE, Model
-from skdyn.sessions import Sessions, check_sessions, check_targets, check_weights, like_sessions
+from skdyn.sessions import (
+    Sessions,
+    check_sessions,
+    check_targets,
+    check_weights,
+    like_sessions,
+    refuse_objects,
+)
 
 # A linear map of each row: which number of lags suits depends on the sampling rate.
 DEFAULT_LAYERS = "wc-lvl"
@@ -487,7 +494,14 @@ class NEMSRegressor(
             )
         with one_thread():
             prediction = np.concatenate([self.model_.predict(trial.data) for trial in trials])
-        return _mean_r2(target, prediction, np.broadcast_to(weight, target.shape))
+        with np.errstate(over="ignore", invalid="ignore"):  # looked at below
+            score = _mean_r2(target, prediction, np.broadcast_to(weight, target.shape))
+        if not np.isfinite(score):
+            raise ValueError(
+                "X, y or sample_weight has values so large that R^2 is not finite. Use the units "
+                "of the recording that was fitted."
+            )
+        return score
 
     def _outputs(self, given) -> list[np.ndarray]:
         """Predictions (n_rows, n_outputs) of checked sessions."""
@@ -496,6 +510,11 @@ class NEMSRegressor(
             for data, before in given:
                 joined, n_before = self.model_.with_preceding(data, before)
                 outputs.append(self.model_.predict(joined)[n_before // self.model_.stride :])
+        if not all(np.isfinite(output).all() for output in outputs):
+            raise ValueError(
+                "X has values for which the prediction is not finite. Look for logarithms of "
+                "negative numbers in the layers, or use the units of the X that was fitted."
+            )
         return outputs
 
     # ------------------------------------------------------------------------------ checks
@@ -523,16 +542,23 @@ class NEMSRegressor(
     def _check_preceding(self, stimulus: Sessions, preceding) -> Sequence[np.ndarray | None]:
         if preceding is None:
             return [None for _ in stimulus.arrays]
+        refuse_objects(preceding, name="preceding")
+        if np.ndim(preceding) == 0 and not isinstance(preceding, list | tuple):
+            raise TypeError(f"preceding is {preceding!r:.50}, but rows of X were expected.")
         given = [preceding] if stimulus.container == "array" else list(preceding)
         if len(given) != len(stimulus.arrays):
             raise ValueError(
                 f"preceding has rows for {len(given)} sessions, but X has {len(stimulus.arrays)}; "
                 "give a list with an array per session, and X as a list, too."
             )
-        return [
-            check_sessions(self, rows, reset=False).arrays[0] if len(rows) else None
-            for rows in given
-        ]
+        try:
+            return [
+                check_sessions(self, rows, reset=False).arrays[0] if len(rows) else None
+                for rows in given
+            ]
+        except (TypeError, ValueError) as error:
+            error.args = (f"preceding, as X: {error}",)
+            raise
 
     def _check_response(self, stimulus: Sessions, y, sample_weight, model: Model):
         """Responses and weights that go with a stimulus, at its rate or that of the output."""

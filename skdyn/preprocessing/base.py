@@ -95,9 +95,15 @@ class SessionTransformer(DocumentedMixin, SessionTransformerMixin, BaseEstimator
     def _transform(self, X, sessions):
         check_is_fitted(self)
         recording = check_sessions(self, X, sessions, reset=False)
-        return recording.like_input(
-            [self._map(one).astype(float_type(one), copy=False) for one in recording.arrays]
-        )
+        with np.errstate(over="ignore", invalid="ignore"):  # looked at below
+            results: list[np.ndarray] = [
+                self._map(one).astype(float_type(one), copy=False) for one in recording.arrays
+            ]
+        if not all(np.isfinite(one).all() for one in results):
+            raise ValueError(
+                "X has values so large that the result is not finite. Use larger units."
+            )
+        return recording.like_input(results)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

@@ -13,6 +13,8 @@ from skdyn._sklearn import Interval
 from skdyn.preprocessing.base import SampledTransformer, SessionTransformer
 
 _POSITIVE = [Interval(Real, 0, None, closed="neither")]
+# Rows beyond that make no difference to any recording.
+_LONGEST_WINDOW = 2.0**40
 
 
 class BandpassFilter(SampledTransformer):
@@ -312,7 +314,8 @@ class MovingAverage(SampledTransformer):
 
     def _learn(self, arrays):
         # Rounded, so that 0.58 s at 100 Hz reach 29 rows, not 28.999999999999996.
-        self.n_window_ = 2 * int(round(self.window * self.sampling_frequency / 2, 6)) + 1
+        half = min(self.window * self.sampling_frequency / 2, _LONGEST_WINDOW)
+        self.n_window_ = 2 * int(round(half, 6)) + 1
 
     def _map(self, session):
         n_samples, half = len(session), self.n_window_ // 2

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from skdyn.nems.model import Model
+from skdyn.sessions import refuse_objects
 
 # Stretches of which some are held out.
 N_STRETCHES = 20
@@ -195,6 +196,8 @@ def make_trials(
     ValueError
         If shapes do not agree, or numbers are missing.
     """
+    refuse_objects(target, n_axes=(1, 2, 3), name="target")
+    refuse_objects(sample_weight, n_axes=(1, 2, 3), name="sample_weight")
     data, target = model.check_data(*given), np.asarray(target, dtype=float)
     weight = _check_weight(sample_weight, target, n_axes=2 if trials else 1)
     before = None if preceding is None else model.check_data(preceding)
