@@ -20,10 +20,12 @@ from sklearn.utils._param_validation import (
     validate_parameter_constraints,
 )
 from sklearn.utils._set_output import _wrap_data_with_container
+from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.metaestimators import _BaseComposition
 from sklearn.utils.parallel import _get_threadpool_controller
 
 __all__ = [
+    "UNUSED",
     "DocumentedMixin",
     "FitInterrupted",
     "HasMethods",

@@ -14,6 +14,9 @@ import numpy as np
 from sklearn.utils import check_array, check_consistent_length, column_or_1d
 from sklearn.utils.validation import validate_data
 
+# Numbers that are looked at at a time.
+NUMBERS_AT_ONCE = 2**20
+
 
 @dataclass(frozen=True)
 class Sessions:
@@ -50,7 +53,141 @@ class Sessions:
         """
         if self.container == "list":
             return SessionList(results)
-        return np.stack(results) if self.container == "stack" else np.concatenate(results)
+        return np.stack(results) if self.container == "stack" else join_sessions(results)
+
+    def writer(self, out=None) -> Writer:
+        """Collect results of sessions, one after the other, in arrays of the caller's or new ones.
+
+        Parameters
+        ----------
+        out : ndarray of float, list of such, or None
+            What results are written to, in the form of the input.
+
+        Returns
+        -------
+        Writer
+            Where results go.
+
+        Raises
+        ------
+        ValueError
+            If out has another form, cannot be written to, or shares memory with the recording.
+        """
+        return Writer(self, out)
+
+
+class Writer:
+    """Results of sessions, in arrays of the caller's or in new ones.
+
+    Parameters
+    ----------
+    recording : Sessions
+        The sessions.
+    out : ndarray of float, list of such, or None
+        Arrays of the caller's, in the form of the input; None for new ones.
+    """
+
+    def __init__(self, recording: Sessions, out):
+        self.recording, self.out = recording, out
+        self.results: list[np.ndarray] = []
+        self.n_rows = 0
+        if out is None:
+            return
+        is_list = recording.container == "list"
+        arrays = out if is_list and isinstance(out, list | tuple) else [out]
+        if is_list != isinstance(out, list | tuple) or (
+            is_list and len(arrays) != len(recording.arrays)
+        ):
+            raise ValueError(
+                f"out is a {type(out).__name__}, but "
+                + (f"a list of {len(recording.arrays)} arrays" if is_list else "an array")
+                + " was expected, in the form of X."
+            )
+        for array in arrays:
+            if not (isinstance(array, np.ndarray) and array.dtype.kind == "f"):
+                raise ValueError("out must hold arrays of floats, or memory maps of them.")
+            if not array.flags.writeable:
+                raise ValueError("out is read-only. Open a memory map with mode 'r+' or 'w+'.")
+            if any(np.may_share_memory(array, one) for one in recording.arrays):
+                raise ValueError("out shares memory with X, which must stay as it is.")
+
+    def slot(self, shape: tuple[int, ...], dtype) -> np.ndarray:
+        """Give the array for the next session.
+
+        Parameters
+        ----------
+        shape : tuple of int
+            Rows, and the shape of a row.
+        dtype : data-type
+            Type of a new array.
+
+        Returns
+        -------
+        ndarray
+            To be written to.
+        """
+        if self.out is None:
+            self.results.append(np.empty(shape, dtype=dtype))
+            return self.results[-1]
+        number, first = len(self.results), self.n_rows
+        if self.recording.container == "array":
+            part = self.out[first : first + shape[0]]
+        else:
+            part = self.out[number] if number < len(self.out) else self.out[:0]
+        if part.shape != shape:
+            raise ValueError(
+                f"out has the shape {part.shape} for session {number}, but {shape} was expected."
+            )
+        self.n_rows += shape[0]
+        self.results.append(part)
+        return part
+
+    def put(self, result: np.ndarray) -> None:
+        """Take the result of the next session.
+
+        Parameters
+        ----------
+        result : ndarray of shape (n_rows, ...)
+            The result.
+        """
+        if self.out is None:
+            self.results.append(result)
+        else:
+            self.slot(result.shape, result.dtype)[...] = result
+
+    def done(self):
+        """Give all results.
+
+        Returns
+        -------
+        ndarray or list of ndarray
+            What was given as out, or new arrays in the form of the input.
+        """
+        if self.out is None:
+            return self.recording.like_input(self.results)
+        if self.recording.container == "array" and self.n_rows != len(self.out):
+            raise ValueError(f"out has {len(self.out)} rows, but {self.n_rows} were expected.")
+        return self.out
+
+
+def all_finite(array: np.ndarray) -> bool:
+    """Tell whether all numbers of an array are finite, in little memory.
+
+    Parameters
+    ----------
+    array : ndarray of float
+        Numbers.
+
+    Returns
+    -------
+    bool
+        True if no number is NaN or infinite.
+    """
+    n_rows = max(1, NUMBERS_AT_ONCE // max(1, array[:1].size))
+    return all(
+        bool(np.isfinite(array[start : start + n_rows]).all())
+        for start in range(0, len(array), n_rows)
+    )
 
 
 def check_sessions(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from numbers import Integral, Real
 
 import numpy as np
@@ -15,6 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 from skdyn._callbacks import CallbackSupportMixin, FitTask, StepWatcher
 from skdyn._checkpoints import CheckpointMixin
 from skdyn._sklearn import (
+    UNUSED,
     DocumentedMixin,
     HasMethods,
     Interval,
@@ -41,6 +43,7 @@ from skdyn.dynemo.recording import (
 )
 from skdyn.dynemo.settings import FitSettings, given_modes, make_settings
 from skdyn.dynemo.start import METHODS, Start
+from skdyn.dynemo.summary import summary_of
 from skdyn.dynemo.training import Fit, fit_network, set_first_row
 from skdyn.sessions import Sessions, check_row_weights, check_sessions
 
@@ -320,7 +323,7 @@ class DyNeMoEstimator(
     """
 
     __metadata_request__fit = {"sessions": True}  # noqa: RUF012
-    __metadata_request__transform = {"sessions": True}  # noqa: RUF012
+    __metadata_request__transform = {"sessions": True, "out": UNUSED}  # noqa: RUF012
     __metadata_request__predict = {"sessions": True}  # noqa: RUF012
     __metadata_request__score = {"sessions": True}  # noqa: RUF012
 
@@ -647,7 +650,7 @@ class DyNeMoEstimator(
         self.fit(X, y, sessions=sessions, sample_weight=sample_weight)
         return self._alpha(X, sessions, sample_weight)
 
-    def transform(self, X, *, sessions=None):
+    def transform(self, X, *, sessions=None, out=None):
         """Mixing coefficients: how much of each mode there is in each row.
 
         Parameters
@@ -658,12 +661,17 @@ class DyNeMoEstimator(
         sessions : array-like of shape (n_samples,), default=None
             Label of each row of a 2-D X.
 
+        out : ndarray of float, or list of such, default=None
+            Array or memory map that the coefficients are written to, in the form of X, for
+            recordings that are larger than memory. None makes new arrays.
+
         Returns
         -------
         ndarray of shape (n_samples, n_modes), or as X
-            Non-negative, each row summing to one; at the posterior mean of theta.
+            Non-negative, each row summing to one; at the posterior mean of theta. `out` if it was
+            given.
         """
-        return self._alpha(X, sessions)
+        return self._alpha(X, sessions, out=out)
 
     def draw_alpha(self, X, *, sessions=None, n_draws=1, random_state=0):
         """Draws of the mixing coefficients from their posterior.
@@ -690,11 +698,15 @@ class DyNeMoEstimator(
             Non-negative, each row summing to one.
         """
         _check_draws(n_draws)
-        recording, loader, posterior = self._infer(X, sessions)
-        with one_thread():
-            draws = inference.draw_mixing(
-                self._network(loader), posterior, check_random_state(random_state), int(n_draws)
-            )
+        recording, inferred = self._infer(X, sessions)
+        random_state = check_random_state(random_state)
+        first_state, draws = random_state.get_state(), []
+        for loader, posterior in inferred:
+            random_state.set_state(first_state)  # the same for each session
+            with one_thread():
+                draws += inference.draw_mixing(
+                    self._network(loader), posterior, random_state, int(n_draws)
+                )
         if recording.container == "list":
             return draws
         return np.stack([recording.like_input(list(one)) for one in zip(*draws, strict=True)])
@@ -715,10 +727,14 @@ class DyNeMoEstimator(
         ndarray of int of shape (n_samples,), or as X
             Numbers of modes.
         """
-        recording, loader, posterior = self._infer(X, sessions)
+        recording, inferred = self._infer(X, sessions)
+        return recording.like_input(
+            [one.argmax(axis=1) for pair in inferred for one in self._mixing(*pair)]
+        )
+
+    def _mixing(self, loader: WindowLoader, posterior: inference.Posterior) -> list[np.ndarray]:
         with one_thread():
-            alpha = inference.mixing(self._network(loader), posterior)
-        return recording.like_input([one.argmax(axis=1) for one in alpha])
+            return inference.mixing(self._network(loader), posterior)
 
     def evidence(
         self,
@@ -766,24 +782,31 @@ class DyNeMoEstimator(
         """
         _check_draws(n_draws)
         n_draws = int(n_draws)
-        recording, loader, posterior = self._infer(X, sessions, sample_weight)
-        weights = loader.weights
-        given = self._network(loader), loader, posterior, self.sequence_length
+        weights = None
+        if sample_weight is not None:
+            recording = check_sessions(self, X, sessions, reset=False)
+            weights = np.concatenate(check_row_weights(recording, sample_weight) or [])
+        recording, inferred = self._infer(X, sessions, sample_weight)
         rng = check_random_state(random_state)
-        with one_thread():
-            compute = inference.log_weights if importance_weighted else inference.lower_bounds
-            terms = compute(*given, rng, n_draws)
-        _check_density(terms)
+        first_state, samples, sums = rng.get_state(), [], np.zeros(n_draws)
+        compute = inference.log_weights if importance_weighted else inference.lower_bounds
         jacobian = np.log(self.channel_scale_).sum()
-        terms = [one - jacobian for one in terms]
-        samples = inference.over_draws(terms, importance_weighted=importance_weighted)
-        weight = None if weights is None else np.concatenate(weights)
-        if weight is not None and not weight.sum() > 0:
-            raise ValueError("sample_weight has the sum zero, but a positive sum was expected.")
-        draws = np.average(np.concatenate(terms, axis=1), axis=1, weights=weight)
+        for loader, posterior in inferred:
+            rng.set_state(first_state)  # the same for each session
+            with one_thread():
+                terms = compute(
+                    self._network(loader), loader, posterior, self.sequence_length, rng, n_draws
+                )
+            _check_density(terms)
+            terms = [one - jacobian for one in terms]
+            samples += inference.over_draws(terms, importance_weighted=importance_weighted)
+            own = loader.weights or [1.0] * len(terms)
+            sums += sum((one * w).sum(axis=1) for one, w in zip(terms, own, strict=True))
+        total = recording.n_samples if weights is None else weights.sum()
+        draws = sums / total
         spread = draws.std(ddof=1) / np.sqrt(n_draws) if n_draws > 1 else np.nan
         return Bunch(
-            score=float(np.average(np.concatenate(samples), weights=weight)),
+            score=float(np.average(np.concatenate(samples), weights=weights)),
             standard_error=float(spread),
             draws=draws,
             samples=recording.like_input(samples),
@@ -890,11 +913,12 @@ class DyNeMoEstimator(
             return -self.score(X, sessions=sessions)
         if at != "mean":
             raise ValueError(f"at is {at!r}, but 'draw' or 'mean' was expected.")
-        _, loader, posterior = self._infer(X, sessions)
-        with one_thread():
-            bounds = inference.bounds_at_mean(
-                self._network(loader), loader, posterior, self.sequence_length
-            )
+        bounds = []
+        for loader, posterior in self._infer(X, sessions)[1]:
+            with one_thread():
+                bounds += inference.bounds_at_mean(
+                    self._network(loader), loader, posterior, self.sequence_length
+                )
         return float(np.log(self.channel_scale_).sum() - np.concatenate(bounds).mean())
 
     def sample(self, n_samples=1, *, random_state=None):
@@ -943,29 +967,7 @@ class DyNeMoEstimator(
             A line per part: data, networks, training, and each mode's share of the variance.
         """
         check_is_fitted(self)
-        n_weights = sum(w.numel() for w in self.network_.parameters() if w.requires_grad)
-        last = {name: values[-1] for name, values in self.history_.items()}
-        starts = ", ".join(f"{name} {bound:.3f}" for name, bound in self.starts_.items())
-        power = np.trace(self.covariances_ / np.outer(*[self.channel_scale_] * 2), axis1=1, axis2=2)
-        modes = " ".join(f"{share:.2f}" for share in power / self.n_features_in_)
-        stopped = "was asked to stop" if self.n_iter_ < self.n_epochs else "ran to its last epoch"
-        stopped = "stopped by itself" if self.converged_ else stopped
-        return "\n".join(
-            [
-                f"DyNeMo with {self.n_modes} modes of {self.n_features_in_} channels",
-                f"  inference  {self.inference_n_layers} x {self.inference_n_units} "
-                f"{self.inference_rnn}, both directions, windows of {self.sequence_length} rows",
-                f"  prior      {self.model_n_layers} x {self.model_n_units} {self.model_rnn}",
-                f"  weights    {n_weights} trained",
-                f"  training   {self.n_iter_} of {self.n_epochs} epochs, {stopped}, "
-                f"loss {last['loss']:.4f} = {last['ll_loss']:.4f} + "
-                f"{last['kl_factor']:.2f} x {last['kl_loss']:.4f}",
-                f"  start      {starts} (lower bound per row held out; the first one was taken)",
-                f"  softmax    temperature {self.alpha_temperature_:.3f}",
-                f"  modes      variance relative to the data: {modes}",
-                f"  check      {self.problem_ or 'nothing found'}",
-            ]
-        )
+        return summary_of(self.get_params(deep=False), vars(self))
 
     def __setstate__(self, state: dict) -> None:
         super().__setstate__(state)
@@ -986,30 +988,37 @@ class DyNeMoEstimator(
             return self.network_
         return copy.deepcopy(self.network_).to(loader.device)
 
-    def _alpha(self, X, sessions, sample_weight=None):
-        recording, loader, posterior = self._infer(X, sessions, sample_weight)
-        with one_thread():
-            alpha = inference.mixing(self._network(loader), posterior)
+    def _alpha(self, X, sessions, sample_weight=None, out=None):
+        recording, inferred = self._infer(X, sessions, sample_weight)
         single = all(array.dtype == np.float32 for array in recording.arrays)
         dtype = np.float32 if single else np.float64
-        return recording.like_input([one.astype(dtype) for one in alpha])
+        writer = recording.writer(out)
+        for pair in inferred:
+            for alpha in self._mixing(*pair):
+                writer.put(alpha.astype(dtype))
+        return writer.done()
 
-    def _infer(
-        self, X, sessions, sample_weight=None
-    ) -> tuple[Sessions, WindowLoader, inference.Posterior]:
-        """A recording, what reads it, and the posterior of theta."""
+    def _infer(self, X, sessions, sample_weight=None):
+        """A recording, and an iterator over groups of its sessions with their posterior."""
         check_is_fitted(self)
         recording = check_sessions(self, X, sessions, reset=False)
-        weights = check_row_weights(recording, sample_weight)
-        loader = self._loader(recording, self.channel_center_, self.channel_scale_, weights)
-        network = self._network(loader)
-        with one_thread():
-            posterior = inference.encode(network, loader, self.sequence_length)
-            posterior = inference.refine(
-                network, loader, posterior, self.sequence_length, self.n_refinement_steps
-            )
-        _check_density(posterior.mean)
-        return recording, loader, posterior
+        return recording, self._posteriors(recording, check_row_weights(recording, sample_weight))
+
+    def _posteriors(
+        self, recording: Sessions, weights: list[np.ndarray] | None
+    ) -> Iterator[tuple[WindowLoader, inference.Posterior]]:
+        for group in inference.groups_of([len(array) for array in recording.arrays]):
+            some = Sessions(recording.arrays[group], recording.container)
+            own = None if weights is None else weights[group]
+            loader = self._loader(some, self.channel_center_, self.channel_scale_, own)
+            network = self._network(loader)
+            with one_thread():
+                posterior = inference.encode(network, loader, self.sequence_length)
+                posterior = inference.refine(
+                    network, loader, posterior, self.sequence_length, self.n_refinement_steps
+                )
+            _check_density(posterior.mean)
+            yield loader, posterior
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

@@ -35,6 +35,9 @@ MODES = ("means", "covariance_vectors")
 # likelihood of one row of so many, since neighbours move together.
 REFINED_AT_ONCE, STRIDE = 2**15, 2
 
+# Most rows of a session that are refined as one.
+LONGEST_REFINED = 2**17
+
 # Rows whose densities are computed at a time.
 ROWS_AT_ONCE = 2**14
 
@@ -182,7 +185,7 @@ def refine(
         return posterior
     mean: list[np.ndarray] = []
     std: list[np.ndarray] = []
-    for group in _groups([len(one) for one in posterior.mean]):
+    for group in groups_of([len(one) for one in posterior.mean]):
         part = Posterior(posterior.mean[group], posterior.std[group])
         some = WindowLoader(
             loader.sessions[group],
@@ -191,14 +194,50 @@ def refine(
             loader.center,
             None if loader.weights is None else loader.weights[group],
         )
-        found = Refinement(network, some, part, sequence_length, prior).run(n_steps)
+        found = _refine_group(network, some, part, sequence_length, n_steps, prior)
         mean += found.mean
         std += found.std
     return Posterior(mean, std)
 
 
-def _groups(n_rows: Sequence[int]) -> Iterator[slice]:
-    """Sessions that are refined together."""
+def _refine_group(network, loader, posterior, sequence_length, n_steps, prior) -> Posterior:
+    """Refine some sessions together, or a long one in stretches that overlap."""
+    n_rows = loader.n_rows
+    if max(n_rows) <= LONGEST_REFINED:
+        return Refinement(network, loader, posterior, sequence_length, prior).run(n_steps)
+    # As rows depend on those within a window, each is taken from where it has that on both sides.
+    windows = cut_windows(n_rows, LONGEST_REFINED, max(1, LONGEST_REFINED - 4 * sequence_length))
+    parts = []
+    for start, length in zip(windows.start, windows.length, strict=True):
+        rows = slice(start, start + length)
+        some = WindowLoader(
+            [loader.sessions[0][rows]],
+            loader.scale,
+            loader.device,
+            loader.center,
+            None if loader.weights is None else [loader.weights[0][rows]],
+        )
+        part = Posterior([posterior.mean[0][rows]], [posterior.std[0][rows]])
+        parts.append(Refinement(network, some, part, sequence_length, prior).run(n_steps))
+    return Posterior(
+        stitch(windows, [one.mean[0] for one in parts], n_rows),
+        stitch(windows, [one.std[0] for one in parts], n_rows),
+    )
+
+
+def groups_of(n_rows: Sequence[int]) -> Iterator[slice]:
+    """Sessions that are refined together, so that memory does not grow with their number.
+
+    Parameters
+    ----------
+    n_rows : sequence of int
+        Rows of each session.
+
+    Yields
+    ------
+    slice
+        Numbers of sessions, of `REFINED_AT_ONCE` rows together at most, or one.
+    """
     first, total = 0, 0
     for number, n in enumerate(n_rows):
         if total and total + n > REFINED_AT_ONCE:

@@ -25,8 +25,8 @@ FLOOR_SHARE, FLOOR_SHARE_OVER_NOISE, FLOOR_LIMITS = 0.001, 0.1, (1e-6, 1e-2)
 # directions are modulated, and hold signal.
 EMPTY, GAP, GAUSSIAN = 1e-6, 30.0, 0.05
 
-# Least size of a channel, so that products of four are still numbers.
-LEAST_SCALE = 1e-70
+# Least size of a channel whose square is a number in full precision.
+LEAST_SCALE = 1e-153
 
 # Rows that medians and covariances are taken from, and that are squared at a time.
 MAX_ROWS, ROWS_AT_ONCE = 2**17, 2**16

@@ -16,6 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 from skdyn._callbacks import CallbackSupportMixin, FitTask, StepWatcher
 from skdyn._checkpoints import CheckpointMixin
 from skdyn._sklearn import (
+    UNUSED,
     DocumentedMixin,
     _BaseComposition,
     fit_context,
@@ -32,13 +33,14 @@ from skdyn.nems.fitting.run import (
     make_random_state,
     make_solver,
 )
-from skdyn.nems.fitting.trials import Trial, make_trial
+from skdyn.nems.fitting.trials import Trial, make_trial, output_in_pieces
 from skdyn.nems.keywords import from_keywords
 from skdyn.nems.layers.base import Layer
 from skdyn.nems.losses import make_loss
 from skdyn.nems.model import INPUT, STATE, Model
 from skdyn.sessions import (
     Sessions,
+    all_finite,
     check_sessions,
     check_targets,
     check_weights,
@@ -213,7 +215,11 @@ class NEMSRegressor(
     """
 
     __metadata_request__fit = {"sessions": True, "state": True}  # noqa: RUF012
-    __metadata_request__predict = {"sessions": True, "state": True}  # noqa: RUF012
+    __metadata_request__predict = {  # noqa: RUF012
+        "sessions": True,
+        "state": True,
+        "out": UNUSED,
+    }
     __metadata_request__score = {"sessions": True, "state": True}  # noqa: RUF012
     _parameter_constraints: dict = {  # noqa: RUF012
         "layers": [str, Layer, list, tuple, None],
@@ -413,7 +419,7 @@ class NEMSRegressor(
 
     # ------------------------------------------------------------------- predict and score
 
-    def predict(self, X, *, sessions=None, state=None, streams=None, preceding=None):
+    def predict(self, X, *, sessions=None, state=None, streams=None, preceding=None, out=None):
         """Predict the response.
 
         Parameters
@@ -428,18 +434,21 @@ class NEMSRegressor(
         preceding : array-like of shape (n_preceding, n_channels), or list of such, default=None
             Rows right before X, or before each session of a list or a 3-D array, as history. None
             for zeros.
+        out : ndarray of float, or list of such, default=None
+            Array or memory map that the prediction is written to, in the form of X. None makes new
+            ones.
 
         Returns
         -------
         ndarray of shape (n_samples,) or (n_samples, n_outputs), or as X
-            The predicted response.
+            The predicted response; `out` if it was given.
         """
         check_is_fitted(self)
         stimulus = check_sessions(self, X, sessions, reset=False)
-        outputs = self._outputs(self._check_data(stimulus, state, streams, preceding))
-        return stimulus.like_input(
-            [output if self._has_output_axis else output[:, 0] for output in outputs]
-        )
+        writer = stimulus.writer(out)
+        for output in self._outputs(self._check_data(stimulus, state, streams, preceding)):
+            writer.put(output if self._has_output_axis else output[:, 0])
+        return writer.done()
 
     def score(
         self, X, y, sample_weight=None, *, sessions=None, state=None, streams=None, preceding=None
@@ -493,7 +502,9 @@ class NEMSRegressor(
                 "history='zeros' for sessions that short."
             )
         with one_thread():
-            prediction = np.concatenate([self.model_.predict(trial.data) for trial in trials])
+            prediction = np.concatenate(
+                [output_in_pieces(self.model_, trial.data, copies=True) for trial in trials]
+            )
         with np.errstate(over="ignore", invalid="ignore"):  # looked at below
             score = _mean_r2(target, prediction, np.broadcast_to(weight, target.shape))
         if not np.isfinite(score):
@@ -503,19 +514,19 @@ class NEMSRegressor(
             )
         return score
 
-    def _outputs(self, given) -> list[np.ndarray]:
-        """Predictions (n_rows, n_outputs) of checked sessions."""
-        outputs = []
-        with one_thread():
-            for data, before in given:
-                joined, n_before = self.model_.with_preceding(data, before)
-                outputs.append(self.model_.predict(joined)[n_before // self.model_.stride :])
-        if not all(np.isfinite(output).all() for output in outputs):
-            raise ValueError(
-                "X has values for which the prediction is not finite. Look for logarithms of "
-                "negative numbers in the layers, or use the units of the X that was fitted."
-            )
-        return outputs
+    def _outputs(self, given) -> Iterator[np.ndarray]:
+        """Predictions (n_rows, n_outputs) of checked sessions, one after the other."""
+        for data, before in given:
+            joined, n_before = self.model_.with_preceding(data, before)
+            with one_thread():
+                output = output_in_pieces(self.model_, joined, copies=True)
+                output = output[n_before // self.model_.stride :]
+            if not all_finite(output):
+                raise ValueError(
+                    "X has values for which the prediction is not finite. Look for logarithms of "
+                    "negative numbers in the layers, or use the units of the X that was fitted."
+                )
+            yield output
 
     # ------------------------------------------------------------------------------ checks
 
@@ -543,7 +554,7 @@ class NEMSRegressor(
         if preceding is None:
             return [None for _ in stimulus.arrays]
         refuse_objects(preceding, name="preceding")
-        if np.ndim(preceding) == 0 and not isinstance(preceding, list | tuple):
+        if not isinstance(preceding, list | tuple) and np.ndim(preceding) == 0:
             raise TypeError(f"preceding is {preceding!r:.50}, but rows of X were expected.")
         given = [preceding] if stimulus.container == "array" else list(preceding)
         if len(given) != len(stimulus.arrays):

@@ -63,6 +63,8 @@ class BandpassFilter(SampledTransformer):
     True
     """
 
+    _is_by_channel = True
+
     _parameter_constraints: ClassVar[dict] = {
         "low": [*_POSITIVE, None],
         "high": [*_POSITIVE, None],
@@ -164,6 +166,8 @@ class NotchFilter(SampledTransformer):
     True
     """
 
+    _is_by_channel = True
+
     _parameter_constraints: ClassVar[dict] = {
         "frequency": _POSITIVE,
         "n_harmonics": [Interval(Integral, 1, None, closed="left"), None],
@@ -263,6 +267,8 @@ class AmplitudeEnvelope(OneToOneFeatureMixin, SessionTransformer):
     True
     """
 
+    _is_by_channel = True
+
     _parameter_constraints: ClassVar[dict] = {}
 
     def _map(self, session):
@@ -302,6 +308,8 @@ class MovingAverage(SampledTransformer):
     >>> MovingAverage(window=3).fit_transform(X).ravel()
     array([1.5, 3. , 3. , 3. ])
     """
+
+    _is_by_channel = True
 
     _parameter_constraints: ClassVar[dict] = {
         "window": _POSITIVE,

@@ -44,7 +44,7 @@ ROOMS = {
     "skdyn/core": "__init__ checkpoint distributed files gaussian hmm recurrent recursion runtime "
     "simplex training windows",
     "skdyn/dynemo": "__init__ estimator inference moments network objective recording settings "
-    "start training",
+    "start summary training",
     "skdyn/nems": "__init__ distributions keywords losses model parameter regressor words",
     "skdyn/nems/layers": "__init__ algebra base channels description filters nonlinearities",
     "skdyn/nems/fitting": "__init__ adam closed_form coordinates factors gradients hidden lbfgs "
