@@ -683,7 +683,7 @@ def check_weights(stimulus: Sessions, targets: list[np.ndarray], sample_weight) 
         If shapes do not agree, or a weight is negative or not finite.
     """
     if sample_weight is None:
-        return [np.ones((len(target), 1)) for target in targets]
+        return [np.broadcast_to(1.0, (len(target), 1)) for target in targets]
     given = Sessions(targets, stimulus.container)
     weights = like_sessions(given, sample_weight, "sample_weight")
     for weight, target in zip(weights, targets, strict=True):

@@ -38,8 +38,8 @@ REFINED_AT_ONCE, STRIDE = 2**15, 2
 # Most rows of a session that are refined as one.
 LONGEST_REFINED = 2**17
 
-# Rows whose densities are computed at a time.
-ROWS_AT_ONCE = 2**14
+# Rows whose densities are computed at a time; fewer where their covariances have many numbers.
+ROWS_AT_ONCE, LEAST_AT_ONCE, NUMBERS_AT_ONCE = 2**14, 2**8, 2**24
 
 
 @dataclass(frozen=True)
@@ -587,7 +587,8 @@ def _log_prob(network: DyNeMoNetwork, loader: WindowLoader, alpha: Tensor) -> Te
     """Log-density of each row, in double precision."""
     means, covariances = network.mode_means(), network.mode_covariances().double()
     parts, first = [], 0
-    for some in _stretches(loader.n_rows, ROWS_AT_ONCE):
+    size = max(LEAST_AT_ONCE, min(ROWS_AT_ONCE, NUMBERS_AT_ONCE // covariances[0].numel()))
+    for some in _stretches(loader.n_rows, size):
         batch = loader(some)
         rows = batch.rows.flatten(0, 1)
         if batch.lengths is not None:

@@ -387,6 +387,7 @@ class NEMSRegressor(
         metadata = {"sessions": sessions, "sample_weight": sample_weight}
         task = FitTask.of(self, self.n_init, X, y, **metadata)
         observer = _Observer(self, task, targets[0].ndim == 2)
+        del targets, weights  # which trials have copies of
         with observer.kept():
             best = fit_trials(model, trials, options, observer, random_state, checkpoint)
         self.__dict__.update(observer.fitted(best))

@@ -38,6 +38,9 @@ from skdyn.nems.fitting.trials import cut_windows
 # Windows whose predictions are computed at a time.
 AT_ONCE = 64
 
+# Windows whose losses are computed at a time where nothing is differentiated.
+WATCHED_AT_ONCE = 2048
+
 ADVICE = "Try a smaller learning_rate, or look for channels of very different size."
 
 
@@ -79,6 +82,7 @@ class Adam(Solver):
             watcher=_Translator(watcher, training, generator),
         )
         training.held_out_loss()  # so that no component ends worse than it starts
+        objective.__dict__.pop("groups", None)  # a copy of the response, made anew at the end
         done = train(values, training, lambda: training.batches(generator), options)
         found = training.best()
         converged, message, advice = training.verdict(done)
@@ -268,6 +272,19 @@ class _Training:
         loss = self.factors @ losses + 0.5 * (self.penalty * theta**2).sum()
         return {"loss": loss, "raw_loss": raw}
 
+    def _watched_losses(self, group: Group) -> Tensor:
+        """Losses of all windows, some at a time where they are means over windows."""
+        n_windows = len(group.target)
+        if not self.objective.loss.is_per_output or n_processes() > 1:
+            return self._losses(group)
+        parts = [
+            range(first, min(first + WATCHED_AT_ONCE, n_windows))
+            for first in range(0, n_windows, WATCHED_AT_ONCE)
+        ]
+        return torch.stack(
+            [self._losses(group.part(p, group.share * len(p) / n_windows)) for p in parts]
+        ).sum(dim=0)
+
     def _losses(self, group: Group) -> Tensor:
         """Losses of all windows, which are not always means over them."""
         own = share(len(group.target))
@@ -290,7 +307,7 @@ class _Training:
         objective = self.objective
         watched = objective.held_out or objective.groups
         with torch.no_grad():
-            tensor = torch.as_tensor(sum(self._losses(group) for group in watched))
+            tensor = torch.as_tensor(sum(self._watched_losses(group) for group in watched))
             vector = self.values.vector()
             squares = 0.5 * vector**2 * (not objective.held_out)
         losses = tensor.cpu().numpy()

@@ -84,7 +84,7 @@ def make_trial(
             "sample_weight of 0 to leave them out."
         )
     # In one order in memory: matrix products of slices of others are many times as slow.
-    target = np.ascontiguousarray(np.where(counts, target, 0.0))
+    target = np.ascontiguousarray(target if counts.all() else np.where(counts, target, 0.0))
     if history == "skip":
         weight = np.where(model.has_history(len(target), n_before)[:, np.newaxis], weight, 0.0)
     empty = n_before // stride
