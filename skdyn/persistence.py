@@ -98,6 +98,9 @@ TRUSTED_TYPES = tuple(
     )
 )
 
+# Masked arrays of numbers, in results of searches; skops before 0.16 does not trust them.
+_OF_NUMPY = ("numpy.ma.MaskedArray", "numpy.ma.core.MaskedArray")
+
 _VERSION = f"skdyn {__version__}"
 
 
@@ -229,7 +232,7 @@ def load(path, *, trusted=()):
     """
     skops = _import_skops()
     content = Path(path).read_bytes()
-    names = {*TRUSTED_TYPES, *map(_name_of, trusted)}
+    names = {*TRUSTED_TYPES, *_OF_NUMPY, *map(_name_of, trusted)}
     try:
         version = _check(content, skops, names)
     except LoadError as error:
