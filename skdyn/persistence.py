@@ -98,8 +98,12 @@ TRUSTED_TYPES = tuple(
     )
 )
 
-# Masked arrays of numbers, in results of searches; skops before 0.16 does not trust them.
-_OF_NUMPY = ("numpy.ma.MaskedArray", "numpy.ma.core.MaskedArray")
+# Parts of searches that skops itself trusts from a later version on: plain numbers and text.
+_PARTS_OF_OTHERS = (
+    *("numpy.ma.MaskedArray", "numpy.ma.core.MaskedArray"),
+    "sklearn.utils._metadata_requests.MetadataRequest",
+    "sklearn.utils._metadata_requests.MethodMetadataRequest",
+)
 
 _VERSION = f"skdyn {__version__}"
 
@@ -232,7 +236,7 @@ def load(path, *, trusted=()):
     """
     skops = _import_skops()
     content = Path(path).read_bytes()
-    names = {*TRUSTED_TYPES, *_OF_NUMPY, *map(_name_of, trusted)}
+    names = {*TRUSTED_TYPES, *_PARTS_OF_OTHERS, *map(_name_of, trusted)}
     try:
         version = _check(content, skops, names)
     except LoadError as error:

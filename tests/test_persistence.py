@@ -372,6 +372,8 @@ def test_own_types_of_the_list_are_those_that_estimators_hold(estimators):
     chosen = [NEMSRegressor(loss=kind()) for kind in LOSSES.values()]
     chosen += [NEMSRegressor(solver=kind()) for kind in SOLVERS.values()]
     found = set().union(*map(untrusted, [*estimators.values(), *chosen, *analysed().values()]))
+    # Older versions of skops do not trust what searches of scikit-learn hold; `load` does.
+    found -= {one for one in found if one.startswith("sklearn.utils._metadata_requests.")}
     assert found <= set(TRUSTED_TYPES)
     assert {one for one in TRUSTED_TYPES if one.startswith("skdyn.")} <= found
     assert sorted(TRUSTED_TYPES) == list(TRUSTED_TYPES)

@@ -269,9 +269,9 @@ def outcome_of(path, name, originals, X):
         return "refused" if str(path) in str(error) else "refused without its path"
     except Exception as error:
         return f"ESCAPED: {type(error).__name__}"
-    if SCRIPT in getattr(estimator, "_repr_html_", lambda: "")():
-        return "SCRIPT"
     try:
+        if SCRIPT in getattr(estimator, "_repr_html_", lambda: "")():
+            return "SCRIPT"
         same = results_of(estimator, X) == results_of(originals[name], X)
     except Exception:
         return "error at first use"
