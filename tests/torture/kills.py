@@ -27,6 +27,9 @@ def bits(model):
     """All that a fit found, but for the time that it took."""
     found = {n: v for n, v in vars(model).items() if n.endswith("_") and n != "history_"}
     history = {n: v for n, v in model.history_.items() if n != "seconds"}
+    if "model_" in found:  # layers note how they were called last, which is no result
+        fitted = found.pop("model_")
+        found |= {"values": fitted.get_parameter_vector(), "results": vars(fitted.results)}
     return describe([found, history])
 
 
