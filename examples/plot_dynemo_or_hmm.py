@@ -13,12 +13,14 @@ functions after the fit.
 """
 
 import argparse
+import warnings
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 from sklearn.base import clone
 from sklearn.covariance import EmpiricalCovariance
+from sklearn.exceptions import ConvergenceWarning
 
 from skdyn import DyNeMoEstimator, match_modes
 from skdyn.analysis import mode_statistics
@@ -121,8 +123,14 @@ def main():
     figures = {}
     for number, (name, simulate) in enumerate(RECORDINGS.items()):
         sessions, truth = simulate(n_samples, seed=number)
-        comparison = compare_models(models, sessions, cv=SessionKFold(2 if arguments.quick else 5))
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always", ConvergenceWarning)
+            comparison = compare_models(
+                models, sessions, cv=SessionKFold(2 if arguments.quick else 5)
+            )
         print(f"\n{name}\n{comparison}")
+        if told:  # of noise of one covariance DyNeMo says that no modes are there
+            print(f"Told in {len(told)} folds: {str(told[0].message).split(':')[0]}")
         figures[name] = comparison.plot()[0]
         if truth is not None:
             figures[f"{name} courses"] = draw_courses(sessions, truth, models)

@@ -62,6 +62,9 @@ STRIDE, FULL_SHARE = 4, 0.2
 # Gradient steps of refinement, and rows, for the final check.
 CHECK_STEPS, CHECKED_ROWS = 10, 4096
 
+# Nats per row by which a training must be worse than its start to be told.
+NOTICEABLE = 0.02
+
 # Smallest variance of a single Gaussian, of standardised rows.
 SMALLEST_VARIANCE = 1e-12
 
@@ -364,10 +367,11 @@ class Trainer:
             set_first_row(network, self.recording, self.settings.sequence_length)
             first_bound, first_alpha = self._bound()
             if first_bound > bound:
-                problem = (
-                    f"Training ended at a bound of {bound:.3f} nats per row, below that of its "
-                    f"start, {first_bound:.3f}, which is kept; try a smaller learning_rate"
-                )
+                if first_bound > bound + NOTICEABLE:
+                    problem = (
+                        f"Training ended at a bound of {bound:.3f} nats per row, below that of its "
+                        f"start, {first_bound:.3f}, which is kept; try a smaller learning_rate"
+                    )
                 bound, alpha = first_bound, first_alpha
             else:
                 network.load_state_dict(after)
