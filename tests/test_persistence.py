@@ -37,7 +37,7 @@ from skdyn.model_selection import BlockKFold, SessionKFold, compare_models
 from skdyn.nems import Layer, distributions, layers
 from skdyn.nems.fitting import SOLVERS
 from skdyn.nems.losses import LOSSES
-from skdyn.persistence import TRUSTED_TYPES, load, save
+from skdyn.persistence import TRUSTED_TYPES, LoadError, load, save
 from skdyn.simulation import MixedSineMVN
 
 skops = pytest.importorskip("skops.io")
@@ -372,6 +372,8 @@ def test_own_types_of_the_list_are_those_that_estimators_hold(estimators):
     chosen = [NEMSRegressor(loss=kind()) for kind in LOSSES.values()]
     chosen += [NEMSRegressor(solver=kind()) for kind in SOLVERS.values()]
     found = set().union(*map(untrusted, [*estimators.values(), *chosen, *analysed().values()]))
+    # Older versions of skops do not trust what searches of scikit-learn hold; `load` does.
+    found -= {one for one in found if one.startswith("sklearn.utils._metadata_requests.")}
     assert found <= set(TRUSTED_TYPES)
     assert {one for one in TRUSTED_TYPES if one.startswith("skdyn.")} <= found
     assert sorted(TRUSTED_TYPES) == list(TRUSTED_TYPES)
@@ -462,7 +464,7 @@ def test_what_is_not_trusted_is_refused_before_it_is_made(tmp_path):
     estimator.network_.__dict__["touch"] = estimator.verbose = Touch(str(trace))
     save(estimator, file)
     trace.unlink()
-    with pytest.raises(TypeError, match=rf"not trusted: \['{Touch.__module__}.Touch'\]"):
+    with pytest.raises(LoadError, match=rf"not trusted: \['{Touch.__module__}.Touch'\]"):
         load(file)
     assert not trace.exists()
     # Or this test would pass with a file that does no harm.
@@ -473,7 +475,7 @@ def test_what_is_not_trusted_is_refused_before_it_is_made(tmp_path):
 @pytest.mark.parametrize("function", [eval, importlib.import_module, io.open_code])
 def test_functions_are_not_trusted(function, tmp_path):
     save(nems("wc", loss=function), tmp_path / "model.skops")
-    with pytest.raises(TypeError, match=function.__name__):
+    with pytest.raises(LoadError, match=function.__name__):
         load(tmp_path / "model.skops")
 
 
@@ -485,7 +487,7 @@ class Halve(Layer):
 @pytest.mark.parametrize("trusted", [[Halve], [f"{Halve.__module__}.Halve"]], ids=["type", "name"])
 def test_a_layer_of_ones_own_is_named_by_its_reader(trusted, tmp_path):
     model = nems(after_channels(Halve())).fit(X, y)
-    with pytest.raises(TypeError, match=r"Halve.*trusted="):
+    with pytest.raises(LoadError, match=r"Halve.*trusted="):
         saved_and_loaded(model, tmp_path)
     again = saved_and_loaded(model, tmp_path, trusted=trusted)
     np.testing.assert_array_equal(again.predict(X), model.predict(X))
@@ -532,11 +534,11 @@ def test_what_is_no_such_file_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError):
         load(file)
     file.write_bytes(pickle.dumps(nems("wc")))
-    with pytest.raises(ValueError, match="not written by save"):
+    with pytest.raises(LoadError, match="not written by save"):
         load(file)
     with ZipFile(file, "w") as archive:
         archive.writestr("other.json", "{}")
-    with pytest.raises(ValueError, match="not written by save"):
+    with pytest.raises(LoadError, match="not written by save"):
         load(str(file))
     save(nems("wc"), file)
     assert load(str(file)).layers == "wc"

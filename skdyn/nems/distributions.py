@@ -59,7 +59,10 @@ class Distribution:
             ends = self._scipy.support()  # not numbers where SciPy does not take the parameters
         finite = all(np.isfinite(array).all() for array in arrays)
         if not finite or any(np.isnan(end).any() for end in ends):
-            raise ValueError(f"{self!r} has parameters that scipy.stats does not allow.")
+            names = " or ".join(self.parameters)
+            raise ValueError(
+                f"{self!r} has parameters that scipy.stats does not allow: look at {names}."
+            )
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -112,6 +112,9 @@ def from_keywords(*texts: str) -> list[Layer]:
     >>> [type(layer).__name__ for layer in from_keywords("wc.x3-fir.15-lvl-dexp")]
     ['WeightChannels', 'FiniteImpulseResponse', 'LevelShift', 'DoubleExponential']
     """
+    for text in texts:
+        if not isinstance(text, str):
+            raise TypeError(f"text is {text!r}, but words such as 'wc.x1-lvl' were expected.")
     layers: list[Layer] = []
     for word in (word for text in texts for word in text.split("-")):
         layer = _build(word)

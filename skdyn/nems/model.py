@@ -443,8 +443,8 @@ class Model:
         named = dict(given) if isinstance(given, dict) else {INPUT: given}
         if state is not None:
             named[STATE] = state
-        for array in named.values():
-            refuse_objects(array, n_axes=(1, 2, 3))
+        for name, array in named.items():
+            refuse_objects(array, n_axes=(1, 2, 3), name=name)
         # Copies: a layer that writes to what goes in changes nothing of the caller's.
         data = {name: np.array(array, dtype=float, order="C") for name, array in named.items()}
         check_rows(data, repeated={(1,)})

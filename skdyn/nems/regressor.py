@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -13,10 +14,12 @@ from sklearn.metrics import r2_score
 from sklearn.utils.validation import check_is_fitted
 
 from skdyn._callbacks import CallbackSupportMixin, FitTask, StepWatcher
+from skdyn._checkpoints import CheckpointMixin
 from skdyn._sklearn import (
+    UNUSED,
     DocumentedMixin,
     _BaseComposition,
-    _fit_context,
+    fit_context,
 )
 from skdyn.core.distributed import any_process, is_first, n_processes, start_together
 from skdyn.core.runtime import check_device, one_thread
@@ -30,18 +33,28 @@ from skdyn.nems.fitting.run import (
     make_random_state,
     make_solver,
 )
-from skdyn.nems.fitting.trials import Trial, make_trial
+from skdyn.nems.fitting.trials import Trial, make_trial, output_in_pieces
 from skdyn.nems.keywords import from_keywords
 from skdyn.nems.layers.base import Layer
 from skdyn.nems.losses import make_loss
 from skdyn.nems.model import INPUT, STATE, Model
-from skdyn.sessions import Sessions, check_sessions, check_targets, check_weights, like_sessions
+from skdyn.sessions import (
+    Sessions,
+    all_finite,
+    check_sessions,
+    check_targets,
+    check_weights,
+    like_sessions,
+    refuse_objects,
+)
 
 # A linear map of each row: which number of lags suits depends on the sampling rate.
 DEFAULT_LAYERS = "wc-lvl"
 
 
-class NEMSRegressor(CallbackSupportMixin, DocumentedMixin, RegressorMixin, _BaseComposition):
+class NEMSRegressor(
+    CheckpointMixin, CallbackSupportMixin, DocumentedMixin, RegressorMixin, _BaseComposition
+):
     """Neural encoding model: a response predicted from a stimulus by a stack of fitted layers.
 
     Parameters
@@ -109,6 +122,14 @@ class NEMSRegressor(CallbackSupportMixin, DocumentedMixin, RegressorMixin, _Base
         with "adam" a bar with epochs, losses and the time that is left.
     warm_start : bool, default=False
         Whether `fit` goes on from the values of the fitted model.
+    checkpoint : str or path-like, default=None
+        Folder to which the state of the fit is written. The same fit, called again after it was
+        interrupted or killed, goes on from there and ends with the same bits; once it has ended, it
+        is loaded. A fit of other data or parameters is refused, unless it is that of a clone, such
+        as in a search: these share a folder. With random_state=None, a fit that has ended leaves
+        nothing. None writes nothing. A solver of your own is saved between starts.
+    checkpoint_every : int, default=10
+        Iterations or epochs from one state to the next.
 
     Attributes
     ----------
@@ -194,12 +215,17 @@ class NEMSRegressor(CallbackSupportMixin, DocumentedMixin, RegressorMixin, _Base
     """
 
     __metadata_request__fit = {"sessions": True, "state": True}  # noqa: RUF012
-    __metadata_request__predict = {"sessions": True, "state": True}  # noqa: RUF012
+    __metadata_request__predict = {  # noqa: RUF012
+        "sessions": True,
+        "state": True,
+        "out": UNUSED,
+    }
     __metadata_request__score = {"sessions": True, "state": True}  # noqa: RUF012
     _parameter_constraints: dict = {  # noqa: RUF012
         "layers": [str, Layer, list, tuple, None],
         **CONSTRAINTS,
         "warm_start": ["boolean"],
+        **CheckpointMixin.checkpoint_constraints,
     }
 
     def __init__(
@@ -223,6 +249,8 @@ class NEMSRegressor(CallbackSupportMixin, DocumentedMixin, RegressorMixin, _Base
         device="cpu",
         verbose=0,
         warm_start=False,
+        checkpoint=None,
+        checkpoint_every=10,
     ):
         self.layers = layers
         self.loss = loss
@@ -242,6 +270,8 @@ class NEMSRegressor(CallbackSupportMixin, DocumentedMixin, RegressorMixin, _Base
         self.device = device
         self.verbose = verbose
         self.warm_start = warm_start
+        self.checkpoint = checkpoint
+        self.checkpoint_every = checkpoint_every
 
     def get_params(self, deep=True):
         """Get the parameters, and those of layers with names.
@@ -291,7 +321,7 @@ class NEMSRegressor(CallbackSupportMixin, DocumentedMixin, RegressorMixin, _Base
 
     # -------------------------------------------------------------------------------- fit
 
-    @_fit_context(prefer_skip_nested_validation=True)
+    @fit_context(prefer_skip_nested_validation=True)
     def fit(
         self, X, y, sample_weight=None, *, sessions=None, state=None, streams=None, preceding=None
     ):
@@ -347,11 +377,21 @@ class NEMSRegressor(CallbackSupportMixin, DocumentedMixin, RegressorMixin, _Base
             numbers = [np.abs(a).sum() for t in trials for a in (t.target, *t.data.values())]
             parameters = self.get_params(deep=False)
             start_together(parameters, numbers, random_state, check_device(self.device))
+        checkpoint = self._open_checkpoint(
+            self.model_ if self._is_warm() else None,
+            X=[data for data, _ in given],
+            y=targets,
+            sample_weight=None if sample_weight is None else weights,
+            preceding=None if preceding is None else [before for _, before in given],
+        )
         metadata = {"sessions": sessions, "sample_weight": sample_weight}
         task = FitTask.of(self, self.n_init, X, y, **metadata)
         observer = _Observer(self, task, targets[0].ndim == 2)
-        best = fit_trials(model, trials, options, observer, random_state)
+        del targets, weights  # which trials have copies of
+        with observer.kept():
+            best = fit_trials(model, trials, options, observer, random_state, checkpoint)
         self.__dict__.update(observer.fitted(best))
+        self._close_checkpoint(checkpoint)
         task.end({})
         return self
 
@@ -380,7 +420,7 @@ class NEMSRegressor(CallbackSupportMixin, DocumentedMixin, RegressorMixin, _Base
 
     # ------------------------------------------------------------------- predict and score
 
-    def predict(self, X, *, sessions=None, state=None, streams=None, preceding=None):
+    def predict(self, X, *, sessions=None, state=None, streams=None, preceding=None, out=None):
         """Predict the response.
 
         Parameters
@@ -395,18 +435,21 @@ class NEMSRegressor(CallbackSupportMixin, DocumentedMixin, RegressorMixin, _Base
         preceding : array-like of shape (n_preceding, n_channels), or list of such, default=None
             Rows right before X, or before each session of a list or a 3-D array, as history. None
             for zeros.
+        out : ndarray of float, or list of such, default=None
+            Array or memory map that the prediction is written to, in the form of X. None makes new
+            ones.
 
         Returns
         -------
         ndarray of shape (n_samples,) or (n_samples, n_outputs), or as X
-            The predicted response.
+            The predicted response; `out` if it was given.
         """
         check_is_fitted(self)
         stimulus = check_sessions(self, X, sessions, reset=False)
-        outputs = self._outputs(self._check_data(stimulus, state, streams, preceding))
-        return stimulus.like_input(
-            [output if self._has_output_axis else output[:, 0] for output in outputs]
-        )
+        writer = stimulus.writer(out)
+        for output in self._outputs(self._check_data(stimulus, state, streams, preceding)):
+            writer.put(output if self._has_output_axis else output[:, 0])
+        return writer.done()
 
     def score(
         self, X, y, sample_weight=None, *, sessions=None, state=None, streams=None, preceding=None
@@ -460,17 +503,31 @@ class NEMSRegressor(CallbackSupportMixin, DocumentedMixin, RegressorMixin, _Base
                 "history='zeros' for sessions that short."
             )
         with one_thread():
-            prediction = np.concatenate([self.model_.predict(trial.data) for trial in trials])
-        return _mean_r2(target, prediction, np.broadcast_to(weight, target.shape))
+            prediction = np.concatenate(
+                [output_in_pieces(self.model_, trial.data, copies=True) for trial in trials]
+            )
+        with np.errstate(over="ignore", invalid="ignore"):  # looked at below
+            score = _mean_r2(target, prediction, np.broadcast_to(weight, target.shape))
+        if not np.isfinite(score):
+            raise ValueError(
+                "X, y or sample_weight has values so large that R^2 is not finite. Use the units "
+                "of the recording that was fitted."
+            )
+        return score
 
-    def _outputs(self, given) -> list[np.ndarray]:
-        """Predictions (n_rows, n_outputs) of checked sessions."""
-        outputs = []
-        with one_thread():
-            for data, before in given:
-                joined, n_before = self.model_.with_preceding(data, before)
-                outputs.append(self.model_.predict(joined)[n_before // self.model_.stride :])
-        return outputs
+    def _outputs(self, given) -> Iterator[np.ndarray]:
+        """Predictions (n_rows, n_outputs) of checked sessions, one after the other."""
+        for data, before in given:
+            joined, n_before = self.model_.with_preceding(data, before)
+            with one_thread():
+                output = output_in_pieces(self.model_, joined, copies=True)
+                output = output[n_before // self.model_.stride :]
+            if not all_finite(output):
+                raise ValueError(
+                    "X has values for which the prediction is not finite. Look for logarithms of "
+                    "negative numbers in the layers, or use the units of the X that was fitted."
+                )
+            yield output
 
     # ------------------------------------------------------------------------------ checks
 
@@ -497,16 +554,23 @@ class NEMSRegressor(CallbackSupportMixin, DocumentedMixin, RegressorMixin, _Base
     def _check_preceding(self, stimulus: Sessions, preceding) -> Sequence[np.ndarray | None]:
         if preceding is None:
             return [None for _ in stimulus.arrays]
+        refuse_objects(preceding, name="preceding")
+        if not isinstance(preceding, list | tuple) and np.ndim(preceding) == 0:
+            raise TypeError(f"preceding is {preceding!r:.50}, but rows of X were expected.")
         given = [preceding] if stimulus.container == "array" else list(preceding)
         if len(given) != len(stimulus.arrays):
             raise ValueError(
                 f"preceding has rows for {len(given)} sessions, but X has {len(stimulus.arrays)}; "
                 "give a list with an array per session, and X as a list, too."
             )
-        return [
-            check_sessions(self, rows, reset=False).arrays[0] if len(rows) else None
-            for rows in given
-        ]
+        try:
+            return [
+                check_sessions(self, rows, reset=False).arrays[0] if len(rows) else None
+                for rows in given
+            ]
+        except (TypeError, ValueError) as error:
+            error.args = (f"preceding, as X: {error}",)
+            raise
 
     def _check_response(self, stimulus: Sessions, y, sample_weight, model: Model):
         """Responses and weights that go with a stimulus, at its rate or that of the output."""
@@ -578,7 +642,12 @@ class _Observer(Observer):
         if shows and estimator.n_init > 1:
             print(f"Start {self.n_started} of {estimator.n_init}")
         self.start = self.task.subtask("start", estimator.max_iter)
-        self.steps = StepWatcher(self.start, self.solver.unit, partial(self.restored, model))
+        self.steps = StepWatcher(
+            self.start,
+            self.solver.unit,
+            partial(self.restored, model),
+            keep_last=estimator.warm_start or estimator.checkpoint is not None,
+        )
         return self.steps
 
     def end(self, model: Model) -> bool:
@@ -588,6 +657,17 @@ class _Observer(Observer):
         asked = self.start.end(partial(self.fitted, model))
         shared = self.solver.shares_processes
         return any_process(asked, check_device(self.estimator.device)) if shared else asked
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Let an interrupt of a block bring what its last start had reached."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            if self.steps is None:
+                raise
+            with one_thread(), self.steps.kept():
+                raise
 
     def fitted(self, model: Model) -> dict:
         """Attributes of an estimator whose model this is."""

@@ -51,6 +51,8 @@ class SessionScaler(OneToOneFeatureMixin, SessionTransformer):
     array([-1.,  1., -1.,  1.])
     """
 
+    _is_by_channel = True
+
     _parameter_constraints: ClassVar[dict] = {
         "with_mean": ["boolean"],
         "with_std": ["boolean"],

@@ -33,22 +33,22 @@ OPTIONAL_PACKAGES = {
     "skdyn/persistence.py": {"skops": "persistence"},
 }
 ROOMS = {
-    "skdyn": "__init__ _callbacks _drawing _fitted _sklearn datasets matching persistence sessions "
-    "similarity simulation",
+    "skdyn": "__init__ _archive _callbacks _checkpoints _drawing _fitted _sklearn _warnings "
+    "datasets matching persistence sessions similarity simulation",
     "skdyn/analysis": "__init__ channels densities evoked features groups sessions spectra "
     "statistics whittle windows",
     "skdyn/preprocessing": "__init__ artefacts base components embedding filtering rates scaling "
     "signs",
     "skdyn/model_selection": "__init__ clusters comparison evaluation repeats seams splitters "
     "table uncertainty",
-    "skdyn/core": "__init__ distributed gaussian hmm recurrent recursion runtime simplex training "
-    "windows",
+    "skdyn/core": "__init__ checkpoint distributed files gaussian hmm recurrent recursion runtime "
+    "simplex training windows",
     "skdyn/dynemo": "__init__ estimator inference moments network objective recording settings "
-    "start training",
+    "start summary training",
     "skdyn/nems": "__init__ distributions keywords losses model parameter regressor words",
     "skdyn/nems/layers": "__init__ algebra base channels description filters nonlinearities",
     "skdyn/nems/fitting": "__init__ adam closed_form coordinates factors gradients hidden lbfgs "
-    "minimum moments objective preconditioning results run settings stages start trials",
+    "minimum moments objective preconditioning results run saving settings stages start trials",
     "skdyn/metrics": "__init__ modes responses rows scorers",
     "skdyn/plotting": "__init__ arrays artefacts encoding filters modes responses training",
 }

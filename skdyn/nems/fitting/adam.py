@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from copy import copy
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,6 +37,9 @@ from skdyn.nems.fitting.trials import cut_windows
 
 # Windows whose predictions are computed at a time.
 AT_ONCE = 64
+
+# Windows whose losses are computed at a time where nothing is differentiated.
+WATCHED_AT_ONCE = 2048
 
 ADVICE = "Try a smaller learning_rate, or look for channels of very different size."
 
@@ -75,9 +79,10 @@ class Adam(Solver):
             verbose=settings.verbose,
             advice=ADVICE,
             report=training.report,
-            watcher=_Translator(watcher, training),
+            watcher=_Translator(watcher, training, generator),
         )
         training.held_out_loss()  # so that no component ends worse than it starts
+        objective.__dict__.pop("groups", None)  # a copy of the response, made anew at the end
         done = train(values, training, lambda: training.batches(generator), options)
         found = training.best()
         converged, message, advice = training.verdict(done)
@@ -154,8 +159,8 @@ class _Values(nn.Module):
 class _Translator(Watcher):
     """Calls another watcher, which takes losses and vectors of parameters."""
 
-    def __init__(self, watcher: Watcher, training: _Training):
-        self.watcher, self.training = watcher, training
+    def __init__(self, watcher: Watcher, training: _Training, generator: torch.Generator):
+        self.watcher, self.training, self.generator = watcher, training, generator
 
     def begin(self) -> None:
         self.watcher.begin()
@@ -163,6 +168,30 @@ class _Translator(Watcher):
     def end(self, numbers: dict[str, float], weights: dict[str, Tensor]) -> bool:
         losses = {name: value for name, value in numbers.items() if name.endswith("loss")}
         return self.watcher.end(losses, self.training.best())
+
+    def earlier(self) -> dict[str, Any] | None:
+        earlier = self.watcher.earlier()
+        if earlier is None:
+            return None
+        self.training.go_on(earlier["own"])
+        self.generator.set_state(earlier["generator"])
+        return earlier["loop"]
+
+    def resume(self, history: dict[str, list[float]]) -> None:
+        self.watcher.resume({n: values for n, values in history.items() if n.endswith("loss")})
+
+    def keep(self, state: Callable[[], dict[str, Any]], *, is_last: bool) -> None:
+        self.watcher.keep(
+            lambda: {
+                "own": self.training.whole(),
+                "generator": self.generator.get_state(),
+                "loop": state(),
+            },
+            is_last=is_last,
+        )
+
+
+_CHANGING = ("n_steps", "best_values", "best_steps", "n_stale", "n_improved", "watched_loss")
 
 
 class _Training:
@@ -189,6 +218,18 @@ class _Training:
         self.n_stale = np.zeros(n_components, dtype=int)
         self.n_improved = 0
         self.watched_loss = np.nan
+
+    def whole(self) -> dict[str, Any]:
+        """All that changes from epoch to epoch."""
+        own = {name: getattr(self, name) for name in _CHANGING}
+        return {**own, "n_evaluations": self.objective.n_evaluations}
+
+    def go_on(self, earlier: dict[str, Any]) -> None:
+        """Go on from what `whole` gave."""
+        for name in _CHANGING:
+            setattr(self, name, earlier[name])
+        self.best_steps = self.best_steps.to(self.values.origin.device)
+        self.objective.n_evaluations = earlier["n_evaluations"]
 
     def best(self) -> np.ndarray:
         """The values of the best epoch of each component."""
@@ -231,6 +272,19 @@ class _Training:
         loss = self.factors @ losses + 0.5 * (self.penalty * theta**2).sum()
         return {"loss": loss, "raw_loss": raw}
 
+    def _watched_losses(self, group: Group) -> Tensor:
+        """Losses of all windows, some at a time where they are means over windows."""
+        n_windows = len(group.target)
+        if not self.objective.loss.is_per_output or n_processes() > 1:
+            return self._losses(group)
+        parts = [
+            range(first, min(first + WATCHED_AT_ONCE, n_windows))
+            for first in range(0, n_windows, WATCHED_AT_ONCE)
+        ]
+        return torch.stack(
+            [self._losses(group.part(p, group.share * len(p) / n_windows)) for p in parts]
+        ).sum(dim=0)
+
     def _losses(self, group: Group) -> Tensor:
         """Losses of all windows, which are not always means over them."""
         own = share(len(group.target))
@@ -253,7 +307,7 @@ class _Training:
         objective = self.objective
         watched = objective.held_out or objective.groups
         with torch.no_grad():
-            tensor = torch.as_tensor(sum(self._losses(group) for group in watched))
+            tensor = torch.as_tensor(sum(self._watched_losses(group) for group in watched))
             vector = self.values.vector()
             squares = 0.5 * vector**2 * (not objective.held_out)
         losses = tensor.cpu().numpy()

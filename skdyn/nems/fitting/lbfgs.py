@@ -9,11 +9,14 @@ step that is bad for it because that step is good for its neighbours. Bounds hol
 
 from __future__ import annotations
 
-import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
 import numpy as np
 
+from skdyn._warnings import warn
 from skdyn.core.training import NOBODY, FitDivergedError, Watcher
 from skdyn.nems.fitting.gradients import check_start, layer_not_followed
 from skdyn.nems.fitting.minimum import SMALL_DECREASE, promise_at_kinks, promised, promises
@@ -70,6 +73,14 @@ class LBFGS(Solver):
         return _Fit(objective, settings, watcher).run()
 
 
+# What iterations change of a fit.
+_CHANGING = ("active", "n_fruitless", "promise", "recent", "history", "held_out", "best", "reason")
+
+
+def _joined(whole: Callable[[], dict], part: dict) -> dict:
+    return {**whole(), **part}
+
+
 class _Search:
     """Points, steps and curvature pairs of all components in one system of coordinates."""
 
@@ -83,6 +94,11 @@ class _Search:
         self.inverse = np.zeros((N_PAIRS, self.n_components))  # 1 / (s' y), 0 where there is none
         self.size = np.ones(self.n_components)
         self.n_shortened = np.zeros(self.n_components, dtype=int)
+
+    def changing(self) -> dict[str, np.ndarray]:
+        """All that steps change."""
+        fixed = ("bounds", "component", "n_components")
+        return {name: value for name, value in vars(self).items() if name not in fixed}
 
     def dot(self, left: np.ndarray, right: np.ndarray) -> np.ndarray:
         """Inner products, one per component."""
@@ -197,6 +213,8 @@ class _Fit:
     held_out: list[float] = field(default_factory=list)
     best: np.ndarray | None = None
     reason: str = ""
+    # State of the round that an interrupted fit was in, once it goes on.
+    earlier: dict[str, Any] | None = None
 
     @property
     def small(self) -> float:
@@ -205,7 +223,7 @@ class _Fit:
 
     def run(self) -> FitResults:
         """Iterate until no component gets better any more."""
-        objective, settings = self.objective, self.settings
+        objective = self.objective
         low, high = objective.model.get_bounds_vector()
         start = found = np.clip(objective.model.get_parameter_vector(), low, high)
         initial_error = check_start(objective, start)
@@ -217,17 +235,38 @@ class _Fit:
         self.promise = np.zeros(n_components)
         # Losses of each component after its last iterations, the last one last.
         self.recent = np.full((N_JUDGED + 1, n_components), np.inf)
-        active = np.ones(n_components, dtype=bool)
-        n_fruitless = np.zeros(n_components, dtype=int)
-        while active.any() and not self.reason and len(self.history) < settings.max_iter:
-            found, stalled = self._round(found, active)
+        self.active = np.ones(n_components, dtype=bool)
+        self.n_fruitless = np.zeros(n_components, dtype=int)
+        self.earlier = self.watcher.earlier()
+        if self.earlier is not None:
+            self._go_on(self.earlier)
+            found = self.earlier["found"]
+        while self.earlier or (self.active.any() and not self._is_over):
+            found, stalled = self._round(found, self.active)
             promises = self.promise > self.small
-            n_fruitless += stalled & promises
-            active &= ~stalled | (promises & (n_fruitless <= N_FRUITLESS))
+            self.n_fruitless += stalled & promises
+            self.active &= ~stalled | (promises & (self.n_fruitless <= N_FRUITLESS))
+        active = self.active
         if self.exact and not (active.any() or self.reason):
             with np.errstate(all="ignore"):  # what is not finite is left out
                 self.promise = self._promise_at_kinks(found)
         return self._results(start, found, initial_error, not active.any())
+
+    @property
+    def _is_over(self) -> bool:
+        return bool(self.reason) or len(self.history) >= self.settings.max_iter
+
+    def _whole(self) -> dict[str, Any]:
+        """All that changes from iteration to iteration, but for the round."""
+        own = {name: getattr(self, name) for name in _CHANGING}
+        return {**own, "n_evaluations": self.objective.n_evaluations}
+
+    def _go_on(self, earlier: dict[str, Any]) -> None:
+        for name in _CHANGING:
+            setattr(self, name, earlier[name])
+        self.watcher.resume(
+            {"loss": self.history} | ({"validation_loss": self.held_out} if self.held_out else {})
+        )
 
     def _require_finite(self, start: np.ndarray) -> None:
         values, gradient = self._evaluate(start)
@@ -291,14 +330,21 @@ class _Fit:
             return np.where(point >= bounds[:, 1], high, vector)
 
         search = _Search(bounds, objective.component_of_value, active)
-        values, gradient = self._evaluate(inside(search.point))
-        errors = objective.last_errors
-        search.begin(values, to.gradient(gradient))
-        self.promise = np.where(active, search.promise(), self.promise)
-        stalled = active & (self.promise == 0)  # nothing is to be found there
-        search.active &= ~stalled
-        for _ in range(EVALUATIONS_PER_ROUND if to.is_rotated else settings.max_iter):
-            if not search.active.any():
+        earlier, self.earlier = self.earlier, None
+        if earlier is None:
+            values, gradient = self._evaluate(inside(search.point))
+            errors = objective.last_errors
+            search.begin(values, to.gradient(gradient))
+            self.promise = np.where(active, search.promise(), self.promise)
+            stalled = active & (self.promise == 0)  # nothing is to be found there
+            search.active &= ~stalled
+        else:
+            vars(search).update(earlier["search"])
+            errors, stalled = earlier["errors"], earlier["stalled"]
+            objective.n_evaluations = earlier["n_evaluations"]
+        first = 0 if earlier is None else earlier["n_done"]
+        for number in range(first, EVALUATIONS_PER_ROUND if to.is_rotated else settings.max_iter):
+            if not search.active.any() or self._is_over:
                 break
             self.watcher.begin()
             trial = search.trial()
@@ -311,8 +357,9 @@ class _Fit:
             stalled |= (accepted & self._has_stalled()) | (active & ~search.active)
             self._note(inside(search.point), errors)
             search.active &= ~stalled
-            if self.reason or len(self.history) >= settings.max_iter:
-                break
+            round_ = {"found": start, "search": search.changing(), "errors": errors}
+            round_ |= {"stalled": stalled, "n_done": number + 1}
+            self.watcher.keep(partial(_joined, self._whole, round_), is_last=False)
         return inside(search.point), stalled
 
     def _promise_at_kinks(self, found: np.ndarray) -> np.ndarray:
@@ -402,10 +449,9 @@ def has_exact_gradients(objective: Objective, start: np.ndarray) -> bool:
     """Return whether torch can follow all layers, and warn if it cannot."""
     name = layer_not_followed(objective, start)
     if name is not None:
-        warnings.warn(
+        warn(
             f"torch cannot follow the layer {name!r}, so gradients are numeric, which takes many "
             "times as long; write its evaluate in plain arithmetic or with torch.",
             UserWarning,
-            stacklevel=4,
         )
     return name is None

@@ -139,6 +139,8 @@ def _low_rank(places: np.ndarray, sketch: np.ndarray) -> LowRank:
 
 def _inverse_factor(matrix: np.ndarray) -> np.ndarray:
     """Inverse of the upper triangular R for which R' R is a matrix; it is well conditioned."""
+    if not len(matrix):  # which SciPy before 1.14 does not solve
+        return np.zeros((0, 0))
     return solve_triangular(cholesky(matrix), np.eye(len(matrix)))
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
+from functools import partial
 from numbers import Integral, Real
 
 import numpy as np
@@ -11,6 +11,8 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 
 from skdyn._sklearn import Interval, StrOptions, one_blas_thread, validate_parameter_constraints
+from skdyn._warnings import warn
+from skdyn.core.checkpoint import Checkpoint
 from skdyn.core.runtime import check_device, one_thread
 from skdyn.core.training import NOBODY, Watcher
 from skdyn.nems.fitting.adam import Adam
@@ -18,6 +20,7 @@ from skdyn.nems.fitting.closed_form import is_linear, solve_linear
 from skdyn.nems.fitting.lbfgs import LBFGS
 from skdyn.nems.fitting.objective import Objective
 from skdyn.nems.fitting.results import FitResults, Solver
+from skdyn.nems.fitting.saving import Saving
 from skdyn.nems.fitting.settings import FitSettings
 from skdyn.nems.fitting.start import break_ties, start_at_data
 from skdyn.nems.fitting.trials import (
@@ -149,6 +152,7 @@ def fit_trials(
     options: dict,
     observer: Observer | None = None,
     random_state: np.random.RandomState | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> Model:
     """Fit copies of a model, from one start or several, and return the best.
 
@@ -164,6 +168,8 @@ def fit_trials(
         Receives a call before and after each start.
     random_state : RandomState, default=None
         Source of randomness; None makes it from the option of that name.
+    checkpoint : Checkpoint, default=None
+        Where the state is written, and read if this fit was interrupted before.
 
     Returns
     -------
@@ -182,6 +188,8 @@ def fit_trials(
     random_state = random_state or make_random_state(options["random_state"])
     settings = make_settings(options, loss, trials[0].target.shape[1])
     observer = observer or Observer()
+    together = solver.shares_processes
+    saving = Saving(checkpoint, random_state, settings.device, together=together)
     if settings.early_stopping:
         trials = hold_out(trials, options["validation_fraction"], random_state)
     with one_thread(), one_blas_thread():
@@ -199,11 +207,16 @@ def fit_trials(
             objective = Objective(
                 one, trials, loss, settings.alpha, settings.device, sizes=objective.sizes
             )
-            if is_exact:
+            one.results = saving.finished(number)
+            if one.results is None and is_exact:
                 one.results = _solve_exactly(objective, watcher)
-            else:
-                set_start(objective, number, options["init"], settings, solver, random_state)
+                saving.end(one.results)
+            elif one.results is None:
+                how = (number, options["init"], settings, solver, random_state)
+                saving.begin(number, one, partial(set_start, objective, *how))
+                watcher = saving.watch(watcher)
                 one.results = solver.fit(objective, settings, random_state, watcher)
+                saving.end(one.results)
             one.results.unit = solver.unit
             one.set_parameter_vector(one.results.final_parameters, ignore_bounds=True)
             models.append(one)
@@ -373,9 +386,8 @@ def _warn(results: FitResults, settings: FitSettings) -> None:
         advice = f"raise max_iter={settings.max_iter} or tol={settings.tol}"
     elif not advice:
         advice = "try init='prior_sample' with n_init=5, or another model"
-    warnings.warn(
+    warn(
         f"The fit has not converged after {results.n_iter} iterations: {results.message}; "
         f"{advice}.",
         ConvergenceWarning,
-        stacklevel=4,  # past scikit-learn's wrapper of fit
     )

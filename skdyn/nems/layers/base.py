@@ -7,7 +7,7 @@ import inspect
 import math
 import operator
 from collections.abc import Callable, Container, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import wraps
 from numbers import Real
 from typing import Any, ClassVar
@@ -15,8 +15,9 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
+from skdyn.core.runtime import one_thread
 from skdyn.nems.distributions import Distribution, as_generator
-from skdyn.nems.layers.description import LayerDescription
+from skdyn.nems.layers.description import LayerDescription, check_given, check_names
 from skdyn.nems.parameter import Parameter, Phi
 from skdyn.nems.words import Word
 
@@ -100,6 +101,7 @@ class Layer(LayerDescription):
         self.name = name
         self._given: dict[str, Any] = {"parameters": parameters, "priors": priors, "bounds": bounds}
         self._given |= {"values": values, "frozen": frozen, "permanent": permanent}
+        check_given(self._given, self)
         if self.is_sized:
             self._parameters = self._make_parameters()
 
@@ -242,6 +244,7 @@ class Layer(LayerDescription):
         given = self._given
         phi = self.initial_parameters() if given["parameters"] is None else given["parameters"]
         phi = phi.copy()
+        check_names(given, phi, self)
         for name, prior in (given["priors"] or {}).items():
             phi[name].set_prior(prior)
         for name, bounds in (given["bounds"] or {}).items():
@@ -710,7 +713,9 @@ def on_tensors(evaluate: Callable) -> Callable:
         given = _flat([*inputs, *named.values()])
         traced = self._tensors is not None or any(map(torch.is_tensor, given))
         values = self.get_parameter_values(as_dict=True)
-        with self.tensors({name: _as_tensor(value) for name, value in values.items()}):
+        # Fits run on one thread; so does this, which may be in a process that was forked.
+        tensors = {name: _as_tensor(value) for name, value in values.items()}
+        with self.tensors(tensors), nullcontext() if traced else one_thread():
             output = evaluate(
                 self,
                 *_mapped(_as_tensor, inputs),

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
-from skdyn.nems.parameter import Parameter
+from skdyn.nems.parameter import Parameter, Phi
 
 
 @dataclass(frozen=True)
@@ -197,3 +197,62 @@ class LayerDescription:
             By default the same.
         """
         return target
+
+
+def check_given(given: Mapping[str, Any], layer: object) -> None:
+    """Check the types of what a layer is given for its parameters.
+
+    Parameters
+    ----------
+    given : mapping
+        parameters, priors, bounds, values, frozen and permanent.
+    layer : Layer
+        Its class is named in errors.
+
+    Raises
+    ------
+    TypeError
+        If one has another type than it may have.
+    """
+    kinds = {
+        "parameters": (Phi, "a Phi"),
+        **dict.fromkeys(("priors", "bounds", "values"), (Mapping, "a dict by name")),
+        "frozen": (tuple | list | set | bool, "a tuple of names or a bool"),
+        "permanent": (tuple | list | set, "a tuple of names"),
+    }
+    for name, (kind, words) in kinds.items():
+        value = given[name]
+        names = value if isinstance(value, list | tuple | set) else ()
+        if value is not None and (
+            not isinstance(value, kind) or not all(isinstance(one, str) for one in names)
+        ):
+            raise TypeError(
+                f"{name} of a {type(layer).__name__} is {value!r}, but {words} was expected."
+            )
+
+
+def check_names(given: Mapping[str, Any], phi: Phi, layer: object) -> None:
+    """Check that what a layer is given names its parameters.
+
+    Parameters
+    ----------
+    given : mapping
+        priors, bounds, values, frozen and permanent.
+    phi : Phi
+        The parameters.
+    layer : Layer
+        Its class is named in errors.
+
+    Raises
+    ------
+    ValueError
+        If there is no parameter of a name.
+    """
+    for option in ("priors", "bounds", "values", "frozen", "permanent"):
+        names = given[option] or ()
+        unknown = [] if isinstance(names, bool) else [one for one in names if one not in phi]
+        if unknown:
+            raise ValueError(
+                f"{option} of a {type(layer).__name__} has the name {unknown[0]!r}, but its "
+                f"parameters are {list(phi)}."
+            )

@@ -190,8 +190,6 @@ def test_bounds_hold_unless_they_are_ignored(power):
         lambda layer: layer.set_permanent_values(typo=1),
         lambda layer: layer.set_priors(typo=Normal()),
         lambda layer: layer.set_bounds(typo=(0, 1)),
-        lambda _: Power(2, priors={"typo": Normal()}),
-        lambda _: Power(2, bounds={"typo": (0, 1)}),
     ],
 )
 def test_an_unknown_name_tells_the_known_ones(ask, power):
