@@ -59,7 +59,18 @@ class FitTask:
         context.call_on_fit_task_begin(estimator=estimator, **given)
 
     @classmethod
-    def of(cls, estimator, n_subtasks: int, X, y=None, *, sessions=None, **metadata) -> FitTask:
+    def of(
+        cls,
+        estimator,
+        n_subtasks: int,
+        X,
+        y=None,
+        *,
+        sessions=None,
+        state=None,
+        streams=None,
+        **metadata,
+    ) -> FitTask:
         """Begin the task that is the whole fit.
 
         Parameters
@@ -70,9 +81,9 @@ class FitTask:
             Largest number of its subtasks.
         X, y : array-like
             Data of the fit.
-        sessions : array-like, default=None
-            Labels of rows. Callbacks receive them only if metadata routing is enabled, because no
-            scorer accepts them otherwise.
+        sessions, state, streams : array-like, default=None
+            Labels of rows, states, and further data. Callbacks receive them only if metadata
+            routing is enabled, because no scorer accepts them otherwise.
         **metadata
             Further metadata of X.
 
@@ -82,7 +93,7 @@ class FitTask:
             The task.
         """
         if get_config()["enable_metadata_routing"]:
-            metadata["sessions"] = sessions
+            metadata |= {"sessions": sessions, "state": state, "streams": streams}
         metadata = {name: value for name, value in metadata.items() if value is not None}
         context = estimator._init_callback_context(max_subtasks=n_subtasks)
         return cls(estimator, context, {"X": X, "y": y, "metadata": metadata})

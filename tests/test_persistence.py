@@ -79,12 +79,41 @@ def of_two_branches(layer):
     return [*branches, layer, CHANNELS((None, 1))]
 
 
+def by_the_input(kind):
+    """The stimulus as the state of what is made of it."""
+    return [CHANNELS((None, 1), output="drive"), kind(input=["drive", "input"])]
+
+
 # How each layer stands in a model; a new one has to be named here, and be trusted.
 STACKS = {
     "Concatenate": lambda: of_two_branches(layers.Concatenate(input=["one", "other"])),
     "DoubleExponential": lambda: after_channels(layers.DoubleExponential()),
     "FiniteImpulseResponse": lambda: after_channels(layers.FIR((3, None))),
     "Hinge": lambda: after_channels(layers.Hinge()),
+    "BatchNormalization": lambda: after_channels(layers.BatchNormalization()),
+    "ConcatSkip": lambda: of_two_branches(layers.ConcatSkip((None, 1), input=["one", "other"])),
+    "Conv2d": lambda: [layers.Conv2d((2, 2, 3), pooling="cat"), CHANNELS((None, 1))],
+    "GatedRecurrentUnit": lambda: [layers.GatedRecurrentUnit((None, 2)), CHANNELS((None, 1))],
+    "GaussianExpansion": lambda: [layers.GaussianExpansion((None, 4)), CHANNELS((None, 1))],
+    "MultiplyByExp": lambda: of_two_branches(layers.MultiplyByExp(input=["one", "other"])),
+    "NumPy": lambda: [CHANNELS((None, 2)), layers.NumPy("sum", op_kwargs={"axis": 1})],
+    "OutputNormalization": lambda: [
+        layers.RectifiedLinear(),
+        layers.OutputNormalization(),
+        CHANNELS((None, 1)),
+    ],
+    "PoleZeroFilter": lambda: after_channels(layers.PoleZeroFilter((3, None))),
+    "PowerCompress": lambda: [layers.PowerCompress(), CHANNELS((None, 1))],
+    "ShortTermPlasticity": lambda: [layers.ShortTermPlasticity(), CHANNELS((None, 1))],
+    "StateDexp": lambda: by_the_input(layers.StateDexp),
+    "StateGain": lambda: by_the_input(layers.StateGain),
+    "StateHinge": lambda: by_the_input(layers.StateHinge),
+    "SwapDims": lambda: [
+        CHANNELS((None, 2, 1)),
+        layers.SwapDims(),
+        layers.NumPy("sum", op_kwargs={"axis": 1}),
+        CHANNELS((None, 1)),
+    ],
     "LevelShift": lambda: after_channels(layers.LevelShift(bounds={"shift": (0, 9)})),
     "LogCompress": lambda: [layers.RectifiedLinear(), *after_channels(layers.LogCompress())],
     "Multiply": lambda: of_two_branches(layers.Multiply(input=["one", "other"])),

@@ -1,5 +1,12 @@
 """Encoding models: a neural response predicted from a stimulus by a stack of fitted layers."""
 
+from skdyn.nems.architectures import (
+    cnn_population,
+    ln_population,
+    ln_strf,
+    reconstruction,
+    statenet_gru,
+)
 from skdyn.nems.distributions import Beta, Exponential, Gamma, HalfNormal, Normal, Uniform
 from skdyn.nems.fitting import FitResults, Solver
 from skdyn.nems.keywords import from_keywords, keyword, to_keywords
@@ -24,7 +31,12 @@ __all__ = [
     "Phi",
     "Solver",
     "Uniform",
+    "cnn_population",
     "from_keywords",
     "keyword",
+    "ln_population",
+    "ln_strf",
+    "reconstruction",
+    "statenet_gru",
     "to_keywords",
 ]

@@ -754,7 +754,7 @@ class Model:
         in_place : bool, default=False
             Whether the model itself is fitted, and not a copy.
         **options
-            Parameters of `NEMSRegressor`: loss, solver, alpha, init, n_init, max_iter, tol,
+            Parameters of `NEMSRegressor`: loss, solver, alpha, init, n_init, n_jobs, max_iter, tol,
             early_stopping, validation_fraction, n_iter_no_change, batch_size, learning_rate,
             history, random_state, device and verbose. Their defaults are the same, but for
             init="given", the values that the model has, and verbose=1.

@@ -51,6 +51,9 @@ from skdyn.sessions import (
 # A linear map of each row: which number of lags suits depends on the sampling rate.
 DEFAULT_LAYERS = "wc-lvl"
 
+# What flows through pipelines and searches without being requested, where routing is enabled.
+ROUTED = {"sessions": True, "state": True, "streams": True}
+
 
 class NEMSRegressor(
     CheckpointMixin, CallbackSupportMixin, DocumentedMixin, RegressorMixin, _BaseComposition
@@ -76,17 +79,22 @@ class NEMSRegressor(
         squares of the penalised parameters that the output depends on. Penalised are the
         coefficients of filters and channels, kappa of `DoubleExponential`, and all parameters of
         your own layers. A layer with an `l2` has its own weight.
-    init : {"auto", "given", "prior_mean", "prior_sample"}, default="auto"
+    init : {"auto", "two_stage", "given", "prior_mean", "prior_sample"}, default="auto"
         Where the fit starts: "auto" at filters that are found from the data, and nonlinearities
-        that go with them; "given" at the values of the layers; "prior_mean" at the means of the
+        that go with them; "two_stage" at the values of a fit whose nonlinearities at the end are
+        skipped; "given" at the values of the layers; "prior_mean" at the means of the
         priors; "prior_sample" at a draw from them. Frozen parameters keep their values. Filters,
         ranks or hidden units with equal values get small differences, because a fit could not
         separate them.
     n_init : int, default=1
-        Number of fits, of which the best stays. With init="auto", those after the first start at
-        other hidden units, chosen from random halves of the candidates or, if a model has no hidden
-        units, at kernels drawn from the priors and scaled to the data. Otherwise they start at
-        draws from the priors.
+        Number of fits, of which the best stays. With "auto" and "two_stage", those after the first
+        start at other hidden units, chosen from random halves of the candidates or, if a model has
+        no hidden units, at kernels drawn from the priors and scaled to the data. Otherwise they
+        start at draws from the priors.
+    n_jobs : int, default=None
+        How many of `n_init` fits run at the same time, each in a process of its own; -1 for as many
+        as there are cores. None is 1, unless in a `joblib.parallel_config`. Results are the same to
+        the bit. Callbacks then see each start as a whole, in order, once all have ended.
     max_iter : int, default=1000
         Most iterations of "lbfgs", or epochs of "adam".
     tol : float, default=2e-6
@@ -175,8 +183,8 @@ class NEMSRegressor(
     The loss of a model is the mean over outputs, weighted by their sample weights. Outputs that
     share no parameter do not influence each other: their losses count relative to their size.
 
-    With scikit-learn's metadata routing, `sessions` and `state` flow through pipelines, searches
-    and cross-validation without being requested, and `sample_weight` after
+    With scikit-learn's metadata routing, `sessions`, `state` and `streams` flow through pipelines,
+    searches and cross-validation without being requested, and `sample_weight` after
     ``set_fit_request(sample_weight=True)`` and ``set_score_request(sample_weight=True)``. Only
     `cross_val_predict`, and before scikit-learn 1.8 a search over a pipeline, give them to `fit`
     alone. So does everything without routing, where a pipeline takes ``nemsregressor__sessions=``
@@ -188,7 +196,7 @@ class NEMSRegressor(
     and in that a task "iteration" or, with "adam", "epoch" for each; and the estimator as it would
     be if that start ended there, `history_` included. A callback that asks to stop after one of
     these ends the start, one that asks after a start leaves out those to come. Metadata of
-    callbacks hold `sample_weight` and, where routing is enabled, `sessions`.
+    callbacks hold `sample_weight` and, where routing is enabled, `sessions`, `state` and `streams`.
 
     Several processes share a fit with "adam" if each calls `fit`, with the same data and
     parameters, after `torch.distributed.init_process_group`, in a script that torchrun starts, as
@@ -214,13 +222,9 @@ class NEMSRegressor(
     ((500, 3), 1.0)
     """
 
-    __metadata_request__fit = {"sessions": True, "state": True}  # noqa: RUF012
-    __metadata_request__predict = {  # noqa: RUF012
-        "sessions": True,
-        "state": True,
-        "out": UNUSED,
-    }
-    __metadata_request__score = {"sessions": True, "state": True}  # noqa: RUF012
+    __metadata_request__fit = dict(ROUTED)  # noqa: RUF012
+    __metadata_request__predict = {**ROUTED, "out": UNUSED}  # noqa: RUF012
+    __metadata_request__score = dict(ROUTED)  # noqa: RUF012
     _parameter_constraints: dict = {  # noqa: RUF012
         "layers": [str, Layer, list, tuple, None],
         **CONSTRAINTS,
@@ -237,6 +241,7 @@ class NEMSRegressor(
         alpha=0.0,
         init="auto",
         n_init=1,
+        n_jobs=None,
         max_iter=1000,
         tol=2e-6,
         early_stopping=False,
@@ -258,6 +263,7 @@ class NEMSRegressor(
         self.alpha = alpha
         self.init = init
         self.n_init = n_init
+        self.n_jobs = n_jobs
         self.max_iter = max_iter
         self.tol = tol
         self.early_stopping = early_stopping
@@ -342,8 +348,10 @@ class NEMSRegressor(
         state : array-like of shape (n_samples,) or (n_samples, n_states), or in the form of X, \
                 default=None
             What layers name as "state", such as the size of the pupil.
-        streams : dict of array-like, default=None
-            More of what layers name in `input`, each in the form of X.
+        streams : dict of array-like, or structured array of shape (n_samples,), default=None
+            More of what layers name in `input`, each in the form of X. Cross-validation takes the
+            rows of a structured array, which has a field for each, along with those of X; it does
+            not look into a dict.
         preceding : array-like of shape (n_preceding, n_channels), or list of such, default=None
             Rows right before X, or before each session, as history.
 
@@ -384,8 +392,8 @@ class NEMSRegressor(
             sample_weight=None if sample_weight is None else weights,
             preceding=None if preceding is None else [before for _, before in given],
         )
-        metadata = {"sessions": sessions, "sample_weight": sample_weight}
-        task = FitTask.of(self, self.n_init, X, y, **metadata)
+        metadata = {"sessions": sessions, "state": state, "streams": streams}
+        task = FitTask.of(self, self.n_init, X, y, sample_weight=sample_weight, **metadata)
         observer = _Observer(self, task, targets[0].ndim == 2)
         del targets, weights  # which trials have copies of
         with observer.kept():
@@ -533,7 +541,7 @@ class NEMSRegressor(
 
     def _check_data(self, stimulus: Sessions, state, streams, preceding):
         """What goes into the model for each session, and what precedes it."""
-        named = {**(streams or {}), **({} if state is None else {STATE: state})}
+        named = {**_by_name(streams), **({} if state is None else {STATE: state})}
         if INPUT in named:
             raise ValueError(f"{INPUT!r} is the name of X; give streams other names.")
         split = {name: like_sessions(stimulus, values, name) for name, values in named.items()}
@@ -695,6 +703,21 @@ class _Observer(Observer):
             "n_outputs_": self.trials[0].target.shape[1],
             "_has_output_axis": self.has_output_axis,
         }
+
+
+def _by_name(streams) -> dict:
+    """Streams, from a dict or the fields of a structured array."""
+    if streams is None:
+        return {}
+    names = getattr(getattr(streams, "dtype", None), "names", None)
+    if names:
+        return {name: streams[name] for name in names}
+    if not isinstance(streams, dict):
+        raise TypeError(
+            "streams must be a dict of arrays, or a structured array with a field for each, but is "
+            f"of type {type(streams).__name__}."
+        )
+    return streams
 
 
 def _has_names(layers) -> bool:

@@ -45,8 +45,10 @@ ROOMS = {
     "simplex training windows",
     "skdyn/dynemo": "__init__ estimator inference moments network objective recording settings "
     "start summary training",
-    "skdyn/nems": "__init__ distributions keywords losses model parameter regressor words",
-    "skdyn/nems/layers": "__init__ algebra base channels description filters nonlinearities",
+    "skdyn/nems": "__init__ architectures distributions keywords losses model older_words "
+    "parameter regressor words",
+    "skdyn/nems/layers": "__init__ algebra base channels convolution description filters "
+    "nonlinearities normalization plasticity pole_zero recurrent state",
     "skdyn/nems/fitting": "__init__ adam closed_form coordinates factors gradients hidden lbfgs "
     "minimum moments objective preconditioning results run saving settings stages start trials",
     "skdyn/metrics": "__init__ modes responses rows scorers",

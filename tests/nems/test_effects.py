@@ -36,9 +36,15 @@ SIZED = {
     "FiniteImpulseResponse": {"shape": (4, 2)},
     "STRF": {"shape": (3, 2, 4)},
     "Select": {"channels": [0]},
+    **{name: {"shape": (2, 3)} for name in ("StateDexp", "StateGain", "StateHinge")},
+    **{name: {"shape": (3, 2)} for name in ("GaussianExpansion", "ConcatSkip", "Conv2d")},
+    "GatedRecurrentUnit": {"shape": (3, 2)},
+    "PoleZeroFilter": {"shape": (4, 2)},
+    "NumPy": {"operation": "exp"},
 }
+SHAPELESS = ("cat", "sum", "mult", "multexp", "sd", "pow")
 MADE = [
-    kind(**SIZED.get(kind.__name__, {} if kind.word in ("cat", "sum", "mult") else {"shape": (2,)}))
+    kind(**SIZED.get(kind.__name__, {} if kind.word in SHAPELESS else {"shape": (2,)}))
     for kind in CLASSES
     if kind is not Layer
 ]

@@ -86,9 +86,10 @@ def layer_not_followed(objective: Objective, vector: np.ndarray) -> str | None:
 
 def _is_own(layer: Layer) -> bool:
     """Whether a layer computes what the package's own classes do."""
-    return type(layer).evaluate.__module__ == "skdyn.nems.layers" or (
+    own = type(layer).evaluate.__module__ == "skdyn.nems.layers" or (
         type(layer).__module__.startswith("skdyn.nems.layers.")
     )
+    return own and layer.derivatives_are_sure
 
 
 def _first_foreign(model: Model) -> str:

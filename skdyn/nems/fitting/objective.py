@@ -524,6 +524,7 @@ def find_reach(model: Model, trial: Trial, n_outputs: int) -> np.ndarray:
         True everywhere if torch cannot follow the model.
     """
     rng = np.random.RandomState(0)
+    model = _without_statistics(model)
     reach = np.zeros((n_outputs, len(model.get_parameter_vector())), dtype=bool)
     n_rows = min(_n_samples(trial), N_PROBE_ROWS + (model.n_past or N_PROBE_ROWS))
     for probe in range(N_PROBES):
@@ -540,11 +541,48 @@ def find_reach(model: Model, trial: Trial, n_outputs: int) -> np.ndarray:
                 prediction = model.output(data)
             row = torch.linspace(1.0, 2.0, len(prediction), dtype=torch.float64)
             starts = row[:, None] * torch.eye(n_outputs, dtype=torch.float64)[:, None]
-            (gradients,) = torch.autograd.grad(prediction, theta, starts, is_grads_batched=True)
+            gradients = batched_gradients(prediction, theta, starts)
         except Exception:  # whatever it is that tensors cannot do in a layer of the user's
             return np.ones_like(reach)
         reach |= (gradients != 0).numpy()
     return reach
+
+
+def _without_statistics(model: Model) -> Model:
+    """A model whose layers expect inputs of a size of about one."""
+    if not any(layer.statistics for layer in model.layers):
+        return model
+    model = model.copy()
+    for layer in model.layers:
+        default = layer.initial_parameters() if layer.statistics else {}
+        for name in layer.statistics:
+            layer[name].values = default[name].values
+    return model
+
+
+def batched_gradients(output: Tensor, source: Tensor, starts: Tensor) -> Tensor:
+    """Go backwards from several starts at once, also through functions with a rule of their own.
+
+    Parameters
+    ----------
+    output, source : Tensor
+        What to differentiate, and by what.
+    starts : Tensor of shape (n_starts, ...)
+        Each of the shape of the output.
+
+    Returns
+    -------
+    Tensor of shape (n_starts, ...)
+        Each of the shape of the source; the graph is retained.
+    """
+
+    def backwards(start: Tensor) -> Tensor:
+        return torch.autograd.grad(output, source, start, retain_graph=True)[0]
+
+    with warnings.catch_warnings():
+        # Of operations that go backwards one after the other.
+        warnings.filterwarnings("ignore", "There is a performance drop", UserWarning)
+        return torch.func.vmap(backwards)(starts)
 
 
 def _random_values(model: Model, rng: np.random.RandomState) -> np.ndarray:

@@ -21,7 +21,13 @@ from scipy.linalg import cholesky, solve_triangular
 from torch import Tensor
 
 from skdyn.nems.fitting.coordinates import Block, Coordinates, LowRank
-from skdyn.nems.fitting.objective import Group, Objective, parameter_slices, tensors_of
+from skdyn.nems.fitting.objective import (
+    Group,
+    Objective,
+    batched_gradients,
+    parameter_slices,
+    tensors_of,
+)
 from skdyn.nems.model import Model
 
 # Rows from which the matrix is estimated, and pieces that these are in. Measured: fits take as
@@ -287,9 +293,7 @@ def _exact(
             part = torch.zeros((columns.stop - first, len(theta))).to(theta)
             for places in sets:
                 part[range(len(places[columns])), places[columns]] = 1.0
-            (found,) = torch.autograd.grad(
-                backwards, starts, part, retain_graph=True, is_grads_batched=True
-            )
+            found = batched_gradients(backwards, starts, part)
             derivatives[..., columns] = (found * root).movedim(0, -1).cpu().numpy()
         return derivatives
 

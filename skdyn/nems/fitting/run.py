@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from numbers import Integral, Real
 
 import numpy as np
+from joblib import Parallel, delayed, effective_n_jobs
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 
 from skdyn._sklearn import Interval, StrOptions, one_blas_thread, validate_parameter_constraints
 from skdyn._warnings import warn
 from skdyn.core.checkpoint import Checkpoint
+from skdyn.core.distributed import n_processes
 from skdyn.core.runtime import check_device, one_thread
 from skdyn.core.training import NOBODY, Watcher
 from skdyn.nems.fitting.adam import Adam
 from skdyn.nems.fitting.closed_form import is_linear, solve_linear
 from skdyn.nems.fitting.lbfgs import LBFGS
-from skdyn.nems.fitting.objective import Objective
+from skdyn.nems.fitting.objective import Objective, Sizes
 from skdyn.nems.fitting.results import FitResults, Solver
 from skdyn.nems.fitting.saving import Saving
 from skdyn.nems.fitting.settings import FitSettings
-from skdyn.nems.fitting.start import break_ties, start_at_data
+from skdyn.nems.fitting.start import (
+    break_ties,
+    start_at_data,
+    start_in_two_stages,
+    take_statistics,
+)
 from skdyn.nems.fitting.trials import (
     Trial,
     check_weighted,
@@ -43,8 +51,9 @@ CONSTRAINTS: dict[str, list] = {
     "loss": [StrOptions(set(LOSSES)), Loss, callable],
     "solver": [StrOptions(set(SOLVERS)), Solver],
     "alpha": [Interval(Real, 0, None, closed="left"), "array-like"],
-    "init": [StrOptions({"auto", "given", "prior_mean", "prior_sample"})],
+    "init": [StrOptions({"auto", "two_stage", "given", "prior_mean", "prior_sample"})],
     "n_init": _COUNT,
+    "n_jobs": [Integral, None],
     "max_iter": _COUNT,
     "tol": [Interval(Real, 0, None, closed="left")],
     "early_stopping": ["boolean"],
@@ -63,6 +72,7 @@ DEFAULTS: dict[str, object] = {
     "alpha": 0.0,
     "init": "auto",
     "n_init": 1,
+    "n_jobs": None,
     "max_iter": 1000,
     "tol": 2e-6,
     "early_stopping": False,
@@ -200,30 +210,27 @@ def fit_trials(
             and not settings.early_stopping
             and is_linear(model, trials)
         )
-        models = []
-        for number in range(1 if is_exact else options["n_init"]):
-            one = model.copy()
-            watcher = observer.begin(one, trials)
-            objective = Objective(
-                one, trials, loss, settings.alpha, settings.device, sizes=objective.sizes
+        n_starts = 1 if is_exact else options["n_init"]
+        sources = _sources(random_state, n_starts)
+        fit = partial(
+            _fit_start,
+            model,
+            trials,
+            options["init"],
+            solver=solver,
+            is_exact=is_exact,
+            sizes=objective.sizes,
+            settings=settings,
+        )
+        if effective_n_jobs(options["n_jobs"]) > 1 and n_starts > 1:
+            fit = partial(fit, settings=replace(settings, verbose=0))
+            models = _fit_in_processes(
+                fit, model, sources, options["n_jobs"], solver, observer, trials, saving
             )
-            one.results = saving.finished(number)
-            if one.results is None and is_exact:
-                one.results = _solve_exactly(objective, watcher)
-                saving.end(one.results)
-            elif one.results is None:
-                how = (number, options["init"], settings, solver, random_state)
-                saving.begin(number, one, partial(set_start, objective, *how))
-                watcher = saving.watch(watcher)
-                one.results = solver.fit(objective, settings, random_state, watcher)
-                saving.end(one.results)
-            one.results.unit = solver.unit
-            one.set_parameter_vector(one.results.final_parameters, ignore_bounds=True)
-            models.append(one)
-            if observer.end(one):
-                break
+        else:
+            models = _fit_in_turn(fit, model, sources, observer, trials, saving)
         best = min(models, key=lambda one: one.results.criterion)
-        check_fit(best, objective)
+        check_fit(best, Objective(best, trials, loss, settings.alpha, settings.device))
     if settings.verbose and not solver.uses_batches:  # which have a bar
         results = best.results
         print(
@@ -232,6 +239,99 @@ def fit_trials(
         )
     _warn(best.results, settings)
     return best
+
+
+def _sources(random_state: np.random.RandomState, n_starts: int) -> list[np.random.RandomState]:
+    """A source of randomness for each start, whichever is fitted first."""
+    if n_starts == 1:
+        return [random_state]
+    seeds = random_state.randint(np.iinfo(np.int32).max, size=n_starts - 1)
+    return [random_state, *map(np.random.RandomState, seeds)]
+
+
+def _fit_start(
+    model: Model,
+    trials: Sequence[Trial],
+    init: str,
+    number: int,
+    random_state: np.random.RandomState,
+    one: Model | None = None,
+    watcher: Watcher = NOBODY,
+    saving: Saving | None = None,
+    *,
+    settings: FitSettings,
+    solver: Solver,
+    is_exact: bool,
+    sizes: Sizes,
+) -> Model:
+    """Fit a copy of a model from one start."""
+    one = model.copy() if one is None else one
+    saving = saving or Saving(None, random_state, settings.device, together=False)
+    with one_thread(), one_blas_thread():
+        objective = Objective(
+            one, trials, settings.loss, settings.alpha, settings.device, sizes=sizes
+        )
+        one.results = saving.finished(number)
+        if one.results is None and is_exact:
+            one.results = _solve_exactly(objective, watcher)
+            saving.end(one.results)
+        elif one.results is None:
+            how = (number, init, settings, solver, random_state)
+            saving.begin(number, one, partial(set_start, objective, *how), random_state)
+            one.results = solver.fit(objective, settings, random_state, saving.watch(watcher))
+            saving.end(one.results)
+    one.results.unit = solver.unit
+    one.set_parameter_vector(one.results.final_parameters, ignore_bounds=True)
+    return one
+
+
+def _fit_in_turn(
+    fit: Callable,
+    model: Model,
+    sources: Sequence[np.random.RandomState],
+    observer: Observer,
+    trials: Sequence[Trial],
+    saving: Saving,
+) -> list[Model]:
+    """Fit one start after the other, until an observer asks for an end."""
+    models = []
+    for number, source in enumerate(sources):
+        one = model.copy()
+        watcher = observer.begin(one, trials)
+        models.append(fit(number, source, one, watcher, saving))
+        if observer.end(one):
+            break
+    return models
+
+
+def _fit_in_processes(
+    fit: Callable,
+    model: Model,
+    sources: Sequence[np.random.RandomState],
+    n_jobs: int | None,
+    solver: Solver,
+    observer: Observer,
+    trials: Sequence[Trial],
+    saving: Saving,
+) -> list[Model]:
+    """Fit several starts at the same time; the observer hears of them afterwards, in order."""
+    if solver.shares_processes and n_processes() > 1:
+        raise ValueError(
+            "n_jobs must be None or 1 where several processes share a fit: they compute each start "
+            "together."
+        )
+    fitted = saving.models(model)
+    left = list(enumerate(sources))[len(fitted) :]
+    for one in Parallel(n_jobs, return_as="generator")(delayed(fit)(*start) for start in left):
+        saving.end(one.results)
+        fitted.append(one)
+    models = []
+    for one in fitted:
+        observer.begin(one, trials)
+        models.append(one)
+        if observer.end(one):
+            break
+    return models
 
 
 def make_random_state(random_state) -> np.random.RandomState:
@@ -298,9 +398,9 @@ def set_start(
     objective : Objective
         The loss; the values of its model change.
     number : int
-        Which start it is. All but the first are draws from the priors or, with init="auto", other
-        starts at the data.
-    init : {"auto", "given", "prior_mean", "prior_sample"}
+        Which start it is. All but the first are draws from the priors or, with "auto" and
+        "two_stage", other starts at the data.
+    init : {"auto", "two_stage", "given", "prior_mean", "prior_sample"}
         Where to start.
     settings : FitSettings
         How the fit is made.
@@ -310,8 +410,9 @@ def set_start(
         Source of draws.
     """
     model = objective.model
-    if init == "auto":
-        start_at_data(objective, settings, solver, random_state if number else None)
+    if init in ("auto", "two_stage"):
+        start = start_at_data if init == "auto" else start_in_two_stages
+        start(objective, settings, solver, random_state if number else None)
         return
     if number or init == "prior_sample":
         for layer in model.layers:
@@ -320,6 +421,8 @@ def set_start(
         for layer in model.layers:
             layer.mean_of_priors()
     break_ties(model)
+    if number or init != "given":
+        take_statistics(model, objective.trials)
 
 
 def _solve_exactly(objective: Objective, watcher: Watcher) -> FitResults:

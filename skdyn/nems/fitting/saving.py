@@ -37,7 +37,7 @@ class Saving:
         *,
         together: bool,
     ):
-        self.checkpoint, self.random_state, self.together = checkpoint, random_state, together
+        self.checkpoint, self.together = checkpoint, together
         if together or checkpoint is None:
             earlier = load_together(checkpoint, device)
         else:
@@ -65,11 +65,38 @@ class Saving:
         if number >= len(self.earlier["done"]):
             return None
         one = self.earlier["done"][number]
-        self.random_state.set_state(one["random_state"])
         self.done.append(one)
         return FitResults(**one["results"])
 
-    def begin(self, number: int, model: Model, set_start: Callable[[], None]) -> None:
+    def models(self, model: Model) -> list[Model]:
+        """Return a fitted copy of a model for each start that ended before.
+
+        Parameters
+        ----------
+        model : Model
+            The model.
+
+        Returns
+        -------
+        list of Model
+            The copies, with `results`.
+        """
+        found = []
+        for number in range(len(self.earlier["done"])):
+            one = model.copy()
+            one.results = self.finished(number)
+            assert one.results is not None
+            one.set_parameter_vector(one.results.final_parameters, ignore_bounds=True)
+            found.append(one)
+        return found
+
+    def begin(
+        self,
+        number: int,
+        model: Model,
+        set_start: Callable[[], None],
+        source: np.random.RandomState,
+    ) -> None:
         """Set the values that a start begins with.
 
         Parameters
@@ -80,15 +107,17 @@ class Saving:
             Whose values are set.
         set_start : callable
             Finds them, if that was not done before.
+        source : numpy.random.RandomState
+            Source of randomness of this start; set to what it was if the start goes on.
         """
         current = self.earlier["current"]
         if current is None or number != len(self.earlier["done"]):
             self.earlier |= {"training": None}
             set_start()
             vector = model.get_parameter_vector()
-            current = {"start": vector, "random_state": self.random_state.get_state(legacy=False)}
+            current = {"start": vector, "random_state": source.get_state(legacy=False)}
         model.set_parameter_vector(current["start"], ignore_bounds=True)
-        self.random_state.set_state(current["random_state"])
+        source.set_state(current["random_state"])
         self.current = current
 
     def watch(self, watcher: Watcher) -> Watcher:
@@ -117,8 +146,7 @@ class Saving:
         results : FitResults
             The results.
         """
-        state = self.random_state.get_state(legacy=False)
-        self.done.append({"results": vars(results), "random_state": state})
+        self.done.append({"results": vars(results)})
         self.current = None
         if self.checkpoint is not None:
             saver = Saver(Watcher(), self.checkpoint, None, self._whole, together=self.together)

@@ -584,9 +584,10 @@ class Layer(LayerDescription):
             parameters[name].update(values)
         if "frozen" in state:
             frozen = tuple(parameters) if state["frozen"] is True else state["frozen"] or ()
+            default = self._blank()._make_parameters()
             for name, parameter in parameters.items():
                 parameter.unfreeze()
-                if name in frozen:
+                if name in frozen or default[name].is_frozen:
                     parameter.freeze()
         for name in state.get("permanent") or ():
             parameters[name].make_permanent()
@@ -835,6 +836,29 @@ def is_equal(value, other) -> bool:
     return bool(value == other)
 
 
+def check_sampling_frequency(sampling_frequency) -> float:
+    """Check that a sampling frequency is a positive number of Hz.
+
+    Parameters
+    ----------
+    sampling_frequency : float
+        The number.
+
+    Returns
+    -------
+    float
+        The same.
+    """
+    is_number = isinstance(sampling_frequency, Real) and not isinstance(
+        sampling_frequency, bool | np.bool_
+    )
+    if not is_number or not 0 < sampling_frequency < math.inf:
+        raise ValueError(
+            f"sampling_frequency must be a positive number of Hz, but is {sampling_frequency!r}."
+        )
+    return sampling_frequency
+
+
 def check_shape(shape, expected: str, n_sizes: Container[int]) -> tuple:
     """Check the shape that a layer is given.
 
@@ -886,6 +910,45 @@ def misfit(layer: Layer, shape, expected: str, advice: str) -> ValueError:
         f"The input of {layer.name or name}, a {name} of shape {layer.shape}, has the shape "
         f"{tuple(shape)}, but {expected} was expected. {advice}."
     )
+
+
+def with_last_size(layer: Layer, n_outputs: int | None) -> tuple[int | None, ...]:
+    """Complete a shape whose last size is the number of channels that come out.
+
+    Parameters
+    ----------
+    layer : Layer
+        Whose shape.
+    n_outputs : int or None
+        The number of channels.
+
+    Returns
+    -------
+    tuple of int or None
+        The shape, whose last size is unchanged where it was known.
+    """
+    *sizes, last = layer.shape or (None,)
+    return (*sizes, n_outputs if last is None else last)
+
+
+def passed_through(layer: Layer, demand: tuple[int | None, ...]) -> tuple[int | None, ...]:
+    """Let a layer from which as many channels come as go in take its last size.
+
+    Parameters
+    ----------
+    layer : Layer
+        Whose shape is completed, unless filters that follow may have ranks of their own.
+    demand : tuple of int or None
+        What the layers behind need; see `Layer.take_outputs`.
+
+    Returns
+    -------
+    tuple of int or None
+        The same, for the layer before.
+    """
+    if len(demand) == 1:
+        layer.shape = with_last_size(layer, demand[0])
+    return demand
 
 
 def sizes_with_width(layer: Layer, shape: tuple[int, ...]) -> tuple:

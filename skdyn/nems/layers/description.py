@@ -111,6 +111,13 @@ class LayerDescription:
     # Whether each channel is mapped on its own, so that as many come out as go in.
     keeps_channels: ClassVar[bool] = False
 
+    # Whether a fit starts where about what goes in comes out, though others matter, too.
+    modulates: ClassVar[bool] = False
+
+    # Names of parameters that describe what goes in, and are set where a fit starts, also if they
+    # are frozen, but not if they are permanent.
+    statistics: ClassVar[tuple[str, ...]] = ()
+
     # Name of the parameter that is added to each channel, of a layer that does nothing else.
     level: ClassVar[str | None] = None
 
@@ -122,6 +129,10 @@ class LayerDescription:
     # that map each row by itself, are ever given more than one.
     n_trials: int = 1
     joins_trials: ClassVar[bool] = False
+
+    # Whether torch finds the right derivatives of what a class of the package computes; otherwise
+    # they are compared with finite differences, as those of other classes are.
+    derivatives_are_sure: ClassVar[bool] = True
 
     # Values at which a nonlinearity neither moves nor scales. Hidden units get these where a fit
     # starts at the data; other parameters, and layers without any, stay as they are.
@@ -161,6 +172,48 @@ class LayerDescription:
             None, by default, for a layer that has none.
         """
         return None
+
+    def start_from(
+        self, random_state: np.random.RandomState, *inputs: np.ndarray
+    ) -> dict[str, np.ndarray]:
+        """Choose values to start a fit from, by what goes into the layer alone.
+
+        Layers that describe kernels or keep channels have other starts, which come before.
+
+        Parameters
+        ----------
+        random_state : RandomState
+            Source of draws.
+        *inputs : ndarray of shape (n_samples, ...)
+            What goes into the layer, trials one after the other.
+
+        Returns
+        -------
+        dict of ndarray
+            By name; parameters that are left out keep their values. By default empty.
+        """
+        return {}
+
+    def stand_in(self) -> Any:
+        """Make a layer of free values that stands in for this one where a fit starts at the data.
+
+        Returns
+        -------
+        Layer or None
+            None, by default, if none is needed. Otherwise `resemble` follows.
+        """
+        return None
+
+    def resemble(self, layer: Any, random_state: np.random.RandomState) -> None:
+        """Set parameters so that about the same comes out as of the layer that stood in.
+
+        Parameters
+        ----------
+        layer : Layer
+            What `stand_in` made, with its values.
+        random_state : RandomState
+            Source of draws.
+        """
 
     def start_values(
         self, mean: np.ndarray, spread: np.ndarray, wanted: WantedOutput

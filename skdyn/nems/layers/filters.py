@@ -187,7 +187,7 @@ class FiniteImpulseResponse(_Filter):
     @classmethod
     def from_word(cls, word: Word) -> Layer:
         """Make the layer from a keyword; see `skdyn.nems.from_keywords`."""
-        word.refuse(r"[pz]\d.*", "asks for a filter of poles and zeros, which is not available")
+        word.refuse(r"[pz]\d.*", "asks for a filter of poles and zeros: write 'pz.15x3.p2.z1'")
         flags = word.flags("s#", "ac", PENALTY)
         return cls(
             word.shape(2, 3),
