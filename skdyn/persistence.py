@@ -39,6 +39,7 @@ from skdyn.nems import (
 )
 from skdyn.nems.fitting import SOLVERS
 from skdyn.nems.losses import LOSSES
+from skdyn.nems.penalties import PENALTIES
 
 __all__ = ["TRUSTED_TYPES", "LoadError", "load", "save"]
 
@@ -49,6 +50,7 @@ _PARTS_OF_MODELS = (
     *(Beta, Exponential, Gamma, HalfNormal, Normal, Uniform),
     *(kind for kind in layers.CLASSES if kind is not Layer),
     *LOSSES.values(),
+    *PENALTIES,
     *SOLVERS.values(),
 )
 # Public classes of these rooms: transformers, splitters, scorers, results.

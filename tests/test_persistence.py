@@ -34,9 +34,11 @@ from skdyn import DyNeMoEstimator, ModeMatcher, NEMSRegressor, analysis, preproc
 from skdyn.analysis import SessionFeatures
 from skdyn.metrics import CorrelationScorer, correlation_scorer, noise_corrected_scorer
 from skdyn.model_selection import BlockKFold, SessionKFold, compare_models
-from skdyn.nems import Layer, distributions, layers
+from skdyn.nems import L1, L2, BandedL2, GroupL1, Layer, Smooth, distributions, layers
 from skdyn.nems.fitting import SOLVERS
+from skdyn.nems.layers import FiniteImpulseResponse
 from skdyn.nems.losses import LOSSES
+from skdyn.nems.penalties import PENALTIES
 from skdyn.persistence import TRUSTED_TYPES, LoadError, load, save
 from skdyn.simulation import MixedSineMVN
 
@@ -118,6 +120,7 @@ STACKS = {
     "LogCompress": lambda: [layers.RectifiedLinear(), *after_channels(layers.LogCompress())],
     "Multiply": lambda: of_two_branches(layers.Multiply(input=["one", "other"])),
     "RectifiedLinear": lambda: after_channels(layers.RectifiedLinear(no_shift=True)),
+    "ResponseHistory": lambda: after_channels(layers.ResponseHistory((2, None))),
     "STRF": lambda: [layers.STRF((None, 2, 3), activation="relu")],
     "Select": lambda: [layers.Select(channels=[2, 0]), CHANNELS((None, 1), l2=0.1)],
     "Sigmoid": lambda: after_channels(layers.Sigmoid()),
@@ -400,6 +403,9 @@ def test_a_file_is_small(estimators, tmp_path):
 def test_own_types_of_the_list_are_those_that_estimators_hold(estimators):
     chosen = [NEMSRegressor(loss=kind()) for kind in LOSSES.values()]
     chosen += [NEMSRegressor(solver=kind()) for kind in SOLVERS.values()]
+    penalties = [L2(1), BandedL2([1, 2], [1, 2]), Smooth(1), L1([1, 2]), GroupL1(1)]
+    assert {type(one) for one in penalties} == set(PENALTIES)
+    chosen.append(NEMSRegressor([FiniteImpulseResponse((3, None), penalties=penalties)]))
     found = set().union(*map(untrusted, [*estimators.values(), *chosen, *analysed().values()]))
     # Older versions of skops do not trust what searches of scikit-learn hold; `load` does.
     found -= {one for one in found if one.startswith("sklearn.utils._metadata_requests.")}
@@ -426,7 +432,9 @@ def test_types_of_scikit_learn_in_the_list_are_splitters_searches_and_metrics():
 
 # Classes that nobody keeps in a file: what others derive from, pictures, and parts of a fit.
 NOT_KEPT = {
-    *("BadSegmentsDisplay", "ModesDisplay", "NEMSDisplay", "TrainingDisplay"),
+    "Penalty",
+    *("BadSegmentsDisplay", "ModesDisplay", "NEMSDisplay", "TrainingDisplay", "LayersDisplay"),
+    *("ReceptiveFieldDisplay", "StartsDisplay", "StateDisplay", "TuningDisplay"),
     *("Layer", "Loss", "Solver", "FitSettings", "Trial", "ResponseScorer", "RunByRun"),
 }
 

@@ -14,13 +14,18 @@ from skdyn.nems.layers.base import Layer
 from skdyn.nems.losses import Loss
 from skdyn.nems.model import Model
 from skdyn.nems.parameter import Parameter, Phi
+from skdyn.nems.penalties import L1, L2, BandedL2, GroupL1, Penalty, Smooth
 from skdyn.nems.regressor import NEMSRegressor
 
 __all__ = [
+    "L1",
+    "L2",
+    "BandedL2",
     "Beta",
     "Exponential",
     "FitResults",
     "Gamma",
+    "GroupL1",
     "HalfNormal",
     "Layer",
     "Loss",
@@ -28,7 +33,9 @@ __all__ = [
     "NEMSRegressor",
     "Normal",
     "Parameter",
+    "Penalty",
     "Phi",
+    "Smooth",
     "Solver",
     "Uniform",
     "cnn_population",

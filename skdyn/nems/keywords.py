@@ -104,6 +104,7 @@ def from_keywords(*texts: str) -> list[Layer]:
     stp.N                      `ShortTermPlasticity`; .fs50 for 50 Hz instead of 100
     stategain.SxN, sdexp.SxN,  `StateGain`, `StateDexp`, `StateHinge`; statehinge.m for match_sign
     statehinge.SxN
+    hist.T, hist.TxN           `ResponseHistory`; .c for coupled
     lvl.N, dexp.N, dlog.N,     `LevelShift`, `DoubleExponential`, `LogCompress`, `Hinge`
     prelu.N
     relu.N, srelu.N, sig.N,    `RectifiedLinear`, `SoftRelu`, `Sigmoid`, `Tanh`; .s, .o, .g for a
@@ -124,8 +125,8 @@ def from_keywords(*texts: str) -> list[Layer]:
     xRxH                       .lvl, .relu, .ac, .s2, .c2 for two stages of filters
     =========================  =====================================================================
 
-    With wc (but for .g), fir, strf, conv2d, gru, skip and whole models, .l2:4 sets l2=10^-4; "d"
-    stands for the point, as in .l2:3d5 for 10^-3.5. In populations, .wl2:4 is that of weights
+    With wc (but for .g), fir, strf, hist, conv2d, gru, skip and whole models, .l2:4 sets l2=10^-4;
+    "d" stands for the point, as in .l2:3d5 for 10^-3.5. In populations, .wl2:4 is that of weights
     alone, without filters. A size of R, as in wc.120xR, is as many as there are outputs.
 
     Models as papers print them are understood, too: fir.25x120 between words of 120 channels

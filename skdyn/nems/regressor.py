@@ -24,6 +24,7 @@ from skdyn._sklearn import (
 from skdyn.core.distributed import any_process, is_first, n_processes, start_together
 from skdyn.core.runtime import check_device, one_thread
 from skdyn.core.training import Watcher
+from skdyn.nems.distributions import as_generator
 from skdyn.nems.fitting.objective import Objective
 from skdyn.nems.fitting.results import FitResults, Solver
 from skdyn.nems.fitting.run import (
@@ -37,7 +38,7 @@ from skdyn.nems.fitting.trials import Trial, make_trial, output_in_pieces
 from skdyn.nems.keywords import from_keywords
 from skdyn.nems.layers.base import Layer
 from skdyn.nems.losses import make_loss
-from skdyn.nems.model import INPUT, STATE, Model
+from skdyn.nems.model import INPUT, RESPONSE, STATE, Model
 from skdyn.sessions import (
     Sessions,
     all_finite,
@@ -71,14 +72,16 @@ class NEMSRegressor(
         What is minimised: the mean squared error; the negative log-likelihood of Poisson counts; a
         `skdyn.nems.Loss`; or a function of response, prediction and weight, tensors of shape
         (n_trials, n_samples, n_outputs), that returns a mean over them.
-    solver : {"lbfgs", "adam"} or Solver, default="lbfgs"
+    solver : {"lbfgs", "adam", "proximal"} or Solver, default="lbfgs"
         "lbfgs" takes quasi-Newton steps within bounds on all data, in double precision. "adam"
         takes steps on batches of windows, for recordings or models that are too large for that.
+        "proximal" takes quasi-Newton steps for layers with the penalties `L1` and `GroupL1`.
     alpha : float or array-like of shape (n_outputs,), default=0.0
         Weight of the penalty of each output, in units of its loss: alpha / 2 times the sum of
         squares of the penalised parameters that the output depends on. Penalised are the
         coefficients of filters and channels, kappa of `DoubleExponential`, and all parameters of
-        your own layers. A layer with an `l2` has its own weight.
+        your own layers. A layer with an `l2` has its own weight. Layers with `penalties` have them
+        on top of that.
     init : {"auto", "two_stage", "given", "prior_mean", "prior_sample"}, default="auto"
         Where the fit starts: "auto" at filters that are found from the data, and nonlinearities
         that go with them; "two_stage" at the values of a fit whose nonlinearities at the end are
@@ -372,6 +375,7 @@ class NEMSRegressor(
         given = self._check_data(stimulus, state, streams, preceding)
         model = self._build()
         targets, weights = self._check_response(stimulus, y, sample_weight, model)
+        given = _with_response(model, given, targets)
         random_state = make_random_state(self.random_state)
         options = {name: getattr(self, name) for name in CONSTRAINTS}
         model = self._start(model, given, targets[0].shape[1] if targets[0].ndim == 2 else 1)
@@ -450,7 +454,9 @@ class NEMSRegressor(
         Returns
         -------
         ndarray of shape (n_samples,) or (n_samples, n_outputs), or as X
-            The predicted response; `out` if it was given.
+            The predicted response; `out` if it was given. If layers take the past of the response,
+            they take it from streams={"response": ...}, which gives predictions of the next step;
+            otherwise the predictions themselves are fed back.
         """
         check_is_fitted(self)
         stimulus = check_sessions(self, X, sessions, reset=False)
@@ -493,6 +499,7 @@ class NEMSRegressor(
         stimulus = check_sessions(self, X, sessions, reset=False)
         given = self._check_data(stimulus, state, streams, preceding)
         targets, weights = self._check_response(stimulus, y, sample_weight, self.model_)
+        given = _with_response(self.model_, given, targets)
         trials = [
             make_trial(self.model_, data, target, weight, before, self.history)
             for (data, before), target, weight in zip(given, targets, weights, strict=True)
@@ -526,16 +533,65 @@ class NEMSRegressor(
     def _outputs(self, given) -> Iterator[np.ndarray]:
         """Predictions (n_rows, n_outputs) of checked sessions, one after the other."""
         for data, before in given:
-            joined, n_before = self.model_.with_preceding(data, before)
             with one_thread():
-                output = output_in_pieces(self.model_, joined, copies=True)
-                output = output[n_before // self.model_.stride :]
+                output = self._output(data, before)
             if not all_finite(output):
                 raise ValueError(
                     "X has values for which the prediction is not finite. Look for logarithms of "
                     "negative numbers in the layers, or use the units of the X that was fitted."
                 )
             yield output
+
+    def _output(self, data, before) -> np.ndarray:
+        """Predictions of one session; those of a model of its own past are fed back to it."""
+        if self.model_.sees_response and RESPONSE not in data:
+            return self.model_.simulate(data, n_outputs=self.n_outputs_)
+        joined, n_before = self.model_.with_preceding(data, before)
+        output = output_in_pieces(self.model_, joined, copies=True)
+        return output[n_before // self.model_.stride :]
+
+    def simulate(self, X, n_draws=1, *, sessions=None, state=None, streams=None, random_state=None):
+        """Draw Poisson counts from a model whose layers take the past of the response.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_channels), list of such, or array of shape \
+                (n_sessions, n_samples, n_channels)
+            The stimulus.
+        n_draws : int, default=1
+            Number of simulations.
+        sessions : array-like of shape (n_samples,), default=None
+            Label of each row of a 2-D X; each session begins without a past.
+        state, streams
+            As in `fit`.
+        random_state : int, Generator, RandomState or None, default=None
+            Source of the counts; None takes fresh entropy.
+
+        Returns
+        -------
+        list of ndarray of shape (n_samples,) or (n_samples, n_outputs), or as X
+            One entry per simulation. Each row sees the simulated rows before it.
+
+        Raises
+        ------
+        ValueError
+            If no layer takes the response.
+        """
+        check_is_fitted(self)
+        stimulus = check_sessions(self, X, sessions, reset=False)
+        random = as_generator(random_state)
+        options = {"n_outputs": self.n_outputs_, "n_draws": n_draws, "random_state": random}
+        with one_thread():
+            draws = [
+                self.model_.simulate(data, **options)
+                for data, _ in self._check_data(stimulus, state, streams, None)
+            ]
+        return [
+            stimulus.like_input(
+                [one[number] if self._has_output_axis else one[number][:, 0] for one in draws]
+            )
+            for number in range(n_draws)
+        ]
 
     # ------------------------------------------------------------------------------ checks
 
@@ -718,6 +774,20 @@ def _by_name(streams) -> dict:
             f"of type {type(streams).__name__}."
         )
     return streams
+
+
+def _with_response(model: Model, given, targets) -> list:
+    """Add the response to the data of each session, for layers that take its past."""
+    if not model.sees_response:
+        return given
+    if any(before is not None for _, before in given):
+        raise ValueError(
+            "preceding has rows of X alone, but a layer takes the past of the response as well."
+        )
+    return [
+        (model.with_response(data, target), before)
+        for (data, before), target in zip(given, targets, strict=True)
+    ]
 
 
 def _has_names(layers) -> bool:

@@ -34,6 +34,7 @@ SIZED = {
     "WeightChannelsGaussian": {"shape": (3, 2)},
     "WeightChannelsMulti": {"shape": (3, 2, 2)},
     "FiniteImpulseResponse": {"shape": (4, 2)},
+    "ResponseHistory": {"shape": (3, 2)},
     "STRF": {"shape": (3, 2, 4)},
     "Select": {"channels": [0]},
     **{name: {"shape": (2, 3)} for name in ("StateDexp", "StateGain", "StateHinge")},

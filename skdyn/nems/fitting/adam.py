@@ -210,6 +210,8 @@ class _Training:
         self.bounds = [(end - values.origin) / values.sizes for end in ends]
         self.penalty = torch.from_numpy(objective.value_penalty).to(device)
         self.raw_penalty = torch.from_numpy(objective.penalty).to(device)
+        self.coupling = _on_device(objective.value_coupling, device)
+        self.raw_coupling = _on_device(objective.coupling, device)
         self.factors = torch.from_numpy(objective.factors).to(device)
         self.share = torch.from_numpy(objective.sizes.share).to(device)
         n_components = len(objective.component_share)
@@ -268,8 +270,8 @@ class _Training:
         part = group.part(chosen, group.share * self.n_windows / len(group.target))
         losses, theta = self._losses(part), self.values.theta()
         with torch.no_grad():
-            raw = self.share @ losses + 0.5 * (self.raw_penalty * theta**2).sum()
-        loss = self.factors @ losses + 0.5 * (self.penalty * theta**2).sum()
+            raw = self.share @ losses + _squares(theta, self.raw_penalty, self.raw_coupling)
+        loss = self.factors @ losses + _squares(theta, self.penalty, self.coupling)
         return {"loss": loss, "raw_loss": raw}
 
     def _watched_losses(self, group: Group) -> Tensor:
@@ -308,15 +310,14 @@ class _Training:
         watched = objective.held_out or objective.groups
         with torch.no_grad():
             tensor = torch.as_tensor(sum(self._watched_losses(group) for group in watched))
-            vector = self.values.vector()
-            squares = 0.5 * vector**2 * (not objective.held_out)
+            vector = self.values.vector() * (not objective.held_out)
         losses = tensor.cpu().numpy()
-        self.watched_loss = float(objective.sizes.share @ losses + objective.penalty @ squares)
+        error = float(objective.sizes.share @ losses)
+        self.watched_loss = objective.with_penalty(error, vector)
         n_components = len(self.best_values)
         values = np.bincount(objective.component, objective.factors * losses, n_components)
-        values += np.bincount(
-            objective.component_of_value, objective.value_penalty * squares, n_components
-        )
+        squares = objective.squares(vector)
+        values += np.bincount(objective.component_of_value, squares, n_components)
         if not np.isfinite(values).all():
             return np.inf
         self._keep_best(values)
@@ -373,7 +374,7 @@ class _Training:
         """Gradient of the losses of all windows with the penalty, some windows at a time."""
         objective = self.objective
         values = torch.from_numpy(vector).to(self.penalty.device)
-        total = self.penalty * values
+        total = torch.from_numpy(objective.penalty_gradient(vector)).to(values.device)
         theta = values.requires_grad_()
         for group in objective.groups:
             parts = [part.tolist() for part in torch.arange(len(group.target)).split(AT_ONCE)]
@@ -389,3 +390,23 @@ class _Training:
                 (gradient,) = torch.autograd.grad(predicted, theta, slope)
                 total = total + gradient
         return total.detach().cpu().numpy()
+
+
+def _on_device(matrix, device: torch.device) -> tuple[Tensor, Tensor, Tensor] | None:
+    """Rows, columns and entries of a sparse matrix."""
+    if matrix is None:
+        return None
+    found = matrix.tocoo()
+    rows, columns = (torch.from_numpy(one.astype(np.int64)) for one in (found.row, found.col))
+    return rows.to(device), columns.to(device), torch.from_numpy(found.data).to(device)
+
+
+def _squares(
+    theta: Tensor, penalty: Tensor, coupling: tuple[Tensor, Tensor, Tensor] | None
+) -> Tensor:
+    """The squares that count in a loss."""
+    squares = 0.5 * (penalty * theta**2).sum()
+    if coupling is None:
+        return squares
+    rows, columns, entries = coupling
+    return squares + 0.5 * (entries * theta[rows] * theta[columns]).sum()

@@ -10,9 +10,11 @@ from functools import cached_property
 
 import numpy as np
 import torch
+from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
+from skdyn.nems.fitting.penalties import Norms, quadratic_penalties, sparse_penalties
 from skdyn.nems.fitting.trials import Trial, output_in_pieces
 from skdyn.nems.layers.base import Layer
 from skdyn.nems.losses import Loss
@@ -95,9 +97,10 @@ class Objective:
     """The loss of a model as a function of the vector of its values that are not frozen.
 
     The loss of output n is L_n + alpha_n / 2 times the sum of squares of the penalised values that
-    it depends on, and the loss of the model is the mean over outputs, weighted by their weights.
-    Outputs that share parameters, directly or through others, form a component. Solvers minimise
-    `values`, the loss of each component relative to its size. They have the same minimum, and
+    it depends on, with further penalties of the layers, and the loss of the model is the mean over
+    outputs, weighted by their weights. Outputs that share parameters, directly or through others,
+    form a component. Solvers minimise `values`, the loss of each component relative to its size.
+    They have the same minimum, and
     neither units nor neighbours matter in them.
 
     Parameters
@@ -186,14 +189,39 @@ class Objective:
         return connected_components(reach @ reach.T > 0, directed=False)[1]
 
     @cached_property
+    def counts(self) -> np.ndarray:
+        """How much a penalty of each value counts in the loss: the share of its outputs."""
+        return self._share @ self._reached
+
+    @property
+    def _share(self) -> np.ndarray:
+        per_output = self.loss.is_per_output
+        return self.sizes.share if per_output else np.full(self.n_outputs, 1 / self.n_outputs)
+
+    @property
+    def _reached(self) -> np.ndarray:
+        """Which values outputs depend on; all, on those that no output was seen to depend on."""
+        return self.reach | ~self.reach.any(axis=0)
+
+    @cached_property
     def penalty(self) -> np.ndarray:
         """Weight of half the square of each value in the loss, of shape (n_free,)."""
-        per_output = self.loss.is_per_output
-        share = self.sizes.share if per_output else np.full(self.n_outputs, 1 / self.n_outputs)
-        # A value that no output was seen to depend on counts in the loss of all.
-        reach = self.reach | ~self.reach.any(axis=0)
-        counts, own = _penalties(self.model)
-        return counts * np.where(np.isnan(own), share * self.alpha @ reach, own * (share @ reach))
+        is_penalised, own = _penalties(self.model)
+        from_alpha = self._share * self.alpha @ self._reached
+        return is_penalised * np.where(np.isnan(own), from_alpha, own * self.counts)
+
+    @cached_property
+    def coupling(self) -> sparse.csr_array | None:
+        """Matrix S of further penalties in the loss, v' S v / 2 of all values v; None if zero."""
+        return quadratic_penalties(self.model, self.counts)
+
+    @cached_property
+    def norms(self) -> Norms | None:
+        """Norms of groups of values whose weighted sum counts in the loss; None if there are none.
+
+        Only solvers with `handles_norms` look at them.
+        """
+        return sparse_penalties(self.model, self.counts, self.alike)
 
     @cached_property
     def factors(self) -> np.ndarray:
@@ -211,14 +239,35 @@ class Objective:
         return self.component[self.reach.argmax(axis=0)]
 
     @cached_property
-    def value_penalty(self) -> np.ndarray:
-        """Weight of half the square of each value in `values`, of shape (n_free,)."""
+    def to_values(self) -> np.ndarray:
+        """Factor of a penalty of each value in `values`, relative to that in the loss."""
         if not self.loss.is_per_output:
-            return self.penalty * self.factors[0]
+            return np.full(self.reach.shape[1], self.factors[0])
         ratio = np.zeros(self.component.max(initial=0) + 1)
         share = self.sizes.share
         ratio[self.component] = self.factors / np.where(share > 0, share, 1.0)
-        return self.penalty * ratio[self.component_of_value]
+        return ratio[self.component_of_value]
+
+    @cached_property
+    def value_penalty(self) -> np.ndarray:
+        """Weight of half the square of each value in `values`, of shape (n_free,)."""
+        return self.penalty * self.to_values
+
+    @cached_property
+    def value_coupling(self) -> sparse.csr_array | None:
+        """The same as `coupling`, in `values`."""
+        if self.coupling is None:
+            return None
+        return sparse.csr_array(sparse.diags_array(self.to_values) @ self.coupling)
+
+    def penalty_gradient(self, vector: np.ndarray) -> np.ndarray:
+        """Gradient of the squares that count in `values`."""
+        gradient = self.value_penalty * vector
+        return gradient if self.value_coupling is None else gradient + self.value_coupling @ vector
+
+    def squares(self, vector: np.ndarray) -> np.ndarray:
+        """Squares that count in `values`, each with the value that it is of."""
+        return 0.5 * vector * self.penalty_gradient(vector)
 
     @cached_property
     def component_share(self) -> np.ndarray:
@@ -266,7 +315,10 @@ class Objective:
 
     def with_penalty(self, error: float, vector: np.ndarray) -> float:
         """Add the penalty to a loss."""
-        return error + 0.5 * float(self.penalty @ vector**2)
+        error = error + 0.5 * float(self.penalty @ vector**2)
+        if self.coupling is not None:
+            error += 0.5 * float(vector @ (self.coupling @ vector))
+        return error if self.norms is None else error + float(self.norms.values(vector).sum())
 
     def errors(self, vector: np.ndarray, groups: list[Group] | None = None) -> np.ndarray:
         """Loss of each output without the penalty, like `Sizes.scale`.
@@ -341,8 +393,7 @@ class Objective:
         self.last_errors = errors
         n_components = len(self.component_share)
         values = np.bincount(self.component, self.factors * errors, n_components)
-        penalty = 0.5 * self.value_penalty * vector**2
-        return values + np.bincount(self.component_of_value, penalty, n_components)
+        return values + np.bincount(self.component_of_value, self.squares(vector), n_components)
 
     def values_and_gradient(self, vector: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Loss of each component with the penalty, and the exact gradient of their sum.
@@ -369,7 +420,7 @@ class Objective:
                 (factors @ losses).backward()
                 total += losses.detach()
         assert theta.grad is not None
-        gradient = theta.grad.cpu().numpy() + self.value_penalty * vector
+        gradient = theta.grad.cpu().numpy() + self.penalty_gradient(vector)
         return self._values(total.cpu().numpy(), vector), gradient
 
     # --------------------------------------------------------------------------- predictions

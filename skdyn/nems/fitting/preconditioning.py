@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from scipy import sparse
 from scipy.linalg import cholesky, solve_triangular
 from torch import Tensor
 
@@ -98,13 +99,17 @@ def round_coordinates(objective: Objective, vector: np.ndarray, boxed: np.ndarra
     except RuntimeError:
         # A layer of the user's whose operations torch can derive once only.
         return scaled_coordinates(objective, vector)
+    coupling = objective.value_coupling
     penalty = objective.value_penalty
+    if coupling is not None:
+        penalty = penalty + coupling.diagonal()
+        coupling = sparse.csr_array(coupling - sparse.diags_array(coupling.diagonal()))
     known = derivatives.diagonal + penalty
     if not np.isfinite(known).all():
         return scaled_coordinates(objective, vector)
     scale = np.sqrt(np.maximum(known, _least_curvature(objective, vector, known)))
     load = penalty / scale**2 + np.maximum(1 - known / scale**2, 0) + DAMPING
-    blocks, shared, corner = _arrow(derivatives, scale, load, boxed)
+    blocks, shared, corner = _arrow(derivatives, scale, load, boxed, coupling)
     large = [
         _low_rank(places[free], derivatives.sketch[:, places[free]] / scale[places[free]])
         for places in derivatives.parts.large
@@ -114,20 +119,34 @@ def round_coordinates(objective: Objective, vector: np.ndarray, boxed: np.ndarra
 
 
 def _arrow(
-    derivatives: _Derivatives, scale: np.ndarray, load: np.ndarray, boxed: np.ndarray
+    derivatives: _Derivatives,
+    scale: np.ndarray,
+    load: np.ndarray,
+    boxed: np.ndarray,
+    coupling: sparse.csr_array | None,
 ) -> tuple[list[Block], np.ndarray, np.ndarray]:
     """Factor the blocks on the diagonal, one after the other, and the corner that they leave."""
     parts = derivatives.parts
+
+    def loads(places: np.ndarray) -> np.ndarray:
+        """The part of the penalty and the damping in a block."""
+        block = np.diag(load[places])
+        if coupling is None:
+            return block
+        return block + coupling[places][:, places].toarray() / np.outer(
+            scale[places], scale[places]
+        )
+
     keep = ~boxed[parts.shared]
     shared = parts.shared[keep]
-    blocks, corner = [], np.diag(load[shared])
+    blocks, corner = [], loads(shared)
     for places, own, border in zip(parts.own, derivatives.own, derivatives.border, strict=True):
         free = ~boxed[places]
         mine = places[free]
         own, border = own[:, free] / scale[mine], border[:, keep] / scale[shared]
         corner += border.T @ border
         if len(mine):
-            inverse = _inverse_factor(own.T @ own + np.diag(load[mine]))
+            inverse = _inverse_factor(own.T @ own + loads(mine))
             edge = inverse.T @ (own.T @ border)
             corner -= edge.T @ edge
             blocks.append(Block(mine, inverse, edge))

@@ -22,6 +22,8 @@ from skdyn.nems.fitting.adam import Adam
 from skdyn.nems.fitting.closed_form import is_linear, solve_linear
 from skdyn.nems.fitting.lbfgs import LBFGS
 from skdyn.nems.fitting.objective import Objective, Sizes
+from skdyn.nems.fitting.penalties import has_norms
+from skdyn.nems.fitting.proximal import Proximal
 from skdyn.nems.fitting.results import FitResults, Solver
 from skdyn.nems.fitting.saving import Saving
 from skdyn.nems.fitting.settings import FitSettings
@@ -41,7 +43,7 @@ from skdyn.nems.fitting.trials import (
 from skdyn.nems.losses import LOSSES, Loss, make_loss
 from skdyn.nems.model import Model
 
-SOLVERS: dict[str, type[Solver]] = {kind.name: kind for kind in (LBFGS, Adam)}
+SOLVERS: dict[str, type[Solver]] = {kind.name: kind for kind in (LBFGS, Adam, Proximal)}
 
 _COUNT = [Interval(Integral, 1, None, closed="left")]
 _POSITIVE = [Interval(Real, 0, None, closed="neither")]
@@ -193,6 +195,11 @@ def fit_trials(
     """
     loss, solver = make_loss(options["loss"]), make_solver(options["solver"])
     check_weighted(trials, model, options["history"])
+    if has_norms(model) and not solver.handles_norms:
+        raise ValueError(
+            f"A layer has a penalty with kinks, such as L1, which solver={solver.name!r} cannot "
+            "minimise. Use solver='proximal'."
+        )
     for trial in trials:
         loss.check(trial.target[np.broadcast_to(trial.weight > 0, trial.target.shape)])
     random_state = random_state or make_random_state(options["random_state"])
@@ -209,6 +216,7 @@ def fit_trials(
             and solver.finds_minimum
             and not settings.early_stopping
             and is_linear(model, trials)
+            and not has_norms(model)
         )
         n_starts = 1 if is_exact else options["n_init"]
         sources = _sources(random_state, n_starts)
@@ -230,6 +238,7 @@ def fit_trials(
         else:
             models = _fit_in_turn(fit, model, sources, observer, trials, saving)
         best = min(models, key=lambda one: one.results.criterion)
+        best.results.starts = [replace(one.results) for one in models]
         check_fit(best, Objective(best, trials, loss, settings.alpha, settings.device))
     if settings.verbose and not solver.uses_batches:  # which have a bar
         results = best.results

@@ -226,7 +226,8 @@ def make_trials(
             "their first axes must match, unless all repeat one trial of the input."
         )
     model.take_outputs(int(np.prod(target.shape[2:])))
-    model.take_sizes({name: array[0] for name, array in data.items()})
+    few = {name: array[0] for name, array in data.items()}
+    model.take_sizes(model.with_response(few, target[0]))
 
     def of(arrays, number):
         return {name: array[0 if len(array) == 1 else number] for name, array in arrays.items()}
@@ -234,7 +235,7 @@ def make_trials(
     return [
         make_trial(
             model,
-            of(data, number),
+            model.with_response(of(data, number), target[number]),
             target[number],
             weight[number],
             before and of(before, number),

@@ -19,6 +19,7 @@ from skdyn.nems.layers.channels import (
 )
 from skdyn.nems.layers.convolution import Conv2d
 from skdyn.nems.layers.filters import FIR, STRF, FiniteImpulseResponse
+from skdyn.nems.layers.history import ResponseHistory
 from skdyn.nems.layers.nonlinearities import (
     DoubleExponential,
     Hinge,
@@ -63,6 +64,7 @@ __all__ = [
     "PowerCompress",
     "ReLU",
     "RectifiedLinear",
+    "ResponseHistory",
     "Select",
     "ShortTermPlasticity",
     "Sigmoid",

@@ -6,7 +6,7 @@ import copy
 import inspect
 import math
 import operator
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import wraps
 from numbers import Real
@@ -19,6 +19,7 @@ from skdyn.core.runtime import one_thread
 from skdyn.nems.distributions import Distribution, as_generator
 from skdyn.nems.layers.description import LayerDescription, check_given, check_names
 from skdyn.nems.parameter import Parameter, Phi
+from skdyn.nems.penalties import Penalty, check_penalties
 from skdyn.nems.words import Word
 
 RULE = "=" * 32
@@ -55,6 +56,9 @@ class Layer(LayerDescription):
         fitted, in place of the model's `alpha`; None leaves it to `alpha`. Penalised are the
         coefficients of filters and channels, and all parameters of a layer of your own, unless its
         attribute `penalised` names those that are.
+    penalties : sequence of Penalty, default=()
+        Further penalties of this layer's parameters, on top of `l2` or `alpha`: `skdyn.nems.L2`,
+        `BandedL2`, `Smooth`, `L1` and `GroupL1`.
     values : dict of array-like, default=None
         Values of parameters of that name, instead of the means of their priors.
     frozen : bool or tuple of str, default=()
@@ -79,6 +83,9 @@ class Layer(LayerDescription):
     # The word that stands for the layer, such as "fir"; "wc.g" is "wc" with the option "g".
     word: ClassVar[str | None] = None
 
+    # Names of arguments that are only shown where they are set.
+    quiet: ClassVar[frozenset[str]] = frozenset({"skipped"})
+
     def __init__(
         self,
         shape=None,
@@ -92,11 +99,13 @@ class Layer(LayerDescription):
         values: dict | None = None,
         frozen: bool | tuple[str, ...] = (),
         permanent: tuple[str, ...] = (),
+        penalties: Penalty | Sequence[Penalty] = (),
     ):
         self._parameters: Phi | None = None
         self._tensors: dict[str, torch.Tensor] | None = None
         self.shape = None if shape is None else plain_sizes(shape)
         self.l2 = check_penalty(l2, self)
+        self.penalties = check_penalties(penalties)
         self.input, self.output = input, output
         self.name = name
         self._given: dict[str, Any] = {"parameters": parameters, "priors": priors, "bounds": bounds}
@@ -621,7 +630,7 @@ class Layer(LayerDescription):
         return (
             type(self) is type(other)
             and (self.shape, self.input, self.output) == (other.shape, other.input, other.output)
-            and self.l2 == other.l2
+            and (self.l2, self.penalties) == (other.l2, other.penalties)
             and all(
                 is_equal(value, other._own_params()[name])
                 for name, value in self._own_params().items()
@@ -642,8 +651,11 @@ class Layer(LayerDescription):
 
     def _head(self) -> str:
         shown = {**self._own_params(), **({} if self.l2 is None else {"l2": self.l2})}
+        shown |= {"penalties": self.penalties} if self.penalties else {}
         extra = "".join(
-            f", {name}={value!r}" for name, value in shown.items() if name != "skipped" or value
+            f", {name}={value!r}"
+            for name, value in shown.items()
+            if value or name not in self.quiet
         )
         return f"{type(self).__name__}(shape={self.shape}{extra})\n{RULE}"
 

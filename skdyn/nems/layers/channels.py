@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable
 from dataclasses import replace
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -81,6 +82,7 @@ class _FreeWeights(Layer):
     """Weights that each can be fitted."""
 
     penalised = ("coefficients",)
+    axes = MappingProxyType({"coefficients": ("channels",)})
     n_past = 0
     _sizes = SIZES
 

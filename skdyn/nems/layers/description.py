@@ -26,7 +26,7 @@ class KernelPart:
     n_channels : int, default=0
         Number of channels that are weighed; 0 for filters of what comes in.
     n_lags, n_future : int
-        Number of lags, and of those of them that come after the present.
+        Number of lags, and how many rows after the present the first is; below 0 if it is before.
     stride : int, default=1
         Only each of so many rows comes out.
     weights : tuple of Parameter, default=()
@@ -105,6 +105,9 @@ class LayerDescription:
     # Names of the parameters that count in a penalty; None for all.
     penalised: tuple[str, ...] | None = None
 
+    # Names of the axes of parameters, for penalties along them: "lags", "channels".
+    axes: ClassVar[Mapping[str, tuple[str, ...]]] = MappingProxyType({})
+
     # Names of the parameters whose usual size has nothing to do with the units of the data.
     unit_free: tuple[str, ...] = ()
 
@@ -118,12 +121,18 @@ class LayerDescription:
     # are frozen, but not if they are permanent.
     statistics: ClassVar[tuple[str, ...]] = ()
 
+    # Whether as many channels come out as go in, although they are not all mapped on their own.
+    passes_outputs: ClassVar[bool] = False
+
     # Name of the parameter that is added to each channel, of a layer that does nothing else.
     level: ClassVar[str | None] = None
 
     # How many rows of the past and of the future count for an output; None if that is not known.
     n_past: int | None = None
     n_future: int = 0
+
+    # Lag of the first row of a filter's "coefficients", in samples; see `filter_sizes`.
+    first_lag: int = 0
 
     # How many trials of equal length come as one array; only layers that have `joins_trials`, or
     # that map each row by itself, are ever given more than one.

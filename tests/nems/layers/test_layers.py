@@ -26,6 +26,7 @@ from skdyn.nems.layers import (
     PoleZeroFilter,
     PowerCompress,
     ReLU,
+    ResponseHistory,
     Select,
     ShortTermPlasticity,
     Sigmoid,
@@ -118,6 +119,8 @@ CASES = {
     "sdexp": (lambda: StateDexp((2, 4)), (4,), (2,)),
     "statehinge": (lambda: StateHinge((2, 4)), (4,), (2,)),
     "statehinge matched": (lambda: StateHinge((3, 4), match_sign=True), (4,), (2,)),
+    "history": (lambda: ResponseHistory((3, 2)), (2,), (2,)),
+    "history coupled": (lambda: ResponseHistory((3, 2), coupled=True), (2,), (2,)),
 }
 ANTICAUSAL = ("fir anticausal",)
 each = pytest.mark.parametrize("case", CASES)
@@ -261,7 +264,7 @@ def test_copies_and_printing_keep_options(case):
     again = type(layer)(**params)
     assert again == layer
     assert repr(again) == repr(layer)
-    own = set(params) - set(Layer().get_params()) - {"skipped"}
+    own = set(params) - set(Layer().get_params()) - layer.quiet
     assert all(f"{name}={params[name]!r}" in repr(layer) for name in own)
     layer.set_params(name="other")
     assert layer == again
