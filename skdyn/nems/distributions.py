@@ -92,6 +92,21 @@ class Distribution:
             return self
         return type(self)(**{k: np.broadcast_to(v, shape) for k, v in self.parameters.items()})
 
+    def part(self, numbers: np.ndarray) -> Distribution:
+        """Give the distribution of some entries of the last axis.
+
+        Parameters
+        ----------
+        numbers : ndarray of int
+            Which entries.
+
+        Returns
+        -------
+        Distribution
+            Of these.
+        """
+        return type(self)(**{k: v[..., numbers] for k, v in self.parameters.items()})
+
     def mean(self) -> np.ndarray:
         """Expected values.
 

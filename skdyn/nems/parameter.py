@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import operator
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -170,7 +171,7 @@ class Parameter:
         int
             Product of the shape.
         """
-        return int(np.prod(self.shape, dtype=int))
+        return math.prod(self.shape)
 
     def set_prior(self, prior: Distribution) -> None:
         """Replace the prior; the values become its mean, unless they are permanent.
@@ -224,6 +225,27 @@ class Parameter:
                 "or ignore_bounds=True."
             )
         self.values = array
+
+    def part(self, numbers: np.ndarray) -> Parameter:
+        """Make a parameter of some entries of the last axis.
+
+        Parameters
+        ----------
+        numbers : ndarray of int
+            Which entries.
+
+        Returns
+        -------
+        Parameter
+            With their values, bounds and priors; frozen if this one is.
+        """
+        part = copy.copy(self)
+        part.values = self.values[..., numbers]
+        part.shape = part.values.shape
+        part.prior = self.prior.part(numbers)
+        low, high = self.bounds
+        part.bounds = low[..., numbers], high[..., numbers]
+        return part
 
     def freeze(self) -> None:
         """Keep the values in fits and draws."""

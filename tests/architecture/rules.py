@@ -50,8 +50,8 @@ ROOMS = {
     "skdyn/nems/layers": "__init__ algebra base channels convolution description filters history "
     "nonlinearities normalization plasticity pole_zero recurrent state",
     "skdyn/nems/fitting": "__init__ adam closed_form coordinates factors gradients hidden lbfgs "
-    "minimum moments objective penalties preconditioning proximal results run saving settings "
-    "stages start trials",
+    "minimum moments objective parts penalties preconditioning proximal results run saving "
+    "settings stages start trials",
     "skdyn/metrics": "__init__ modes responses rows scorers",
     "skdyn/plotting": "__init__ arrays artefacts encoding filters inspection modes responses "
     "training",

@@ -21,7 +21,7 @@ from skdyn.core.training import (
     linear_decay,
     train,
 )
-from skdyn.nems.fitting.gradients import check_start, layer_not_followed
+from skdyn.nems.fitting.gradients import check_start, layer_not_followed, single_is_enough
 from skdyn.nems.fitting.minimum import SMALL_DECREASE, promise_at_kinks, promised, promises
 from skdyn.nems.fitting.objective import Group, Objective, tensors_of
 from skdyn.nems.fitting.preconditioning import step_sizes
@@ -123,6 +123,9 @@ def _windows(objective: Objective, start: np.ndarray) -> Objective:
             "solver='lbfgs', or write its evaluate in plain arithmetic or with torch."
         )
     windows.is_looped = objective.is_looped = few.is_looped
+    if single_is_enough(few, start):
+        windows.groups = [group.of_type(torch.float32) for group in windows.groups]
+        windows.held_out = [group.of_type(torch.float32) for group in windows.held_out]
     return windows
 
 
@@ -291,13 +294,13 @@ class _Training:
         """Losses of all windows, which are not always means over them."""
         own = share(len(group.target))
         numbers = range(len(group.target))[own.rows]
-        with tensors_of(self.objective.model, self.values.theta()):
+        with tensors_of(self.objective.model, self.values.theta().to(group.target.dtype)):
             parts = [
                 self.objective.predict(group.part(numbers[first : first + AT_ONCE]).data)
                 for first in range(0, len(numbers), AT_ONCE)
             ]
             prediction = gathered(torch.cat(parts) if len(parts) > 1 else parts[0], own)
-        return self.objective.losses(group, prediction)
+        return self.objective.losses(group, prediction).double()
 
     def held_out_loss(self) -> float:
         """Minus the number of epochs in which a component made progress, for the loop's patience.
@@ -378,14 +381,15 @@ class _Training:
         theta = values.requires_grad_()
         for group in objective.groups:
             parts = [part.tolist() for part in torch.arange(len(group.target)).split(AT_ONCE)]
-            with torch.no_grad(), tensors_of(objective.model, theta):
+            values = theta.detach().to(group.target.dtype)
+            with torch.no_grad(), tensors_of(objective.model, values):
                 pieces = [objective.predict(group.part(part).data) for part in parts]
                 prediction = torch.cat(pieces)
             prediction.requires_grad_()
-            losses = self.factors @ objective.losses(group, prediction)
+            losses = self.factors @ objective.losses(group, prediction).double()
             (slopes,) = torch.autograd.grad(losses, prediction)
             for part, slope in zip(parts, slopes.split(AT_ONCE), strict=True):
-                with tensors_of(objective.model, theta):
+                with tensors_of(objective.model, theta.to(group.target.dtype)):
                     predicted = objective.predict(group.part(part).data)
                 (gradient,) = torch.autograd.grad(predicted, theta, slope)
                 total = total + gradient

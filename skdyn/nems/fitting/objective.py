@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -51,9 +51,13 @@ class Group:
     def data(self) -> dict[str, Tensor]:
         """What goes in, as tensors (n_trials, n_samples, ...), copied once they are asked for."""
         return {
-            name: stack([data[name] for data in self.given], self.target.device)
+            name: stack([data[name] for data in self.given], self.target.device).to(self.target)
             for name in self.given[0]
         }
+
+    def of_type(self, dtype: torch.dtype) -> Group:
+        """The same in another precision."""
+        return replace(self, target=self.target.to(dtype), weight=self.weight.to(dtype))
 
     def part(self, trials: Sequence[int], share: float = 1.0) -> Group:
         """Some of the trials, with their share of the loss."""
@@ -149,6 +153,16 @@ class Objective:
     def groups(self) -> list[Group]:
         """The trials, as tensors."""
         return self._group([trial.weight for trial in self.trials])
+
+    @cached_property
+    def single_groups(self) -> list[Group]:
+        """The trials in single precision."""
+        return [group.of_type(torch.float32) for group in self.groups]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The precision of gradients."""
+        return torch.float32 if self.is_single else torch.float64
 
     @cached_property
     def held_out(self) -> list[Group]:
@@ -414,9 +428,9 @@ class Objective:
         theta = torch.tensor(vector, dtype=torch.float64, device=self.device, requires_grad=True)
         total = torch.zeros(len(self.factors), dtype=torch.float64, device=self.device)
         factors = torch.as_tensor(self.factors, device=self.device)
-        with tensors_of(self.model, theta):
-            for group in self.groups:
-                losses = self.losses(group, self.predict(group.data))
+        with tensors_of(self.model, theta.to(self.dtype)):
+            for group in self.single_groups if self.is_single else self.groups:
+                losses = self.losses(group, self.predict(group.data)).double()
                 (factors @ losses).backward()
                 total += losses.detach()
         assert theta.grad is not None
@@ -454,10 +468,11 @@ class Objective:
             )
         return torch.func.vmap(self.model.output)(data)
 
-    # Whether trials are computed one after the other, since a layer cannot be vectorised; and
-    # whether torch can follow all layers.
+    # Whether trials are computed one after the other, since a layer cannot be vectorised; whether
+    # torch can follow all layers; and whether gradients are computed in single precision.
     is_looped = False
     is_exact = True
+    is_single = False
 
     def curvature(self, group: Group, prediction: Tensor) -> Tensor:
         """Second derivatives of the loss, each with respect to one prediction.
@@ -475,9 +490,9 @@ class Objective:
             In the units of `values`, and at least zero; where a loss has none at all, as that of
             absolute errors, those of a squared error.
         """
-        factors = torch.as_tensor(self.factors, device=prediction.device)
+        factors = torch.as_tensor(self.factors, device=prediction.device).to(prediction)
         rows = prediction.shape[0] * prediction.shape[1]
-        size = torch.as_tensor(self.sizes.typical, device=prediction.device)
+        size = torch.as_tensor(self.sizes.typical, device=prediction.device).to(prediction)
         flat = (2 / rows / size**2).expand_as(prediction)
         at = prediction.detach().requires_grad_()
         losses = factors @ self.losses(group, at)
@@ -595,7 +610,9 @@ def find_reach(model: Model, trial: Trial, n_outputs: int) -> np.ndarray:
             gradients = batched_gradients(prediction, theta, starts)
         except Exception:  # whatever it is that tensors cannot do in a layer of the user's
             return np.ones_like(reach)
-        reach |= (gradients != 0).numpy()
+        before, reach = reach, reach | (gradients != 0).numpy()
+        if reach.any(axis=0).all() and np.array_equal(before, reach):
+            break  # other values and inputs have shown nothing new
     return reach
 
 

@@ -614,6 +614,29 @@ class Layer(LayerDescription):
         """
         return copy.deepcopy(self)
 
+    def some_outputs(self, numbers: np.ndarray) -> Layer | None:
+        """Make a layer that computes some of the outputs, if each has parameters of its own.
+
+        Parameters
+        ----------
+        numbers : ndarray of int
+            Which outputs.
+
+        Returns
+        -------
+        Layer or None
+            A copy with these entries of the last axis of the shape and of all parameters; None if
+            a parameter has no such axis, or if there are `penalties`.
+        """
+        n_outputs = self.shape[-1] if self.shape else None
+        if self.penalties or any(one.shape[-1:] != (n_outputs,) for one in self.parameters.values()):
+            return None
+        layer = copy.copy(self)
+        if self.shape:
+            layer.shape = (*self.shape[:-1], len(numbers))
+        layer._parameters = Phi(*(one.part(numbers) for one in self.parameters.values()))
+        return layer
+
     def is_like(self, other: Layer) -> bool:
         """Return whether another layer was made with the same arguments, whatever its values.
 

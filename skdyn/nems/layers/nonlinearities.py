@@ -54,8 +54,8 @@ def gompertz(
     """
     steepness = torch.exp(kappa.clamp(max=LARGEST_KAPPA))
     # Without the limit the gradient would be zero times infinity where the curve is flat.
-    exponent = (-steepness * (values + shift)).clamp(max=LARGEST_EXPONENT)
-    return base + amplitude * torch.exp(-torch.exp(exponent))
+    exponent = torch.addcmul(-steepness * shift, values, -steepness).clamp(max=LARGEST_EXPONENT)
+    return torch.addcmul(base, amplitude, torch.exp(-torch.exp(exponent)))
 
 
 class StaticNonlinearity(Layer):
