@@ -106,6 +106,14 @@ def test_failed_fit_leaves_no_half_fitted_estimator(name, kind, short_search):
         np.testing.assert_array_equal(use(fitted), expected)
 
 
+@pytest.fixture
+def interrupts():
+    """Let SIGINT raise KeyboardInterrupt; shells make what runs in the background ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def interrupt_after(seconds):
     timer = threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGINT))
     timer.start()
@@ -114,7 +122,7 @@ def interrupt_after(seconds):
 
 @pytest.mark.parametrize("name", ["DyNeMoEstimator", "NEMSRegressor"])
 @pytest.mark.filterwarnings("ignore")
-def test_interrupt_at_any_moment_leaves_old_fit_or_none(name, short_search):
+def test_interrupt_at_any_moment_leaves_old_fit_or_none(name, short_search, interrupts):
     more = {"solver": "adam", "max_iter": 10**6, "n_iter_no_change": 10**6}
     more = {"n_epochs": 10**6} if name.startswith("D") else more
     long_one = clone(ESTIMATORS[name]).set_params(**more)
