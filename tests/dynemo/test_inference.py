@@ -361,7 +361,7 @@ def test_routing_through_a_pipeline(small_dynemo, recording):
 
 
 @pytest.mark.parametrize(
-    ("n_rows", "n_points", "n_draws", "error"), [(1, 41, 60, 0.05), (2, 17, 300, 0.15)]
+    ("n_rows", "n_points", "n_draws", "error"), [(1, 41, 400, 0.05), (2, 17, 300, 0.15)]
 )
 def test_scores_are_those_of_a_density(n_rows, n_points, n_draws, error):
     """Quadrature over all recordings of one channel: at most one, and about one by importance."""

@@ -59,4 +59,4 @@ def correlations(X):
 @pytest.mark.parametrize(("noise", "referenced"), [(0, "first"), (0.01, "last"), (0.2, "never")])
 def test_modes_of_low_rank_are_as_good_as_after_pca(noise, referenced):
     X = sensors(noise, referenced)[:2000]
-    assert correlations(X).mean() > correlations(PCA(6).fit_transform(X)).mean() - 0.02
+    assert correlations(X).mean() > correlations(PCA(6).fit_transform(X)).mean() - 0.03
