@@ -10,7 +10,7 @@ INSTALLED := $(ENV)/.installed
 	bench-dynemo-robustness bench-dynemo-reference bench-nems bench-nems-starts \
 	bench-nems-ferret bench-eeg bench-search bench-rejections bench-imports \
 	bench-spectra bench-spectra-end-to-end bench-arithmetic bench-session-modes \
-	bench-permutations clean
+	bench-permutations bench-large torture test-oldest clean
 
 demo: $(INSTALLED)
 	MPLBACKEND=Agg $(BIN)/python examples/plot_soft_mixture.py --figures figures
@@ -27,6 +27,22 @@ demo: $(INSTALLED)
 
 test: $(INSTALLED)
 	MPLBACKEND=Agg $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile
+
+# The whole suite with the lowest versions that pyproject.toml allows, in an environment of its own.
+OLDEST := .venv-oldest
+
+test-oldest: $(OLDEST)/.installed
+	MPLBACKEND=Agg $(OLDEST)/bin/python -m pytest --numprocesses $(JOBS) --dist loadfile $(ARGS)
+
+$(OLDEST)/.installed: pyproject.toml constraints-oldest.txt
+	test -x $(OLDEST)/bin/python || $(PYTHON) -m venv $(OLDEST)
+	$(OLDEST)/bin/python -m pip install --quiet --constraint constraints-oldest.txt torch
+	$(OLDEST)/bin/python -m pip install --quiet --constraint constraints-oldest.txt --editable '.[test]'
+	touch $@
+
+# Kills, full disks, interrupts, forks, mutated files and bad inputs, by the thousand.
+torture: $(INSTALLED)
+	MPLBACKEND=Agg OMP_NUM_THREADS=1 $(BIN)/python -m tests.torture $(ARGS)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
@@ -92,6 +108,10 @@ bench-search: $(INSTALLED)
 bench-rejections: $(INSTALLED)
 	$(BIN)/python benchmarks/false_rejections.py $(ARGS)
 
+# Needs FOLDER=folder, to which gigabytes are written.
+bench-large: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/large_data.py --folder $(FOLDER) $(ARGS)
+
 bench-imports: $(INSTALLED)
 	$(BIN)/python benchmarks/import_cost.py $(ARGS)
 
@@ -103,4 +123,4 @@ $(INSTALLED): pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(ENV) figures .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf $(ENV) $(OLDEST) figures .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

@@ -34,6 +34,17 @@ NETWORK = "-".join(
         "wc.80x100-relu.100-wc.100x60-lvl-dexp",
     ]
 )
+CONVOLUTIONS = "-".join(
+    [
+        "conv2d.8x3x10.stack.s12-relu.10.s",
+        "conv2d.4x3x10x10.stack.s12-relu.10.s",
+        "conv2d.4x3x10x10.cat-relu.90.s",
+        "wc.90x60-relu.60.s-wc.60x60-dexp.60",
+    ]
+)
+RECURRENT = "wc.34x1x20-fir.5x1x20-relu.20.s-gru.20x60-wc.60x60-dexp.60"
+# Fitted by Adam with early stopping, with these settings besides.
+NETWORKS = {NETWORK: {}, CONVOLUTIONS: {}, RECURRENT: {"learning_rate": 0.004}}
 
 
 def own(n):
@@ -46,6 +57,17 @@ def shared(n):
 
 def rectified(n):
     return f"wc.34x1x{n}-fir.15x1x{n}-relu.{n}.s-wc.{n}x60-dexp.60"
+
+
+def depressing(n):
+    """Synapses of each band; their input is counted from its least value on."""
+    return f"stp.34-{rectified(n)}"
+
+
+def three_of(name, words, alpha):
+    """A network from three seeds, and the mean of the three."""
+    single = {f"{name}, seed {seed}": ([[(words, seed)]], [alpha]) for seed in (0, 1, 2)}
+    return {**single, f"{name}, mean of three": ([[(words, seed) for seed in (0, 1, 2)]], [alpha])}
 
 
 # The models of a candidate, to choose among, each a list of words and seeds; and penalties, in
@@ -61,10 +83,11 @@ CANDIDATES = {
         [[(rectified(n), 0) for n in (8, 10, 12)]],
         [1e-3, 3e-3],
     ),
-    "1-D x 2 network, seed 0": ([[(NETWORK, 0)]], [0.0]),
-    "1-D x 2 network, seed 1": ([[(NETWORK, 1)]], [0.0]),
-    "1-D x 2 network, seed 2": ([[(NETWORK, 2)]], [0.0]),
-    "1-D x 2 network, mean of three": ([[(NETWORK, seed) for seed in (0, 1, 2)]], [0.0]),
+    "LN with plasticity": ([[(depressing(n), 0)] for n in (8, 12)], [1e-3, 3e-3]),
+    "LN with plasticity, mean of three": ([[(depressing(n), 0) for n in (8, 10, 12)]], [3e-3]),
+    **three_of("1-D x 2 network", NETWORK, 0.0),
+    **three_of("2-D network", CONVOLUTIONS, 0.0),
+    **three_of("recurrent network", RECURRENT, 1e-3),
 }
 
 
@@ -124,8 +147,9 @@ def estimator(name, parts, alpha, y):
 
 def one_model(words, seed, alpha):
     model = NEMSRegressor(words, alpha=alpha, history="zeros", tol=1e-5, random_state=seed)
-    if words == NETWORK:
+    if words in NETWORKS:
         model.set_params(solver="adam", early_stopping=True, n_iter_no_change=20)
+        model.set_params(**NETWORKS[words])
     return model
 
 
@@ -152,6 +176,9 @@ def one(path, name):
     X, counts, X_test, counts_test = load(path)
     y = counts.mean(axis=1)
     models, alphas = CANDIDATES[name]
+    if any(words.startswith("stp") for parts in models for words, _ in parts):
+        least = X.min(axis=(0, 1))
+        X, X_test = X - least, X_test - least
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         settings = [(parts, alpha) for parts in models for alpha in alphas]
@@ -177,6 +204,7 @@ def one(path, name):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
     parser.add_argument("--recording", help="the .npz file")
+    parser.add_argument("--only", nargs="+", choices=CANDIDATES, metavar="NAME", help="candidates")
     parser.add_argument("--jobs", type=int, default=1, help="candidates at a time")
     parser.add_argument("--one", type=json.loads, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -185,7 +213,7 @@ def main():
         return
     if arguments.recording is None:
         parser.error("which recording? name the file with --recording, or make's RECORDING=")
-    names = list(CANDIDATES)
+    names = [name for name in CANDIDATES if name in (arguments.only or CANDIDATES)]
     requests = [{"path": arguments.recording, "name": name} for name in names]
     answers = sorted(
         ask_all(__file__, requests, arguments.jobs), key=lambda answer: names.index(answer["name"])

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from sklearn import get_config
 
+from skdyn._sklearn import FitInterrupted
 from skdyn.core.training import Watcher
 
 __all__ = ["CallbackSupportMixin", "FitTask", "StepWatcher"]
@@ -56,7 +59,18 @@ class FitTask:
         context.call_on_fit_task_begin(estimator=estimator, **given)
 
     @classmethod
-    def of(cls, estimator, n_subtasks: int, X, y=None, *, sessions=None, **metadata) -> FitTask:
+    def of(
+        cls,
+        estimator,
+        n_subtasks: int,
+        X,
+        y=None,
+        *,
+        sessions=None,
+        state=None,
+        streams=None,
+        **metadata,
+    ) -> FitTask:
         """Begin the task that is the whole fit.
 
         Parameters
@@ -67,9 +81,9 @@ class FitTask:
             Largest number of its subtasks.
         X, y : array-like
             Data of the fit.
-        sessions : array-like, default=None
-            Labels of rows. Callbacks receive them only if metadata routing is enabled, because no
-            scorer accepts them otherwise.
+        sessions, state, streams : array-like, default=None
+            Labels of rows, states, and further data. Callbacks receive them only if metadata
+            routing is enabled, because no scorer accepts them otherwise.
         **metadata
             Further metadata of X.
 
@@ -79,7 +93,7 @@ class FitTask:
             The task.
         """
         if get_config()["enable_metadata_routing"]:
-            metadata["sessions"] = sessions
+            metadata |= {"sessions": sessions, "state": state, "streams": streams}
         metadata = {name: value for name, value in metadata.items() if value is not None}
         context = estimator._init_callback_context(max_subtasks=n_subtasks)
         return cls(estimator, context, {"X": X, "y": y, "metadata": metadata})
@@ -121,6 +135,12 @@ class FitTask:
         )
 
 
+def _names_of(estimator) -> dict:
+    """What an estimator knows of its data before it is fitted."""
+    names = ("n_features_in_", "feature_names_in_")
+    return {name: value for name, value in vars(estimator).items() if name in names}
+
+
 class StepWatcher(Watcher):
     """Reports each step of a training as a task.
 
@@ -133,12 +153,22 @@ class StepWatcher(Watcher):
     restore : callable
         Function of the history so far, a dict of lists with a number per step, and of weights,
         which it must copy. It returns the attributes of a fitted estimator.
+    keep_last : bool, default=False
+        Whether an interrupt leaves a fitted estimator, see `kept`.
     """
 
-    def __init__(self, task: FitTask, name: str, restore: Callable[[dict, Any], dict]):
-        self.task, self.name, self.restore = task, name, restore
+    def __init__(
+        self,
+        task: FitTask,
+        name: str,
+        restore: Callable[[dict, Any], dict],
+        *,
+        keep_last: bool = False,
+    ):
+        self.task, self.name, self.restore, self.keep_last = task, name, restore, keep_last
         self.history: dict[str, list[float]] = {}
         self.step: FitTask | None = None
+        self.last: Any = None
 
     def begin(self) -> None:
         """Begin a step."""
@@ -148,11 +178,44 @@ class StepWatcher(Watcher):
         """End a step; see `Watcher`."""
         for name, number in numbers.items():
             self.history.setdefault(name, []).append(float(number))
+        if self.keep_last:
+            self.last = copy.deepcopy(weights)
         step, self.step = self.step, None
         assert step is not None
-        return step.end(
-            lambda: self.restore({name: [*all_] for name, all_ in self.history.items()}, weights)
-        )
+        return step.end(lambda: self._restored(weights))
+
+    def _restored(self, weights: Any) -> dict:
+        return self.restore({name: [*all_] for name, all_ in self.history.items()}, weights)
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Let an interrupt of a block bring the attributes of the last step, if there is one.
+
+        Yields
+        ------
+        None
+            Nothing.
+
+        Raises
+        ------
+        FitInterrupted
+            If the block is interrupted after a step, and steps are kept.
+        """
+        try:
+            yield
+        except KeyboardInterrupt as error:
+            if self.last is None:
+                raise
+            n_steps = max(map(len, self.history.values()))
+            raise FitInterrupted(
+                f"The fit was interrupted after {n_steps} {self.name}s, and the estimator is as it "
+                "would be if it had ended there.",
+                {**_names_of(self.task.estimator), **self._restored(self.last)},
+            ) from error
+
+    def resume(self, history: dict[str, list[float]]) -> None:
+        """Take the history of the steps before; see `Watcher`."""
+        self.history = {name: [*numbers] for name, numbers in history.items()}
 
     def close(self) -> None:
         """End a step without a result, such as one that found no smaller loss."""

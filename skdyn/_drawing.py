@@ -170,12 +170,17 @@ def panels(
         axes = np.atleast_1d(np.asarray(ax, dtype=object)).ravel()
         if fig is not None:
             raise ValueError("ax and fig were both given. Pass ax alone.")
+        wrong = [one for one in axes if not hasattr(one, "figure")]
+        if wrong:
+            raise TypeError(f"ax is {wrong[0]!r:.50}, but Axes of matplotlib were expected.")
         if len(axes) != n_panels:
             raise ValueError(
                 f"ax has {len(axes)} axes, but must have {n_panels}, one for each panel. Pass as "
                 "many, or fig."
             )
         return axes[0].figure, axes
+    if fig is not None and not hasattr(fig, "subplots"):
+        raise TypeError(f"fig is {fig!r:.50}, but a Figure of matplotlib was expected.")
     if fig is None:
         import matplotlib.pyplot as plt
 

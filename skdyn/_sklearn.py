@@ -10,6 +10,7 @@ from inspect import signature
 
 import numpy as np
 from sklearn.base import TransformerMixin, _fit_context
+from sklearn.base import _clone_parametrized as clone_parametrized
 from sklearn.utils._param_validation import (
     HasMethods,
     Hidden,
@@ -19,11 +20,14 @@ from sklearn.utils._param_validation import (
     validate_parameter_constraints,
 )
 from sklearn.utils._set_output import _wrap_data_with_container
+from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.metaestimators import _BaseComposition
 from sklearn.utils.parallel import _get_threadpool_controller
 
 __all__ = [
+    "UNUSED",
     "DocumentedMixin",
+    "FitInterrupted",
     "HasMethods",
     "Hidden",
     "Interval",
@@ -31,7 +35,8 @@ __all__ = [
     "SessionTransformerMixin",
     "StrOptions",
     "_BaseComposition",
-    "_fit_context",
+    "clone_parametrized",
+    "fit_context",
     "one_blas_thread",
     "validate_parameter_constraints",
 ]
@@ -51,6 +56,59 @@ def one_blas_thread() -> Iterator[None]:
     """
     with _get_threadpool_controller().limit(limits=1, user_api="blas"):
         yield
+
+
+class FitInterrupted(KeyboardInterrupt):
+    """An interrupt of a fit that has come far enough to be kept.
+
+    Parameters
+    ----------
+    message : str
+        What was reached.
+    attributes : dict
+        Attributes that make the estimator a fitted one.
+    """
+
+    def __init__(self, message: str, attributes: dict):
+        super().__init__(message)
+        self.attributes = attributes
+
+
+def fit_context(*, prefer_skip_nested_validation: bool):
+    """Validate parameters before a fit, and leave no estimator half fitted.
+
+    Whatever ends a fit early, an estimator that was fitted before keeps that fit whole, and one
+    that was not is not fitted. Only `FitInterrupted` brings attributes of its own.
+
+    Parameters
+    ----------
+    prefer_skip_nested_validation : bool
+        As for scikit-learn's own decorator of that name: whether parameters of inner estimators
+        and functions are validated.
+
+    Returns
+    -------
+    callable
+        A decorator of `fit`.
+    """
+    validated = _fit_context(prefer_skip_nested_validation=prefer_skip_nested_validation)
+
+    def decorate(fit):
+        inner = validated(fit)
+
+        @wraps(fit)
+        def whole(estimator, *args, **kwargs):
+            before = dict(vars(estimator))
+            try:
+                return inner(estimator, *args, **kwargs)
+            except BaseException as error:
+                attributes = error.attributes if isinstance(error, FitInterrupted) else {}
+                estimator.__dict__ = before | attributes  # at once: no interrupt comes between
+                raise
+
+        return whole
+
+    return decorate
 
 
 class SessionTransformerMixin(TransformerMixin):

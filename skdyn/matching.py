@@ -13,7 +13,7 @@ from skdyn._sklearn import (
     DocumentedMixin,
     SessionTransformerMixin,
     StrOptions,
-    _fit_context,
+    fit_context,
 )
 from skdyn.metrics import correlation_matrix
 from skdyn.sessions import Sessions, check_sessions, container_of, in_sessions, join_sessions
@@ -255,7 +255,7 @@ class ModeMatcher(
         self.reference = reference
         self.metric = metric
 
-    @_fit_context(prefer_skip_nested_validation=True)
+    @fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y=None):
         """Learn the order.
 

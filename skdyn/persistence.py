@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import warnings
 from inspect import isclass, isfunction, signature
-from io import BytesIO
 from pathlib import Path
 from pydoc import locate
-from zipfile import ZIP_DEFLATED, BadZipFile, ZipFile
+from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile
 
 import sklearn.metrics
 import sklearn.model_selection
@@ -21,6 +20,8 @@ from sklearn.exceptions import InconsistentVersionWarning
 from sklearn.metrics import check_scoring, make_scorer
 
 from skdyn import __version__, analysis, metrics, model_selection, preprocessing, simulation
+from skdyn._archive import check_archive, check_members, check_types, read_schema, seal, unseal
+from skdyn.core.files import write_atomically
 from skdyn.nems import (
     Beta,
     Exponential,
@@ -38,8 +39,9 @@ from skdyn.nems import (
 )
 from skdyn.nems.fitting import SOLVERS
 from skdyn.nems.losses import LOSSES
+from skdyn.nems.penalties import PENALTIES
 
-__all__ = ["TRUSTED_TYPES", "load", "save"]
+__all__ = ["TRUSTED_TYPES", "LoadError", "load", "save"]
 
 # Each of these is created from plain values, and calls nothing that a file names. The parts of
 # encoding models are those of their registries.
@@ -48,6 +50,7 @@ _PARTS_OF_MODELS = (
     *(Beta, Exponential, Gamma, HalfNormal, Normal, Uniform),
     *(kind for kind in layers.CLASSES if kind is not Layer),
     *LOSSES.values(),
+    *PENALTIES,
     *SOLVERS.values(),
 )
 # Public classes of these rooms: transformers, splitters, scorers, results.
@@ -97,7 +100,18 @@ TRUSTED_TYPES = tuple(
     )
 )
 
+# Parts of searches that skops itself trusts from a later version on: plain numbers and text.
+_PARTS_OF_OTHERS = (
+    *("numpy.ma.MaskedArray", "numpy.ma.core.MaskedArray"),
+    "sklearn.utils._metadata_requests.MetadataRequest",
+    "sklearn.utils._metadata_requests.MethodMetadataRequest",
+)
+
 _VERSION = f"skdyn {__version__}"
+
+
+class LoadError(ValueError):
+    """A file is not one that `save` wrote, is damaged, or is not trusted."""
 
 
 def save(estimator, path) -> None:
@@ -116,9 +130,11 @@ def save(estimator, path) -> None:
     ------
     ImportError
         If skops is not installed.
+    OSError
+        If the file cannot be written. What was there before is left as it was.
     ValueError
         If the file could not be loaded: the estimator holds a function or a class that is not
-        defined at module level, or it refers to itself.
+        defined at module level, it refers to itself, or its attributes hide methods.
 
     See Also
     --------
@@ -126,8 +142,10 @@ def save(estimator, path) -> None:
 
     Notes
     -----
-    The file records the version of skdyn. It contains nothing of torch, so a network that was
-    trained on a GPU can be loaded on any machine.
+    The file is written beside its path and then renamed, so that the path holds the old file or
+    the new one at every moment, also if the disk is full or the process is killed. It records the
+    version of skdyn and a digest of its content, which `load` checks. It contains nothing of torch,
+    so a network that was trained on a GPU can be loaded on any machine.
 
     A search keeps all its results. If only the best model is needed, save `best_estimator_`. Types
     that are not trusted, such as distributions of SciPy in a RandomizedSearchCV or a scoring
@@ -137,24 +155,32 @@ def save(estimator, path) -> None:
     which skops 0.16 cannot write. `sessions` needs no such call.
     """
     skops = _import_skops()
+    name = type(estimator).__name__
     try:
         content = skops.dumps(estimator, compression=ZIP_DEFLATED)
     except RecursionError:
         raise ValueError(
-            f"The {type(estimator).__name__} refers to itself, which skops cannot write. "
+            f"The {name} refers to itself, which skops cannot write. "
             "set_fit_request and similar methods have that effect: call them after load, not "
             "before save."
         ) from None
-    lost = [name for name in skops.get_untrusted_types(data=content) if locate(name) is None]
+    lost = [found for found in skops.get_untrusted_types(data=content) if locate(found) is None]
     if lost:
         raise ValueError(
-            f"The {type(estimator).__name__} holds {lost}, which cannot be imported on load. "
-            "Define it at module level."
+            f"The {name} holds {lost}, which cannot be imported on load. Define it at module level."
         )
-    file = BytesIO(content)
-    with ZipFile(file, "a") as archive:
-        archive.comment = _VERSION.encode()
-    Path(path).write_bytes(file.getvalue())
+    try:
+        check_archive(content)
+    except ValueError:  # arrays that compress like nothing a file may hold, such as zeros
+        content = skops.dumps(estimator, compression=ZIP_STORED)
+    try:
+        check_archive(content)
+        schema = read_schema(content)
+        check_members(content, schema)
+        check_types(schema, frozenset(TRUSTED_TYPES))
+    except ValueError as error:
+        raise ValueError(f"The {name} could not be loaded from a file: {error}.") from None
+    write_atomically(path, seal(content, _VERSION))
 
 
 def load(path, *, trusted=()):
@@ -184,10 +210,13 @@ def load(path, *, trusted=()):
     ------
     ImportError
         If skops is not installed.
-    TypeError
-        If the file holds types that are not trusted. Nothing is created then.
-    ValueError
-        If the file was not written by `save`.
+    LoadError
+        If the file was not written by `save`, is damaged, holds types that are not trusted, asks
+        for far more memory than its size suggests, or has attributes that hide methods. It is a
+        ValueError, names the file, and is raised before anything is created, except where parts
+        that are created do not go together.
+    OSError
+        If the file cannot be read.
 
     See Also
     --------
@@ -209,18 +238,15 @@ def load(path, *, trusted=()):
     """
     skops = _import_skops()
     content = Path(path).read_bytes()
-    names = {*TRUSTED_TYPES, *map(_name_of, trusted)}
+    names = {*TRUSTED_TYPES, *_PARTS_OF_OTHERS, *map(_name_of, trusted)}
     try:
-        with ZipFile(BytesIO(content)) as archive:
-            version = archive.comment.decode(errors="replace")
-        unknown = sorted(set(skops.get_untrusted_types(data=content)) - names)
-    except (BadZipFile, KeyError):
-        raise ValueError(f"{path} was not written by save().") from None
-    if unknown:
-        raise TypeError(
-            f"{path} holds types that are not trusted: {unknown}. If you know what they are, name "
-            "them in trusted=."
-        )
+        version = _check(content, skops, names)
+    except LoadError as error:
+        raise LoadError(f"{path} {error}") from None
+    except BadZipFile:
+        raise LoadError(f"{path} was not written by save().") from None
+    except Exception as error:
+        raise LoadError(f"{path} was not written by save(), or is damaged: {error}.") from error
     if version not in ("", _VERSION):  # skops.io.dump writes none
         warnings.warn(
             InconsistentVersionWarning(
@@ -230,7 +256,28 @@ def load(path, *, trusted=()):
             ),
             stacklevel=2,
         )
-    return skops.loads(content, trusted=sorted(names))
+    try:
+        return skops.loads(content, trusted=sorted(names))
+    except Warning:  # one that the caller has turned into an error
+        raise
+    except Exception as error:
+        raise LoadError(f"{path} holds parts that do not go together: {error}.") from error
+
+
+def _check(content: bytes, skops, names: set[str]) -> str:
+    """Check a file before anything is made of it; return the version that wrote it."""
+    version = unseal(content)
+    check_archive(content)
+    schema = read_schema(content)
+    check_members(content, schema)
+    unknown = sorted(set(skops.get_untrusted_types(data=content)) - names)
+    if unknown:
+        raise LoadError(
+            f"holds types that are not trusted: {unknown}. If you know what they are, name them in "
+            "trusted=."
+        )
+    check_types(schema, frozenset(TRUSTED_TYPES))
+    return version
 
 
 def _import_skops():

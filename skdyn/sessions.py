@@ -5,12 +5,17 @@ Rows are time. Several sessions come as labels per row, as a list of 2-D arrays 
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from sklearn.utils import check_array, check_consistent_length, column_or_1d
 from sklearn.utils.validation import validate_data
+
+# Numbers that are looked at at a time.
+NUMBERS_AT_ONCE = 2**20
 
 
 @dataclass(frozen=True)
@@ -48,7 +53,141 @@ class Sessions:
         """
         if self.container == "list":
             return SessionList(results)
-        return np.stack(results) if self.container == "stack" else np.concatenate(results)
+        return np.stack(results) if self.container == "stack" else join_sessions(results)
+
+    def writer(self, out=None) -> Writer:
+        """Collect results of sessions, one after the other, in arrays of the caller's or new ones.
+
+        Parameters
+        ----------
+        out : ndarray of float, list of such, or None
+            What results are written to, in the form of the input.
+
+        Returns
+        -------
+        Writer
+            Where results go.
+
+        Raises
+        ------
+        ValueError
+            If out has another form, cannot be written to, or shares memory with the recording.
+        """
+        return Writer(self, out)
+
+
+class Writer:
+    """Results of sessions, in arrays of the caller's or in new ones.
+
+    Parameters
+    ----------
+    recording : Sessions
+        The sessions.
+    out : ndarray of float, list of such, or None
+        Arrays of the caller's, in the form of the input; None for new ones.
+    """
+
+    def __init__(self, recording: Sessions, out):
+        self.recording, self.out = recording, out
+        self.results: list[np.ndarray] = []
+        self.n_rows = 0
+        if out is None:
+            return
+        is_list = recording.container == "list"
+        arrays = out if is_list and isinstance(out, list | tuple) else [out]
+        if is_list != isinstance(out, list | tuple) or (
+            is_list and len(arrays) != len(recording.arrays)
+        ):
+            raise ValueError(
+                f"out is a {type(out).__name__}, but "
+                + (f"a list of {len(recording.arrays)} arrays" if is_list else "an array")
+                + " was expected, in the form of X."
+            )
+        for array in arrays:
+            if not (isinstance(array, np.ndarray) and array.dtype.kind == "f"):
+                raise ValueError("out must hold arrays of floats, or memory maps of them.")
+            if not array.flags.writeable:
+                raise ValueError("out is read-only. Open a memory map with mode 'r+' or 'w+'.")
+            if any(np.may_share_memory(array, one) for one in recording.arrays):
+                raise ValueError("out shares memory with X, which must stay as it is.")
+
+    def slot(self, shape: tuple[int, ...], dtype) -> np.ndarray:
+        """Give the array for the next session.
+
+        Parameters
+        ----------
+        shape : tuple of int
+            Rows, and the shape of a row.
+        dtype : data-type
+            Type of a new array.
+
+        Returns
+        -------
+        ndarray
+            To be written to.
+        """
+        if self.out is None:
+            self.results.append(np.empty(shape, dtype=dtype))
+            return self.results[-1]
+        number, first = len(self.results), self.n_rows
+        if self.recording.container == "array":
+            part = self.out[first : first + shape[0]]
+        else:
+            part = self.out[number] if number < len(self.out) else self.out[:0]
+        if part.shape != shape:
+            raise ValueError(
+                f"out has the shape {part.shape} for session {number}, but {shape} was expected."
+            )
+        self.n_rows += shape[0]
+        self.results.append(part)
+        return part
+
+    def put(self, result: np.ndarray) -> None:
+        """Take the result of the next session.
+
+        Parameters
+        ----------
+        result : ndarray of shape (n_rows, ...)
+            The result.
+        """
+        if self.out is None:
+            self.results.append(result)
+        else:
+            self.slot(result.shape, result.dtype)[...] = result
+
+    def done(self):
+        """Give all results.
+
+        Returns
+        -------
+        ndarray or list of ndarray
+            What was given as out, or new arrays in the form of the input.
+        """
+        if self.out is None:
+            return self.recording.like_input(self.results)
+        if self.recording.container == "array" and self.n_rows != len(self.out):
+            raise ValueError(f"out has {len(self.out)} rows, but {self.n_rows} were expected.")
+        return self.out
+
+
+def all_finite(array: np.ndarray) -> bool:
+    """Tell whether all numbers of an array are finite, in little memory.
+
+    Parameters
+    ----------
+    array : ndarray of float
+        Numbers.
+
+    Returns
+    -------
+    bool
+        True if no number is NaN or infinite.
+    """
+    n_rows = max(1, NUMBERS_AT_ONCE // max(1, array[:1].size))
+    return all(
+        bool(np.isfinite(array[start : start + n_rows]).all())
+        for start in range(0, len(array), n_rows)
+    )
 
 
 def check_sessions(
@@ -155,13 +294,15 @@ def _refuse_labels(sessions, container: str) -> None:
         )
 
 
-def container_of(X) -> Literal["array", "list", "stack"]:
+def container_of(X, *, name: str = "X") -> Literal["array", "list", "stack"]:
     """Tell in which form sessions come.
 
     Parameters
     ----------
     X : array-like or list of array-like
         A recording.
+    name : str, default="X"
+        The name of the argument, for errors.
 
     Returns
     -------
@@ -172,9 +313,12 @@ def container_of(X) -> Literal["array", "list", "stack"]:
     ------
     TypeError
         If X, or its first session, is an estimator, an object of MNE, or an object of pynapple
-        that is not a `TsdFrame` of one epoch.
+        that is not a `TsdFrame` of one epoch; or if it holds dates, or is a tensor that requires
+        gradients.
+    ValueError
+        If values are masked.
     """
-    refuse_objects(X)
+    refuse_objects(X, name=name)
     if isinstance(X, list | tuple) and len(X) and all(np.ndim(one) == 2 for one in X):
         return "list"
     if getattr(X, "ndim", None) == 3:
@@ -260,8 +404,8 @@ _NO_ARRAY = (
 )
 
 
-def refuse_objects(X, *, n_axes: tuple[int, ...] = (2,)) -> None:
-    """Answer objects that are no arrays, known by their methods, with the line that gives rows.
+def refuse_objects(X, *, n_axes: tuple[int, ...] = (2,), name: str = "X") -> None:
+    """Answer what is no array of numbers with the line that gives one.
 
     Parameters
     ----------
@@ -269,14 +413,20 @@ def refuse_objects(X, *, n_axes: tuple[int, ...] = (2,)) -> None:
         What is expected to be an array.
     n_axes : tuple of int, default=(2,)
         Numbers of axes with which an object of pynapple of one epoch is taken as an array.
+    name : str, default="X"
+        The name of the argument, for errors.
 
     Raises
     ------
     TypeError
         If X, or its first element, is an estimator, an object of MNE, or another object of
-        pynapple.
+        pynapple; or if an array holds dates, or is a tensor that requires gradients.
+    ValueError
+        If values of an array are masked.
     """
     is_list = isinstance(X, list | tuple) and len(X) > 0
+    for array in X if is_list else [X]:
+        _refuse_array(array, name)
     one = X[0] if is_list else X
     if all(hasattr(one, name) for name in ("info", "ch_names", "get_data")):
         kind, line = "an object of MNE", _rows_of_mne(one, is_list)
@@ -292,9 +442,61 @@ def refuse_objects(X, *, n_axes: tuple[int, ...] = (2,)) -> None:
     else:
         return
     raise TypeError(
-        f"X is {kind}, {type(one).__name__}, but arrays whose rows are time were expected. Pass "
-        f"{line}."
+        f"{name} is {kind}, {type(one).__name__}, but arrays whose rows are time were expected. "
+        f"Pass {line.replace('X', name) if name != 'X' else line}."
     )
+
+
+def as_numbers(values, name: str) -> np.ndarray:
+    """Make an array of floats of what is given, or say which argument cannot be one.
+
+    Parameters
+    ----------
+    values : array-like
+        Numbers.
+    name : str
+        The name of the argument.
+
+    Returns
+    -------
+    ndarray of float
+        The numbers; a copy only where it has to be one.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the values are no numbers, masked, dates, or a tensor that requires gradients.
+    """
+    refuse_objects(values, n_axes=(1, 2, 3), name=name)
+    try:
+        return np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        _name_argument(error, name)
+        raise
+
+
+def _refuse_array(array, name: str) -> None:
+    """Answer arrays whose numbers are not meant to be taken as they stand."""
+    if isinstance(array, np.ma.MaskedArray) and np.ma.is_masked(array):
+        raise ValueError(
+            f"{name} is a masked array with {np.ma.count_masked(array)} masked values, which would "
+            f"count as numbers. Pass {name}.filled(numpy.nan) where missing values are accepted, "
+            "or leave rows out with skdyn.preprocessing.BadSegments; in a response, fill them and "
+            "give them a sample_weight of 0."
+        )
+    kinds: Any = getattr(array, "dtypes", getattr(array, "dtype", None))  # of a table, or of one
+    each = [*kinds] if isinstance(kinds, Iterable) else [kinds]
+    dates = [str(kind) for kind in each if getattr(kind, "kind", "") in ("m", "M")]
+    if dates:
+        raise TypeError(
+            f"{name} holds dates or durations ({dates[0]}), but numbers were expected. Pass "
+            "numbers, such as seconds, or leave that column out."
+        )
+    if getattr(array, "requires_grad", False) is True:
+        raise TypeError(
+            f"{name} is a tensor that requires gradients, but an array was expected. Pass "
+            f"{name}.detach()."
+        )
 
 
 def _rows_of_mne(one, is_list: bool) -> str:
@@ -328,13 +530,33 @@ def _validate(estimator, X, *, reset: bool, **checks) -> np.ndarray:
     # Number types are kept, so that a memory map of integers stays one.
     try:
         return validate_data(estimator, X, reset=reset, **checks)
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         reason = str(error).partition("\n")[0]
-        if "contains NaN" not in reason and "contains infinity" not in reason:
-            raise
-        raise ValueError(
-            f"{reason.removesuffix('.')}. Cut such rows out with skdyn.preprocessing.BadSegments."
-        ) from error
+        if "contains NaN" in reason or "contains infinity" in reason:
+            raise ValueError(
+                f"{reason.removesuffix('.')}. Cut such rows out with "
+                "skdyn.preprocessing.BadSegments."
+            ) from error
+        _name_argument(error, "X")
+        raise
+
+
+def _name_argument(error: Exception, name: str) -> None:
+    """Put the name of an argument in front of a message that does not have it."""
+    message = str(error)
+    if not re.search(rf"\b{name}\b|feature names", message):
+        error.args = (f"{name}: {message}",)
+
+
+def _check_numbers(values, name: str) -> np.ndarray:
+    """An array of floats, which may be NaN."""
+    try:
+        return check_array(
+            values, ensure_2d=False, ensure_all_finite=False, dtype=float, input_name=name
+        )
+    except (TypeError, ValueError) as error:
+        _name_argument(error, name)
+        raise
 
 
 def _validate_each(estimator, X, *, reset: bool, **checks) -> list[np.ndarray]:
@@ -369,7 +591,7 @@ def split_sessions(array: np.ndarray, sessions) -> list[np.ndarray]:
     """
     if sessions is None:
         return [array]
-    labels = column_or_1d(check_array(sessions, ensure_2d=False, dtype=None))
+    labels = _check_labels(sessions)
     if len(labels) != len(array):
         raise ValueError(
             f"sessions has {len(labels)} labels, but X has {len(array)} rows. Pass one label per "
@@ -377,6 +599,28 @@ def split_sessions(array: np.ndarray, sessions) -> list[np.ndarray]:
         )
     borders = np.flatnonzero(labels[1:] != labels[:-1]) + 1
     return np.split(array, borders)
+
+
+def _check_labels(sessions) -> np.ndarray:
+    """Labels of rows, none of them missing."""
+    if isinstance(sessions, str | bytes | dict | set) or np.ndim(sessions) == 0:
+        raise ValueError(
+            f"sessions is a {type(sessions).__name__}, {sessions!r:.50}, but a label per row was "
+            "expected."
+        )
+    if isinstance(sessions, np.ma.MaskedArray):
+        _refuse_array(sessions, "sessions")
+    labels = column_or_1d(
+        check_array(sessions, ensure_2d=False, dtype=None, input_name="sessions"), warn=False
+    )
+    missing = np.isnat(labels) if labels.dtype.kind in "mM" else np.zeros(len(labels), dtype=bool)
+    if labels.dtype == object:
+        missing = np.array([one is None or one != one for one in labels])
+    if missing.any():
+        raise ValueError(
+            f"sessions has {missing.sum()} missing labels, but a label per row was expected."
+        )
+    return labels
 
 
 def check_targets(estimator, stimulus: Sessions, y, *, stride: int = 1) -> list[np.ndarray]:
@@ -439,7 +683,7 @@ def check_weights(stimulus: Sessions, targets: list[np.ndarray], sample_weight) 
         If shapes do not agree, or a weight is negative or not finite.
     """
     if sample_weight is None:
-        return [np.ones((len(target), 1)) for target in targets]
+        return [np.broadcast_to(1.0, (len(target), 1)) for target in targets]
     given = Sessions(targets, stimulus.container)
     weights = like_sessions(given, sample_weight, "sample_weight")
     for weight, target in zip(weights, targets, strict=True):
@@ -475,6 +719,7 @@ def check_row_weights(recording: Sessions, sample_weight) -> list[np.ndarray] | 
     """
     if sample_weight is None:
         return None
+    refuse_objects(sample_weight, n_axes=(1, 2), name="sample_weight")
     lengths = [len(array) for array in recording.arrays]
     parts = list(sample_weight) if recording.container != "array" else [sample_weight]
     if parts and np.asarray(parts[0]).ndim == 0:
@@ -509,13 +754,11 @@ def like_sessions(stimulus: Sessions, values, name: str, *, stride: int = 1) -> 
     list of ndarray of shape (n_samples, ...)
         One per session, of floats.
     """
-    refuse_objects(values, n_axes=(1, 2))
+    refuse_objects(values, n_axes=(1, 2), name=name)
     lengths = [len(one) for one in stimulus.arrays]
     fewer = [-(-length // stride) for length in lengths]
     if stimulus.container == "array":
-        array = check_array(
-            values, ensure_2d=False, ensure_all_finite=False, dtype=float, input_name=name
-        )
+        array = _check_numbers(values, name)
         if len(array) == sum(fewer):
             lengths = fewer
         check_consistent_length(np.empty(sum(lengths)), array)
@@ -525,10 +768,7 @@ def like_sessions(stimulus: Sessions, values, name: str, *, stride: int = 1) -> 
             f"{name} has one number per row, but X has {len(stimulus.arrays)} sessions. Pass an "
             "array per session, in the form of X."
         )
-    arrays = [
-        check_array(one, ensure_2d=False, ensure_all_finite=False, dtype=float, input_name=name)
-        for one in values
-    ]
+    arrays = [_check_numbers(one, name) for one in values]
     if [len(one) for one in arrays] not in (lengths, fewer):
         raise ValueError(
             f"{name} has sessions of {[len(one) for one in arrays]} rows, but X has sessions of "

@@ -11,11 +11,15 @@ from skdyn.preprocessing import (
     BadSegments,
     BandpassFilter,
     Downsampler,
+    GammatoneFilterbank,
+    LogCompressor,
     MovingAverage,
     NotchFilter,
+    RangeScaler,
     SessionPCA,
     SessionScaler,
     SignAligner,
+    Spectrogram,
     TimeDelayEmbedder,
     TimeDelayPCA,
 )
@@ -30,6 +34,8 @@ DYNEMO = DyNeMoEstimator(
 )
 FILTER = NEMSRegressor("fir.3xx-lvl")
 NONLINEAR = NEMSRegressor("wc.x-lvl-dexp", max_iter=5)
+# Bands of a waveform, of as many rows.
+BANDS = {"low": 0.1, "high": 0.4, "sampling_frequency": 1.0, "new_sampling_frequency": 1.0}
 # What a row gives depends on its neighbours, or on its whole session.
 OF_SESSIONS = [
     TimeDelayEmbedder(3),
@@ -38,11 +44,13 @@ OF_SESSIONS = [
     NotchFilter(0.2, width=0.1),
     AmplitudeEnvelope(),
     MovingAverage(3),
+    Spectrogram(2, **BANDS),
+    GammatoneFilterbank(2, relative_bandwidth=0.5, **BANDS),
 ]
 SCALER, DOWNSAMPLER = SessionScaler(), Downsampler()
 TRANSFORMERS = [
     *(DYNEMO, ModeMatcher(), *OF_SESSIONS, SCALER, SignAligner(random_state=0), Downsampler(1.0)),
-    SessionPCA(1),
+    *(SessionPCA(1), LogCompressor(), RangeScaler()),
 ]
 ESTIMATORS = [*TRANSFORMERS, DOWNSAMPLER, BadSegments(), NEMSRegressor(), FILTER, NONLINEAR]
 

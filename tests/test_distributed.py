@@ -21,6 +21,7 @@ from torch import distributed
 
 from skdyn import DyNeMoEstimator, NEMSRegressor
 from skdyn._callbacks import FitTask
+from skdyn.core.checkpoint import Saver
 from skdyn.core.training import FitDivergedError
 from skdyn.core.windows import WindowLoader
 from skdyn.dynemo import start
@@ -284,6 +285,25 @@ def nems_other_data():
     return said(lambda: NEMSRegressor(solver="adam").fit(sessions, responses))
 
 
+def from_a_checkpoint():
+    """Killed after a write of the first process, and called again."""
+    if not distributed.is_initialized():
+        return in_double_precision()
+    options = {"checkpoint": Path(sys.argv[-1], "checkpoint"), "checkpoint_every": 1}
+    n_left, write = [3], Saver.keep
+
+    def stop(self, *arguments, **named):
+        write(self, *arguments, **named)
+        n_left[0] -= 1
+        if not n_left[0]:
+            raise KeyboardInterrupt
+
+    with mock.patch.object(Saver, "keep", stop), contextlib.suppress(KeyboardInterrupt):
+        in_double_precision(**options)
+    distributed.barrier()
+    return in_double_precision(**options)
+
+
 def alone_amid_others():
     """What is not training with gradients: the last process would wait forever if it sent."""
     if not is_last():
@@ -301,7 +321,7 @@ SAME = [
         nems_poisson,
         nems_batches_of_one,
     ),
-    *(nems_any_loss, nems_stopped_early, nems_from_several_starts),
+    *(nems_any_loss, nems_stopped_early, nems_from_several_starts, from_a_checkpoint),
 ]
 OTHERS = [
     *(in_single_precision, never_finite_in_one, without_random_state, with_own_random_states),

@@ -20,9 +20,14 @@ from skdyn.model_selection import compare_models
 from skdyn.nems import Model, from_keywords
 from skdyn.plotting import (
     BadSegmentsDisplay,
+    LayersDisplay,
     ModesDisplay,
     NEMSDisplay,
+    ReceptiveFieldDisplay,
+    StartsDisplay,
+    StateDisplay,
     TrainingDisplay,
+    TuningDisplay,
     linear_filter,
     plot_alpha,
     plot_filters,
@@ -110,6 +115,39 @@ def draw_training(n):
     return TrainingDisplay(history=history, unit="nats").plot().figure_
 
 
+def draw_receptive_fields(n):
+    model = Model(from_keywords("wc.18x4-fir.15x1x4-relu.4-wc.4x1"))
+    model = model.sample_from_priors(random_state=0)
+    named = {"frequencies": np.geomspace(200, 20000, 18), **RATE}
+    given = rng().standard_normal((300, 18))
+    display = ReceptiveFieldDisplay.from_estimator
+    return display(model, given, n_components=n, n_fields=n, **named).figure_
+
+
+def draw_tuning(n):
+    curves = rng().gamma(1, size=(4, 18, n)).cumsum(axis=0)
+    display = TuningDisplay(curves=curves, levels=[10, 20, 40, 80])
+    return display.plot(frequencies=np.geomspace(200, 20000, 18)).figure_
+
+
+def draw_layers(n):
+    readout = np.linspace(0.1, 0.9, n)[:, None] + 0.05 * rng().standard_normal((n, 20))
+    names = [f"layer{k}" for k in range(n)]
+    return LayersDisplay(names=names, readout=readout, unique=0.1 * readout).plot().figure_
+
+
+def draw_states(n):
+    values = np.linspace(0, 1, 5) * np.ones((n, 1))
+    gain = 1 + 0.1 * rng().standard_normal((n, 5, 3)).cumsum(axis=1)
+    return StateDisplay(values=values, gain=gain, offset=0.01 * gain).plot().figure_
+
+
+def draw_starts(n):
+    losses = [0.5 + 0.01 * k + 1 / np.arange(1, 20 + k) for k in range(n)]
+    parameters = rng().standard_normal((n, 40))
+    return StartsDisplay(losses=losses, parameters=parameters, best=n - 1).plot().figure_
+
+
 def draw_bad_segments(n):
     X = list(rng().standard_normal((n, 200, 3)))
     X[0][50:70] *= 100
@@ -134,6 +172,11 @@ DRAWN = {
     "plot_predictions": draw_predictions,
     "ModesDisplay": draw_modes,
     "NEMSDisplay": draw_encoding_model,
+    "ReceptiveFieldDisplay": draw_receptive_fields,
+    "TuningDisplay": draw_tuning,
+    "LayersDisplay": draw_layers,
+    "StateDisplay": draw_states,
+    "StartsDisplay": draw_starts,
     "TrainingDisplay": draw_training,
     "BadSegmentsDisplay": draw_bad_segments,
     "ModelComparison": draw_comparison,

@@ -16,6 +16,9 @@ from skdyn.sessions import Sessions
 # Variance over arrangements, relative to the squared mean, below which mixing does not vary.
 NEGLIGIBLE = 1e-20
 
+# Above any rate at which brains are recorded.
+MOST_RATE = 1e9
+
 
 class EvokedAlpha(Bunch):
     """Mean mixing around events.
@@ -283,9 +286,14 @@ class _Span:
 
 
 def _rows_between(times, rate: float, name: str) -> np.ndarray:
-    if not rate > 0:
-        raise ValueError(f"sampling_frequency must be above 0 Hz, but is {rate!r}.")
-    if len(times) != 2 or not times[0] <= times[1]:
+    is_number = np.ndim(rate) == 0 and np.asarray(rate).dtype.kind in "iuf"
+    if not is_number or not 0 < rate < MOST_RATE:
+        raise ValueError(
+            f"sampling_frequency must be above 0 Hz and below {MOST_RATE:g} Hz, but is {rate!r}."
+        )
+    numbers = np.asarray(times)
+    is_pair = numbers.shape == (2,) and numbers.dtype.kind in "iuf" and np.isfinite(numbers).all()
+    if not is_pair or not times[0] <= times[1]:
         raise ValueError(
             f"{name} must be a first and a later last time in seconds, but is {times!r}."
         )

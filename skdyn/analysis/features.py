@@ -11,7 +11,13 @@ from scipy.linalg import cholesky, solve_triangular
 from sklearn.base import BaseEstimator, clone
 from sklearn.utils.validation import check_is_fitted
 
-from skdyn._sklearn import DocumentedMixin, HasMethods, Interval, SessionTransformerMixin
+from skdyn._sklearn import (
+    DocumentedMixin,
+    HasMethods,
+    Interval,
+    SessionTransformerMixin,
+    fit_context,
+)
 from skdyn.analysis.sessions import parts_of, pieces_of, session_modes
 from skdyn.analysis.statistics import COLUMNS, ModeStatistics, mode_statistics
 
@@ -186,6 +192,7 @@ class SessionFeatures(DocumentedMixin, SessionTransformerMixin, BaseEstimator):
         self.sampling_frequency = sampling_frequency
         self.binarize = binarize
 
+    @fit_context(prefer_skip_nested_validation=False)
     def fit(self, X, y=None, *, sessions=None):
         """Fit a clone of the model to all sessions.
 
@@ -209,7 +216,6 @@ class SessionFeatures(DocumentedMixin, SessionTransformerMixin, BaseEstimator):
         ValueError
             If there is no such kind of features, or the model refuses X.
         """
-        self._validate_params()
         kinds = self._kinds()
         pieces = pieces_of(X, sessions)
         self.model_ = clone(self.model).fit(pieces, None)

@@ -477,7 +477,8 @@ def _bins(frequencies, frequency_range):
     """Numbers of the bins within a range."""
     if frequency_range is None:
         return np.arange(len(frequencies))
-    low, high = frequency_range
+    ends = np.asarray(frequency_range)
+    low, high = ends if ends.shape == (2,) and ends.dtype.kind in "iuf" else (np.nan, np.nan)
     inside = np.flatnonzero((frequencies >= low) & (frequencies <= high))
     if not len(inside) or high > frequencies[-1] * (1 + 1e-9):
         raise ValueError(

@@ -19,7 +19,7 @@ from skdyn._drawing import (
     panels,
     tidy,
 )
-from skdyn.sessions import Sessions, check_columns, container_of, split_sessions
+from skdyn.sessions import Sessions, as_numbers, check_columns, container_of, split_sessions
 
 # What a row of the table holds, and the label of its axis in a picture.
 COLUMNS = {
@@ -39,6 +39,9 @@ COLUMNS = {
 # Most values to which the two Gaussians of binarize="mixture" are fitted, and the smallest
 # coefficient whose logit is told from that of 0.
 MOST_VALUES, SMALLEST = 100_000, 1e-9
+
+# Of a mixing coefficient, so that sums of products are still numbers.
+LARGEST = 1e100
 
 
 def normalised_alpha(alpha, covariances, *, sessions=None):
@@ -120,6 +123,11 @@ def check_mixing(alpha, sessions=None) -> Sessions:
             f"alpha has a mixing coefficient of {lowest:.3g}, but none below 0 was expected. For "
             "theta pass its softmax."
         )
+    highest = max(float(array.max()) for array in checked.arrays)
+    if highest > LARGEST:
+        raise ValueError(
+            f"alpha has a mixing coefficient of {highest:.3g}, but numbers about 1 were expected."
+        )
     return Sessions([array.astype(np.float64) for array in checked.arrays], checked.container)
 
 
@@ -137,7 +145,7 @@ def _weighted(arrays: list[np.ndarray], covariances) -> list[np.ndarray]:
 
 def _sizes(covariances, n_sessions: int, n_modes: int) -> np.ndarray:
     """Traces of the modes of each session."""
-    values = np.asarray(covariances, dtype=np.float64)
+    values = as_numbers(covariances, "covariances")
     expected = {2: (n_modes,), 3: (n_modes,), 4: (n_sessions, n_modes)}.get(values.ndim)
     is_square = values.ndim == 2 or values.shape[-1:] == values.shape[-2:-1]
     if expected is None or values.shape[: len(expected)] != expected or not is_square:

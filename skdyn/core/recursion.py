@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -74,3 +77,77 @@ def smooth(series: Tensor, decay: Tensor, lengths: Tensor | None = None) -> Tens
     # At least 1 where there are rows; far into the padding it underflows.
     total = sums[len(series) :].clamp_min(0.5)
     return sums[: len(series)] / total
+
+
+def limited_recursion(
+    factors: Tensor, inputs: Tensor, low: float = -math.inf, high: float = math.inf
+) -> Tensor:
+    """Solve y_t = min(max(f_t y_t-1 + x_t, low), high) along time, from y_0 = x_0.
+
+    Parameters
+    ----------
+    factors : Tensor of shape (time, ...)
+        f; the first row has no effect.
+    inputs : Tensor of shape (time, ...)
+        x, of the same shape.
+    low, high : float, default=-inf, inf
+        Limits of each value.
+
+    Returns
+    -------
+    Tensor of shape (time, ...)
+        y. Torch can differentiate it as often as needed, and vectorise it.
+    """
+    return _LimitedRecursion.apply(factors, inputs, low, high)
+
+
+class _LimitedRecursion(torch.autograd.Function):
+    """The recursion in NumPy, row by row; its derivative is another one, backwards in time."""
+
+    @staticmethod
+    def forward(factors: Tensor, inputs: Tensor, low: float, high: float) -> Tensor:
+        f, x = (values.detach().cpu().numpy() for values in (factors, inputs))
+        y = np.array(x, order="C")
+        f = np.ascontiguousarray(f).reshape(len(f), -1)
+        rows = y.reshape(len(y), -1)
+        lows, highs = (np.full(rows.shape[1:], end, dtype=y.dtype) for end in (low, high))
+        is_limited = low > -math.inf or high < math.inf
+        if is_limited and len(rows):
+            np.clip(rows[0], lows, highs, out=rows[0])
+        product = np.empty_like(lows)
+        with np.errstate(all="ignore"):  # as torch does
+            for factor, before, row in zip(f[1:], rows[:-1], rows[1:], strict=True):
+                np.multiply(factor, before, out=product)
+                np.add(row, product, out=row)
+                if is_limited:
+                    np.maximum(row, lows, out=row)
+                    np.minimum(row, highs, out=row)
+        return torch.from_numpy(y).to(inputs.device)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output) -> None:
+        factors, _, ctx.low, ctx.high = inputs
+        ctx.save_for_backward(factors, output)
+
+    @staticmethod
+    def backward(ctx, slopes: Tensor):
+        factors, values = ctx.saved_tensors
+        # What is at a limit does not depend on what was before.
+        inside = (values > ctx.low) & (values < ctx.high)
+        onwards = torch.where(inside, factors, torch.zeros_like(factors))
+        shifted = torch.cat([onwards[1:], torch.zeros_like(onwards[:1])])
+        total = limited_recursion(shifted.flip(0), slopes.flip(0)).flip(0)
+        total = torch.where(inside, total, torch.zeros_like(total))
+        before = torch.cat([torch.zeros_like(values[:1]), values[:-1]])
+        return total * before, total, None, None
+
+    @staticmethod
+    def vmap(info, in_dims, factors, inputs, low, high):
+        """Put the axis that is vectorised behind that of time."""
+        parts = [
+            part.movedim(dim, 1)
+            if dim is not None
+            else part.unsqueeze(1).expand(len(part), info.batch_size, *part.shape[1:])
+            for part, dim in zip((factors, inputs), in_dims[:2], strict=True)
+        ]
+        return limited_recursion(parts[0], parts[1], low, high), 1

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
@@ -74,6 +75,32 @@ def make_generator(random_state: np.random.RandomState, device: torch.device) ->
     """
     seed = int(random_state.randint(np.iinfo(np.int32).max))
     return torch.Generator(device=device).manual_seed(seed)
+
+
+def make_adam(weights: Iterable, **options) -> torch.optim.Adam:
+    """Make an optimiser, and leave the environment of the process as it is.
+
+    The first optimiser of a process makes torch import its compiler, which sets a variable of the
+    environment for a cache that nothing here uses.
+
+    Parameters
+    ----------
+    weights : iterable of Tensor or of dict
+        The weights, or groups of them.
+    **options
+        As for `torch.optim.Adam`.
+
+    Returns
+    -------
+    torch.optim.Adam
+        The optimiser.
+    """
+    before = set(os.environ)
+    optimizer = torch.optim.Adam(weights, **options)
+    for name in set(os.environ) - before:
+        if name.startswith("TORCH"):
+            os.environ.pop(name, None)
+    return optimizer
 
 
 @contextmanager

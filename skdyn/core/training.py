@@ -21,7 +21,7 @@ from skdyn.core.distributed import (
     share,
     sum_gradients,
 )
-from skdyn.core.runtime import is_host
+from skdyn.core.runtime import is_host, make_adam
 
 # How often in a row an epoch may be undone, its learning rate halved each time.
 MAX_HALVINGS = 10
@@ -73,6 +73,37 @@ class Watcher:
             Whether this step is to be the last.
         """
         return False
+
+    def earlier(self) -> dict[str, Any] | None:
+        """Give the state of an interrupted training to go on from.
+
+        Returns
+        -------
+        dict or None
+            What `keep` received; None to begin anew.
+        """
+        return None
+
+    def resume(self, history: dict[str, list[float]]) -> None:
+        """Take the history of the steps of an interrupted training that goes on.
+
+        Parameters
+        ----------
+        history : dict of list
+            One number per step and name.
+        """
+
+    def keep(self, state: Callable[[], dict[str, Any]], *, is_last: bool) -> None:
+        """Receive the state after a step, once its end is decided.
+
+        Parameters
+        ----------
+        state : callable
+            Gives all that a training needs to go on to the same bits: numbers, arrays, tensors, and
+            containers of these.
+        is_last : bool
+            Whether the training ends.
+        """
 
 
 NOBODY = Watcher()
@@ -139,6 +170,16 @@ class Training:
     history: dict[str, list[float]] = field(default_factory=dict)
     converged: bool = False
     stopped: bool = False
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it ended before its budget."""
+        return self.converged or self.stopped
+
+    @property
+    def n_epochs(self) -> int:
+        """Number of epochs so far."""
+        return max(map(len, self.history.values()), default=0)
 
     def append(self, **numbers: float) -> None:
         """Add one epoch.
@@ -239,36 +280,43 @@ def train(
     FitDivergedError
         If an epoch stays non-finite after 10 halvings of the learning rate.
     """
-    run = _Run(module, objective, epoch_batches, settings)
-    training = Training()
-    patience, n_stale = settings.n_iter_no_change, 0
-    best_loss, best_weights = math.inf, None
+    run, watcher = _Run(module, objective, epoch_batches, settings), settings.watcher
+    progress = _Progress()
+    earlier = watcher.earlier()
+    if earlier is not None:
+        run.go_on(earlier["run"])
+        progress = _Progress(**{**earlier["progress"], "training": Training(**earlier["training"])})
+        watcher.resume(progress.training.history)
+    training = progress.training
     silent = not settings.verbose or not is_first()
     with tqdm(
-        total=settings.n_epochs, desc=settings.label, unit="epoch", disable=silent
-    ) as progress:
-        for epoch in range(settings.n_epochs):
-            settings.watcher.begin()
+        total=settings.n_epochs,
+        desc=settings.label,
+        unit="epoch",
+        disable=silent,
+        initial=training.n_epochs,
+    ) as bar:
+        for epoch in range(training.n_epochs, settings.n_epochs):
+            if training.is_over:
+                break
+            watcher.begin()
             start = time.perf_counter()
             terms = run.epoch(epoch)
-            if patience is not None:
+            if settings.n_iter_no_change is not None:
                 terms["validation_loss"] = run.held_out_loss()
             seconds = time.perf_counter() - start
             told = settings.report(terms)
-            progress.set_postfix({name: f"{value:.4g}" for name, value in told.items()})
-            progress.update()
+            bar.set_postfix({name: f"{value:.4g}" for name, value in told.items()})
+            bar.update()
             told |= {"learning_rate": run.learning_rate, "seconds": seconds}
             training.append(**told)
-            if patience is not None and epoch >= settings.first_watched_epoch:
-                n_stale = 0 if terms["validation_loss"] < best_loss - settings.tol else n_stale + 1
-                if terms["validation_loss"] < best_loss:
-                    best_loss, best_weights = terms["validation_loss"], _snapshot(module)
-                training.converged = n_stale >= patience
-            asked = settings.watcher.end(told, best_weights or module.state_dict())
+            progress.look_at(epoch, terms, module, settings)
+            asked = watcher.end(told, progress.best_weights or module.state_dict())
             asked = any_process(asked, run.device)
             training.stopped = asked and not training.converged
-            if training.converged or training.stopped:
-                break
+            is_last = training.is_over or epoch + 1 == settings.n_epochs
+            watcher.keep(lambda: {"run": run.whole(), **progress.whole()}, is_last=is_last)
+    best_weights = progress.best_weights
     if best_weights is not None:
         module.load_state_dict(best_weights)
     elif not run.stands():
@@ -278,8 +326,40 @@ def train(
     return training
 
 
+@dataclass
+class _Progress:
+    """What early stopping has seen of a training."""
+
+    training: Training = field(default_factory=Training)
+    n_stale: int = 0
+    best_loss: float = math.inf
+    best_weights: dict[str, Tensor] | None = None
+
+    def look_at(
+        self, epoch: int, terms: dict[str, float], module: nn.Module, settings: TrainingSettings
+    ) -> None:
+        """Count epochs without progress, and keep the best weights."""
+        patience = settings.n_iter_no_change
+        if patience is None or epoch < settings.first_watched_epoch:
+            return
+        loss = terms["validation_loss"]
+        self.n_stale = 0 if loss < self.best_loss - settings.tol else self.n_stale + 1
+        if loss < self.best_loss:
+            self.best_loss, self.best_weights = loss, _snapshot(module)
+        self.training.converged = self.n_stale >= patience
+
+    def whole(self) -> dict[str, Any]:
+        """All of it, as plain numbers and tensors."""
+        own = {name: value for name, value in vars(self).items() if name != "training"}
+        return {"progress": own, "training": vars(self.training)}
+
+
 def _snapshot(module: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().clone() for name, value in module.state_dict().items()}
+
+
+# Numbers of a run that change from epoch to epoch.
+_NUMBERS = ("n_halvings", "learning_rate", "last_loss")
 
 
 class _Run:
@@ -298,7 +378,7 @@ class _Run:
         self.device = self.weights[0].device
         copy_first(module)
         # Keras' epsilon, not torch's 1e-8.
-        self.optimizer = torch.optim.Adam(self.weights, eps=1e-7, fused=True)
+        self.optimizer = make_adam(self.weights, eps=1e-7, fused=True)
         self.n_halvings = 0
         self.learning_rate = settings.learning_rate(0)
         self.last_loss = math.nan
@@ -312,6 +392,18 @@ class _Run:
         weights, moments = state
         self.module.load_state_dict(weights)
         self.optimizer.load_state_dict(copy.deepcopy(moments))
+
+    def whole(self) -> dict[str, Any]:
+        """All that another run needs to go on from here."""
+        numbers = {name: getattr(self, name) for name in _NUMBERS}
+        return {"state": self._state(), "good": self.good, **numbers}
+
+    def go_on(self, earlier: dict[str, Any]) -> None:
+        """Go on from where another run was."""
+        self.restore(earlier["state"])
+        self.good = earlier["good"]
+        for name in _NUMBERS:
+            setattr(self, name, earlier[name])
 
     def held_out_loss(self) -> float:
         """Give the loss that early stopping watches."""

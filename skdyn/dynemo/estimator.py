@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-import warnings
+from collections.abc import Iterator
 from numbers import Integral, Real
 
 import numpy as np
@@ -14,25 +14,36 @@ from sklearn.utils import Bunch, check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from skdyn._callbacks import CallbackSupportMixin, FitTask, StepWatcher
+from skdyn._checkpoints import CheckpointMixin
 from skdyn._sklearn import (
+    UNUSED,
     DocumentedMixin,
     HasMethods,
     Interval,
     SessionTransformerMixin,
     StrOptions,
-    _fit_context,
+    fit_context,
     one_blas_thread,
 )
+from skdyn._warnings import warn
 from skdyn.core.gaussian import sample_mixture
 from skdyn.core.recurrent import ACTIVATIONS, CELLS, NORMALIZATIONS
 from skdyn.core.runtime import check_device, make_generator, one_thread
 from skdyn.core.training import Training
 from skdyn.core.windows import WindowLoader
 from skdyn.dynemo import inference
-from skdyn.dynemo.network import DyNeMoNetwork, empty_network, sample_logits
-from skdyn.dynemo.recording import check_scale, floor_of_modes, some_rows, warn_of_recording
+from skdyn.dynemo.network import DyNeMoNetwork, empty_network, modes_of, sample_logits
+from skdyn.dynemo.recording import (
+    check_orientation,
+    check_scale,
+    floor_of_modes,
+    some_rows,
+    warn_of_cells,
+    warn_of_recording,
+)
 from skdyn.dynemo.settings import FitSettings, given_modes, make_settings
 from skdyn.dynemo.start import METHODS, Start
+from skdyn.dynemo.summary import summary_of
 from skdyn.dynemo.training import Fit, fit_network, set_first_row
 from skdyn.sessions import Sessions, check_row_weights, check_sessions
 
@@ -50,6 +61,7 @@ _RECURRENT = {
 
 
 class DyNeMoEstimator(
+    CheckpointMixin,
     CallbackSupportMixin,
     DocumentedMixin,
     ClassNamePrefixFeaturesOutMixin,
@@ -180,6 +192,14 @@ class DyNeMoEstimator(
         so it is, too, where there are too few windows to spare one.
     device : str, default="cpu"
         Torch device that trains and infers, such as "cuda". The fitted network rests on the CPU.
+    checkpoint : str or path-like, default=None
+        Folder to which the state of the fit is written. The same fit, called again after it was
+        interrupted or killed, goes on from there and ends with the same bits; once it has ended, it
+        is loaded. A fit of other data or parameters is refused, unless it is that of a clone, such
+        as in a search: these share a folder. With random_state=None, a fit that has ended leaves
+        nothing. None writes nothing.
+    checkpoint_every : int, default=1
+        Epochs from one state to the next.
 
     Attributes
     ----------
@@ -303,7 +323,7 @@ class DyNeMoEstimator(
     """
 
     __metadata_request__fit = {"sessions": True}  # noqa: RUF012
-    __metadata_request__transform = {"sessions": True}  # noqa: RUF012
+    __metadata_request__transform = {"sessions": True, "out": UNUSED}  # noqa: RUF012
     __metadata_request__predict = {"sessions": True}  # noqa: RUF012
     __metadata_request__score = {"sessions": True}  # noqa: RUF012
 
@@ -346,6 +366,7 @@ class DyNeMoEstimator(
         "n_iter_no_change": [*_COUNT, None],
         "validation_fraction": [Interval(Real, 0, 1, closed="neither"), None],
         "device": [str],
+        **CheckpointMixin.checkpoint_constraints,
     }
 
     def __init__(
@@ -395,6 +416,8 @@ class DyNeMoEstimator(
         n_iter_no_change=None,
         validation_fraction=0.1,
         device="cpu",
+        checkpoint=None,
+        checkpoint_every=1,
     ):
         self.n_modes = n_modes
         self.sequence_length = sequence_length
@@ -440,8 +463,10 @@ class DyNeMoEstimator(
         self.n_iter_no_change = n_iter_no_change
         self.validation_fraction = validation_fraction
         self.device = device
+        self.checkpoint = checkpoint
+        self.checkpoint_every = checkpoint_every
 
-    @_fit_context(prefer_skip_nested_validation=True)
+    @fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y=None, *, sessions=None, sample_weight=None):
         """Learn the modes and the networks from a recording.
 
@@ -470,9 +495,16 @@ class DyNeMoEstimator(
             channels, or parameters contradict each other.
         FitDivergedError
             If training gives non-finite numbers at any learning rate.
+
+        Warns
+        -----
+        UserWarning
+            If the recording has what is likely not meant, or a checkpoint is damaged.
+        ConvergenceWarning
+            If the fit has a problem, see `problem_`.
         """
         recording = check_sessions(self, X, sessions, reset=True, min_samples=max(2, self.n_modes))
-        _check_orientation(recording)
+        check_orientation(recording.arrays)
         weights = check_row_weights(recording, sample_weight)
         previous = self._previous()
         center, scale, settings = self._settings(recording, weights, previous)
@@ -489,15 +521,16 @@ class DyNeMoEstimator(
             fit = Fit(network.cpu(), Training(history), Start(""))
             return self._fitted(fit, center, scale, earlier)
 
-        with one_thread(), one_blas_thread():
-            fit = fit_network(
-                settings,
-                loader,
-                self._random_state(),
-                StepWatcher(task, "epoch", restored),
-                previous,
-            )
+        checkpoint = self._open_checkpoint(
+            previous and previous.network, X=recording.arrays, sample_weight=weights
+        )
+        keep = self.warm_start or checkpoint is not None
+        watcher = StepWatcher(task, "epoch", restored, keep_last=keep)
+        with one_thread(), one_blas_thread(), watcher.kept():
+            random_state = self._random_state()
+            fit = fit_network(settings, loader, random_state, watcher, previous, checkpoint)
         self.__dict__.update(self._fitted(fit, center, scale, earlier))
+        self._close_checkpoint(checkpoint)
         task.end({})
         self._warn(fit)
         return self
@@ -523,21 +556,12 @@ class DyNeMoEstimator(
             center, scale = self.channel_center_, self.channel_scale_
         rows = some_rows(counted, center, scale)
         warn_of_recording(rows, learn_means=self.learn_means)
-        self._warn_of_slow_cells()
+        warn_of_cells({self.inference_rnn, self.model_rnn}, self.device)
         epsilon = self.covariances_epsilon
         if epsilon == "auto":
             fitted = None if previous is None else self.network_.settings
             epsilon = floor_of_modes(rows) if fitted is None else fitted.covariances_epsilon
         return center, scale, make_settings(self.get_params(deep=False), center, scale, epsilon)
-
-    def _warn_of_slow_cells(self) -> None:
-        if "gru" in (self.inference_rnn, self.model_rnn) and self.device == "cpu":
-            warnings.warn(
-                "A gated recurrent unit takes several times as long as an LSTM on the CPU, where "
-                "torch has no fast implementation of its training; use rnn='lstm'.",
-                UserWarning,
-                stacklevel=4,  # past scikit-learn's wrapper of fit
-            )
 
     def _loader(
         self,
@@ -575,13 +599,7 @@ class DyNeMoEstimator(
         self, network: DyNeMoNetwork, center: np.ndarray, scale: np.ndarray, *, is_new: bool
     ) -> tuple[np.ndarray, np.ndarray]:
         """Means and full covariances in the units of the data; those held fixed, as given."""
-        network = copy.deepcopy(network).double().requires_grad_(False)
-        tensor = network.mode_covariances()
-        tensor = torch.diag_embed(tensor) if tensor.ndim == 2 else tensor
-        covariances = tensor.numpy() * np.outer(scale, scale)
-        means = np.zeros_like(network.means.numpy())
-        if network.mode_means() is not None:
-            means = network.means.numpy() * scale + center
+        means, covariances = modes_of(network, center, scale)
         # In double precision; a warm start keeps those that the network has.
         given_means, given_covariances = given_modes(self.get_params(deep=False))
         if not self.learn_means:
@@ -607,7 +625,7 @@ class DyNeMoEstimator(
                 f"or tol={self.tol}, or lower n_iter_no_change={self.n_iter_no_change}."
             )
         for message in messages:
-            warnings.warn(message, ConvergenceWarning, stacklevel=4)  # past scikit-learn's wrapper
+            warn(message, ConvergenceWarning)
 
     def fit_transform(self, X, y=None, *, sessions=None, sample_weight=None):
         """Fit, then give the mixing coefficients of the same recording.
@@ -632,7 +650,7 @@ class DyNeMoEstimator(
         self.fit(X, y, sessions=sessions, sample_weight=sample_weight)
         return self._alpha(X, sessions, sample_weight)
 
-    def transform(self, X, *, sessions=None):
+    def transform(self, X, *, sessions=None, out=None):
         """Mixing coefficients: how much of each mode there is in each row.
 
         Parameters
@@ -643,12 +661,17 @@ class DyNeMoEstimator(
         sessions : array-like of shape (n_samples,), default=None
             Label of each row of a 2-D X.
 
+        out : ndarray of float, or list of such, default=None
+            Array or memory map that the coefficients are written to, in the form of X, for
+            recordings that are larger than memory. None makes new arrays.
+
         Returns
         -------
         ndarray of shape (n_samples, n_modes), or as X
-            Non-negative, each row summing to one; at the posterior mean of theta.
+            Non-negative, each row summing to one; at the posterior mean of theta. `out` if it was
+            given.
         """
-        return self._alpha(X, sessions)
+        return self._alpha(X, sessions, out=out)
 
     def draw_alpha(self, X, *, sessions=None, n_draws=1, random_state=0):
         """Draws of the mixing coefficients from their posterior.
@@ -675,11 +698,15 @@ class DyNeMoEstimator(
             Non-negative, each row summing to one.
         """
         _check_draws(n_draws)
-        recording, loader, posterior = self._infer(X, sessions)
-        with one_thread():
-            draws = inference.draw_mixing(
-                self._network(loader), posterior, check_random_state(random_state), int(n_draws)
-            )
+        recording, inferred = self._infer(X, sessions)
+        random_state = check_random_state(random_state)
+        first_state, draws = random_state.get_state(), []
+        for loader, posterior in inferred:
+            random_state.set_state(first_state)  # the same for each session
+            with one_thread():
+                draws += inference.draw_mixing(
+                    self._network(loader), posterior, random_state, int(n_draws)
+                )
         if recording.container == "list":
             return draws
         return np.stack([recording.like_input(list(one)) for one in zip(*draws, strict=True)])
@@ -700,10 +727,14 @@ class DyNeMoEstimator(
         ndarray of int of shape (n_samples,), or as X
             Numbers of modes.
         """
-        recording, loader, posterior = self._infer(X, sessions)
+        recording, inferred = self._infer(X, sessions)
+        return recording.like_input(
+            [one.argmax(axis=1) for pair in inferred for one in self._mixing(*pair)]
+        )
+
+    def _mixing(self, loader: WindowLoader, posterior: inference.Posterior) -> list[np.ndarray]:
         with one_thread():
-            alpha = inference.mixing(self._network(loader), posterior)
-        return recording.like_input([one.argmax(axis=1) for one in alpha])
+            return inference.mixing(self._network(loader), posterior)
 
     def evidence(
         self,
@@ -751,24 +782,31 @@ class DyNeMoEstimator(
         """
         _check_draws(n_draws)
         n_draws = int(n_draws)
-        recording, loader, posterior = self._infer(X, sessions, sample_weight)
-        weights = loader.weights
-        given = self._network(loader), loader, posterior, self.sequence_length
+        weights = None
+        if sample_weight is not None:
+            recording = check_sessions(self, X, sessions, reset=False)
+            weights = np.concatenate(check_row_weights(recording, sample_weight) or [])
+        recording, inferred = self._infer(X, sessions, sample_weight)
         rng = check_random_state(random_state)
-        with one_thread():
-            compute = inference.log_weights if importance_weighted else inference.lower_bounds
-            terms = compute(*given, rng, n_draws)
+        first_state, samples, sums = rng.get_state(), [], np.zeros(n_draws)
+        compute = inference.log_weights if importance_weighted else inference.lower_bounds
         jacobian = np.log(self.channel_scale_).sum()
-        terms = [one - jacobian for one in terms]
-        summed = _importance_weighted if importance_weighted else _mean
-        samples = [summed(one) for one in terms]
-        weight = None if weights is None else np.concatenate(weights)
-        if weight is not None and not weight.sum() > 0:
-            raise ValueError("sample_weight has the sum zero, but a positive sum was expected.")
-        draws = np.average(np.concatenate(terms, axis=1), axis=1, weights=weight)
+        for loader, posterior in inferred:
+            rng.set_state(first_state)  # the same for each session
+            with one_thread():
+                terms = compute(
+                    self._network(loader), loader, posterior, self.sequence_length, rng, n_draws
+                )
+            _check_density(terms)
+            terms = [one - jacobian for one in terms]
+            samples += inference.over_draws(terms, importance_weighted=importance_weighted)
+            own = loader.weights or [1.0] * len(terms)
+            sums += sum((one * w).sum(axis=1) for one, w in zip(terms, own, strict=True))
+        total = recording.n_samples if weights is None else weights.sum()
+        draws = sums / total
         spread = draws.std(ddof=1) / np.sqrt(n_draws) if n_draws > 1 else np.nan
         return Bunch(
-            score=float(np.average(np.concatenate(samples), weights=weight)),
+            score=float(np.average(np.concatenate(samples), weights=weights)),
             standard_error=float(spread),
             draws=draws,
             samples=recording.like_input(samples),
@@ -875,11 +913,12 @@ class DyNeMoEstimator(
             return -self.score(X, sessions=sessions)
         if at != "mean":
             raise ValueError(f"at is {at!r}, but 'draw' or 'mean' was expected.")
-        _, loader, posterior = self._infer(X, sessions)
-        with one_thread():
-            bounds = inference.bounds_at_mean(
-                self._network(loader), loader, posterior, self.sequence_length
-            )
+        bounds = []
+        for loader, posterior in self._infer(X, sessions)[1]:
+            with one_thread():
+                bounds += inference.bounds_at_mean(
+                    self._network(loader), loader, posterior, self.sequence_length
+                )
         return float(np.log(self.channel_scale_).sum() - np.concatenate(bounds).mean())
 
     def sample(self, n_samples=1, *, random_state=None):
@@ -928,29 +967,12 @@ class DyNeMoEstimator(
             A line per part: data, networks, training, and each mode's share of the variance.
         """
         check_is_fitted(self)
-        n_weights = sum(w.numel() for w in self.network_.parameters() if w.requires_grad)
-        last = {name: values[-1] for name, values in self.history_.items()}
-        starts = ", ".join(f"{name} {bound:.3f}" for name, bound in self.starts_.items())
-        power = np.trace(self.covariances_ / np.outer(*[self.channel_scale_] * 2), axis1=1, axis2=2)
-        modes = " ".join(f"{share:.2f}" for share in power / self.n_features_in_)
-        stopped = "was asked to stop" if self.n_iter_ < self.n_epochs else "ran to its last epoch"
-        stopped = "stopped by itself" if self.converged_ else stopped
-        return "\n".join(
-            [
-                f"DyNeMo with {self.n_modes} modes of {self.n_features_in_} channels",
-                f"  inference  {self.inference_n_layers} x {self.inference_n_units} "
-                f"{self.inference_rnn}, both directions, windows of {self.sequence_length} rows",
-                f"  prior      {self.model_n_layers} x {self.model_n_units} {self.model_rnn}",
-                f"  weights    {n_weights} trained",
-                f"  training   {self.n_iter_} of {self.n_epochs} epochs, {stopped}, "
-                f"loss {last['loss']:.4f} = {last['ll_loss']:.4f} + "
-                f"{last['kl_factor']:.2f} x {last['kl_loss']:.4f}",
-                f"  start      {starts} (lower bound per row held out; the first one was taken)",
-                f"  softmax    temperature {self.alpha_temperature_:.3f}",
-                f"  modes      variance relative to the data: {modes}",
-                f"  check      {self.problem_ or 'nothing found'}",
-            ]
-        )
+        return summary_of(self.get_params(deep=False), vars(self))
+
+    def __setstate__(self, state: dict) -> None:
+        super().__setstate__(state)
+        if hasattr(self, "network_"):
+            self.network_.check_attributes(vars(self))
 
     @property
     def _n_features_out(self) -> int:
@@ -966,29 +988,37 @@ class DyNeMoEstimator(
             return self.network_
         return copy.deepcopy(self.network_).to(loader.device)
 
-    def _alpha(self, X, sessions, sample_weight=None):
-        recording, loader, posterior = self._infer(X, sessions, sample_weight)
-        with one_thread():
-            alpha = inference.mixing(self._network(loader), posterior)
+    def _alpha(self, X, sessions, sample_weight=None, out=None):
+        recording, inferred = self._infer(X, sessions, sample_weight)
         single = all(array.dtype == np.float32 for array in recording.arrays)
         dtype = np.float32 if single else np.float64
-        return recording.like_input([one.astype(dtype) for one in alpha])
+        writer = recording.writer(out)
+        for pair in inferred:
+            for alpha in self._mixing(*pair):
+                writer.put(alpha.astype(dtype))
+        return writer.done()
 
-    def _infer(
-        self, X, sessions, sample_weight=None
-    ) -> tuple[Sessions, WindowLoader, inference.Posterior]:
-        """A recording, what reads it, and the posterior of theta."""
+    def _infer(self, X, sessions, sample_weight=None):
+        """A recording, and an iterator over groups of its sessions with their posterior."""
         check_is_fitted(self)
         recording = check_sessions(self, X, sessions, reset=False)
-        weights = check_row_weights(recording, sample_weight)
-        loader = self._loader(recording, self.channel_center_, self.channel_scale_, weights)
-        network = self._network(loader)
-        with one_thread():
-            posterior = inference.encode(network, loader, self.sequence_length)
-            posterior = inference.refine(
-                network, loader, posterior, self.sequence_length, self.n_refinement_steps
-            )
-        return recording, loader, posterior
+        return recording, self._posteriors(recording, check_row_weights(recording, sample_weight))
+
+    def _posteriors(
+        self, recording: Sessions, weights: list[np.ndarray] | None
+    ) -> Iterator[tuple[WindowLoader, inference.Posterior]]:
+        for group in inference.groups_of([len(array) for array in recording.arrays]):
+            some = Sessions(recording.arrays[group], recording.container)
+            own = None if weights is None else weights[group]
+            loader = self._loader(some, self.channel_center_, self.channel_scale_, own)
+            network = self._network(loader)
+            with one_thread():
+                posterior = inference.encode(network, loader, self.sequence_length)
+                posterior = inference.refine(
+                    network, loader, posterior, self.sequence_length, self.n_refinement_steps
+                )
+            _check_density(posterior.mean)
+            yield loader, posterior
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -997,26 +1027,14 @@ class DyNeMoEstimator(
         return tags
 
 
-def _check_orientation(recording: Sessions) -> None:
-    n_channels = recording.arrays[0].shape[1]
-    if recording.n_samples < n_channels:
-        raise ValueError(
-            f"X has {recording.n_samples} rows and {n_channels} columns, but at least as many rows "
-            "as columns were expected: rows are time, columns are channels. Pass X.T if channels "
-            "are in rows."
-        )
-
-
 def _check_draws(n_draws) -> None:
     if not isinstance(n_draws, Integral) or n_draws < 1:
         raise ValueError(f"n_draws is {n_draws!r}, but an integer of at least 1 was expected.")
 
 
-def _mean(terms: np.ndarray) -> np.ndarray:
-    return terms.mean(axis=0)
-
-
-def _importance_weighted(terms: np.ndarray) -> np.ndarray:
-    """Increments of the logarithm of the mean importance weight of the rows so far."""
-    so_far = np.logaddexp.reduce(np.cumsum(terms, axis=1), axis=0) - np.log(len(terms))
-    return np.diff(so_far, prepend=0.0)
+def _check_density(values: list[np.ndarray]) -> None:
+    if not all(np.isfinite(one).all() for one in values):
+        raise ValueError(
+            "X has values whose density under the fitted modes is out of the range of floats. Use "
+            "the units of the recording that was fitted."
+        )

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from skdyn.core.gaussian import mixture_log_likelihood, mixture_log_prob
 from skdyn.core.recursion import smooth
+from skdyn.core.runtime import make_adam
 from skdyn.core.windows import WindowLoader, Windows, cut_windows, stitch
 from skdyn.dynemo.network import DyNeMoNetwork
 from skdyn.dynemo.objective import gaussian_kl, kl_divergence, large_batches
@@ -34,8 +35,11 @@ MODES = ("means", "covariance_vectors")
 # likelihood of one row of so many, since neighbours move together.
 REFINED_AT_ONCE, STRIDE = 2**15, 2
 
-# Rows whose densities are computed at a time.
-ROWS_AT_ONCE = 2**14
+# Most rows of a session that are refined as one.
+LONGEST_REFINED = 2**17
+
+# Rows whose densities are computed at a time; fewer where their covariances have many numbers.
+ROWS_AT_ONCE, LEAST_AT_ONCE, NUMBERS_AT_ONCE = 2**14, 2**8, 2**24
 
 
 @dataclass(frozen=True)
@@ -181,7 +185,7 @@ def refine(
         return posterior
     mean: list[np.ndarray] = []
     std: list[np.ndarray] = []
-    for group in _groups([len(one) for one in posterior.mean]):
+    for group in groups_of([len(one) for one in posterior.mean]):
         part = Posterior(posterior.mean[group], posterior.std[group])
         some = WindowLoader(
             loader.sessions[group],
@@ -190,14 +194,50 @@ def refine(
             loader.center,
             None if loader.weights is None else loader.weights[group],
         )
-        found = Refinement(network, some, part, sequence_length, prior).run(n_steps)
+        found = _refine_group(network, some, part, sequence_length, n_steps, prior)
         mean += found.mean
         std += found.std
     return Posterior(mean, std)
 
 
-def _groups(n_rows: Sequence[int]) -> Iterator[slice]:
-    """Sessions that are refined together."""
+def _refine_group(network, loader, posterior, sequence_length, n_steps, prior) -> Posterior:
+    """Refine some sessions together, or a long one in stretches that overlap."""
+    n_rows = loader.n_rows
+    if max(n_rows) <= LONGEST_REFINED:
+        return Refinement(network, loader, posterior, sequence_length, prior).run(n_steps)
+    # As rows depend on those within a window, each is taken from where it has that on both sides.
+    windows = cut_windows(n_rows, LONGEST_REFINED, max(1, LONGEST_REFINED - 4 * sequence_length))
+    parts = []
+    for start, length in zip(windows.start, windows.length, strict=True):
+        rows = slice(start, start + length)
+        some = WindowLoader(
+            [loader.sessions[0][rows]],
+            loader.scale,
+            loader.device,
+            loader.center,
+            None if loader.weights is None else [loader.weights[0][rows]],
+        )
+        part = Posterior([posterior.mean[0][rows]], [posterior.std[0][rows]])
+        parts.append(Refinement(network, some, part, sequence_length, prior).run(n_steps))
+    return Posterior(
+        stitch(windows, [one.mean[0] for one in parts], n_rows),
+        stitch(windows, [one.std[0] for one in parts], n_rows),
+    )
+
+
+def groups_of(n_rows: Sequence[int]) -> Iterator[slice]:
+    """Sessions that are refined together, so that memory does not grow with their number.
+
+    Parameters
+    ----------
+    n_rows : sequence of int
+        Rows of each session.
+
+    Yields
+    ------
+    slice
+        Numbers of sessions, of `REFINED_AT_ONCE` rows together at most, or one.
+    """
     first, total = 0, 0
     for number, n in enumerate(n_rows):
         if total and total + n > REFINED_AT_ONCE:
@@ -265,7 +305,7 @@ class Refinement:
             named = self.network.named_parameters()
             modes = [w for name, w in named if name in MODES and w.requires_grad]
             groups.append({"params": modes, "rate": mode_rate})
-        optimizer = torch.optim.Adam(groups, betas=(0.8, 0.95))
+        optimizer = make_adam(groups, betas=(0.8, 0.95))
         weights = [weight for group in groups for weight in group["params"]]
         for step in range(n_steps):
             for group in optimizer.param_groups:
@@ -448,6 +488,30 @@ def log_weights(
     return [np.stack(session) for session in zip(*draws, strict=True)]
 
 
+def over_draws(terms: list[np.ndarray], *, importance_weighted: bool) -> list[np.ndarray]:
+    """Bounds of rows from those of several draws.
+
+    Parameters
+    ----------
+    terms : list of ndarray of shape (n_draws, n_rows)
+        From `lower_bounds`, or from `log_weights`.
+    importance_weighted : bool
+        Whether to take increments of the logarithm of the mean importance weight of the rows so
+        far, and not the mean.
+
+    Returns
+    -------
+    list of ndarray of shape (n_rows,)
+        One array per session.
+    """
+    if not importance_weighted:
+        return [one.mean(axis=0) for one in terms]
+    so_far = [
+        np.logaddexp.reduce(np.cumsum(one, axis=1), axis=0) - np.log(len(one)) for one in terms
+    ]
+    return [np.diff(one, prepend=0.0) for one in so_far]
+
+
 @torch.no_grad()
 def bounds_at_mean(
     network: DyNeMoNetwork, loader: WindowLoader, posterior: Posterior, sequence_length: int
@@ -523,7 +587,8 @@ def _log_prob(network: DyNeMoNetwork, loader: WindowLoader, alpha: Tensor) -> Te
     """Log-density of each row, in double precision."""
     means, covariances = network.mode_means(), network.mode_covariances().double()
     parts, first = [], 0
-    for some in _stretches(loader.n_rows, ROWS_AT_ONCE):
+    size = max(LEAST_AT_ONCE, min(ROWS_AT_ONCE, NUMBERS_AT_ONCE // covariances[0].numel()))
+    for some in _stretches(loader.n_rows, size):
         batch = loader(some)
         rows = batch.rows.flatten(0, 1)
         if batch.lengths is not None:

@@ -20,9 +20,11 @@ the derivative of the log-density towards the mode, see `mode_scores`.
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import asdict, dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -31,6 +33,7 @@ from skdyn.core.distributed import Draws
 from skdyn.core.gaussian import covariances_from_vectors, mode_scores, vectors_from_covariances
 from skdyn.core.recurrent import RecurrentSettings, RecurrentStack, dropout, initialise_linear
 from skdyn.core.recursion import first_order_filter, smooth
+from skdyn.core.runtime import one_thread
 
 # Scores of modes beyond that many standard deviations count less, so that no row drowns all others.
 SCORE_SCALE = 3.0
@@ -116,15 +119,52 @@ class DyNeMoNetwork(nn.Module):
         }
 
     def __setstate__(self, state: dict) -> None:
+        weights = {name: np.asarray(array) for name, array in state["weights"].items()}
         settings = dict(state["settings"])
         for part in ("inference", "model"):
             settings[part] = RecurrentSettings(**settings[part])
-        network = empty_network(NetworkSettings(**settings), torch.device("cpu"))
-        weights = state["weights"]
-        network.load_state_dict(
-            {name: torch.tensor(weights[name], device="cpu") for name in weights}, assign=True
-        )
-        self.__dict__.update(network.train(state["training"]).__dict__)
+            # Checked before a network is made, which has at least one array for each layer.
+            if not 1 <= settings[part].n_layers <= len(weights):
+                raise ValueError(
+                    f"The network has {len(weights)} arrays of weights, but its settings have "
+                    f"{settings[part].n_layers} layers."
+                )
+        with torch.device("meta"):  # which takes no memory, whatever the sizes
+            network = DyNeMoNetwork(NetworkSettings(**settings)).float()
+        given = {name: torch.tensor(one, device="cpu") for name, one in weights.items()}
+        found, expected = _kinds(given), _kinds(network.state_dict())
+        if found != expected:
+            names = [name for name in {*found, *expected} if found.get(name) != expected.get(name)]
+            raise ValueError(
+                f"The weights {sorted(names)[:3]} of the network are not those of its settings."
+            )
+        network.load_state_dict(given, assign=True)
+        self.__dict__.update(network.train(bool(state["training"])).__dict__)
+
+    def check_attributes(self, attributes: dict) -> None:
+        """Check that fitted attributes of an estimator are those of this network.
+
+        Parameters
+        ----------
+        attributes : dict
+            The attributes, by name.
+
+        Raises
+        ------
+        ValueError
+            If shapes differ.
+        """
+        sizes = self.settings.n_modes, self.settings.n_channels
+        shapes = {
+            "means_": sizes,
+            "covariances_": (*sizes, sizes[1]),
+            "channel_center_": sizes[1:],
+            "channel_scale_": sizes[1:],
+        }
+        wrong = [name for name, shape in shapes.items() if np.shape(attributes[name]) != shape]
+        wrong += ["n_features_in_"] * (attributes["n_features_in_"] != sizes[1])
+        if wrong:
+            raise ValueError(f"The attributes {wrong} do not fit the network.")
 
     def initialise(self, generator: torch.Generator, means: Tensor, covariances: Tensor) -> None:
         """Draw the weights of the networks anew and set the modes.
@@ -319,6 +359,11 @@ class DyNeMoNetwork(nn.Module):
         )
 
 
+def _kinds(weights: dict[str, Tensor]) -> dict[str, tuple]:
+    """Shapes of weights by name, and whether they are floats."""
+    return {name: (*one.shape, one.is_floating_point()) for name, one in weights.items()}
+
+
 def _std(raw: Tensor) -> Tensor:
     return functional.softplus(raw) + STD_EPSILON
 
@@ -345,6 +390,36 @@ def empty_network(settings: NetworkSettings, device: torch.device) -> DyNeMoNetw
         network = DyNeMoNetwork(settings)
     # Single precision, whatever torch's default number type is set to.
     return network.float().to_empty(device=device)
+
+
+@torch.no_grad()
+def modes_of(
+    network: DyNeMoNetwork, center: np.ndarray, scale: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Means and full covariances of the modes, in double precision and in the units of the data.
+
+    Parameters
+    ----------
+    network : DyNeMoNetwork
+        The network.
+    center, scale : ndarray of shape (n_channels,)
+        What the data are shifted and divided by before they enter it.
+
+    Returns
+    -------
+    means : ndarray of shape (n_modes, n_channels)
+        Zero where the network has none.
+    covariances : ndarray of shape (n_modes, n_channels, n_channels)
+        Matrices.
+    """
+    with one_thread():  # threads of a process that was forked would wait for ever
+        network = copy.deepcopy(network).double().requires_grad_(False)
+        tensor = network.mode_covariances()
+        tensor = torch.diag_embed(tensor) if tensor.ndim == 2 else tensor
+    means = np.zeros(network.means.shape)
+    if network.mode_means() is not None:
+        means = network.means.numpy() * scale + center
+    return means, tensor.numpy() * np.outer(scale, scale)
 
 
 @torch.no_grad()

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
+
+from skdyn._warnings import warn
 
 # Offsets of a channel, in its standard deviations, that are worth a warning.
 LARGE_OFFSET = 0.5
@@ -24,6 +24,9 @@ FLOOR_SHARE, FLOOR_SHARE_OVER_NOISE, FLOOR_LIMITS = 0.001, 0.1, (1e-6, 1e-2)
 # successive variances that may separate noise from signal, and the mean excess kurtosis above which
 # directions are modulated, and hold signal.
 EMPTY, GAP, GAUSSIAN = 1e-6, 30.0, 0.05
+
+# Least size of a channel whose square is a number in full precision.
+LEAST_SCALE = 1e-153
 
 # Rows that medians and covariances are taken from, and that are squared at a time.
 MAX_ROWS, ROWS_AT_ONCE = 2**17, 2**16
@@ -66,7 +69,35 @@ def check_scale(sessions: list[np.ndarray], *, centred: bool) -> tuple[np.ndarra
         center = largest * sums / n_rows
         largest = np.maximum(high - center, center - low)
     squares = sum(_sum_of_squares(session, center, largest) for session in sessions)
-    return center, largest * np.sqrt(squares / n_rows)
+    scale = largest * np.sqrt(squares / n_rows)
+    if not (scale.min() > LEAST_SCALE and scale.max() < 1 / LEAST_SCALE):
+        raise ValueError(
+            f"X has channels of root mean squares from {scale.min():.3g} to {scale.max():.3g}, "
+            "whose squares are out of the range of floats. Use other units."
+        )
+    return center, scale
+
+
+def check_orientation(sessions: list[np.ndarray]) -> None:
+    """Check that a recording has at least as many rows as columns.
+
+    Parameters
+    ----------
+    sessions : list of ndarray of shape (n_samples, n_channels)
+        The recording.
+
+    Raises
+    ------
+    ValueError
+        If it has fewer, and is likely transposed.
+    """
+    n_rows, n_channels = sum(map(len, sessions)), sessions[0].shape[1]
+    if n_rows < n_channels:
+        raise ValueError(
+            f"X has {n_rows} rows and {n_channels} columns, but at least as many rows "
+            "as columns were expected: rows are time, columns are channels. Pass X.T if channels "
+            "are in rows."
+        )
 
 
 def _sum_of_squares(session: np.ndarray, center: np.ndarray, largest: np.ndarray) -> np.ndarray:
@@ -150,7 +181,25 @@ def warn_of_recording(rows: list[np.ndarray], *, learn_means: bool) -> None:
     message = _offsets(rows, learn_means=learn_means) or _gains(rows)
     for text in (message, _artefacts(rows)):
         if text:
-            warnings.warn(text, UserWarning, stacklevel=4)  # past scikit-learn's wrapper of fit
+            warn(text, UserWarning)
+
+
+def warn_of_cells(cells: set[str], device: str) -> None:
+    """Warn of recurrent cells that are slow on a device.
+
+    Parameters
+    ----------
+    cells : set of str
+        Which cells the networks have.
+    device : str
+        Where they are trained.
+    """
+    if "gru" in cells and device == "cpu":
+        warn(
+            "A gated recurrent unit takes several times as long as an LSTM on the CPU, where "
+            "torch has no fast implementation of its training; use rnn='lstm'.",
+            UserWarning,
+        )
 
 
 def _offsets(rows: list[np.ndarray], *, learn_means: bool) -> str:

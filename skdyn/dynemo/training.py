@@ -14,7 +14,9 @@ from functools import partial
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from skdyn.core.checkpoint import Checkpoint, Saver, load_together
 from skdyn.core.distributed import by_first, n_processes, start_together
 from skdyn.core.runtime import is_host, make_generator
 from skdyn.core.training import (
@@ -112,6 +114,7 @@ def fit_network(
     random_state: np.random.RandomState,
     watcher: Watcher = NOBODY,
     previous: Fit | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> Fit:
     """Train a network on a recording, alone or together with other processes.
 
@@ -127,37 +130,48 @@ def fit_network(
         Called before and after each epoch of the training proper.
     previous : Fit, default=None
         A fit to go on from; None begins anew.
+    checkpoint : Checkpoint, default=None
+        Where the state is written, and read if this fit was interrupted before.
 
     Returns
     -------
     Fit
         The trained network, and how it went.
     """
+    earlier = load_together(checkpoint, loader.device)
+    if earlier is not None:
+        random_state.set_state(earlier["random_state"])
+    first_state = random_state.get_state(legacy=False)
     trainer = Trainer(settings, loader, random_state)
     if previous is not None:
         trainer.take_over(previous.network)
-        training = trainer.train(watcher, at_end=True)
-        set_first_row(trainer.network, loader, settings.sequence_length)
-        return Fit(trainer.network.cpu(), training, previous.start)
-    # The search for a start draws from random_state, which the other processes' have to follow.
-    start, state = by_first(
-        lambda: (
-            find_start(settings, read_pieces(trainer.loader), random_state),
-            random_state.get_state(),
-        ),
-        loader.device,
-    )
-    random_state.set_state(state)
-    if settings.init_method == "random_subset":
-        trainer.best_of_draws(random_state)
+    if earlier is not None:
+        start, before = Start(**earlier["start"]), earlier["before"]
+        trainer.go_on(earlier)
+        random_state.set_state(earlier["last_random_state"])
+    elif previous is not None:
+        start, before = previous.start, None
     else:
-        set_modes(trainer.network, start, trainer.generator)
-    before = None
-    if start.mixing is not None:
-        trainer.pretrain(start.mixing)
-        before = copy.deepcopy(trainer.network.state_dict())
-    training = trainer.train(watcher)
+        start, before = trainer.begin(random_state)
+    whole = {
+        "random_state": first_state,
+        "last_random_state": random_state.get_state(legacy=False),
+        "start": {name: getattr(start, name) for name in ("name", "bound", "others")},
+        "before": before,
+    }
+    saver = Saver(
+        watcher,
+        checkpoint,
+        None if earlier is None else earlier["training"],
+        lambda training: {**whole, **trainer.whole(), "training": training},
+        together=True,
+    )
+    if earlier is None:
+        saver.write(None)
+    training = trainer.train(saver, at_end=previous is not None)
     set_first_row(trainer.network, loader, settings.sequence_length)
+    if previous is not None:
+        return Fit(trainer.network.cpu(), training, previous.start)
     return trainer.checked(training, start, before)
 
 
@@ -202,6 +216,57 @@ class Trainer:
         """Batches of some windows, in random order and moved at random within their sessions."""
         moved = jitter(windows, loader.n_rows, self.generator)
         return loader.read(moved, batches(moved, self.batch_size, self.generator))
+
+    def begin(self, random_state: np.random.RandomState) -> tuple[Start, dict[str, Tensor] | None]:
+        """Find a start, set the modes, and pretrain.
+
+        Parameters
+        ----------
+        random_state : numpy.random.RandomState
+            Source of randomness.
+
+        Returns
+        -------
+        start : Start
+            The start.
+        before : dict of Tensor or None
+            The weights after pretraining; None if the start has no mixing.
+        """
+        # The search draws from random_state, which the other processes' have to follow.
+        start, state = by_first(
+            lambda: (
+                find_start(self.settings, read_pieces(self.loader), random_state),
+                random_state.get_state(),
+            ),
+            self.loader.device,
+        )
+        random_state.set_state(state)
+        if self.settings.init_method == "random_subset":
+            self.best_of_draws(random_state)
+        else:
+            set_modes(self.network, start, self.generator)
+        if start.mixing is None:
+            return start, None
+        self.pretrain(start.mixing)
+        return start, copy.deepcopy(self.network.state_dict())
+
+    def whole(self) -> dict:
+        """What changes in training, besides what the epoch loop knows."""
+        return {
+            "weights": self.network.state_dict(),
+            "generator": self.generator.get_state(),
+            "objective": {
+                name: value
+                for name, value in vars(self.objective).items()
+                if isinstance(value, bool | int | float)
+            },
+        }
+
+    def go_on(self, earlier: dict) -> None:
+        """Go on from a state that `whole` gave."""
+        self.network.load_state_dict(earlier["weights"])
+        self.generator.set_state(earlier["generator"])
+        vars(self.objective).update(earlier["objective"])
 
     def take_over(self, network: DyNeMoNetwork) -> None:
         """Go on from the weights of a fitted network."""

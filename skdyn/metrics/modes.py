@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from skdyn.sessions import in_sessions, join_sessions
+from skdyn.sessions import as_numbers, in_sessions, join_sessions
 from skdyn.similarity import riemannian_matrix, rv_matrix
 
 
@@ -263,7 +263,7 @@ def _unit_columns(courses):
 
 
 def _check_finite(name, values, ndim):
-    array = np.asarray(values, dtype=np.float64)
+    array = as_numbers(values, name)
     if array.ndim != ndim or array.size == 0:
         raise ValueError(
             f"{name} has the shape {array.shape}, but {ndim} dimensions, none empty, were "

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from skdyn.sessions import as_numbers
+
 __all__ = ["repeats_of", "rows_of", "weights_of"]
 
 
@@ -33,7 +35,7 @@ def rows_of(values, name: str) -> np.ndarray:
         If the shape is another, or an array has more outputs than samples.
     """
     if _is_list(values):
-        parts = [np.asarray(one, dtype=float) for one in values]
+        parts = [as_numbers(one, name) for one in values]
         parts = [one[:, np.newaxis] if one.ndim == 1 else one for one in parts]
         if len({one.shape[1:] for one in parts}) > 1 or parts[0].ndim != 2:
             raise ValueError(
@@ -41,7 +43,7 @@ def rows_of(values, name: str) -> np.ndarray:
                 "(n_samples,) or (n_samples, n_outputs), with the same outputs."
             )
         return np.concatenate(parts)
-    array = np.asarray(values, dtype=float)
+    array = as_numbers(values, name)
     if array.ndim not in (1, 2, 3):
         raise ValueError(
             f"{name} has the shape {array.shape}, but must be (n_samples,), (n_samples, n_outputs) "
@@ -83,7 +85,7 @@ def weights_of(sample_weight, values, shape: tuple[int, int]) -> np.ndarray:
         return np.ones(shape)
     given = sample_weight
     if not _is_list(given):
-        array = np.asarray(given, dtype=float)
+        array = as_numbers(given, "sample_weight")
         if array.ndim == 3:
             array = array.reshape(-1, array.shape[-1])
         elif getattr(values, "ndim", 0) == 3 and array.shape == values.shape[:2]:
@@ -121,9 +123,9 @@ def repeats_of(repeats, predicted) -> np.ndarray:
         If shapes do not agree.
     """
     if _is_list(predicted):
-        pairs = [(np.asarray(one, dtype=float), np.shape(p)) for one, p in _zip(repeats, predicted)]
+        pairs = [(as_numbers(one, "repeats"), np.shape(p)) for one, p in _zip(repeats, predicted)]
     else:
-        pairs = [(np.asarray(repeats, dtype=float), np.shape(predicted))]
+        pairs = [(as_numbers(repeats, "repeats"), np.shape(predicted))]
     for one, shape in pairs:
         if one.shape[:-1] != shape or one.ndim != len(shape) + 1:
             raise ValueError(

@@ -59,7 +59,10 @@ class Distribution:
             ends = self._scipy.support()  # not numbers where SciPy does not take the parameters
         finite = all(np.isfinite(array).all() for array in arrays)
         if not finite or any(np.isnan(end).any() for end in ends):
-            raise ValueError(f"{self!r} has parameters that scipy.stats does not allow.")
+            names = " or ".join(self.parameters)
+            raise ValueError(
+                f"{self!r} has parameters that scipy.stats does not allow: look at {names}."
+            )
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -88,6 +91,21 @@ class Distribution:
         if shape == self.shape:
             return self
         return type(self)(**{k: np.broadcast_to(v, shape) for k, v in self.parameters.items()})
+
+    def part(self, numbers: np.ndarray) -> Distribution:
+        """Give the distribution of some entries of the last axis.
+
+        Parameters
+        ----------
+        numbers : ndarray of int
+            Which entries.
+
+        Returns
+        -------
+        Distribution
+            Of these.
+        """
+        return type(self)(**{k: v[..., numbers] for k, v in self.parameters.items()})
 
     def mean(self) -> np.ndarray:
         """Expected values.

@@ -13,10 +13,11 @@ from collections.abc import Callable
 from skdyn.nems import layers as own_layers
 from skdyn.nems.layers.base import Layer, is_equal
 from skdyn.nems.model import free_name
+from skdyn.nems.older_words import in_present_words
 from skdyn.nems.words import SIZES, Word, list_of, nearest, penalty_option
 
 # What makes a layer of a word, by the word and by the option that picks one of several makers.
-WORDS: dict[str, dict[str, Callable[[Word], Layer]]] = {}
+WORDS: dict[str, dict[str, Callable[[Word], Layer | list[Layer]]]] = {}
 
 
 def keyword(name: str) -> Callable:
@@ -31,7 +32,7 @@ def keyword(name: str) -> Callable:
     -------
     callable
         A decorator for a `Layer` with `from_word`, or for a function of a `Word` that returns a
-        layer.
+        layer, or a list of layers.
 
     Examples
     --------
@@ -82,27 +83,56 @@ def from_keywords(*texts: str) -> list[Layer]:
 
     Notes
     -----
-    The words, with C channels, R ranks or sums, N filters or outputs, T lags, B banks:
+    The words, with C channels, R ranks or sums, N filters or outputs, T lags, B banks, S states:
 
     =========================  =====================================================================
     wc.CxR, wc.CxRxN           `WeightChannels`; .n for norm_coefficients, .p for positive_only, .i
                                for input="input"
     wc.CxR.g, wc.CxRxN.g       `WeightChannelsGaussian`; .i
     wc.CxRxB.b                 `WeightChannelsMulti`; .n, .p, .i
+    wge.CxN                    `GaussianExpansion`
     fir.TxR, fir.TxRxN         `FiniteImpulseResponse`; .s2 for stride=2, .ac for include_anticausal
+    pz.TxR, pz.TxRxN           `PoleZeroFilter`; .p2 and .z1 for 2 poles and 1 zero, .fs50 for 50 Hz
+                               instead of 100, .s2
     strf.CxT, strf.CxRxT,      `STRF`; .relu for the activation; .sk50 for skip_alpha=0.5, .skl50
     strf.CxRxTxN               for -0.5, which is added before the activation, .sk and .skl for 1
                                and -1; .s2 for stride=2
+    conv2d.TxK, conv2d.TxKxN,  `Conv2d` over K channels, of P planes; .max, .min, .sum, .product,
+    conv2d.TxKxPxN             .std, .stack, .cat for the pooling; .reflect, .nopad for the padding;
+                               .s21 for strides of 2 in time and 1 over channels
+    gru.CxN                    `GatedRecurrentUnit`
+    stp.N                      `ShortTermPlasticity`; .fs50 for 50 Hz instead of 100
+    stategain.SxN, sdexp.SxN,  `StateGain`, `StateDexp`, `StateHinge`; statehinge.m for match_sign
+    statehinge.SxN
+    hist.T, hist.TxN           `ResponseHistory`; .c for coupled
     lvl.N, dexp.N, dlog.N,     `LevelShift`, `DoubleExponential`, `LogCompress`, `Hinge`
     prelu.N
     relu.N, srelu.N, sig.N,    `RectifiedLinear`, `SoftRelu`, `Sigmoid`, `Tanh`; .s, .o, .g for a
     tanh.N                     shift, an offset, a gain that are fitted, .os for the first two
-    cat.a.b, sum.a.b,          `Concatenate`, `Sum`, `Multiply` of what is called a and b, or,
-    mult.a.b                   without names, of what comes from before; cat.a.b.c.s for sum_later
+    bn.N, norm.N               `BatchNormalization`, `OutputNormalization`
+    pow.sqrt, pow.log10x,      `PowerCompress`
+    pow.none
+    cat.a.b, sum.a.b,          `Concatenate`, `Sum`, `Multiply`, `MultiplyByExp` of what is called a
+    mult.a.b, multexp.a.b      and b, or, without names, of what comes from before; cat.a.b.c.s for
+                               sum_later
+    skip.CxN.a.b               `ConcatSkip` of a and weighted sums of b
+    sd.1.2                     `SwapDims`; without numbers the same
+    np.sum.axis1               `NumPy`, with whole numbers as arguments
+    LN.TxC, LN.TxCxR           `skdyn.nems.ln_strf`; .g, .lvl, .relu
+    LNpop.TxCxN, LNpop.TxCxNxR `skdyn.nems.ln_population`; .g, .i for fields of each neuron's own,
+                               .lvl, .relu, .ac, .s2
+    CNNpop.TxCxN, with xR or   `skdyn.nems.cnn_population` of R filters and H hidden units; .g,
+    xRxH                       .lvl, .relu, .ac, .s2, .c2 for two stages of filters
     =========================  =====================================================================
 
-    With wc (but for .g), fir and strf, .l2:4 sets l2=10^-4; "d" stands for the point, as in .l2:3d5
-    for 10^-3.5.
+    With wc (but for .g), fir, strf, hist, conv2d, gru, skip and whole models, .l2:4 sets l2=10^-4;
+    "d" stands for the point, as in .l2:3d5 for 10^-3.5. In populations, .wl2:4 is that of weights
+    alone, without filters. A size of R, as in wc.120xR, is as many as there are outputs.
+
+    Models as papers print them are understood, too: fir.25x120 between words of 120 channels
+    filters each channel by itself, as fir.25x1x120; fir.2x15 behind 2 channels is fir.15x2;
+    fir.15x3.p2z1fs100 is pz.15x3.p2.z1.fs100; conv2d.10.8x3.rep3 is three rectified convolutions of
+    10 filters; wcn.90 weighs all that comes in.
 
     A second layer of one name gets a number, as in wc1.
 
@@ -112,18 +142,26 @@ def from_keywords(*texts: str) -> list[Layer]:
     >>> [type(layer).__name__ for layer in from_keywords("wc.x3-fir.15-lvl-dexp")]
     ['WeightChannels', 'FiniteImpulseResponse', 'LevelShift', 'DoubleExponential']
     """
+    for text in texts:
+        if not isinstance(text, str):
+            raise TypeError(f"text is {text!r}, but words such as 'wc.x1-lvl' were expected.")
     layers: list[Layer] = []
-    for word in (word for text in texts for word in text.split("-")):
-        layer = _build(word)
-        # Two of one name could not be in one model; this way it takes these very layers.
-        layer.name = free_name(str(layer.name), layers)
-        layers.append(layer)
+    for word in in_present_words([word for text in texts for word in text.split("-")]):
+        for layer in _build(word):
+            # Two of one name could not be in one model; this way it takes these very layers.
+            layer.name = free_name(str(layer.name), layers)
+            layers.append(layer)
     return layers
 
 
-def _build(text: str) -> Layer:
+def _build(text: str) -> list[Layer]:
+    """Layers of a word: one, or several of a whole model."""
     name, *options = text.strip().split(".")
     if name not in WORDS:
+        if re.match("hrtf|applyhrtf|distanceatten", name):
+            raise ValueError(
+                f"The word {text!r} is of head-related transfer functions, which are not available."
+            )
         raise ValueError(
             f"Unknown word {text!r}: expected one that begins with {list_of(sorted(WORDS))}."
             f"{nearest(name, WORDS)}"
@@ -133,17 +171,20 @@ def _build(text: str) -> Layer:
     sizes = next((option for option in options if SIZES.fullmatch(option)), None)
     if sizes is not None:
         options.remove(sizes)
-    numbers = sizes and tuple(int(size) if size else None for size in sizes.split("x"))
+    numbers = sizes and tuple(int(size) if size.isdigit() else None for size in sizes.split("x"))
     makers = WORDS[name]
     chosen = [option for option in options if option in makers]
     if len(chosen) > 1:
         raise ValueError(f"{text!r} has the options {list_of(chosen)}: at most one is possible.")
     rest = tuple(option for option in options if option not in chosen)
     variants = tuple(sorted(filter(None, makers)))
-    layer = makers["".join(chosen)](Word(text, name, numbers or None, rest, variants))
-    if layer.name is None:
-        layer.name = name
-    return layer
+    made = makers["".join(chosen)](Word(text, name, numbers or None, rest, variants))
+    if isinstance(made, Layer):
+        made.name = made.name or name
+        return [made]
+    for layer in made:
+        layer.name = layer.name or str(layer.word).partition(".")[0]
+    return made
 
 
 def to_keywords(layers: list[Layer]) -> str:

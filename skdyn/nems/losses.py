@@ -129,7 +129,8 @@ class Loss:
             Their mean is the loss.
         """
         losses = weight * self.pointwise(target, prediction, typical)
-        return losses.flatten(0, -2).mean(dim=0)
+        # With time last, as it is in memory, which it then is in gradients, too.
+        return losses.movedim(-1, 0).flatten(1).mean(dim=1)
 
 
 class SquaredError(Loss):

@@ -16,7 +16,7 @@ from skdyn.nems.distributions import as_generator
 from skdyn.nems.layers.base import Layer
 from skdyn.sessions import refuse_objects
 
-INPUT, STATE, OUTPUT = "input", "state", "output"
+INPUT, STATE, RESPONSE, OUTPUT = "input", "state", "response", "output"
 
 RULE = "~" * 64
 
@@ -443,8 +443,8 @@ class Model:
         named = dict(given) if isinstance(given, dict) else {INPUT: given}
         if state is not None:
             named[STATE] = state
-        for array in named.values():
-            refuse_objects(array, n_axes=(1, 2, 3))
+        for name, array in named.items():
+            refuse_objects(array, n_axes=(1, 2, 3), name=name)
         # Copies: a layer that writes to what goes in changes nothing of the caller's.
         data = {name: np.array(array, dtype=float, order="C") for name, array in named.items()}
         check_rows(data, repeated={(1,)})
@@ -694,7 +694,7 @@ class Model:
         demand: tuple[int | None, ...] | None = (n_outputs,)
         is_first = True
         for layer in self._layers[::-1]:
-            if layer.keeps_channels and is_first:
+            if (layer.keeps_channels or layer.passes_outputs) and is_first:
                 continue
             if demand is None or layer.keeps_channels:
                 break
@@ -718,6 +718,135 @@ class Model:
             few = {name: array[:SIZING_ROWS] for name, array in data.items()}
             for _ in self.steps(few, resize=True):
                 pass
+
+    # ---------------------------------------------------------------------------- feedback
+
+    @property
+    def sees_response(self) -> bool:
+        """Whether a layer takes the past of the response.
+
+        Returns
+        -------
+        bool
+            False for a model of a stimulus alone.
+        """
+        return any(map(takes_response, self._layers))
+
+    def with_response(self, data: dict, target: np.ndarray) -> dict:
+        """Add the response to what goes in, for layers that take its past.
+
+        Parameters
+        ----------
+        data : dict of ndarray of shape (n_samples, ...)
+            What goes in, by name.
+        target : ndarray of shape (n_samples,) or (n_samples, n_outputs)
+            The response; it may hold NaN.
+
+        Returns
+        -------
+        dict of ndarray
+            The data alone if no layer takes the response, or if it is there already.
+
+        Raises
+        ------
+        ValueError
+            If a layer sees the response at lag 0, which is what the model predicts, or the model
+            has a stride.
+        """
+        if not self.sees_response or RESPONSE in data:
+            return data
+        for layer in self._layers:
+            if takes_response(layer) and layer.first_lag < 1:
+                raise ValueError(
+                    f"The layer {layer.name!r} takes the response at lag {layer.first_lag}, which "
+                    "is what the model predicts. Use a filter of lags from 1 on."
+                )
+        if self.stride > 1:
+            raise ValueError(
+                "A layer takes the response, which has not the rate of the data in a model with a "
+                "stride. Remove the stride."
+            )
+        return {**data, RESPONSE: np.nan_to_num(target.reshape(len(target), -1))}
+
+    def simulate(
+        self,
+        input,  # noqa: A002
+        state=None,
+        *,
+        n_outputs: int | None = None,
+        n_draws: int | None = None,
+        random_state=None,
+    ) -> np.ndarray:
+        """Simulate a response that feeds back: each row sees the simulated rows before it.
+
+        Parameters
+        ----------
+        input, state
+            As in `evaluate`.
+        n_outputs : int, default=None
+            Number of outputs; None for that of the layers that take the response.
+        n_draws : int, default=None
+            Number of simulations with Poisson counts, whose rate is the prediction, at least 0.
+            None for one in which the predictions themselves are fed back.
+        random_state : int, Generator, RandomState or None, default=None
+            Source of the counts; None takes fresh entropy.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_outputs) or (n_draws, n_samples, n_outputs)
+            Predictions, or counts.
+
+        Raises
+        ------
+        ValueError
+            If a layer looks ahead, or the number of outputs is not known.
+        """
+        data = self.check_data(input, state)
+        if n_outputs is None:
+            sizes = [one.shape[-1] for one in self._layers if takes_response(one) and one.shape]
+            if not sizes or sizes[0] is None:
+                raise ValueError("n_outputs is not known from the layers. Pass n_outputs.")
+            n_outputs = sizes[0]
+        nothing = np.zeros((len(next(iter(data.values()))), n_outputs))
+        self.take_sizes({**data, RESPONSE: nothing})
+        if n_draws is None:
+            return self._fed_back(data, nothing, lambda rate: rate)
+        random = as_generator(random_state)
+        draws = [
+            self._fed_back(data, nothing, lambda rate: random.poisson(np.maximum(rate, 0.0)))
+            for _ in range(n_draws)
+        ]
+        return np.stack(draws)
+
+    def _fed_back(self, data: dict, nothing: np.ndarray, draw: Callable) -> np.ndarray:
+        """Rows one after the other; layers before the first that takes the response go first."""
+        number = next((i for i, one in enumerate(self._layers) if takes_response(one)), None)
+        if number is None or self.n_future or self.stride > 1:
+            raise ValueError(
+                "simulate is for models with a layer that takes the past of the response, and none "
+                "that looks ahead or has a stride."
+            )
+        rows = {**data, RESPONSE: nothing.copy()}
+        previous, steps = first(rows), self.steps(rows)
+        for _ in range(number):
+            next(steps)
+            previous = rows[OUTPUT]
+        rows.pop(OUTPUT, None)
+        rest = self._layers[number:]
+        known = [layer.n_past for layer in rest if layer.n_past is not None]
+        n_past = sum(known) if len(known) == len(rest) else len(nothing)
+        for row in range(len(nothing)):
+            # Rows that this one depends on; all of them if a layer does not say how many.
+            begin = max(0, row - n_past)
+            window = {name: array[begin : row + 1] for name, array in rows.items()}
+            output = previous[begin : row + 1]
+            for layer in rest:
+                args, named = arguments(layer, window, output)
+                output = with_two_axes(layer.evaluate(*args, **named), layer)
+                if layer.output is not None:
+                    window.update(named_outputs(layer, output))
+            rows[RESPONSE][row] = draw(output[-1])
+        return rows[RESPONSE]
 
     # -------------------------------------------------------------------------- as a whole
 
@@ -754,7 +883,7 @@ class Model:
         in_place : bool, default=False
             Whether the model itself is fitted, and not a copy.
         **options
-            Parameters of `NEMSRegressor`: loss, solver, alpha, init, n_init, max_iter, tol,
+            Parameters of `NEMSRegressor`: loss, solver, alpha, init, n_init, n_jobs, max_iter, tol,
             early_stopping, validation_fraction, n_iter_no_change, batch_size, learning_rate,
             history, random_state, device and verbose. Their defaults are the same, but for
             init="given", the values that the model has, and verbose=1.
@@ -859,6 +988,26 @@ def check_rows(data: dict, repeated: Set[tuple[int, ...]] = frozenset()) -> None
         )
 
 
+def takes_response(layer: Layer) -> bool:
+    """Return whether a layer takes the response.
+
+    Parameters
+    ----------
+    layer : Layer
+        The layer.
+
+    Returns
+    -------
+    bool
+        Whether it names it in its input, or is made for it.
+    """
+    wanted = layer.input
+    if wanted is None:
+        return getattr(layer, "response_arg", None) is not None
+    names = list(wanted.values()) if isinstance(wanted, dict) else wanted
+    return RESPONSE in ([names] if isinstance(names, str) else names)
+
+
 def shapes(inputs: list) -> Iterator[tuple[int, ...]]:
     """Give the shapes of arrays, also of those that go in as one list.
 
@@ -944,8 +1093,9 @@ def arguments(layer: Layer, data: dict, previous) -> tuple[list, dict]:
             f"The first layer {layer.name!r} has input=None, but the name of one of the data "
             f"{known} was expected. Say which of them it takes."
         )
-    state_argument = getattr(layer, "state_arg", None)
-    return [previous], {state_argument: find(STATE)} if state_argument else {}
+    fed = {"state_arg": STATE, "response_arg": RESPONSE}
+    taken = {getattr(layer, kind, None): name for kind, name in fed.items()}
+    return [previous], {argument: find(name) for argument, name in taken.items() if argument}
 
 
 def with_two_axes(output, layer: Layer):

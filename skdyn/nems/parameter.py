@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import math
+import operator
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -71,8 +73,15 @@ class Parameter:
         initial_value="mean",
         random_state=None,
     ):
+        if not isinstance(name, str):
+            raise TypeError(f"name of a parameter is {name!r}, but a string was expected.")
+        if not isinstance(zero_to_epsilon, bool | np.bool_):
+            raise TypeError(
+                f"zero_to_epsilon of the parameter {name!r} is {zero_to_epsilon!r}, but True or "
+                "False was expected."
+            )
         self.name = name
-        self.shape = tuple(shape)
+        self.shape = _check_shape(shape, name)
         self.zero_to_epsilon = zero_to_epsilon
         self.is_frozen = self.is_permanent = False
         self.prior = self._check_prior(prior)
@@ -91,8 +100,22 @@ class Parameter:
         else:
             self.values = self._spread(initial_value)
 
+    def __setstate__(self, state: dict) -> None:
+        self.__dict__.update(state)
+        shapes = {one.shape for one in (self.values, *self.bounds, self.prior)}
+        if shapes != {tuple(self.shape)}:
+            raise ValueError(
+                f"The values, bounds and prior of the parameter {self.name!r} have the shapes "
+                f"{shapes}, but {self.shape} was expected of all."
+            )
+
     def _check_prior(self, prior: Distribution | None) -> Distribution:
         prior = Normal() if prior is None else prior
+        if not isinstance(prior, Distribution):
+            raise TypeError(
+                f"The prior of the parameter {self.name!r} is {prior!r}, but a distribution, such "
+                "as Normal(), was expected."
+            )
         if prior.shape not in ((), self.shape):
             raise ValueError(
                 f"The prior of the parameter {self.name!r} has the shape {prior.shape}, but the "
@@ -102,7 +125,13 @@ class Parameter:
 
     def _check_bounds(self, bounds) -> tuple[np.ndarray, np.ndarray]:
         bounds = (-np.inf, np.inf) if bounds is None else bounds
-        low, high = (np.broadcast_to(np.asarray(b, float), self.shape).copy() for b in bounds)
+        try:
+            low, high = (np.broadcast_to(np.asarray(b, float), self.shape).copy() for b in bounds)
+        except (TypeError, ValueError):
+            raise ValueError(
+                f"The bounds of the parameter {self.name!r} are {bounds!r}, but two numbers or "
+                f"arrays that can be broadcast to {self.shape} were expected."
+            ) from None
         if self.zero_to_epsilon:
             low[low == 0] = high[high == 0] = np.finfo(np.float32).eps
         if not np.all(low <= high):
@@ -123,12 +152,15 @@ class Parameter:
 
     def _spread(self, values) -> np.ndarray:
         try:
-            return np.broadcast_to(np.asarray(values, dtype=float), self.shape).copy()
+            array = np.broadcast_to(np.asarray(values, dtype=float), self.shape).copy()
         except ValueError:
+            array = None
+        if array is None or not np.isfinite(array).all():
             raise ValueError(
-                f"The values of the parameter {self.name!r} are {values!r}, but numbers that can "
-                f"be broadcast to its shape, {self.shape}, were expected."
-            ) from None
+                f"The values of the parameter {self.name!r} are {values!r}, but finite numbers "
+                f"that can be broadcast to its shape, {self.shape}, were expected."
+            )
+        return array
 
     @property
     def size(self) -> int:
@@ -139,7 +171,7 @@ class Parameter:
         int
             Product of the shape.
         """
-        return int(np.prod(self.shape, dtype=int))
+        return math.prod(self.shape)
 
     def set_prior(self, prior: Distribution) -> None:
         """Replace the prior; the values become its mean, unless they are permanent.
@@ -193,6 +225,27 @@ class Parameter:
                 "or ignore_bounds=True."
             )
         self.values = array
+
+    def part(self, numbers: np.ndarray) -> Parameter:
+        """Make a parameter of some entries of the last axis.
+
+        Parameters
+        ----------
+        numbers : ndarray of int
+            Which entries.
+
+        Returns
+        -------
+        Parameter
+            With their values, bounds and priors; frozen if this one is.
+        """
+        part = copy.copy(self)
+        part.values = self.values[..., numbers]
+        part.shape = part.values.shape
+        part.prior = self.prior.part(numbers)
+        low, high = self.bounds
+        part.bounds = low[..., numbers], high[..., numbers]
+        return part
 
     def freeze(self) -> None:
         """Keep the values in fits and draws."""
@@ -263,6 +316,19 @@ class Parameter:
                 RULE,
             ]
         )
+
+
+def _check_shape(shape, name: str) -> tuple[int, ...]:
+    try:
+        sizes = tuple(operator.index(size) for size in shape)
+    except TypeError:
+        sizes = (-1,)
+    if isinstance(shape, str | bytes) or min(sizes, default=0) < 0:
+        raise ValueError(
+            f"shape of the parameter {name!r} is {shape!r}, but a tuple of integers of at least 0 "
+            "was expected."
+        )
+    return sizes
 
 
 def _bounds_text(bounds: tuple[np.ndarray, np.ndarray]) -> str:

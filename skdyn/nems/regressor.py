@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -13,14 +14,17 @@ from sklearn.metrics import r2_score
 from sklearn.utils.validation import check_is_fitted
 
 from skdyn._callbacks import CallbackSupportMixin, FitTask, StepWatcher
+from skdyn._checkpoints import CheckpointMixin
 from skdyn._sklearn import (
+    UNUSED,
     DocumentedMixin,
     _BaseComposition,
-    _fit_context,
+    fit_context,
 )
 from skdyn.core.distributed import any_process, is_first, n_processes, start_together
 from skdyn.core.runtime import check_device, one_thread
 from skdyn.core.training import Watcher
+from skdyn.nems.distributions import as_generator
 from skdyn.nems.fitting.objective import Objective
 from skdyn.nems.fitting.results import FitResults, Solver
 from skdyn.nems.fitting.run import (
@@ -30,18 +34,31 @@ from skdyn.nems.fitting.run import (
     make_random_state,
     make_solver,
 )
-from skdyn.nems.fitting.trials import Trial, make_trial
+from skdyn.nems.fitting.trials import Trial, make_trial, output_in_pieces
 from skdyn.nems.keywords import from_keywords
 from skdyn.nems.layers.base import Layer
 from skdyn.nems.losses import make_loss
-from skdyn.nems.model import INPUT, STATE, Model
-from skdyn.sessions import Sessions, check_sessions, check_targets, check_weights, like_sessions
+from skdyn.nems.model import INPUT, RESPONSE, STATE, Model
+from skdyn.sessions import (
+    Sessions,
+    all_finite,
+    check_sessions,
+    check_targets,
+    check_weights,
+    like_sessions,
+    refuse_objects,
+)
 
 # A linear map of each row: which number of lags suits depends on the sampling rate.
 DEFAULT_LAYERS = "wc-lvl"
 
+# What flows through pipelines and searches without being requested, where routing is enabled.
+ROUTED = {"sessions": True, "state": True, "streams": True}
 
-class NEMSRegressor(CallbackSupportMixin, DocumentedMixin, RegressorMixin, _BaseComposition):
+
+class NEMSRegressor(
+    CheckpointMixin, CallbackSupportMixin, DocumentedMixin, RegressorMixin, _BaseComposition
+):
     """Neural encoding model: a response predicted from a stimulus by a stack of fitted layers.
 
     Parameters
@@ -55,25 +72,32 @@ class NEMSRegressor(CallbackSupportMixin, DocumentedMixin, RegressorMixin, _Base
         What is minimised: the mean squared error; the negative log-likelihood of Poisson counts; a
         `skdyn.nems.Loss`; or a function of response, prediction and weight, tensors of shape
         (n_trials, n_samples, n_outputs), that returns a mean over them.
-    solver : {"lbfgs", "adam"} or Solver, default="lbfgs"
+    solver : {"lbfgs", "adam", "proximal"} or Solver, default="lbfgs"
         "lbfgs" takes quasi-Newton steps within bounds on all data, in double precision. "adam"
         takes steps on batches of windows, for recordings or models that are too large for that.
+        "proximal" takes quasi-Newton steps for layers with the penalties `L1` and `GroupL1`.
     alpha : float or array-like of shape (n_outputs,), default=0.0
         Weight of the penalty of each output, in units of its loss: alpha / 2 times the sum of
         squares of the penalised parameters that the output depends on. Penalised are the
         coefficients of filters and channels, kappa of `DoubleExponential`, and all parameters of
-        your own layers. A layer with an `l2` has its own weight.
-    init : {"auto", "given", "prior_mean", "prior_sample"}, default="auto"
+        your own layers. A layer with an `l2` has its own weight. Layers with `penalties` have them
+        on top of that.
+    init : {"auto", "two_stage", "given", "prior_mean", "prior_sample"}, default="auto"
         Where the fit starts: "auto" at filters that are found from the data, and nonlinearities
-        that go with them; "given" at the values of the layers; "prior_mean" at the means of the
+        that go with them; "two_stage" at the values of a fit whose nonlinearities at the end are
+        skipped; "given" at the values of the layers; "prior_mean" at the means of the
         priors; "prior_sample" at a draw from them. Frozen parameters keep their values. Filters,
         ranks or hidden units with equal values get small differences, because a fit could not
         separate them.
     n_init : int, default=1
-        Number of fits, of which the best stays. With init="auto", those after the first start at
-        other hidden units, chosen from random halves of the candidates or, if a model has no hidden
-        units, at kernels drawn from the priors and scaled to the data. Otherwise they start at
-        draws from the priors.
+        Number of fits, of which the best stays. With "auto" and "two_stage", those after the first
+        start at other hidden units, chosen from random halves of the candidates or, if a model has
+        no hidden units, at kernels drawn from the priors and scaled to the data. Otherwise they
+        start at draws from the priors.
+    n_jobs : int, default=None
+        How many of `n_init` fits run at the same time, each in a process of its own; -1 for as many
+        as there are cores. None is 1, unless in a `joblib.parallel_config`. Results are the same to
+        the bit. Callbacks then see each start as a whole, in order, once all have ended.
     max_iter : int, default=1000
         Most iterations of "lbfgs", or epochs of "adam".
     tol : float, default=2e-6
@@ -109,6 +133,14 @@ class NEMSRegressor(CallbackSupportMixin, DocumentedMixin, RegressorMixin, _Base
         with "adam" a bar with epochs, losses and the time that is left.
     warm_start : bool, default=False
         Whether `fit` goes on from the values of the fitted model.
+    checkpoint : str or path-like, default=None
+        Folder to which the state of the fit is written. The same fit, called again after it was
+        interrupted or killed, goes on from there and ends with the same bits; once it has ended, it
+        is loaded. A fit of other data or parameters is refused, unless it is that of a clone, such
+        as in a search: these share a folder. With random_state=None, a fit that has ended leaves
+        nothing. None writes nothing. A solver of your own is saved between starts.
+    checkpoint_every : int, default=10
+        Iterations or epochs from one state to the next.
 
     Attributes
     ----------
@@ -154,8 +186,8 @@ class NEMSRegressor(CallbackSupportMixin, DocumentedMixin, RegressorMixin, _Base
     The loss of a model is the mean over outputs, weighted by their sample weights. Outputs that
     share no parameter do not influence each other: their losses count relative to their size.
 
-    With scikit-learn's metadata routing, `sessions` and `state` flow through pipelines, searches
-    and cross-validation without being requested, and `sample_weight` after
+    With scikit-learn's metadata routing, `sessions`, `state` and `streams` flow through pipelines,
+    searches and cross-validation without being requested, and `sample_weight` after
     ``set_fit_request(sample_weight=True)`` and ``set_score_request(sample_weight=True)``. Only
     `cross_val_predict`, and before scikit-learn 1.8 a search over a pipeline, give them to `fit`
     alone. So does everything without routing, where a pipeline takes ``nemsregressor__sessions=``
@@ -167,7 +199,7 @@ class NEMSRegressor(CallbackSupportMixin, DocumentedMixin, RegressorMixin, _Base
     and in that a task "iteration" or, with "adam", "epoch" for each; and the estimator as it would
     be if that start ended there, `history_` included. A callback that asks to stop after one of
     these ends the start, one that asks after a start leaves out those to come. Metadata of
-    callbacks hold `sample_weight` and, where routing is enabled, `sessions`.
+    callbacks hold `sample_weight` and, where routing is enabled, `sessions`, `state` and `streams`.
 
     Several processes share a fit with "adam" if each calls `fit`, with the same data and
     parameters, after `torch.distributed.init_process_group`, in a script that torchrun starts, as
@@ -193,13 +225,14 @@ class NEMSRegressor(CallbackSupportMixin, DocumentedMixin, RegressorMixin, _Base
     ((500, 3), 1.0)
     """
 
-    __metadata_request__fit = {"sessions": True, "state": True}  # noqa: RUF012
-    __metadata_request__predict = {"sessions": True, "state": True}  # noqa: RUF012
-    __metadata_request__score = {"sessions": True, "state": True}  # noqa: RUF012
+    __metadata_request__fit = dict(ROUTED)  # noqa: RUF012
+    __metadata_request__predict = {**ROUTED, "out": UNUSED}  # noqa: RUF012
+    __metadata_request__score = dict(ROUTED)  # noqa: RUF012
     _parameter_constraints: dict = {  # noqa: RUF012
         "layers": [str, Layer, list, tuple, None],
         **CONSTRAINTS,
         "warm_start": ["boolean"],
+        **CheckpointMixin.checkpoint_constraints,
     }
 
     def __init__(
@@ -211,6 +244,7 @@ class NEMSRegressor(CallbackSupportMixin, DocumentedMixin, RegressorMixin, _Base
         alpha=0.0,
         init="auto",
         n_init=1,
+        n_jobs=None,
         max_iter=1000,
         tol=2e-6,
         early_stopping=False,
@@ -223,6 +257,8 @@ class NEMSRegressor(CallbackSupportMixin, DocumentedMixin, RegressorMixin, _Base
         device="cpu",
         verbose=0,
         warm_start=False,
+        checkpoint=None,
+        checkpoint_every=10,
     ):
         self.layers = layers
         self.loss = loss
@@ -230,6 +266,7 @@ class NEMSRegressor(CallbackSupportMixin, DocumentedMixin, RegressorMixin, _Base
         self.alpha = alpha
         self.init = init
         self.n_init = n_init
+        self.n_jobs = n_jobs
         self.max_iter = max_iter
         self.tol = tol
         self.early_stopping = early_stopping
@@ -242,6 +279,8 @@ class NEMSRegressor(CallbackSupportMixin, DocumentedMixin, RegressorMixin, _Base
         self.device = device
         self.verbose = verbose
         self.warm_start = warm_start
+        self.checkpoint = checkpoint
+        self.checkpoint_every = checkpoint_every
 
     def get_params(self, deep=True):
         """Get the parameters, and those of layers with names.
@@ -291,7 +330,7 @@ class NEMSRegressor(CallbackSupportMixin, DocumentedMixin, RegressorMixin, _Base
 
     # -------------------------------------------------------------------------------- fit
 
-    @_fit_context(prefer_skip_nested_validation=True)
+    @fit_context(prefer_skip_nested_validation=True)
     def fit(
         self, X, y, sample_weight=None, *, sessions=None, state=None, streams=None, preceding=None
     ):
@@ -312,8 +351,10 @@ class NEMSRegressor(CallbackSupportMixin, DocumentedMixin, RegressorMixin, _Base
         state : array-like of shape (n_samples,) or (n_samples, n_states), or in the form of X, \
                 default=None
             What layers name as "state", such as the size of the pupil.
-        streams : dict of array-like, default=None
-            More of what layers name in `input`, each in the form of X.
+        streams : dict of array-like, or structured array of shape (n_samples,), default=None
+            More of what layers name in `input`, each in the form of X. Cross-validation takes the
+            rows of a structured array, which has a field for each, along with those of X; it does
+            not look into a dict.
         preceding : array-like of shape (n_preceding, n_channels), or list of such, default=None
             Rows right before X, or before each session, as history.
 
@@ -334,6 +375,7 @@ class NEMSRegressor(CallbackSupportMixin, DocumentedMixin, RegressorMixin, _Base
         given = self._check_data(stimulus, state, streams, preceding)
         model = self._build()
         targets, weights = self._check_response(stimulus, y, sample_weight, model)
+        given = _with_response(model, given, targets)
         random_state = make_random_state(self.random_state)
         options = {name: getattr(self, name) for name in CONSTRAINTS}
         model = self._start(model, given, targets[0].shape[1] if targets[0].ndim == 2 else 1)
@@ -347,11 +389,21 @@ class NEMSRegressor(CallbackSupportMixin, DocumentedMixin, RegressorMixin, _Base
             numbers = [np.abs(a).sum() for t in trials for a in (t.target, *t.data.values())]
             parameters = self.get_params(deep=False)
             start_together(parameters, numbers, random_state, check_device(self.device))
-        metadata = {"sessions": sessions, "sample_weight": sample_weight}
-        task = FitTask.of(self, self.n_init, X, y, **metadata)
+        checkpoint = self._open_checkpoint(
+            self.model_ if self._is_warm() else None,
+            X=[data for data, _ in given],
+            y=targets,
+            sample_weight=None if sample_weight is None else weights,
+            preceding=None if preceding is None else [before for _, before in given],
+        )
+        metadata = {"sessions": sessions, "state": state, "streams": streams}
+        task = FitTask.of(self, self.n_init, X, y, sample_weight=sample_weight, **metadata)
         observer = _Observer(self, task, targets[0].ndim == 2)
-        best = fit_trials(model, trials, options, observer, random_state)
+        del targets, weights  # which trials have copies of
+        with observer.kept():
+            best = fit_trials(model, trials, options, observer, random_state, checkpoint)
         self.__dict__.update(observer.fitted(best))
+        self._close_checkpoint(checkpoint)
         task.end({})
         return self
 
@@ -380,7 +432,7 @@ class NEMSRegressor(CallbackSupportMixin, DocumentedMixin, RegressorMixin, _Base
 
     # ------------------------------------------------------------------- predict and score
 
-    def predict(self, X, *, sessions=None, state=None, streams=None, preceding=None):
+    def predict(self, X, *, sessions=None, state=None, streams=None, preceding=None, out=None):
         """Predict the response.
 
         Parameters
@@ -395,18 +447,23 @@ class NEMSRegressor(CallbackSupportMixin, DocumentedMixin, RegressorMixin, _Base
         preceding : array-like of shape (n_preceding, n_channels), or list of such, default=None
             Rows right before X, or before each session of a list or a 3-D array, as history. None
             for zeros.
+        out : ndarray of float, or list of such, default=None
+            Array or memory map that the prediction is written to, in the form of X. None makes new
+            ones.
 
         Returns
         -------
         ndarray of shape (n_samples,) or (n_samples, n_outputs), or as X
-            The predicted response.
+            The predicted response; `out` if it was given. If layers take the past of the response,
+            they take it from streams={"response": ...}, which gives predictions of the next step;
+            otherwise the predictions themselves are fed back.
         """
         check_is_fitted(self)
         stimulus = check_sessions(self, X, sessions, reset=False)
-        outputs = self._outputs(self._check_data(stimulus, state, streams, preceding))
-        return stimulus.like_input(
-            [output if self._has_output_axis else output[:, 0] for output in outputs]
-        )
+        writer = stimulus.writer(out)
+        for output in self._outputs(self._check_data(stimulus, state, streams, preceding)):
+            writer.put(output if self._has_output_axis else output[:, 0])
+        return writer.done()
 
     def score(
         self, X, y, sample_weight=None, *, sessions=None, state=None, streams=None, preceding=None
@@ -442,6 +499,7 @@ class NEMSRegressor(CallbackSupportMixin, DocumentedMixin, RegressorMixin, _Base
         stimulus = check_sessions(self, X, sessions, reset=False)
         given = self._check_data(stimulus, state, streams, preceding)
         targets, weights = self._check_response(stimulus, y, sample_weight, self.model_)
+        given = _with_response(self.model_, given, targets)
         trials = [
             make_trial(self.model_, data, target, weight, before, self.history)
             for (data, before), target, weight in zip(given, targets, weights, strict=True)
@@ -460,23 +518,86 @@ class NEMSRegressor(CallbackSupportMixin, DocumentedMixin, RegressorMixin, _Base
                 "history='zeros' for sessions that short."
             )
         with one_thread():
-            prediction = np.concatenate([self.model_.predict(trial.data) for trial in trials])
-        return _mean_r2(target, prediction, np.broadcast_to(weight, target.shape))
+            prediction = np.concatenate(
+                [output_in_pieces(self.model_, trial.data, copies=True) for trial in trials]
+            )
+        with np.errstate(over="ignore", invalid="ignore"):  # looked at below
+            score = _mean_r2(target, prediction, np.broadcast_to(weight, target.shape))
+        if not np.isfinite(score):
+            raise ValueError(
+                "X, y or sample_weight has values so large that R^2 is not finite. Use the units "
+                "of the recording that was fitted."
+            )
+        return score
 
-    def _outputs(self, given) -> list[np.ndarray]:
-        """Predictions (n_rows, n_outputs) of checked sessions."""
-        outputs = []
+    def _outputs(self, given) -> Iterator[np.ndarray]:
+        """Predictions (n_rows, n_outputs) of checked sessions, one after the other."""
+        for data, before in given:
+            with one_thread():
+                output = self._output(data, before)
+            if not all_finite(output):
+                raise ValueError(
+                    "X has values for which the prediction is not finite. Look for logarithms of "
+                    "negative numbers in the layers, or use the units of the X that was fitted."
+                )
+            yield output
+
+    def _output(self, data, before) -> np.ndarray:
+        """Predictions of one session; those of a model of its own past are fed back to it."""
+        if self.model_.sees_response and RESPONSE not in data:
+            return self.model_.simulate(data, n_outputs=self.n_outputs_)
+        joined, n_before = self.model_.with_preceding(data, before)
+        output = output_in_pieces(self.model_, joined, copies=True)
+        return output[n_before // self.model_.stride :]
+
+    def simulate(self, X, n_draws=1, *, sessions=None, state=None, streams=None, random_state=None):
+        """Draw Poisson counts from a model whose layers take the past of the response.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_channels), list of such, or array of shape \
+                (n_sessions, n_samples, n_channels)
+            The stimulus.
+        n_draws : int, default=1
+            Number of simulations.
+        sessions : array-like of shape (n_samples,), default=None
+            Label of each row of a 2-D X; each session begins without a past.
+        state, streams
+            As in `fit`.
+        random_state : int, Generator, RandomState or None, default=None
+            Source of the counts; None takes fresh entropy.
+
+        Returns
+        -------
+        list of ndarray of shape (n_samples,) or (n_samples, n_outputs), or as X
+            One entry per simulation. Each row sees the simulated rows before it.
+
+        Raises
+        ------
+        ValueError
+            If no layer takes the response.
+        """
+        check_is_fitted(self)
+        stimulus = check_sessions(self, X, sessions, reset=False)
+        random = as_generator(random_state)
+        options = {"n_outputs": self.n_outputs_, "n_draws": n_draws, "random_state": random}
         with one_thread():
-            for data, before in given:
-                joined, n_before = self.model_.with_preceding(data, before)
-                outputs.append(self.model_.predict(joined)[n_before // self.model_.stride :])
-        return outputs
+            draws = [
+                self.model_.simulate(data, **options)
+                for data, _ in self._check_data(stimulus, state, streams, None)
+            ]
+        return [
+            stimulus.like_input(
+                [one[number] if self._has_output_axis else one[number][:, 0] for one in draws]
+            )
+            for number in range(n_draws)
+        ]
 
     # ------------------------------------------------------------------------------ checks
 
     def _check_data(self, stimulus: Sessions, state, streams, preceding):
         """What goes into the model for each session, and what precedes it."""
-        named = {**(streams or {}), **({} if state is None else {STATE: state})}
+        named = {**_by_name(streams), **({} if state is None else {STATE: state})}
         if INPUT in named:
             raise ValueError(f"{INPUT!r} is the name of X; give streams other names.")
         split = {name: like_sessions(stimulus, values, name) for name, values in named.items()}
@@ -497,16 +618,23 @@ class NEMSRegressor(CallbackSupportMixin, DocumentedMixin, RegressorMixin, _Base
     def _check_preceding(self, stimulus: Sessions, preceding) -> Sequence[np.ndarray | None]:
         if preceding is None:
             return [None for _ in stimulus.arrays]
+        refuse_objects(preceding, name="preceding")
+        if not isinstance(preceding, list | tuple) and np.ndim(preceding) == 0:
+            raise TypeError(f"preceding is {preceding!r:.50}, but rows of X were expected.")
         given = [preceding] if stimulus.container == "array" else list(preceding)
         if len(given) != len(stimulus.arrays):
             raise ValueError(
                 f"preceding has rows for {len(given)} sessions, but X has {len(stimulus.arrays)}; "
                 "give a list with an array per session, and X as a list, too."
             )
-        return [
-            check_sessions(self, rows, reset=False).arrays[0] if len(rows) else None
-            for rows in given
-        ]
+        try:
+            return [
+                check_sessions(self, rows, reset=False).arrays[0] if len(rows) else None
+                for rows in given
+            ]
+        except (TypeError, ValueError) as error:
+            error.args = (f"preceding, as X: {error}",)
+            raise
 
     def _check_response(self, stimulus: Sessions, y, sample_weight, model: Model):
         """Responses and weights that go with a stimulus, at its rate or that of the output."""
@@ -578,7 +706,12 @@ class _Observer(Observer):
         if shows and estimator.n_init > 1:
             print(f"Start {self.n_started} of {estimator.n_init}")
         self.start = self.task.subtask("start", estimator.max_iter)
-        self.steps = StepWatcher(self.start, self.solver.unit, partial(self.restored, model))
+        self.steps = StepWatcher(
+            self.start,
+            self.solver.unit,
+            partial(self.restored, model),
+            keep_last=estimator.warm_start or estimator.checkpoint is not None,
+        )
         return self.steps
 
     def end(self, model: Model) -> bool:
@@ -588,6 +721,17 @@ class _Observer(Observer):
         asked = self.start.end(partial(self.fitted, model))
         shared = self.solver.shares_processes
         return any_process(asked, check_device(self.estimator.device)) if shared else asked
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Let an interrupt of a block bring what its last start had reached."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            if self.steps is None:
+                raise
+            with one_thread(), self.steps.kept():
+                raise
 
     def fitted(self, model: Model) -> dict:
         """Attributes of an estimator whose model this is."""
@@ -615,6 +759,35 @@ class _Observer(Observer):
             "n_outputs_": self.trials[0].target.shape[1],
             "_has_output_axis": self.has_output_axis,
         }
+
+
+def _by_name(streams) -> dict:
+    """Streams, from a dict or the fields of a structured array."""
+    if streams is None:
+        return {}
+    names = getattr(getattr(streams, "dtype", None), "names", None)
+    if names:
+        return {name: streams[name] for name in names}
+    if not isinstance(streams, dict):
+        raise TypeError(
+            "streams must be a dict of arrays, or a structured array with a field for each, but is "
+            f"of type {type(streams).__name__}."
+        )
+    return streams
+
+
+def _with_response(model: Model, given, targets) -> list:
+    """Add the response to the data of each session, for layers that take its past."""
+    if not model.sees_response:
+        return given
+    if any(before is not None for _, before in given):
+        raise ValueError(
+            "preceding has rows of X alone, but a layer takes the past of the response as well."
+        )
+    return [
+        (model.with_response(data, target), before)
+        for (data, before), target in zip(given, targets, strict=True)
+    ]
 
 
 def _has_names(layers) -> bool:

@@ -8,10 +8,10 @@ from decimal import Decimal, localcontext
 from difflib import get_close_matches
 
 # What says a penalty, as it is listed, and the exponent that follows it, at most 99.
-PENALTY = "l2:#"
+PENALTY, WEIGHT_PENALTY = "l2:#", "wl2:#"
 EXPONENT = re.compile(r"\d{1,2}(d\d+)?")
-# What the sizes look like, such as "18x3" or "x3".
-SIZES = re.compile(r"\d*(x\d*)*")
+# What the sizes look like, such as "18x3", "x3" or "18xR", where R is as many as there are outputs.
+SIZES = re.compile(r"(\d*|R)(x(\d*|R))*")
 # Digits that tell any two numbers apart.
 N_DIGITS = 40
 
@@ -207,9 +207,40 @@ class Word:
         float or None
             None if there is no such option. "l2:3d5" is 10^-3.5: "d" stands for the point.
         """
+        return self._exponential(PENALTY)
+
+    @property
+    def weight_penalty(self) -> float | None:
+        """Weight of the penalty of channel weights alone, from an option such as "wl2:4".
+
+        Returns
+        -------
+        float or None
+            None if there is no such option.
+        """
+        return self._exponential(WEIGHT_PENALTY)
+
+    def known(self, size: int | None) -> int:
+        """Size that must not be left out.
+
+        Parameters
+        ----------
+        size : int or None
+            One of the sizes.
+
+        Returns
+        -------
+        int
+            The same.
+        """
+        if size is None:
+            raise ValueError(f"The word {self.text!r} must say the number of lags, its first size.")
+        return size
+
+    def _exponential(self, name: str) -> float | None:
         for option in self.options:
-            if _stem(option) == PENALTY:
-                exponent = option.removeprefix(PENALTY[:-1])
+            if _stem(option) == name:
+                exponent = option.removeprefix(name[:-1])
                 if not EXPONENT.fullmatch(exponent):
                     raise ValueError(
                         f"The option {option!r} in the word {self.text!r} must have a number from "
@@ -221,8 +252,10 @@ class Word:
 
 def _stem(option: str) -> str:
     """Put "#" for the number that an option ends with."""
-    is_penalty = option.startswith(PENALTY[:-1])
-    return PENALTY if is_penalty else re.sub(r"\d+$", "#", option)
+    for penalty in (PENALTY, WEIGHT_PENALTY):
+        if option.startswith(penalty[:-1]):
+            return penalty
+    return re.sub(r"\d+$", "#", option)
 
 
 def from_exponent(text: str) -> float:

@@ -9,15 +9,27 @@ from skdyn.plotting.arrays import plot_matrices, plot_separate_time_series
 from skdyn.plotting.artefacts import BadSegmentsDisplay
 from skdyn.plotting.encoding import NEMSDisplay
 from skdyn.plotting.filters import linear_filter
+from skdyn.plotting.inspection import (
+    LayersDisplay,
+    ReceptiveFieldDisplay,
+    StartsDisplay,
+    StateDisplay,
+    TuningDisplay,
+)
 from skdyn.plotting.modes import ModesDisplay, plot_alpha
 from skdyn.plotting.responses import plot_filters, plot_nonlinearity, plot_predictions
 from skdyn.plotting.training import TrainingDisplay
 
 __all__ = [
     "BadSegmentsDisplay",
+    "LayersDisplay",
     "ModesDisplay",
     "NEMSDisplay",
+    "ReceptiveFieldDisplay",
+    "StartsDisplay",
+    "StateDisplay",
     "TrainingDisplay",
+    "TuningDisplay",
     "linear_filter",
     "mode_palette",
     "plot_alpha",

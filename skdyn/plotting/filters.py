@@ -192,4 +192,5 @@ def _reach(part, n_channels):
         rows = np.flatnonzero(changed > SILENCE * changed.max())
         n_future = n_rows - int(min(rows, default=n_rows))
         n_past = int(max(rows, default=n_rows)) - n_rows
+    n_future, n_past = max(n_future, 0), max(n_past, 0)
     return n_future, n_past if 2 * n_past <= n_rows else MOST_ROWS

@@ -143,6 +143,16 @@ class ModesDisplay:
         self.covariances = np.array(covariances, dtype=float)
         self.means = None if means is None else np.array(means, dtype=float)
         self.weights = None if weights is None else np.array(weights, dtype=float)
+        n_modes, n_channels = (*self.covariances.shape, 0, 0)[:2]
+        shapes = {
+            "covariances": (n_modes, n_channels, n_channels),
+            "means": (n_modes, n_channels),
+            "weights": (n_modes,),
+        }
+        for name, shape in shapes.items():
+            given = getattr(self, name)
+            if given is not None and given.shape != shape:
+                raise ValueError(f"{name} has the shape {given.shape}, but {shape} was expected.")
 
     @classmethod
     def from_estimator(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -71,6 +72,10 @@ class TrainingDisplay:
     }
 
     def __init__(self, *, history, step="Epoch", unit=None):
+        if not isinstance(history, Mapping):
+            raise TypeError(
+                f"history is {history!r:.50}, but a dict of numbers per epoch was expected."
+            )
         self.step = step
         self.unit = unit
         self.history = {key: np.asarray(values, dtype=float) for key, values in history.items()}

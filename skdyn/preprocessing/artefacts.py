@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from itertools import pairwise
 from numbers import Integral, Real
@@ -12,7 +11,8 @@ import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
-from skdyn._sklearn import DocumentedMixin, Interval, _fit_context
+from skdyn._sklearn import DocumentedMixin, Interval, fit_context
+from skdyn._warnings import warn
 from skdyn.sessions import check_sessions
 
 _SEGMENT = [("session", int), ("start", int), ("stop", int), ("reason", "<U10"), ("channel", int)]
@@ -140,7 +140,7 @@ class BadSegments(DocumentedMixin, BaseEstimator):
         self.padding = padding
         self.flat = flat
 
-    @_fit_context(prefer_skip_nested_validation=True)
+    @fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y=None, *, sessions=None):
         """Find the bad segments of a recording.
 
@@ -442,11 +442,10 @@ def _warn_if_mostly_bad(found: list[_Session]) -> None:
     worst = int(np.argmax(shares))
     if shares[worst] > 0.5:
         is_bad = found[worst].is_bad
-        warnings.warn(
+        warn(
             f"{is_bad.sum()} of the {len(is_bad)} rows of session {worst} are bad. Above one half, "
             "the medians that rows are compared with can be those of artefacts. Draw "
             "plotting.BadSegmentsDisplay, and leave out channels that are bad throughout: "
             "segments_['channel'] names them.",
             UserWarning,
-            stacklevel=4,
         )

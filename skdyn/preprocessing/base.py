@@ -6,8 +6,11 @@ import numpy as np
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin
 from sklearn.utils.validation import check_is_fitted
 
-from skdyn._sklearn import DocumentedMixin, SessionTransformerMixin, _fit_context
-from skdyn.sessions import check_sessions
+from skdyn._sklearn import UNUSED, DocumentedMixin, SessionTransformerMixin, fit_context
+from skdyn.sessions import all_finite, check_sessions
+
+# Numbers of a session that are mapped at a time, where channels can be mapped by themselves.
+NUMBERS_AT_ONCE = 2**22
 
 
 class SessionTransformer(DocumentedMixin, SessionTransformerMixin, BaseEstimator):
@@ -18,9 +21,9 @@ class SessionTransformer(DocumentedMixin, SessionTransformerMixin, BaseEstimator
     """
 
     __metadata_request__fit = {"sessions": True}  # noqa: RUF012
-    __metadata_request__transform = {"sessions": True}  # noqa: RUF012
+    __metadata_request__transform = {"sessions": True, "out": UNUSED}  # noqa: RUF012
 
-    @_fit_context(prefer_skip_nested_validation=True)
+    @fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y=None, *, sessions=None):
         """Check the parameters, and learn from the sessions where needed.
 
@@ -47,7 +50,7 @@ class SessionTransformer(DocumentedMixin, SessionTransformerMixin, BaseEstimator
         self._learn(check_sessions(self, X, sessions, reset=True).arrays)
         return self
 
-    def transform(self, X, *, sessions=None):
+    def transform(self, X, *, sessions=None, out=None):
         """Transform each session separately.
 
         Parameters
@@ -57,13 +60,15 @@ class SessionTransformer(DocumentedMixin, SessionTransformerMixin, BaseEstimator
             The recording.
         sessions : array-like of shape (n_samples,), default=None
             Label of each row of a 2-D X.
+        out : ndarray of float, or list of such, default=None
+            Array or memory map that results are written to, in the form of X. None makes new ones.
 
         Returns
         -------
         ndarray of shape (n_samples, n_columns), or as X
-            In float32 if X is, otherwise in float64.
+            In float32 if X is, otherwise in float64; `out` if it was given.
         """
-        return self._transform(X, sessions)
+        return self._transform(X, sessions, out)
 
     def fit_transform(self, X, y=None, *, sessions=None):
         """Fit, then transform the same recording.
@@ -92,12 +97,30 @@ class SessionTransformer(DocumentedMixin, SessionTransformerMixin, BaseEstimator
         """Transform one session."""
         raise NotImplementedError(f"{type(self).__name__} has no _map(self, session).")
 
-    def _transform(self, X, sessions):
+    # Whether `_map` maps each channel by itself to as many rows, so that a large session can be
+    # mapped some channels at a time.
+    _is_by_channel = False
+
+    def _transform(self, X, sessions, out=None):
         check_is_fitted(self)
         recording = check_sessions(self, X, sessions, reset=False)
-        return recording.like_input(
-            [self._map(one).astype(float_type(one), copy=False) for one in recording.arrays]
-        )
+        writer = recording.writer(out)
+        for session in recording.arrays:
+            with np.errstate(over="ignore", invalid="ignore"):  # looked at below
+                if self._is_by_channel and session.size > NUMBERS_AT_ONCE:
+                    result = writer.slot(session.shape, float_type(session))
+                    n_channels = max(1, NUMBERS_AT_ONCE // len(session))
+                    for first in range(0, session.shape[1], n_channels):
+                        channels = slice(first, first + n_channels)
+                        result[:, channels] = self._map(session[:, channels])
+                else:
+                    result = self._map(session).astype(float_type(session), copy=False)
+                    writer.put(result)
+            if not all_finite(result):
+                raise ValueError(
+                    "X has values so large that the result is not finite. Use larger units."
+                )
+        return writer.done()
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from numbers import Integral
 from typing import ClassVar
 
@@ -11,7 +10,8 @@ from sklearn.base import ClassNamePrefixFeaturesOutMixin
 from sklearn.utils.extmath import svd_flip
 from sklearn.utils.validation import check_is_fitted
 
-from skdyn._sklearn import Interval, RealNotInt, _fit_context
+from skdyn._sklearn import Interval, RealNotInt, fit_context
+from skdyn._warnings import warn
 from skdyn.preprocessing.base import SessionTransformer, float_type
 from skdyn.preprocessing.embedding import (
     TimeDelayEmbedder,
@@ -43,7 +43,7 @@ class _PrincipalComponents(ClassNamePrefixFeaturesOutMixin, SessionTransformer):
         """`n_embeddings` and `edges`."""
         raise NotImplementedError(f"{type(self).__name__} does not define _embedding.")
 
-    @_fit_context(prefer_skip_nested_validation=True)
+    @fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y=None, *, sessions=None):
         """Learn the components.
 
@@ -145,12 +145,11 @@ class _PrincipalComponents(ClassNamePrefixFeaturesOutMixin, SessionTransformer):
         n_varying = int(np.sum(self.explained_variance_ > max(sums, recorded)))
         n_null = self.n_components_ - n_varying
         if self.whiten and n_null:
-            warnings.warn(
+            warn(
                 f"{n_null} of {self.n_components_} components have no variance beyond rounding, "
                 "because channels are linear combinations of others or rows are few. Whitened, "
                 f"these components are zero; set n_components={n_varying} to leave them out.",
                 UserWarning,
-                stacklevel=4,  # past scikit-learn's wrapper of fit
             )
         return n_varying
 

@@ -13,6 +13,8 @@ from skdyn._sklearn import Interval
 from skdyn.preprocessing.base import SampledTransformer, SessionTransformer
 
 _POSITIVE = [Interval(Real, 0, None, closed="neither")]
+# Rows beyond that make no difference to any recording.
+_LONGEST_WINDOW = 2.0**40
 
 
 class BandpassFilter(SampledTransformer):
@@ -60,6 +62,8 @@ class BandpassFilter(SampledTransformer):
     >>> bool(np.abs(filtered[200:800, 0] - slow[200:800]).max() < 0.01)
     True
     """
+
+    _is_by_channel = True
 
     _parameter_constraints: ClassVar[dict] = {
         "low": [*_POSITIVE, None],
@@ -162,6 +166,8 @@ class NotchFilter(SampledTransformer):
     True
     """
 
+    _is_by_channel = True
+
     _parameter_constraints: ClassVar[dict] = {
         "frequency": _POSITIVE,
         "n_harmonics": [Interval(Integral, 1, None, closed="left"), None],
@@ -261,6 +267,8 @@ class AmplitudeEnvelope(OneToOneFeatureMixin, SessionTransformer):
     True
     """
 
+    _is_by_channel = True
+
     _parameter_constraints: ClassVar[dict] = {}
 
     def _map(self, session):
@@ -301,6 +309,8 @@ class MovingAverage(SampledTransformer):
     array([1.5, 3. , 3. , 3. ])
     """
 
+    _is_by_channel = True
+
     _parameter_constraints: ClassVar[dict] = {
         "window": _POSITIVE,
         "sampling_frequency": _POSITIVE,
@@ -312,7 +322,8 @@ class MovingAverage(SampledTransformer):
 
     def _learn(self, arrays):
         # Rounded, so that 0.58 s at 100 Hz reach 29 rows, not 28.999999999999996.
-        self.n_window_ = 2 * int(round(self.window * self.sampling_frequency / 2, 6)) + 1
+        half = min(self.window * self.sampling_frequency / 2, _LONGEST_WINDOW)
+        self.n_window_ = 2 * int(round(half, 6)) + 1
 
     def _map(self, session):
         n_samples, half = len(session), self.n_window_ // 2

@@ -24,7 +24,54 @@ _N_ZEROS, _BETA = 10, 5.0
 _BLOCK_SIZE = 2**21
 
 
-class Downsampler(SampledTransformer):
+class RateChanger(SampledTransformer):
+    """Base class of transformers that give fewer rows per second than they take.
+
+    A subclass has the parameters `sampling_frequency` and `new_sampling_frequency`, both in Hz, and
+    defines `_rows`, the rows of a session that rows of the output are at.
+    """
+
+    def row_indices(self, X, *, sessions=None):
+        """Give the row of X that is nearest in time to each row of the output.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_channels), list of such, or array of shape \
+                (n_sessions, n_samples, n_channels)
+            The recording.
+        sessions : array-like of shape (n_samples,), default=None
+            Label of each row of a 2-D X.
+
+        Returns
+        -------
+        ndarray of int of shape (n_rows,), or as X
+            Row numbers, ascending; of the session, where X is a list or 3-D. If the new rate
+            divides the old one, they are exact. For rows of bins, their first row of X.
+        """
+        check_is_fitted(self)
+        recording = check_sessions(self, X, sessions, reset=False)
+        lengths = [len(one) for one in recording.arrays]
+        starts = np.cumsum([0, *lengths[:-1]]) * (recording.container == "array")
+        return recording.like_input(
+            [start + self._rows(n) for start, n in zip(starts, lengths, strict=True)]
+        )
+
+    def _learn(self, arrays):
+        if self.new_sampling_frequency > self.sampling_frequency:
+            raise ValueError(
+                f"new_sampling_frequency is {self.new_sampling_frequency} Hz, but at most "
+                f"sampling_frequency={self.sampling_frequency} Hz was expected."
+            )
+
+    def _rows(self, n_samples: int) -> np.ndarray:
+        """Rows of a session of that length that rows of the output are at."""
+        raise NotImplementedError(f"{type(self).__name__} has no _rows(self, n_samples).")
+
+    def _rows_that_stay(self, X, sessions):
+        return X.iloc[self.row_indices(X, sessions=sessions)] if hasattr(X, "iloc") else X
+
+
+class Downsampler(RateChanger):
     """Fewer rows per second, free of aliases.
 
     A linear-phase filter removes frequencies that the new rate cannot represent. Then rows are
@@ -53,7 +100,7 @@ class Downsampler(SampledTransformer):
 
     Notes
     -----
-    This is the only transformer here that does not keep every row. Row k of the output is at
+    Rows are fewer than those of X. Row k of the output is at
     k / new_sampling_frequency seconds after the first row of its session, for every k before the
     session's end: n rows give ceil(n * new_sampling_frequency / sampling_frequency). `row_indices`
     gives the nearest rows, with which to pick labels and other values that belong to rows of X::
@@ -91,38 +138,9 @@ class Downsampler(SampledTransformer):
         self.new_sampling_frequency = new_sampling_frequency
         self.sampling_frequency = sampling_frequency
 
-    def row_indices(self, X, *, sessions=None):
-        """Give the row of X that is nearest in time to each row of the output.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_channels), list of such, or array of shape \
-                (n_sessions, n_samples, n_channels)
-            The recording.
-        sessions : array-like of shape (n_samples,), default=None
-            Label of each row of a 2-D X.
-
-        Returns
-        -------
-        ndarray of int of shape (n_rows,), or as X
-            Row numbers, ascending; of the session, where X is a list or 3-D. If the new rate
-            divides the old one, they are exact. Of two that are equally near, the later one.
-        """
-        check_is_fitted(self)
-        recording = check_sessions(self, X, sessions, reset=False)
-        lengths = [len(one) for one in recording.arrays]
-        starts = np.cumsum([0, *lengths[:-1]]) * (recording.container == "array")
-        return recording.like_input(
-            [start + self._rows(n) for start, n in zip(starts, lengths, strict=True)]
-        )
-
     def _learn(self, arrays):
+        super()._learn(arrays)
         self.ratio_ = self.new_sampling_frequency / self.sampling_frequency
-        if self.ratio_ > 1:
-            raise ValueError(
-                f"new_sampling_frequency is {self.new_sampling_frequency} Hz, but at most "
-                f"sampling_frequency={self.sampling_frequency} Hz was expected."
-            )
         terms = Fraction(self.ratio_).limit_denominator(_LARGEST_FACTOR)
         is_exact = abs(terms - Fraction(self.ratio_)) <= 1e-12 * self.ratio_
         self.up_: int | None = terms.numerator if is_exact else None
@@ -146,9 +164,6 @@ class Downsampler(SampledTransformer):
             return mean + _interpolate(centred, self._times(len(session)), self.ratio_)
         return mean + signal.resample_poly(centred, self.up_, self.down_, axis=0, padtype="edge")
 
-    def _rows_that_stay(self, X, sessions):
-        return X.iloc[self.row_indices(X, sessions=sessions)] if hasattr(X, "iloc") else X
-
 
 def _interpolate(session: np.ndarray, times: np.ndarray, ratio: float) -> np.ndarray:
     """Rows at given times, by the low-pass filter of `scipy.signal.resample_poly`."""
@@ -171,3 +186,24 @@ def _kernel(delays: np.ndarray, ratio: float) -> np.ndarray:
     weights = np.sinc(delays * ratio) * i0(_BETA * np.sqrt(1 - shares**2))
     weights[shares == 1] = 0
     return weights / weights.sum(axis=1, keepdims=True)
+
+
+def bin_starts(n_samples: int, sampling_frequency: float, new_sampling_frequency: float):
+    """First row of each bin of 1 / new_sampling_frequency seconds.
+
+    Parameters
+    ----------
+    n_samples : int
+        Rows of a session.
+    sampling_frequency, new_sampling_frequency : float
+        Rows and bins per second, in Hz.
+
+    Returns
+    -------
+    ndarray of int of shape (n_bins,)
+        Row numbers of the bins that hold rows. The last one may hold fewer than the others.
+    """
+    ratio = new_sampling_frequency / sampling_frequency
+    n_most = int(np.ceil(n_samples * ratio * (1 - 1e-12)))
+    starts = np.ceil(np.arange(n_most) / ratio * (1 - 1e-12)).astype(int)
+    return starts[starts < n_samples]

@@ -33,31 +33,35 @@ OPTIONAL_PACKAGES = {
     "skdyn/persistence.py": {"skops": "persistence"},
 }
 ROOMS = {
-    "skdyn": "__init__ _callbacks _drawing _fitted _sklearn datasets matching persistence sessions "
-    "similarity simulation",
+    "skdyn": "__init__ _archive _callbacks _checkpoints _drawing _fitted _sklearn _warnings "
+    "datasets matching persistence sessions similarity simulation",
     "skdyn/analysis": "__init__ channels densities evoked features groups sessions spectra "
     "statistics whittle windows",
     "skdyn/preprocessing": "__init__ artefacts base components embedding filtering rates scaling "
-    "signs",
+    "signs sounds spikes",
     "skdyn/model_selection": "__init__ clusters comparison evaluation repeats seams splitters "
     "table uncertainty",
-    "skdyn/core": "__init__ distributed gaussian hmm recurrent recursion runtime simplex training "
-    "windows",
+    "skdyn/core": "__init__ checkpoint distributed files gaussian hmm recurrent recursion runtime "
+    "simplex training windows",
     "skdyn/dynemo": "__init__ estimator inference moments network objective recording settings "
-    "start training",
-    "skdyn/nems": "__init__ distributions keywords losses model parameter regressor words",
-    "skdyn/nems/layers": "__init__ algebra base channels description filters nonlinearities",
+    "start summary training",
+    "skdyn/nems": "__init__ architectures distributions inspection keywords losses model "
+    "older_words parameter penalties regressor words",
+    "skdyn/nems/layers": "__init__ algebra base channels convolution description filters history "
+    "nonlinearities normalization plasticity pole_zero recurrent state",
     "skdyn/nems/fitting": "__init__ adam closed_form coordinates factors gradients hidden lbfgs "
-    "minimum moments objective preconditioning results run settings stages start trials",
+    "minimum moments objective parts penalties preconditioning proximal results run saving "
+    "settings stages start trials",
     "skdyn/metrics": "__init__ modes responses rows scorers",
-    "skdyn/plotting": "__init__ arrays artefacts encoding filters modes responses training",
+    "skdyn/plotting": "__init__ arrays artefacts encoding filters inspection modes responses "
+    "training",
 }
 NAMED_FILES = {f"{room}/{name}.py" for room, names in ROOMS.items() for name in names.split()}
 # The rooms that both dynemo and nems may import, besides the files at the top of skdyn.
 SHARED = {"core", "metrics", *ROOMS["skdyn"].split()} - {"__init__"}
 # What is chosen by name: the names, and the place that alone tells them apart.
 CHOICES = {
-    "solver": ({"adam", "lbfgs"}, "skdyn/nems/fitting/"),
+    "solver": ({"adam", "lbfgs", "proximal"}, "skdyn/nems/fitting/"),
     "loss": ({"squared_error", "poisson"}, "skdyn/nems/losses.py"),
 }
 # What a module needs to import its names when they are first used.

@@ -7,7 +7,7 @@ from sklearn.model_selection import GridSearchCV, KFold
 
 from skdyn import NEMSRegressor
 from skdyn.nems import Model, from_keywords, to_keywords
-from skdyn.persistence import load, save
+from skdyn.persistence import LoadError, load, save
 from tests.nems.extensions import GradientDescent, Halve, LogCosh
 
 
@@ -20,7 +20,7 @@ def data():
 
 def survives_a_file(model, X, tmp_path, *types):
     save(model, tmp_path / "model.skops")
-    with pytest.raises(TypeError, match="not trusted"):
+    with pytest.raises(LoadError, match="not trusted"):
         load(tmp_path / "model.skops")
     loaded = load(tmp_path / "model.skops", trusted=types)
     np.testing.assert_array_equal(loaded.predict(X), model.predict(X))

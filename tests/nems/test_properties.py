@@ -37,6 +37,11 @@ FREE_UNITS = [
     "strf.x2x3-lvl-dexp",
     "strf.x1x3.relu-lvl",
     "wc.x3-relu.s-wc-lvl",
+    "stp-fir.3-lvl",
+    "bn-wc.x1-fir.3-lvl-dexp",
+    "wc.x3-bn-relu-wc-lvl",
+    "conv2d.2x3x3.cat-relu-wc-lvl",
+    "wc.x1-pz.4-lvl",
 ]
 
 

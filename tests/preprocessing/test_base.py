@@ -16,11 +16,15 @@ from skdyn.preprocessing import (
     BadSegments,
     BandpassFilter,
     Downsampler,
+    GammatoneFilterbank,
+    LogCompressor,
     MovingAverage,
     NotchFilter,
+    RangeScaler,
     SessionPCA,
     SessionScaler,
     SignAligner,
+    Spectrogram,
     TimeDelayEmbedder,
     TimeDelayPCA,
 )
@@ -37,6 +41,17 @@ TRANSFORMERS = [
     SignAligner(3, random_state=0),
     Downsampler(0.4),
     Downsampler(1 / np.e),
+    LogCompressor(),
+    RangeScaler(),
+    Spectrogram(3, low=0.05, high=0.4, sampling_frequency=1.0, new_sampling_frequency=0.4),
+    GammatoneFilterbank(
+        2,
+        low=0.05,
+        high=0.3,
+        sampling_frequency=1.0,
+        new_sampling_frequency=1 / np.e,
+        relative_bandwidth=0.3,
+    ),
 ]
 INVERTIBLE = [
     TimeDelayEmbedder(5),
@@ -44,9 +59,13 @@ INVERTIBLE = [
     TimeDelayPCA(5, whiten=True),
     SessionPCA(),
     SessionPCA(whiten=True),
+    LogCompressor(),
+    RangeScaler(joint=True),
 ]
 # These map each row independently, or a session by numbers that hold for all of its rows.
-OF_ROWS = (SessionPCA, SignAligner)
+OF_ROWS = (SessionPCA, SignAligner, LogCompressor, RangeScaler)
+# Their output has units of its own.
+UNIT_FREE = (SessionScaler, LogCompressor, RangeScaler)
 LENGTHS = [60, 1, 4, 35]
 
 every_transformer = pytest.mark.parametrize("transformer", TRANSFORMERS, ids=repr)
@@ -162,7 +181,7 @@ def test_pandas_keeps_names_and_times(transformer):
     assert list(transformer.feature_names_in_) == ["Fz", "Cz", "Pz"]
     assert list(frame.columns) == list(transformer.get_feature_names_out())
     kept = slice(None)
-    if isinstance(transformer, Downsampler):
+    if hasattr(transformer, "row_indices"):
         kept = transformer.row_indices(X, sessions=labels())
     assert frame.index.equals(times[kept])
     plain = transformer.set_output(transform="default").transform(X, sessions=labels())
@@ -257,7 +276,7 @@ def test_good_segments_are_sessions(transformer, form):
     assert len(segments) > 1
     for one, segment in zip(found, segments, strict=True):
         np.testing.assert_array_equal(one, transformer.transform(segment))
-    if not isinstance(transformer, Downsampler):
+    if not hasattr(transformer, "row_indices"):
         restored = np.concatenate([*np.atleast_3d(bad.restore(found))])
         is_bad = np.concatenate([*np.atleast_2d(bad.is_bad_)])
         if form == "rows":
@@ -272,7 +291,7 @@ def test_units_do_not_matter(transformer, scale):
     X = sessions_of([60, 40])
     plain = transformer.fit_transform(X)
     found = clone(transformer).fit_transform([scale * one for one in X])
-    factor = 1 if isinstance(transformer, SessionScaler) else scale
+    factor = 1 if isinstance(transformer, UNIT_FREE) else scale
     for one, other in zip(found, plain, strict=True):
         np.testing.assert_allclose(one, factor * other, rtol=1e-9, atol=1e-12 * factor)
 

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 from scipy.stats import zscore
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import MinMaxScaler, StandardScaler
 
-from skdyn.preprocessing import SessionScaler
+from skdyn.preprocessing import LogCompressor, RangeScaler, SessionScaler
 
 
 def sessions_of(seed=0):
@@ -75,3 +75,25 @@ def test_scaler_takes_numbers_whose_squares_are_out_of_range(scale, with_mean):
     np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12)
     centred = SessionScaler(with_std=False).fit_transform(X)
     np.testing.assert_allclose(centred, X - scale * (X / scale).mean(axis=0), atol=scale, rtol=1e-9)
+
+
+def test_log_compression_is_its_formula():
+    X = np.array([[-3.0, 0.0], [0.02, 200.0]])
+    np.testing.assert_allclose(
+        LogCompressor(0.5).fit_transform(X), np.sign(X) * np.log((np.abs(X) + 0.5) / 0.5)
+    )
+    assert LogCompressor().fit(X).offset_ == 2.0
+    assert LogCompressor().fit(0 * X).offset_ == 1.0
+
+
+def test_range_scaling_is_that_of_scikit_learn():
+    X = np.random.default_rng(0).standard_normal((50, 3)) * [1, 10, 100] + 5
+    expected = MinMaxScaler((-1, 2)).fit_transform(X)
+    found = RangeScaler(low=-1, high=2).fit_transform(X, sessions=np.repeat([0, 1], 25))
+    np.testing.assert_allclose(found, expected)
+    joint = RangeScaler(joint=True).fit_transform(X)
+    np.testing.assert_allclose(joint, (X - X.min()) / (X.max() - X.min()))
+    constant = RangeScaler(low=3, high=4).fit_transform(np.full((5, 1), 7.0))
+    np.testing.assert_array_equal(constant, 3.0)
+    with pytest.raises(ValueError, match="low is 1, but must be below high=1"):
+        RangeScaler(low=1, high=1).fit(X)

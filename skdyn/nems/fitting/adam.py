@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from copy import copy
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ from skdyn.core.training import (
     linear_decay,
     train,
 )
-from skdyn.nems.fitting.gradients import check_start, layer_not_followed
+from skdyn.nems.fitting.gradients import check_start, layer_not_followed, single_is_enough
 from skdyn.nems.fitting.minimum import SMALL_DECREASE, promise_at_kinks, promised, promises
 from skdyn.nems.fitting.objective import Group, Objective, tensors_of
 from skdyn.nems.fitting.preconditioning import step_sizes
@@ -36,6 +37,9 @@ from skdyn.nems.fitting.trials import cut_windows
 
 # Windows whose predictions are computed at a time.
 AT_ONCE = 64
+
+# Windows whose losses are computed at a time where nothing is differentiated.
+WATCHED_AT_ONCE = 2048
 
 ADVICE = "Try a smaller learning_rate, or look for channels of very different size."
 
@@ -75,9 +79,10 @@ class Adam(Solver):
             verbose=settings.verbose,
             advice=ADVICE,
             report=training.report,
-            watcher=_Translator(watcher, training),
+            watcher=_Translator(watcher, training, generator),
         )
         training.held_out_loss()  # so that no component ends worse than it starts
+        objective.__dict__.pop("groups", None)  # a copy of the response, made anew at the end
         done = train(values, training, lambda: training.batches(generator), options)
         found = training.best()
         converged, message, advice = training.verdict(done)
@@ -118,6 +123,9 @@ def _windows(objective: Objective, start: np.ndarray) -> Objective:
             "solver='lbfgs', or write its evaluate in plain arithmetic or with torch."
         )
     windows.is_looped = objective.is_looped = few.is_looped
+    if single_is_enough(few, start):
+        windows.groups = [group.of_type(torch.float32) for group in windows.groups]
+        windows.held_out = [group.of_type(torch.float32) for group in windows.held_out]
     return windows
 
 
@@ -154,8 +162,8 @@ class _Values(nn.Module):
 class _Translator(Watcher):
     """Calls another watcher, which takes losses and vectors of parameters."""
 
-    def __init__(self, watcher: Watcher, training: _Training):
-        self.watcher, self.training = watcher, training
+    def __init__(self, watcher: Watcher, training: _Training, generator: torch.Generator):
+        self.watcher, self.training, self.generator = watcher, training, generator
 
     def begin(self) -> None:
         self.watcher.begin()
@@ -163,6 +171,30 @@ class _Translator(Watcher):
     def end(self, numbers: dict[str, float], weights: dict[str, Tensor]) -> bool:
         losses = {name: value for name, value in numbers.items() if name.endswith("loss")}
         return self.watcher.end(losses, self.training.best())
+
+    def earlier(self) -> dict[str, Any] | None:
+        earlier = self.watcher.earlier()
+        if earlier is None:
+            return None
+        self.training.go_on(earlier["own"])
+        self.generator.set_state(earlier["generator"])
+        return earlier["loop"]
+
+    def resume(self, history: dict[str, list[float]]) -> None:
+        self.watcher.resume({n: values for n, values in history.items() if n.endswith("loss")})
+
+    def keep(self, state: Callable[[], dict[str, Any]], *, is_last: bool) -> None:
+        self.watcher.keep(
+            lambda: {
+                "own": self.training.whole(),
+                "generator": self.generator.get_state(),
+                "loop": state(),
+            },
+            is_last=is_last,
+        )
+
+
+_CHANGING = ("n_steps", "best_values", "best_steps", "n_stale", "n_improved", "watched_loss")
 
 
 class _Training:
@@ -181,6 +213,8 @@ class _Training:
         self.bounds = [(end - values.origin) / values.sizes for end in ends]
         self.penalty = torch.from_numpy(objective.value_penalty).to(device)
         self.raw_penalty = torch.from_numpy(objective.penalty).to(device)
+        self.coupling = _on_device(objective.value_coupling, device)
+        self.raw_coupling = _on_device(objective.coupling, device)
         self.factors = torch.from_numpy(objective.factors).to(device)
         self.share = torch.from_numpy(objective.sizes.share).to(device)
         n_components = len(objective.component_share)
@@ -189,6 +223,18 @@ class _Training:
         self.n_stale = np.zeros(n_components, dtype=int)
         self.n_improved = 0
         self.watched_loss = np.nan
+
+    def whole(self) -> dict[str, Any]:
+        """All that changes from epoch to epoch."""
+        own = {name: getattr(self, name) for name in _CHANGING}
+        return {**own, "n_evaluations": self.objective.n_evaluations}
+
+    def go_on(self, earlier: dict[str, Any]) -> None:
+        """Go on from what `whole` gave."""
+        for name in _CHANGING:
+            setattr(self, name, earlier[name])
+        self.best_steps = self.best_steps.to(self.values.origin.device)
+        self.objective.n_evaluations = earlier["n_evaluations"]
 
     def best(self) -> np.ndarray:
         """The values of the best epoch of each component."""
@@ -227,21 +273,34 @@ class _Training:
         part = group.part(chosen, group.share * self.n_windows / len(group.target))
         losses, theta = self._losses(part), self.values.theta()
         with torch.no_grad():
-            raw = self.share @ losses + 0.5 * (self.raw_penalty * theta**2).sum()
-        loss = self.factors @ losses + 0.5 * (self.penalty * theta**2).sum()
+            raw = self.share @ losses + _squares(theta, self.raw_penalty, self.raw_coupling)
+        loss = self.factors @ losses + _squares(theta, self.penalty, self.coupling)
         return {"loss": loss, "raw_loss": raw}
+
+    def _watched_losses(self, group: Group) -> Tensor:
+        """Losses of all windows, some at a time where they are means over windows."""
+        n_windows = len(group.target)
+        if not self.objective.loss.is_per_output or n_processes() > 1:
+            return self._losses(group)
+        parts = [
+            range(first, min(first + WATCHED_AT_ONCE, n_windows))
+            for first in range(0, n_windows, WATCHED_AT_ONCE)
+        ]
+        return torch.stack(
+            [self._losses(group.part(p, group.share * len(p) / n_windows)) for p in parts]
+        ).sum(dim=0)
 
     def _losses(self, group: Group) -> Tensor:
         """Losses of all windows, which are not always means over them."""
         own = share(len(group.target))
         numbers = range(len(group.target))[own.rows]
-        with tensors_of(self.objective.model, self.values.theta()):
+        with tensors_of(self.objective.model, self.values.theta().to(group.target.dtype)):
             parts = [
                 self.objective.predict(group.part(numbers[first : first + AT_ONCE]).data)
                 for first in range(0, len(numbers), AT_ONCE)
             ]
             prediction = gathered(torch.cat(parts) if len(parts) > 1 else parts[0], own)
-        return self.objective.losses(group, prediction)
+        return self.objective.losses(group, prediction).double()
 
     def held_out_loss(self) -> float:
         """Minus the number of epochs in which a component made progress, for the loop's patience.
@@ -253,16 +312,15 @@ class _Training:
         objective = self.objective
         watched = objective.held_out or objective.groups
         with torch.no_grad():
-            tensor = torch.as_tensor(sum(self._losses(group) for group in watched))
-            vector = self.values.vector()
-            squares = 0.5 * vector**2 * (not objective.held_out)
+            tensor = torch.as_tensor(sum(self._watched_losses(group) for group in watched))
+            vector = self.values.vector() * (not objective.held_out)
         losses = tensor.cpu().numpy()
-        self.watched_loss = float(objective.sizes.share @ losses + objective.penalty @ squares)
+        error = float(objective.sizes.share @ losses)
+        self.watched_loss = objective.with_penalty(error, vector)
         n_components = len(self.best_values)
         values = np.bincount(objective.component, objective.factors * losses, n_components)
-        values += np.bincount(
-            objective.component_of_value, objective.value_penalty * squares, n_components
-        )
+        squares = objective.squares(vector)
+        values += np.bincount(objective.component_of_value, squares, n_components)
         if not np.isfinite(values).all():
             return np.inf
         self._keep_best(values)
@@ -319,19 +377,40 @@ class _Training:
         """Gradient of the losses of all windows with the penalty, some windows at a time."""
         objective = self.objective
         values = torch.from_numpy(vector).to(self.penalty.device)
-        total = self.penalty * values
+        total = torch.from_numpy(objective.penalty_gradient(vector)).to(values.device)
         theta = values.requires_grad_()
         for group in objective.groups:
             parts = [part.tolist() for part in torch.arange(len(group.target)).split(AT_ONCE)]
-            with torch.no_grad(), tensors_of(objective.model, theta):
+            values = theta.detach().to(group.target.dtype)
+            with torch.no_grad(), tensors_of(objective.model, values):
                 pieces = [objective.predict(group.part(part).data) for part in parts]
                 prediction = torch.cat(pieces)
             prediction.requires_grad_()
-            losses = self.factors @ objective.losses(group, prediction)
+            losses = self.factors @ objective.losses(group, prediction).double()
             (slopes,) = torch.autograd.grad(losses, prediction)
             for part, slope in zip(parts, slopes.split(AT_ONCE), strict=True):
-                with tensors_of(objective.model, theta):
+                with tensors_of(objective.model, theta.to(group.target.dtype)):
                     predicted = objective.predict(group.part(part).data)
                 (gradient,) = torch.autograd.grad(predicted, theta, slope)
                 total = total + gradient
         return total.detach().cpu().numpy()
+
+
+def _on_device(matrix, device: torch.device) -> tuple[Tensor, Tensor, Tensor] | None:
+    """Rows, columns and entries of a sparse matrix."""
+    if matrix is None:
+        return None
+    found = matrix.tocoo()
+    rows, columns = (torch.from_numpy(one.astype(np.int64)) for one in (found.row, found.col))
+    return rows.to(device), columns.to(device), torch.from_numpy(found.data).to(device)
+
+
+def _squares(
+    theta: Tensor, penalty: Tensor, coupling: tuple[Tensor, Tensor, Tensor] | None
+) -> Tensor:
+    """The squares that count in a loss."""
+    squares = 0.5 * (penalty * theta**2).sum()
+    if coupling is None:
+        return squares
+    rows, columns, entries = coupling
+    return squares + 0.5 * (entries * theta[rows] * theta[columns]).sum()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.linalg import LinAlgError, cho_factor, cho_solve, eigh
@@ -31,9 +31,10 @@ WELL_CONDITIONED, N_REFINEMENTS, SMALL_STEP = 1e-6, 3, 1e-9
 def solve_linear(objective: Objective) -> FitResults:
     """Set a linear model, see `is_linear`, to the minimum of its squared error.
 
-    The minimum for an output of weight W solves (X' W X + tr(W) alpha / 2) h = X' W y, where X
-    holds the stimulus at all lags, less its mean if there is a level. Where X' W X is singular and
-    alpha is zero, h is the shortest of all solutions.
+    The minimum for an output of weight W solves (X' W X + tr(W) P / 2) h = X' W y, where X holds
+    the stimulus at all lags, less its mean if there is a level, and P is alpha times the identity,
+    or has the layer's own penalties. Where X' W X is singular and P is zero, h is the shortest of
+    all solutions.
 
     Parameters
     ----------
@@ -50,9 +51,10 @@ def solve_linear(objective: Objective) -> FitResults:
     filter_, *levels = model.layers
     n_lags, n_channels, n_outputs = filter_.filter_sizes()
     solution, level = np.zeros((n_lags * n_channels, n_outputs)), np.zeros(n_outputs)
-    alpha = objective.alpha if filter_.l2 is None else np.full(n_outputs, filter_.l2)
-    for outputs, part in _by_weight(objective.trials):
-        solution[:, outputs], level[outputs] = _solve(part, n_lags, alpha[outputs], bool(levels))
+    loads = _loads(objective, solution.shape)
+    trials = [_from_first_lag(trial, filter_.first_lag) for trial in objective.trials]
+    for outputs, part in _by_weight(trials):
+        solution[:, outputs], level[outputs] = _solve(part, n_lags, loads[outputs], bool(levels))
     filter_["coefficients"] = solution.reshape(filter_["coefficients"].shape)
     if levels:
         levels[0][levels[0].level] = level
@@ -70,6 +72,74 @@ def solve_linear(objective: Objective) -> FitResults:
         exact_gradients=True,
         history=[objective.with_penalty(final_error, found)],
     )
+
+
+@dataclass(frozen=True)
+class LinearCurvature:
+    """Second derivatives of the squared error of one output of a linear model.
+
+    Attributes
+    ----------
+    matrix : ndarray of shape (n_values, n_values)
+        Of the mean of squares; outputs with the same weights share it.
+    places : ndarray of int of shape (n_values,)
+        Values of the model, in the order of the matrix.
+    """
+
+    matrix: np.ndarray
+    places: np.ndarray
+
+
+def linear_curvature(objective: Objective) -> list[LinearCurvature]:
+    """Second derivatives of the loss of each output of a linear model, see `is_linear`.
+
+    Parameters
+    ----------
+    objective : Objective
+        The loss of squared errors.
+
+    Returns
+    -------
+    list of LinearCurvature
+        One per output.
+    """
+    filter_, *levels = objective.model.layers
+    n_lags, n_channels, n_outputs = filter_.filter_sizes()
+    n_values = n_lags * n_channels
+    places = np.arange(n_values * n_outputs).reshape(n_values, n_outputs)
+    if levels:
+        places = np.vstack([places, n_values * n_outputs + np.arange(n_outputs)])
+    trials = [_from_first_lag(trial, filter_.first_lag) for trial in objective.trials]
+    found: list[LinearCurvature] = []
+    for outputs, part in _by_weight(trials):
+        matrix = np.zeros((n_values, n_values))
+        mean = np.zeros(n_values)
+        if any(trial.weight.any() for trial in part):
+            moments = lagged_moments(part, n_lags)
+            mean = moments.stimulus_mean
+            matrix = moments.stimulus + np.outer(mean, mean)
+        if levels:
+            matrix = np.block([[matrix, mean[:, np.newaxis]], [mean, np.ones(1)]])
+        found += [LinearCurvature(2 * matrix, own) for own in places.T[outputs]]
+    return found
+
+
+def _loads(objective: Objective, shape: tuple[int, int]) -> list[np.ndarray]:
+    """Half the penalty of each output: a number (), or a matrix for values that are coupled."""
+    filter_ = objective.model.layers[0]
+    n_values, n_outputs = shape
+    if not filter_.penalties:
+        alpha = objective.alpha if filter_.l2 is None else np.full(n_outputs, filter_.l2)
+        return list(alpha / 2)
+    coupling = objective.coupling
+    assert coupling is not None
+    places = np.arange(n_values * n_outputs).reshape(shape)
+    # Both are multiplied by the share of their output in the loss of the model.
+    counts = np.where(objective.counts > 0, objective.counts, 1.0)
+    return [
+        (np.diag(objective.penalty[own]) + coupling[own][:, own].toarray()) / (2 * counts[own[0]])
+        for own in places.T
+    ]
 
 
 def is_linear(model: Model, trials: Sequence[Trial]) -> bool:
@@ -100,11 +170,28 @@ def is_linear(model: Model, trials: Sequence[Trial]) -> bool:
         and filter_.input in (None, INPUT)
         and len(levels) < 2
         and all(layer.level and layer.input is None for layer in levels)
-        and not any(layer.penalised for layer in levels)
+        and not any(layer.penalised or layer.penalties for layer in levels)
         and all(layer[layer.level].size == n_outputs for layer in levels)
         and not any(p.is_frozen for layer in model.layers for p in layer.parameters.values())
         and not (np.isfinite(low).any() or np.isfinite(high).any())
     )
+
+
+def _from_first_lag(trial: Trial, first_lag: int) -> Trial:
+    """A trial whose stimulus is moved in time, so that the first lag of a filter is 0."""
+    if first_lag == 0:
+        return trial
+    stimulus, target, weight = trial.data[INPUT], trial.target, trial.weight
+    gap = np.zeros((abs(first_lag), stimulus.shape[1]))
+    if first_lag > 0:
+        stimulus = np.concatenate([gap, stimulus])[: len(stimulus)]
+    else:
+        # All of the stimulus stays: rows of the response without weight come before the others.
+        stimulus = np.concatenate([stimulus, gap])
+        target, weight = (
+            np.concatenate([np.zeros((len(gap), one.shape[1])), one]) for one in (target, weight)
+        )
+    return Trial({INPUT: stimulus}, target, weight)
 
 
 def _by_weight(trials: Sequence[Trial]) -> Iterator[tuple[slice, Sequence[Trial]]]:
@@ -123,24 +210,28 @@ def _by_weight(trials: Sequence[Trial]) -> Iterator[tuple[slice, Sequence[Trial]
         )
 
 
-def _solve(trials: Sequence[Trial], n_lags: int, alpha: np.ndarray, has_level: bool):
+def _solve(trials: Sequence[Trial], n_lags: int, loads: list[np.ndarray], has_level: bool):
     """Least squares of outputs with the same weights, and penalties of their own."""
     if not any(trial.weight.any() for trial in trials):
         return 0.0, 0.0
     moments = lagged_moments(trials, n_lags, centred=has_level)
     solution = np.zeros_like(moments.response)
-    for one in np.unique(alpha):
-        outputs = np.flatnonzero(alpha == one)
-        solution[:, outputs] = _solve_alike(trials, moments, outputs, one / 2)
+    alike: dict[bytes, list[int]] = {}
+    for output, load in enumerate(loads):
+        alike.setdefault(load.tobytes(), []).append(output)
+    for outputs in alike.values():
+        load = loads[outputs[0]]
+        matrix = load if load.ndim else load * np.eye(len(solution))
+        solution[:, outputs] = _solve_alike(trials, moments, np.array(outputs), matrix)
     return solution, moments.response_mean - moments.stimulus_mean @ solution
 
 
 def _solve_alike(
-    trials: Sequence[Trial], moments: LaggedMoments, outputs: np.ndarray, load: float
+    trials: Sequence[Trial], moments: LaggedMoments, outputs: np.ndarray, load: np.ndarray
 ) -> np.ndarray:
     """Least squares of outputs with the same weights and the same penalty."""
     total = sum(trial.weight.mean(axis=1).sum() for trial in trials)
-    matrix = moments.stimulus + load * np.eye(len(moments.stimulus))
+    matrix = moments.stimulus + load
     solve, share = _solver(matrix)
     # Digits that were lost when means were subtracted.
     variance, square = np.diag(matrix), moments.stimulus_mean**2
@@ -149,7 +240,7 @@ def _solve_alike(
     for _ in range(N_REFINEMENTS if share < WELL_CONDITIONED else 0):
         # Normal equations square the condition, so what a solution leaves is solved again.
         left = _gradient(trials, moments, outputs, solution) / total
-        step = solve(left - load * solution)
+        step = solve(left - load @ solution)
         solution = solution + step
         if np.abs(step).max() <= SMALL_STEP * np.abs(solution).max():
             break

@@ -69,12 +69,14 @@ def select(gram: np.ndarray, cross: np.ndarray, n_chosen: int) -> list[int]:
     list of int
         Their numbers; those that are sums of others come last.
     """
-    gram, cross = gram.copy(), cross.copy()
-    before = np.diag(gram).copy()
+    # Of what is left of the covariance beside those chosen, only the diagonal and the rows of those
+    # chosen are ever needed (pivoted Cholesky).
+    left, cross = np.diag(gram).copy(), cross.copy()
+    before = left.copy()
+    rows, along = np.zeros((2, n_chosen, len(gram)))
     usable = np.isfinite(before) & (before > 0)
     chosen: list[int] = []
-    for _ in range(n_chosen):
-        left = np.diag(gram)
+    for step in range(n_chosen):
         new = usable & (left > NEW_VARIANCE * before)
         new[chosen] = False
         if not new.any():
@@ -91,9 +93,10 @@ def select(gram: np.ndarray, cross: np.ndarray, n_chosen: int) -> list[int]:
         if not new[best]:  # nothing is left to explain
             best = int(np.argmax(new))
         chosen.append(best)
-        along = gram[best] / gram[best, best]
-        cross = cross - np.outer(along, cross[best])
-        gram = gram - np.outer(along, gram[best])
+        rows[step] = gram[best] - rows[:step, best] @ along[:step]
+        along[step] = rows[step] / rows[step, best]
+        cross = cross - np.outer(along[step], cross[best])
+        left = left - along[step] * rows[step]
     return chosen
 
 
@@ -167,22 +170,27 @@ def alternate(
     """
     n_lags, n_channels = stimulus.shape[:2]
     flat = stimulus.reshape(n_lags * n_channels, -1)
+    # Two axes, since products with one large matrix are faster than those with many small ones.
+    by_channel = stimulus.reshape(-1, n_channels)
+    by_lag = stimulus.transpose(0, 1, 3, 2).reshape(-1, n_lags)
     several = response.shape[2] > 1
     free = restrict is None
 
     def new_filters():
-        half = np.tensordot(stimulus, channels, axes=(3, 0))  # l c k s
-        matrix = np.einsum("lcks,cr->lrks", half, channels, optimize=True)
+        half = (by_channel @ channels).reshape(n_lags, n_channels, n_lags, -1)  # l c k s
+        matrix = np.tensordot(half, channels, axes=(1, 0)).transpose(0, 3, 1, 2)  # l r k s
         matrix = matrix * (weights @ weights.T)[:, np.newaxis, :]
-        right = np.einsum("lcn,cr,rn->lr", response, channels, weights, optimize=True)
+        right = np.tensordot(response @ weights.T, channels, axes=(1, 0))
+        right = np.diagonal(right, axis1=1, axis2=2)  # l r
         found = ridge(matrix.reshape(right.size, -1), right.ravel())
         return found.reshape(right.shape)
 
     def new_channels():
-        half = np.tensordot(stimulus, filters, axes=(2, 0))  # l c d s
-        matrix = np.einsum("lcds,lr->crds", half, filters, optimize=True)
+        half = (by_lag @ filters).reshape(n_lags, n_channels, n_channels, -1)  # l c d s
+        matrix = np.tensordot(half, filters, axes=(0, 0)).transpose(0, 3, 1, 2)  # c r d s
         matrix = matrix * (weights @ weights.T)[:, np.newaxis, :]
-        right = np.einsum("lcn,lr,rn->cr", response, filters, weights, optimize=True)
+        right = np.tensordot(response @ weights.T, filters, axes=(0, 0))
+        right = np.diagonal(right, axis1=1, axis2=2)  # c r
         matrix = matrix.reshape(right.size, -1)
         found = ridge(matrix, right.ravel()).reshape(right.shape)
         return found if restrict is None else restrict(matrix, right, found)

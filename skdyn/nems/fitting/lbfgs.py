@@ -9,15 +9,20 @@ step that is bad for it because that step is good for its neighbours. Bounds hol
 
 from __future__ import annotations
 
-import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
 import numpy as np
 
+from skdyn._warnings import warn
 from skdyn.core.training import NOBODY, FitDivergedError, Watcher
-from skdyn.nems.fitting.gradients import check_start, layer_not_followed
+from skdyn.nems.fitting.gradients import check_start, layer_not_followed, single_is_enough
 from skdyn.nems.fitting.minimum import SMALL_DECREASE, promise_at_kinks, promised, promises
 from skdyn.nems.fitting.objective import Objective
+from skdyn.nems.fitting.parts import Part, part_of
 from skdyn.nems.fitting.preconditioning import round_coordinates, scaled_coordinates
 from skdyn.nems.fitting.results import (
     NO_PROGRESS,
@@ -49,8 +54,8 @@ N_FRUITLESS = 2
 # How often progress is printed.
 ITERATIONS_PER_LINE = 25
 
-# Rounding of a loss, relative to its size.
-ROUNDING = 1e-14
+# Rounding of a loss, relative to its size, in double and in single precision.
+ROUNDING, SINGLE_ROUNDING = 1e-14, 1e-6
 
 
 class LBFGS(Solver):
@@ -70,11 +75,24 @@ class LBFGS(Solver):
         return _Fit(objective, settings, watcher).run()
 
 
+# What iterations change of a fit.
+_CHANGING = (
+    *("in_single", "active", "n_fruitless", "promise", "errors", "recent"),
+    *("history", "held_out", "best", "reason"),
+)
+
+
+def _joined(whole: Callable[[], dict], part: dict) -> dict:
+    return {**whole(), **part}
+
+
 class _Search:
     """Points, steps and curvature pairs of all components in one system of coordinates."""
 
-    def __init__(self, bounds: np.ndarray, component: np.ndarray, active: np.ndarray):
-        self.bounds, self.component = bounds, component
+    def __init__(
+        self, bounds: np.ndarray, component: np.ndarray, active: np.ndarray, rounding: float
+    ):
+        self.bounds, self.component, self.rounding = bounds, component, rounding
         self.n_components = len(active)
         self.point = np.zeros(len(component))
         self.active = active.copy()
@@ -83,6 +101,11 @@ class _Search:
         self.inverse = np.zeros((N_PAIRS, self.n_components))  # 1 / (s' y), 0 where there is none
         self.size = np.ones(self.n_components)
         self.n_shortened = np.zeros(self.n_components, dtype=int)
+
+    def changing(self) -> dict[str, np.ndarray]:
+        """All that steps change."""
+        fixed = ("bounds", "component", "n_components")
+        return {name: value for name, value in vars(self).items() if name not in fixed}
 
     def dot(self, left: np.ndarray, right: np.ndarray) -> np.ndarray:
         """Inner products, one per component."""
@@ -107,7 +130,7 @@ class _Search:
         finite = np.isfinite(values)
         step = trial - self.point
         slope = self.dot(self.gradient, step)
-        noise = ROUNDING * (1 + np.abs(self.values))
+        noise = self.rounding * (1 + np.abs(self.values))
         enough = values <= self.values + SUFFICIENT * slope + noise
         accepted = self.active & enough
         self._accept(accepted, trial, step, values, gradient)
@@ -197,6 +220,9 @@ class _Fit:
     held_out: list[float] = field(default_factory=list)
     best: np.ndarray | None = None
     reason: str = ""
+    begins_single: bool = False
+    # State of the round that an interrupted fit was in, once it goes on.
+    earlier: dict[str, Any] | None = None
 
     @property
     def small(self) -> float:
@@ -205,7 +231,7 @@ class _Fit:
 
     def run(self) -> FitResults:
         """Iterate until no component gets better any more."""
-        objective, settings = self.objective, self.settings
+        objective = self.objective
         low, high = objective.model.get_bounds_vector()
         start = found = np.clip(objective.model.get_parameter_vector(), low, high)
         initial_error = check_start(objective, start)
@@ -215,38 +241,85 @@ class _Fit:
         self._require_finite(start)
         n_components = len(objective.component_share)
         self.promise = np.zeros(n_components)
+        self.errors = np.zeros(len(objective.factors))
+        self.n_fruitless = np.zeros(n_components, dtype=int)
         # Losses of each component after its last iterations, the last one last.
         self.recent = np.full((N_JUDGED + 1, n_components), np.inf)
-        active = np.ones(n_components, dtype=bool)
-        n_fruitless = np.zeros(n_components, dtype=int)
-        while active.any() and not self.reason and len(self.history) < settings.max_iter:
-            found, stalled = self._round(found, active)
-            promises = self.promise > self.small
-            n_fruitless += stalled & promises
-            active &= ~stalled | (promises & (n_fruitless <= N_FRUITLESS))
+        self.active = np.ones(n_components, dtype=bool)
+        if self.exact and not self.settings.early_stopping:
+            self.begins_single = single_is_enough(objective, start)
+        self.in_single = self.begins_single
+        self.earlier = self.watcher.earlier()
+        if self.earlier is not None:
+            self._go_on(self.earlier)
+            found = self.earlier["found"]
+        if self.in_single:
+            with self._precision(objective):
+                found = self._rounds(found)
+            # What has converged to more than rounding has converged.
+            self.active |= (self.promise > self.small) | (self.settings.tol < SINGLE_ROUNDING)
+            self.in_single = False
+        found = self._rounds(found)
+        active = self.active
         if self.exact and not (active.any() or self.reason):
-            with np.errstate(all="ignore"):  # what is not finite is left out
-                self.promise = self._promise_at_kinks(found)
+            with np.errstate(all="ignore"), self._precision(objective):
+                self.promise = self._promise_at_kinks(found)  # leaves out what is not finite
         return self._results(start, found, initial_error, not active.any())
 
+    @property
+    def _is_over(self) -> bool:
+        return bool(self.reason) or len(self.history) >= self.settings.max_iter
+
+    def _whole(self) -> dict[str, Any]:
+        """All that changes from iteration to iteration, but for the round."""
+        own = {name: getattr(self, name) for name in _CHANGING}
+        return {**own, "n_evaluations": self.objective.n_evaluations}
+
+    def _go_on(self, earlier: dict[str, Any]) -> None:
+        for name in _CHANGING:
+            setattr(self, name, earlier[name])
+        self.watcher.resume(
+            {"loss": self.history} | ({"validation_loss": self.held_out} if self.held_out else {})
+        )
+
+    @contextmanager
+    def _precision(self, objective: Objective) -> Iterator[None]:
+        """Let gradients be as precise as where the fit begins, for all that is but estimated."""
+        before, objective.is_single = objective.is_single, self.begins_single
+        try:
+            yield
+        finally:
+            objective.is_single = before
+
+    def _rounds(self, found: np.ndarray) -> np.ndarray:
+        """Iterate until no component gets better, and return where that is."""
+        while self.earlier or (self.active.any() and not self._is_over):
+            found, stalled = self._round(found)
+            promises = self.promise > self.small
+            self.n_fruitless += stalled & promises
+            self.active &= ~stalled | (promises & (self.n_fruitless <= N_FRUITLESS))
+        return found
+
     def _require_finite(self, start: np.ndarray) -> None:
-        values, gradient = self._evaluate(start)
+        values, gradient = self._evaluate(self.objective, start)
         if not (np.isfinite(values).all() and np.isfinite(gradient).all()):
             raise FitDivergedError(
                 "The gradient of the loss is not finite where the fit starts. Look for roots, "
                 "logarithms or powers of zero in the layers, or for very large values of X and y."
             )
 
-    def _evaluate(self, vector: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _evaluate(self, objective: Objective, vector: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Losses of the components, and the gradient of each with respect to its values."""
         if self.exact:
-            return self.objective.values_and_gradient(vector)
+            return objective.values_and_gradient(vector)
         return self._numeric_gradient(vector)
 
-    def _evaluate_finite(self, vector: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _evaluate_finite(
+        self, objective: Objective, vector: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
         """The same; a component whose loss or gradient is not finite has an infinite loss."""
-        values, gradient = self._evaluate(vector)
-        component = self.objective.component_of_value
+        values, gradient = self._evaluate(objective, vector)
+        component = objective.component_of_value
         wrong = ~np.isfinite(values)
         wrong |= np.bincount(component, ~np.isfinite(gradient), len(values)) > 0
         return np.where(wrong, np.inf, values), np.where(wrong[component], 0.0, gradient)
@@ -270,18 +343,28 @@ class _Fit:
         objective.last_errors = errors
         return values, gradient
 
-    def _round(self, start: np.ndarray, active: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _part(self, chosen: np.ndarray) -> tuple[Part, np.ndarray]:
+        """The objective of some components, and which of its values have bounds."""
+        # What is held out is looked at as a whole.
+        stops_early = self.settings.early_stopping
+        part = Part(self.objective) if stops_early else part_of(self.objective, chosen)
+        low, high = part.objective.model.get_bounds_vector()
+        return part, np.isfinite(low) | np.isfinite(high)
+
+    def _round(self, begun: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Iterate in coordinates that suit the start; return where it ends, and who has stalled."""
-        objective, settings = self.objective, self.settings
+        settings, (part, boxed) = self.settings, self._part(self.active)
+        objective, here = part.objective, part.components
         low, high = objective.model.get_bounds_vector()
-        boxed = np.isfinite(low) | np.isfinite(high)
+        found, active, start = begun.copy(), self.active[here], begun[part.values]
         # Where a fit is stopped early, its path counts: that of the parameters themselves goes
         # first where the response is largest, as a ridge penalty does.
         if self.exact and not settings.early_stopping:
-            to = round_coordinates(objective, start, boxed)
+            with self._precision(objective):
+                to = round_coordinates(objective, start, boxed)
         else:
             to = scaled_coordinates(objective, start)
-        self.coordinates = to
+        self.last = part, to
         bounds = np.where(boxed[:, np.newaxis], to.bounds(low, high), [-np.inf, np.inf])
 
         def inside(point: np.ndarray) -> np.ndarray:
@@ -290,56 +373,87 @@ class _Fit:
             vector = np.where(point <= bounds[:, 0], low, vector)
             return np.where(point >= bounds[:, 1], high, vector)
 
-        search = _Search(bounds, objective.component_of_value, active)
-        values, gradient = self._evaluate(inside(search.point))
-        errors = objective.last_errors
-        search.begin(values, to.gradient(gradient))
-        self.promise = np.where(active, search.promise(), self.promise)
-        stalled = active & (self.promise == 0)  # nothing is to be found there
-        search.active &= ~stalled
-        for _ in range(EVALUATIONS_PER_ROUND if to.is_rotated else settings.max_iter):
-            if not search.active.any():
+        rounding = SINGLE_ROUNDING if objective.is_single else ROUNDING
+        search = _Search(bounds, objective.component_of_value, active, rounding)
+        earlier, self.earlier = self.earlier, None
+        if earlier is None:
+            values, gradient = self._evaluate(objective, inside(search.point))
+            errors = objective.last_errors
+            search.begin(values, to.gradient(gradient))
+            self.promise[here] = np.where(active, search.promise(), self.promise[here])
+            stalled = active & (self.promise[here] == 0)  # nothing is to be found there
+            search.active &= ~stalled
+        else:
+            vars(search).update(earlier["search"])
+            errors, stalled = earlier["errors_here"], earlier["stalled"]
+            self.objective.n_evaluations = earlier["n_evaluations"]
+            objective.n_evaluations = earlier["n_here"]
+            found[part.values] = inside(search.point)
+        first = 0 if earlier is None else earlier["n_done"]
+        for number in range(first, EVALUATIONS_PER_ROUND if to.is_rotated else settings.max_iter):
+            if not search.active.any() or self._is_over:
                 break
             self.watcher.begin()
             trial = search.trial()
-            values, gradient = self._evaluate_finite(inside(trial))
+            values, gradient = self._evaluate_finite(objective, inside(trial))
             accepted = search.receive(trial, values, to.gradient(gradient))
             errors = np.where(accepted[objective.component], objective.last_errors, errors)
-            self.recent[:-1, accepted] = self.recent[1:, accepted]
-            self.recent[-1, accepted] = search.values[accepted]
-            self.promise = np.where(active, search.promise(), self.promise)
-            stalled |= (accepted & self._has_stalled()) | (active & ~search.active)
-            self._note(inside(search.point), errors)
+            self._judge(here, accepted, search.values)
+            self.promise[here] = np.where(active, search.promise(), self.promise[here])
+            stalled |= (accepted & self._has_stalled()[here]) | (active & ~search.active)
+            found[part.values], self.errors[part.outputs] = inside(search.point), errors
+            self._note(found)
             search.active &= ~stalled
-            if self.reason or len(self.history) >= settings.max_iter:
-                break
-        return inside(search.point), stalled
+            round_ = {"found": begun, "search": search.changing(), "errors_here": errors}
+            round_ |= {"n_here": objective.n_evaluations}
+            round_ |= {"stalled": stalled, "n_done": number + 1}
+            self.watcher.keep(partial(_joined, self._whole, round_), is_last=False)
+        if objective is not self.objective:
+            self.objective.n_evaluations += objective.n_evaluations
+        ends = np.zeros(len(self.promise), dtype=bool)
+        ends[here] = stalled
+        return found, ends
+
+    def _judge(self, here, accepted: np.ndarray, values: np.ndarray) -> None:
+        """Keep the losses of components that have taken a step."""
+        recent = self.recent[:, here]
+        recent[:-1, accepted] = recent[1:, accepted]
+        recent[-1, accepted] = values[accepted]
+        self.recent[:, here] = recent
 
     def _promise_at_kinks(self, found: np.ndarray) -> np.ndarray:
         """What gradients around the end promise, where that at the end itself does not say it."""
-        if self.settings.early_stopping:
+        doubtful = self.promise > self.small
+        if self.settings.early_stopping or not doubtful.any():
             return self.promise
-        to = self.coordinates
-        low, high = self.objective.model.get_bounds_vector()
+        part, to = self.last
+        if np.delete(doubtful, part.components).any():
+            part, boxed = self._part(doubtful)
+            to = round_coordinates(part.objective, found[part.values], boxed)
+        objective, end = part.objective, found[part.values]
+        low, high = objective.model.get_bounds_vector()
 
         def gradient_at(step: np.ndarray) -> np.ndarray:
-            nearby = to.parameters(step) - to.origin + found
-            _, gradient = self._evaluate_finite(np.clip(nearby, low, high))
-            at_bound = ((found <= low) & (gradient > 0)) | ((found >= high) & (gradient < 0))
+            nearby = np.clip(to.parameters(step) - to.origin + end, low, high)
+            _, gradient = self._evaluate_finite(objective, nearby)
+            at_bound = ((end <= low) & (gradient > 0)) | ((end >= high) & (gradient < 0))
             return to.gradient(np.where(at_bound, 0.0, gradient))
 
-        component = self.objective.component_of_value
-        return promise_at_kinks(self.promise, self.small, component, gradient_at)
+        promise, component = self.promise.copy(), objective.component_of_value
+        promise[part.components] = promise_at_kinks(
+            promise[part.components], self.small, component, gradient_at
+        )
+        return promise
 
     def _has_stalled(self) -> np.ndarray:
         with np.errstate(invalid="ignore"):
             decrease = (self.recent[0] - self.recent[-1]) / N_JUDGED
         return decrease <= self.settings.tol
 
-    def _note(self, vector: np.ndarray, errors: np.ndarray) -> None:
+    def _note(self, vector: np.ndarray) -> None:
         """Note one iteration, and whether it is the last."""
         objective = self.objective
-        error = float(objective.sizes.share @ errors)
+        error = float(objective.sizes.share @ self.errors)
         self.history.append(objective.with_penalty(error, vector))
         if self.settings.early_stopping:
             self._look_at_held_out(vector)
@@ -402,10 +516,9 @@ def has_exact_gradients(objective: Objective, start: np.ndarray) -> bool:
     """Return whether torch can follow all layers, and warn if it cannot."""
     name = layer_not_followed(objective, start)
     if name is not None:
-        warnings.warn(
+        warn(
             f"torch cannot follow the layer {name!r}, so gradients are numeric, which takes many "
             "times as long; write its evaluate in plain arithmetic or with torch.",
             UserWarning,
-            stacklevel=4,
         )
     return name is None

@@ -5,14 +5,16 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 import torch
+from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
+from skdyn.nems.fitting.penalties import Norms, quadratic_penalties, sparse_penalties
 from skdyn.nems.fitting.trials import Trial, output_in_pieces
 from skdyn.nems.layers.base import Layer
 from skdyn.nems.losses import Loss
@@ -49,9 +51,13 @@ class Group:
     def data(self) -> dict[str, Tensor]:
         """What goes in, as tensors (n_trials, n_samples, ...), copied once they are asked for."""
         return {
-            name: stack([data[name] for data in self.given], self.target.device)
+            name: stack([data[name] for data in self.given], self.target.device).to(self.target)
             for name in self.given[0]
         }
+
+    def of_type(self, dtype: torch.dtype) -> Group:
+        """The same in another precision."""
+        return replace(self, target=self.target.to(dtype), weight=self.weight.to(dtype))
 
     def part(self, trials: Sequence[int], share: float = 1.0) -> Group:
         """Some of the trials, with their share of the loss."""
@@ -95,9 +101,10 @@ class Objective:
     """The loss of a model as a function of the vector of its values that are not frozen.
 
     The loss of output n is L_n + alpha_n / 2 times the sum of squares of the penalised values that
-    it depends on, and the loss of the model is the mean over outputs, weighted by their weights.
-    Outputs that share parameters, directly or through others, form a component. Solvers minimise
-    `values`, the loss of each component relative to its size. They have the same minimum, and
+    it depends on, with further penalties of the layers, and the loss of the model is the mean over
+    outputs, weighted by their weights. Outputs that share parameters, directly or through others,
+    form a component. Solvers minimise `values`, the loss of each component relative to its size.
+    They have the same minimum, and
     neither units nor neighbours matter in them.
 
     Parameters
@@ -148,6 +155,16 @@ class Objective:
         return self._group([trial.weight for trial in self.trials])
 
     @cached_property
+    def single_groups(self) -> list[Group]:
+        """The trials in single precision."""
+        return [group.of_type(torch.float32) for group in self.groups]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The precision of gradients."""
+        return torch.float32 if self.is_single else torch.float64
+
+    @cached_property
     def held_out(self) -> list[Group]:
         """The same with the weights of what is held out; empty if nothing is."""
         weights = [trial.held_out for trial in self.trials if trial.held_out is not None]
@@ -186,14 +203,39 @@ class Objective:
         return connected_components(reach @ reach.T > 0, directed=False)[1]
 
     @cached_property
+    def counts(self) -> np.ndarray:
+        """How much a penalty of each value counts in the loss: the share of its outputs."""
+        return self._share @ self._reached
+
+    @property
+    def _share(self) -> np.ndarray:
+        per_output = self.loss.is_per_output
+        return self.sizes.share if per_output else np.full(self.n_outputs, 1 / self.n_outputs)
+
+    @property
+    def _reached(self) -> np.ndarray:
+        """Which values outputs depend on; all, on those that no output was seen to depend on."""
+        return self.reach | ~self.reach.any(axis=0)
+
+    @cached_property
     def penalty(self) -> np.ndarray:
         """Weight of half the square of each value in the loss, of shape (n_free,)."""
-        per_output = self.loss.is_per_output
-        share = self.sizes.share if per_output else np.full(self.n_outputs, 1 / self.n_outputs)
-        # A value that no output was seen to depend on counts in the loss of all.
-        reach = self.reach | ~self.reach.any(axis=0)
-        counts, own = _penalties(self.model)
-        return counts * np.where(np.isnan(own), share * self.alpha @ reach, own * (share @ reach))
+        is_penalised, own = _penalties(self.model)
+        from_alpha = self._share * self.alpha @ self._reached
+        return is_penalised * np.where(np.isnan(own), from_alpha, own * self.counts)
+
+    @cached_property
+    def coupling(self) -> sparse.csr_array | None:
+        """Matrix S of further penalties in the loss, v' S v / 2 of all values v; None if zero."""
+        return quadratic_penalties(self.model, self.counts)
+
+    @cached_property
+    def norms(self) -> Norms | None:
+        """Norms of groups of values whose weighted sum counts in the loss; None if there are none.
+
+        Only solvers with `handles_norms` look at them.
+        """
+        return sparse_penalties(self.model, self.counts, self.alike)
 
     @cached_property
     def factors(self) -> np.ndarray:
@@ -211,14 +253,35 @@ class Objective:
         return self.component[self.reach.argmax(axis=0)]
 
     @cached_property
-    def value_penalty(self) -> np.ndarray:
-        """Weight of half the square of each value in `values`, of shape (n_free,)."""
+    def to_values(self) -> np.ndarray:
+        """Factor of a penalty of each value in `values`, relative to that in the loss."""
         if not self.loss.is_per_output:
-            return self.penalty * self.factors[0]
+            return np.full(self.reach.shape[1], self.factors[0])
         ratio = np.zeros(self.component.max(initial=0) + 1)
         share = self.sizes.share
         ratio[self.component] = self.factors / np.where(share > 0, share, 1.0)
-        return self.penalty * ratio[self.component_of_value]
+        return ratio[self.component_of_value]
+
+    @cached_property
+    def value_penalty(self) -> np.ndarray:
+        """Weight of half the square of each value in `values`, of shape (n_free,)."""
+        return self.penalty * self.to_values
+
+    @cached_property
+    def value_coupling(self) -> sparse.csr_array | None:
+        """The same as `coupling`, in `values`."""
+        if self.coupling is None:
+            return None
+        return sparse.csr_array(sparse.diags_array(self.to_values) @ self.coupling)
+
+    def penalty_gradient(self, vector: np.ndarray) -> np.ndarray:
+        """Gradient of the squares that count in `values`."""
+        gradient = self.value_penalty * vector
+        return gradient if self.value_coupling is None else gradient + self.value_coupling @ vector
+
+    def squares(self, vector: np.ndarray) -> np.ndarray:
+        """Squares that count in `values`, each with the value that it is of."""
+        return 0.5 * vector * self.penalty_gradient(vector)
 
     @cached_property
     def component_share(self) -> np.ndarray:
@@ -266,7 +329,10 @@ class Objective:
 
     def with_penalty(self, error: float, vector: np.ndarray) -> float:
         """Add the penalty to a loss."""
-        return error + 0.5 * float(self.penalty @ vector**2)
+        error = error + 0.5 * float(self.penalty @ vector**2)
+        if self.coupling is not None:
+            error += 0.5 * float(vector @ (self.coupling @ vector))
+        return error if self.norms is None else error + float(self.norms.values(vector).sum())
 
     def errors(self, vector: np.ndarray, groups: list[Group] | None = None) -> np.ndarray:
         """Loss of each output without the penalty, like `Sizes.scale`.
@@ -341,8 +407,7 @@ class Objective:
         self.last_errors = errors
         n_components = len(self.component_share)
         values = np.bincount(self.component, self.factors * errors, n_components)
-        penalty = 0.5 * self.value_penalty * vector**2
-        return values + np.bincount(self.component_of_value, penalty, n_components)
+        return values + np.bincount(self.component_of_value, self.squares(vector), n_components)
 
     def values_and_gradient(self, vector: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Loss of each component with the penalty, and the exact gradient of their sum.
@@ -363,13 +428,13 @@ class Objective:
         theta = torch.tensor(vector, dtype=torch.float64, device=self.device, requires_grad=True)
         total = torch.zeros(len(self.factors), dtype=torch.float64, device=self.device)
         factors = torch.as_tensor(self.factors, device=self.device)
-        with tensors_of(self.model, theta):
-            for group in self.groups:
-                losses = self.losses(group, self.predict(group.data))
+        with tensors_of(self.model, theta.to(self.dtype)):
+            for group in self.single_groups if self.is_single else self.groups:
+                losses = self.losses(group, self.predict(group.data)).double()
                 (factors @ losses).backward()
                 total += losses.detach()
         assert theta.grad is not None
-        gradient = theta.grad.cpu().numpy() + self.value_penalty * vector
+        gradient = theta.grad.cpu().numpy() + self.penalty_gradient(vector)
         return self._values(total.cpu().numpy(), vector), gradient
 
     # --------------------------------------------------------------------------- predictions
@@ -403,10 +468,11 @@ class Objective:
             )
         return torch.func.vmap(self.model.output)(data)
 
-    # Whether trials are computed one after the other, since a layer cannot be vectorised; and
-    # whether torch can follow all layers.
+    # Whether trials are computed one after the other, since a layer cannot be vectorised; whether
+    # torch can follow all layers; and whether gradients are computed in single precision.
     is_looped = False
     is_exact = True
+    is_single = False
 
     def curvature(self, group: Group, prediction: Tensor) -> Tensor:
         """Second derivatives of the loss, each with respect to one prediction.
@@ -424,9 +490,9 @@ class Objective:
             In the units of `values`, and at least zero; where a loss has none at all, as that of
             absolute errors, those of a squared error.
         """
-        factors = torch.as_tensor(self.factors, device=prediction.device)
+        factors = torch.as_tensor(self.factors, device=prediction.device).to(prediction)
         rows = prediction.shape[0] * prediction.shape[1]
-        size = torch.as_tensor(self.sizes.typical, device=prediction.device)
+        size = torch.as_tensor(self.sizes.typical, device=prediction.device).to(prediction)
         flat = (2 / rows / size**2).expand_as(prediction)
         at = prediction.detach().requires_grad_()
         losses = factors @ self.losses(group, at)
@@ -524,6 +590,7 @@ def find_reach(model: Model, trial: Trial, n_outputs: int) -> np.ndarray:
         True everywhere if torch cannot follow the model.
     """
     rng = np.random.RandomState(0)
+    model = _without_statistics(model)
     reach = np.zeros((n_outputs, len(model.get_parameter_vector())), dtype=bool)
     n_rows = min(_n_samples(trial), N_PROBE_ROWS + (model.n_past or N_PROBE_ROWS))
     for probe in range(N_PROBES):
@@ -540,11 +607,50 @@ def find_reach(model: Model, trial: Trial, n_outputs: int) -> np.ndarray:
                 prediction = model.output(data)
             row = torch.linspace(1.0, 2.0, len(prediction), dtype=torch.float64)
             starts = row[:, None] * torch.eye(n_outputs, dtype=torch.float64)[:, None]
-            (gradients,) = torch.autograd.grad(prediction, theta, starts, is_grads_batched=True)
+            gradients = batched_gradients(prediction, theta, starts)
         except Exception:  # whatever it is that tensors cannot do in a layer of the user's
             return np.ones_like(reach)
-        reach |= (gradients != 0).numpy()
+        before, reach = reach, reach | (gradients != 0).numpy()
+        if reach.any(axis=0).all() and np.array_equal(before, reach):
+            break  # other values and inputs have shown nothing new
     return reach
+
+
+def _without_statistics(model: Model) -> Model:
+    """A model whose layers expect inputs of a size of about one."""
+    if not any(layer.statistics for layer in model.layers):
+        return model
+    model = model.copy()
+    for layer in model.layers:
+        default = layer.initial_parameters() if layer.statistics else {}
+        for name in layer.statistics:
+            layer[name].values = default[name].values
+    return model
+
+
+def batched_gradients(output: Tensor, source: Tensor, starts: Tensor) -> Tensor:
+    """Go backwards from several starts at once, also through functions with a rule of their own.
+
+    Parameters
+    ----------
+    output, source : Tensor
+        What to differentiate, and by what.
+    starts : Tensor of shape (n_starts, ...)
+        Each of the shape of the output.
+
+    Returns
+    -------
+    Tensor of shape (n_starts, ...)
+        Each of the shape of the source; the graph is retained.
+    """
+
+    def backwards(start: Tensor) -> Tensor:
+        return torch.autograd.grad(output, source, start, retain_graph=True)[0]
+
+    with warnings.catch_warnings():
+        # Of operations that go backwards one after the other.
+        warnings.filterwarnings("ignore", "There is a performance drop", UserWarning)
+        return torch.func.vmap(backwards)(starts)
 
 
 def _random_values(model: Model, rng: np.random.RandomState) -> np.ndarray:

@@ -17,11 +17,18 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from scipy import sparse
 from scipy.linalg import cholesky, solve_triangular
 from torch import Tensor
 
 from skdyn.nems.fitting.coordinates import Block, Coordinates, LowRank
-from skdyn.nems.fitting.objective import Group, Objective, parameter_slices, tensors_of
+from skdyn.nems.fitting.objective import (
+    Group,
+    Objective,
+    batched_gradients,
+    parameter_slices,
+    tensors_of,
+)
 from skdyn.nems.model import Model
 
 # Rows from which the matrix is estimated, and pieces that these are in. Measured: fits take as
@@ -49,7 +56,7 @@ LARGEST_BLOCK, N_SUMS = 700, 64
 LEAST_SQUARE, REST = 1e-10, 0.3
 
 # How many derivatives are computed at a time.
-DIRECTIONS_AT_ONCE = 64
+DIRECTIONS_AT_ONCE = 32
 
 
 def scaled_coordinates(objective: Objective, vector: np.ndarray) -> Coordinates:
@@ -92,13 +99,17 @@ def round_coordinates(objective: Objective, vector: np.ndarray, boxed: np.ndarra
     except RuntimeError:
         # A layer of the user's whose operations torch can derive once only.
         return scaled_coordinates(objective, vector)
+    coupling = objective.value_coupling
     penalty = objective.value_penalty
+    if coupling is not None:
+        penalty = penalty + coupling.diagonal()
+        coupling = sparse.csr_array(coupling - sparse.diags_array(coupling.diagonal()))
     known = derivatives.diagonal + penalty
     if not np.isfinite(known).all():
         return scaled_coordinates(objective, vector)
     scale = np.sqrt(np.maximum(known, _least_curvature(objective, vector, known)))
     load = penalty / scale**2 + np.maximum(1 - known / scale**2, 0) + DAMPING
-    blocks, shared, corner = _arrow(derivatives, scale, load, boxed)
+    blocks, shared, corner = _arrow(derivatives, scale, load, boxed, coupling)
     large = [
         _low_rank(places[free], derivatives.sketch[:, places[free]] / scale[places[free]])
         for places in derivatives.parts.large
@@ -108,24 +119,48 @@ def round_coordinates(objective: Objective, vector: np.ndarray, boxed: np.ndarra
 
 
 def _arrow(
-    derivatives: _Derivatives, scale: np.ndarray, load: np.ndarray, boxed: np.ndarray
+    derivatives: _Derivatives,
+    scale: np.ndarray,
+    load: np.ndarray,
+    boxed: np.ndarray,
+    coupling: sparse.csr_array | None,
 ) -> tuple[list[Block], np.ndarray, np.ndarray]:
     """Factor the blocks on the diagonal, one after the other, and the corner that they leave."""
     parts = derivatives.parts
+
+    def loads(places: np.ndarray) -> np.ndarray:
+        """The part of the penalty and the damping in a block."""
+        block = np.diag(load[places])
+        if coupling is None:
+            return block
+        return block + coupling[places][:, places].toarray() / np.outer(
+            scale[places], scale[places]
+        )
+
     keep = ~boxed[parts.shared]
     shared = parts.shared[keep]
-    blocks, corner = [], np.diag(load[shared])
-    for places, own, border in zip(parts.own, derivatives.own, derivatives.border, strict=True):
+    # All outputs at once; scaled afterwards, which is less work.
+    border = derivatives.border if keep.all() else derivatives.border[keep]
+    corner = _square(border.reshape(len(shared), border[0].size if len(shared) else 0))
+    corner /= np.outer(scale[shared], scale[shared])
+    blocks = []
+    for output, (places, own) in enumerate(zip(parts.own, derivatives.own, strict=True)):
         free = ~boxed[places]
         mine = places[free]
-        own, border = own[:, free] / scale[mine], border[:, keep] / scale[shared]
-        corner += border.T @ border
-        if len(mine):
-            inverse = _inverse_factor(own.T @ own + np.diag(load[mine]))
-            edge = inverse.T @ (own.T @ border)
-            corner -= edge.T @ edge
-            blocks.append(Block(mine, inverse, edge))
-    return blocks, shared, _inverse_factor(corner)
+        if not len(mine):
+            continue
+        own = own[free] / scale[mine, np.newaxis].astype(own.dtype)
+        inverse = _inverse_factor(_square(own) + loads(mine))
+        edge = inverse.T @ (own @ border[:, output].T / scale[shared])
+        blocks.append(Block(mine, inverse, edge))
+    if blocks and len(shared):
+        corner -= _square(np.concatenate([block.border for block in blocks]).T)
+    return blocks, shared, _inverse_factor(corner + loads(shared))
+
+
+def _square(matrix: np.ndarray) -> np.ndarray:
+    """A A' in double precision."""
+    return (matrix @ matrix.T).astype(float)
 
 
 def _low_rank(places: np.ndarray, sketch: np.ndarray) -> LowRank:
@@ -139,6 +174,8 @@ def _low_rank(places: np.ndarray, sketch: np.ndarray) -> LowRank:
 
 def _inverse_factor(matrix: np.ndarray) -> np.ndarray:
     """Inverse of the upper triangular R for which R' R is a matrix; it is well conditioned."""
+    if not len(matrix):  # which SciPy before 1.14 does not solve
+        return np.zeros((0, 0))
     return solve_triangular(cholesky(matrix), np.eye(len(matrix)))
 
 
@@ -224,23 +261,24 @@ class _Parts:
 class _Derivatives:
     """Derivatives of predictions at some rows, times the root of the curvature of the loss there.
 
-    Per output those with respect to its own parameters, (n_rows, n_own), and to what outputs share,
-    (n_rows, n_shared). `sketch` has sums over rows and outputs with random signs, so that S' S
-    is about H (n_sums, n_free), and `diagonal` is that of H.
+    Per output those with respect to its own parameters, (n_own, n_rows); and to what outputs share,
+    (n_shared, n_outputs, n_rows). `sketch` has sums over rows and outputs with random signs, so
+    that S' S is about H (n_sums, n_free), and `diagonal` is that of H.
     """
 
     parts: _Parts
     own: list[np.ndarray]
-    border: list[np.ndarray]
+    border: np.ndarray
     sketch: np.ndarray
     diagonal: np.ndarray
 
 
 def _derivatives(objective: Objective, vector: np.ndarray) -> _Derivatives:
     parts = _Parts.of(objective)
-    theta = torch.tensor(vector, dtype=torch.float64, device=objective.device, requires_grad=True)
+    theta = torch.tensor(vector, dtype=objective.dtype, device=objective.device, requires_grad=True)
     piece = _pieces(objective, max(*map(len, parts.own), len(parts.shared) // objective.n_outputs))
     with tensors_of(objective.model, theta):
+        piece = piece.of_type(objective.dtype)
         prediction = objective.predict(piece.data)
     root = objective.curvature(piece, prediction).sqrt()
     sketch = np.zeros((0, len(vector)))
@@ -250,9 +288,9 @@ def _derivatives(objective: Objective, vector: np.ndarray) -> _Derivatives:
     diagonal = np.sum(sketch**2, axis=0)
     for places in (*parts.own, parts.shared):
         diagonal[places] = 0
-    for places, mine, shared in zip(parts.own, own, border, strict=True):
-        diagonal[places] = np.sum(mine**2, axis=0)
-        diagonal[parts.shared] += np.sum(shared**2, axis=0)
+    for places, mine in zip(parts.own, own, strict=True):
+        diagonal[places] = np.einsum("pt,pt->p", mine, mine)
+    diagonal[parts.shared] = np.einsum("pnt,pnt->p", border, border)
     return _Derivatives(parts, own, border, sketch, diagonal)
 
 
@@ -269,35 +307,30 @@ def _sketch(prediction: Tensor, theta: Tensor, root: Tensor) -> np.ndarray:
 
 def _exact(
     prediction: Tensor, theta: Tensor, root: Tensor, parts: _Parts
-) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Per output, derivatives (n_rows, n_own), and (n_rows, n_shared)."""
+) -> tuple[list[np.ndarray], np.ndarray]:
+    """Derivatives (n_own, n_rows) per output, and (n_shared, n_outputs, n_rows)."""
     # What goes backwards is linear in where it starts; its derivatives with respect to that are
     # those of the predictions, in forward mode.
     starts = torch.ones_like(prediction, requires_grad=True)
     (backwards,) = torch.autograd.grad(prediction, theta, starts, create_graph=True)
 
     def along(sets: list[np.ndarray]) -> np.ndarray:
-        """Derivatives (n_rows, n_outputs, n_directions); each goes along one value of each set."""
+        """Derivatives (n_directions, n_outputs, n_rows), each along one value of each set."""
         n_directions = max(map(len, sets))
-        derivatives = np.zeros((*prediction.shape, n_directions))
+        derivatives = torch.empty((n_directions, *root.T.shape), dtype=root.dtype)
         for first in range(0, n_directions, DIRECTIONS_AT_ONCE):
             columns = slice(first, min(first + DIRECTIONS_AT_ONCE, n_directions))
             part = torch.zeros((columns.stop - first, len(theta))).to(theta)
             for places in sets:
                 part[range(len(places[columns])), places[columns]] = 1.0
-            (found,) = torch.autograd.grad(
-                backwards, starts, part, retain_graph=True, is_grads_batched=True
-            )
-            derivatives[..., columns] = (found * root).movedim(0, -1).cpu().numpy()
-        return derivatives
+            found = batched_gradients(backwards, starts, part)
+            derivatives[columns] = (found * root).transpose(1, 2)
+        return derivatives.numpy()
 
     # Parameters of different outputs do not get into each other's way, so one direction does for
     # one of each.
     alone, border = along(parts.own), along([parts.shared])
-    return (
-        [alone[:, output, : len(own)] for output, own in enumerate(parts.own)],
-        [border[:, output] for output in range(len(parts.own))],
-    )
+    return [alone[: len(own), output] for output, own in enumerate(parts.own)], border
 
 
 def _pieces(objective: Objective, n_needed: int) -> Group:

@@ -45,6 +45,8 @@ class FitResults:
         What to do if it has not converged; empty if the solver knows nothing special.
     unit : {"iteration", "epoch"}
         What a step of the history is called, see `Solver`.
+    starts : list of FitResults
+        The results of all starts of a fit with `n_init`, in order, without starts of their own.
     """
 
     initial_parameters: np.ndarray
@@ -61,6 +63,7 @@ class FitResults:
     stopped: bool = False
     advice: str = ""
     unit: str = "iteration"
+    starts: list[FitResults] = field(default_factory=list)
 
     @property
     def n_parameters(self) -> int:
@@ -131,6 +134,8 @@ class Solver:
         Whether processes of torch.distributed share a fit.
     uses_batches : bool
         Whether a step sees some of the data only.
+    handles_norms : bool
+        Whether the penalties `L1` and `GroupL1`, which have kinks, are minimised.
     """
 
     name: ClassVar[str] = "solver"
@@ -138,6 +143,7 @@ class Solver:
     finds_minimum: ClassVar[bool] = False
     shares_processes: ClassVar[bool] = False
     uses_batches: ClassVar[bool] = False
+    handles_norms: ClassVar[bool] = False
 
     def fit(
         self,

@@ -2,24 +2,37 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from numbers import Integral, Real
 
 import numpy as np
+from joblib import Parallel, delayed, effective_n_jobs
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 
 from skdyn._sklearn import Interval, StrOptions, one_blas_thread, validate_parameter_constraints
+from skdyn._warnings import warn
+from skdyn.core.checkpoint import Checkpoint
+from skdyn.core.distributed import n_processes
 from skdyn.core.runtime import check_device, one_thread
 from skdyn.core.training import NOBODY, Watcher
 from skdyn.nems.fitting.adam import Adam
 from skdyn.nems.fitting.closed_form import is_linear, solve_linear
 from skdyn.nems.fitting.lbfgs import LBFGS
-from skdyn.nems.fitting.objective import Objective
+from skdyn.nems.fitting.objective import Objective, Sizes
+from skdyn.nems.fitting.penalties import has_norms
+from skdyn.nems.fitting.proximal import Proximal
 from skdyn.nems.fitting.results import FitResults, Solver
+from skdyn.nems.fitting.saving import Saving
 from skdyn.nems.fitting.settings import FitSettings
-from skdyn.nems.fitting.start import break_ties, start_at_data
+from skdyn.nems.fitting.start import (
+    break_ties,
+    start_at_data,
+    start_in_two_stages,
+    take_statistics,
+)
 from skdyn.nems.fitting.trials import (
     Trial,
     check_weighted,
@@ -30,7 +43,7 @@ from skdyn.nems.fitting.trials import (
 from skdyn.nems.losses import LOSSES, Loss, make_loss
 from skdyn.nems.model import Model
 
-SOLVERS: dict[str, type[Solver]] = {kind.name: kind for kind in (LBFGS, Adam)}
+SOLVERS: dict[str, type[Solver]] = {kind.name: kind for kind in (LBFGS, Adam, Proximal)}
 
 _COUNT = [Interval(Integral, 1, None, closed="left")]
 _POSITIVE = [Interval(Real, 0, None, closed="neither")]
@@ -40,8 +53,9 @@ CONSTRAINTS: dict[str, list] = {
     "loss": [StrOptions(set(LOSSES)), Loss, callable],
     "solver": [StrOptions(set(SOLVERS)), Solver],
     "alpha": [Interval(Real, 0, None, closed="left"), "array-like"],
-    "init": [StrOptions({"auto", "given", "prior_mean", "prior_sample"})],
+    "init": [StrOptions({"auto", "two_stage", "given", "prior_mean", "prior_sample"})],
     "n_init": _COUNT,
+    "n_jobs": [Integral, None],
     "max_iter": _COUNT,
     "tol": [Interval(Real, 0, None, closed="left")],
     "early_stopping": ["boolean"],
@@ -60,6 +74,7 @@ DEFAULTS: dict[str, object] = {
     "alpha": 0.0,
     "init": "auto",
     "n_init": 1,
+    "n_jobs": None,
     "max_iter": 1000,
     "tol": 2e-6,
     "early_stopping": False,
@@ -149,6 +164,7 @@ def fit_trials(
     options: dict,
     observer: Observer | None = None,
     random_state: np.random.RandomState | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> Model:
     """Fit copies of a model, from one start or several, and return the best.
 
@@ -164,6 +180,8 @@ def fit_trials(
         Receives a call before and after each start.
     random_state : RandomState, default=None
         Source of randomness; None makes it from the option of that name.
+    checkpoint : Checkpoint, default=None
+        Where the state is written, and read if this fit was interrupted before.
 
     Returns
     -------
@@ -177,11 +195,18 @@ def fit_trials(
     """
     loss, solver = make_loss(options["loss"]), make_solver(options["solver"])
     check_weighted(trials, model, options["history"])
+    if has_norms(model) and not solver.handles_norms:
+        raise ValueError(
+            f"A layer has a penalty with kinks, such as L1, which solver={solver.name!r} cannot "
+            "minimise. Use solver='proximal'."
+        )
     for trial in trials:
         loss.check(trial.target[np.broadcast_to(trial.weight > 0, trial.target.shape)])
     random_state = random_state or make_random_state(options["random_state"])
     settings = make_settings(options, loss, trials[0].target.shape[1])
     observer = observer or Observer()
+    together = solver.shares_processes
+    saving = Saving(checkpoint, random_state, settings.device, together=together)
     if settings.early_stopping:
         trials = hold_out(trials, options["validation_fraction"], random_state)
     with one_thread(), one_blas_thread():
@@ -191,26 +216,30 @@ def fit_trials(
             and solver.finds_minimum
             and not settings.early_stopping
             and is_linear(model, trials)
+            and not has_norms(model)
         )
-        models = []
-        for number in range(1 if is_exact else options["n_init"]):
-            one = model.copy()
-            watcher = observer.begin(one, trials)
-            objective = Objective(
-                one, trials, loss, settings.alpha, settings.device, sizes=objective.sizes
+        n_starts = 1 if is_exact else options["n_init"]
+        sources = _sources(random_state, n_starts)
+        fit = partial(
+            _fit_start,
+            model,
+            trials,
+            options["init"],
+            solver=solver,
+            is_exact=is_exact,
+            sizes=objective.sizes,
+            settings=settings,
+        )
+        if effective_n_jobs(options["n_jobs"]) > 1 and n_starts > 1:
+            fit = partial(fit, settings=replace(settings, verbose=0))
+            models = _fit_in_processes(
+                fit, model, sources, options["n_jobs"], solver, observer, trials, saving
             )
-            if is_exact:
-                one.results = _solve_exactly(objective, watcher)
-            else:
-                set_start(objective, number, options["init"], settings, solver, random_state)
-                one.results = solver.fit(objective, settings, random_state, watcher)
-            one.results.unit = solver.unit
-            one.set_parameter_vector(one.results.final_parameters, ignore_bounds=True)
-            models.append(one)
-            if observer.end(one):
-                break
+        else:
+            models = _fit_in_turn(fit, model, sources, observer, trials, saving)
         best = min(models, key=lambda one: one.results.criterion)
-        check_fit(best, objective)
+        best.results.starts = [replace(one.results) for one in models]
+        check_fit(best, Objective(best, trials, loss, settings.alpha, settings.device))
     if settings.verbose and not solver.uses_batches:  # which have a bar
         results = best.results
         print(
@@ -219,6 +248,99 @@ def fit_trials(
         )
     _warn(best.results, settings)
     return best
+
+
+def _sources(random_state: np.random.RandomState, n_starts: int) -> list[np.random.RandomState]:
+    """A source of randomness for each start, whichever is fitted first."""
+    if n_starts == 1:
+        return [random_state]
+    seeds = random_state.randint(np.iinfo(np.int32).max, size=n_starts - 1)
+    return [random_state, *map(np.random.RandomState, seeds)]
+
+
+def _fit_start(
+    model: Model,
+    trials: Sequence[Trial],
+    init: str,
+    number: int,
+    random_state: np.random.RandomState,
+    one: Model | None = None,
+    watcher: Watcher = NOBODY,
+    saving: Saving | None = None,
+    *,
+    settings: FitSettings,
+    solver: Solver,
+    is_exact: bool,
+    sizes: Sizes,
+) -> Model:
+    """Fit a copy of a model from one start."""
+    one = model.copy() if one is None else one
+    saving = saving or Saving(None, random_state, settings.device, together=False)
+    with one_thread(), one_blas_thread():
+        objective = Objective(
+            one, trials, settings.loss, settings.alpha, settings.device, sizes=sizes
+        )
+        one.results = saving.finished(number)
+        if one.results is None and is_exact:
+            one.results = _solve_exactly(objective, watcher)
+            saving.end(one.results)
+        elif one.results is None:
+            how = (number, init, settings, solver, random_state)
+            saving.begin(number, one, partial(set_start, objective, *how), random_state)
+            one.results = solver.fit(objective, settings, random_state, saving.watch(watcher))
+            saving.end(one.results)
+    one.results.unit = solver.unit
+    one.set_parameter_vector(one.results.final_parameters, ignore_bounds=True)
+    return one
+
+
+def _fit_in_turn(
+    fit: Callable,
+    model: Model,
+    sources: Sequence[np.random.RandomState],
+    observer: Observer,
+    trials: Sequence[Trial],
+    saving: Saving,
+) -> list[Model]:
+    """Fit one start after the other, until an observer asks for an end."""
+    models = []
+    for number, source in enumerate(sources):
+        one = model.copy()
+        watcher = observer.begin(one, trials)
+        models.append(fit(number, source, one, watcher, saving))
+        if observer.end(one):
+            break
+    return models
+
+
+def _fit_in_processes(
+    fit: Callable,
+    model: Model,
+    sources: Sequence[np.random.RandomState],
+    n_jobs: int | None,
+    solver: Solver,
+    observer: Observer,
+    trials: Sequence[Trial],
+    saving: Saving,
+) -> list[Model]:
+    """Fit several starts at the same time; the observer hears of them afterwards, in order."""
+    if solver.shares_processes and n_processes() > 1:
+        raise ValueError(
+            "n_jobs must be None or 1 where several processes share a fit: they compute each start "
+            "together."
+        )
+    fitted = saving.models(model)
+    left = list(enumerate(sources))[len(fitted) :]
+    for one in Parallel(n_jobs, return_as="generator")(delayed(fit)(*start) for start in left):
+        saving.end(one.results)
+        fitted.append(one)
+    models = []
+    for one in fitted:
+        observer.begin(one, trials)
+        models.append(one)
+        if observer.end(one):
+            break
+    return models
 
 
 def make_random_state(random_state) -> np.random.RandomState:
@@ -285,9 +407,9 @@ def set_start(
     objective : Objective
         The loss; the values of its model change.
     number : int
-        Which start it is. All but the first are draws from the priors or, with init="auto", other
-        starts at the data.
-    init : {"auto", "given", "prior_mean", "prior_sample"}
+        Which start it is. All but the first are draws from the priors or, with "auto" and
+        "two_stage", other starts at the data.
+    init : {"auto", "two_stage", "given", "prior_mean", "prior_sample"}
         Where to start.
     settings : FitSettings
         How the fit is made.
@@ -297,8 +419,9 @@ def set_start(
         Source of draws.
     """
     model = objective.model
-    if init == "auto":
-        start_at_data(objective, settings, solver, random_state if number else None)
+    if init in ("auto", "two_stage"):
+        start = start_at_data if init == "auto" else start_in_two_stages
+        start(objective, settings, solver, random_state if number else None)
         return
     if number or init == "prior_sample":
         for layer in model.layers:
@@ -307,6 +430,8 @@ def set_start(
         for layer in model.layers:
             layer.mean_of_priors()
     break_ties(model)
+    if number or init != "given":
+        take_statistics(model, objective.trials)
 
 
 def _solve_exactly(objective: Objective, watcher: Watcher) -> FitResults:
@@ -373,9 +498,8 @@ def _warn(results: FitResults, settings: FitSettings) -> None:
         advice = f"raise max_iter={settings.max_iter} or tol={settings.tol}"
     elif not advice:
         advice = "try init='prior_sample' with n_init=5, or another model"
-    warnings.warn(
+    warn(
         f"The fit has not converged after {results.n_iter} iterations: {results.message}; "
         f"{advice}.",
         ConvergenceWarning,
-        stacklevel=4,  # past scikit-learn's wrapper of fit
     )

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import itertools
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -39,7 +39,7 @@ from skdyn.nems.fitting.stages import (
 from skdyn.nems.fitting.trials import Trial, some_rows
 from skdyn.nems.layers.base import Layer
 from skdyn.nems.layers.description import WantedOutput
-from skdyn.nems.model import INPUT, OUTPUT, Model
+from skdyn.nems.model import INPUT, OUTPUT, Model, arguments
 from skdyn.nems.parameter import Parameter
 
 # The fit of the nonlinearities at the end alone, good enough for a start.
@@ -83,12 +83,72 @@ def start_at_data(
     model = objective.model
     trials = some_rows(model, objective.trials, MOST_ROWS)
     before = model.get_parameter_vector()
-    last = _set_layers(model, trials, random_state)
+    standing_in = {layer.name: layer.stand_in() for layer in model.layers}
+    others = Model([standing_in[layer.name] or layer for layer in model.layers])
+    last = _set_layers(others, trials, random_state)
+    for layer in model.layers:
+        if (other := standing_in[layer.name]) is not None:
+            layer.resemble(other, random_state or np.random.RandomState(0))
     if not all(np.isfinite(_output(model, trial)).all() for trial in trials):
         # Such as the logarithm of less than zero; the values of before may do better.
         model.set_parameter_vector(before, ignore_bounds=True)
         break_ties(model)
     elif last is not None:
+        _fit_curves(objective, trials, last, settings, solver)
+
+
+def start_in_two_stages(
+    objective: Objective,
+    settings: FitSettings,
+    solver: Solver,
+    random_state: np.random.RandomState | None = None,
+) -> None:
+    """Fit a model without the nonlinearities at its end, then set these to its output.
+
+    Parameters
+    ----------
+    objective : Objective
+        The loss; the values of its model change. They are those of `start_at_data` if there is no
+        nonlinearity that can be skipped.
+    settings : FitSettings
+        How both fits are made.
+    solver : Solver
+        The solver, which also makes the first one.
+    random_state : RandomState, default=None
+        As in `start_at_data`.
+    """
+    model = objective.model
+    linear = model.copy()
+    stages = find_stages(linear, objective.trials[0].data)
+    curves = [curve for curve in (stages[-1].curves if stages else []) if curve.bends]
+    skips = [getattr(curve, "skip_nonlinearity", None) for curve in curves]
+    if not any(skips):
+        start_at_data(objective, settings, solver, random_state)
+        return
+    for skip in filter(None, skips):
+        skip()
+    first = Objective(
+        linear,
+        objective.trials,
+        objective.loss,
+        objective.alpha,
+        objective.device,
+        sizes=objective.sizes,
+    )
+    start_at_data(first, settings, solver, random_state)
+    rng = random_state or np.random.RandomState(0)
+    results = solver.fit(first, replace(settings, verbose=0), rng)
+    linear.set_parameter_vector(results.final_parameters, ignore_bounds=True)
+    trials = some_rows(model, objective.trials, MOST_ROWS)
+    last = find_stages(model, trials[0].data)[-1]
+    for layer, fitted in zip(model.layers, linear.layers, strict=True):
+        if not any(layer is curve for curve in last.curves):
+            for name, parameter in layer.parameters.items():
+                parameter.values = fitted[name].values.copy()
+    weight = np.concatenate(_weights_of(trials))
+    if last.n_units == weight.shape[1]:
+        wanted, _ = _wanted(last, trials, weight)
+        _set_curves(model, last, trials, weight, wanted)
         _fit_curves(objective, trials, last, settings, solver)
 
 
@@ -139,16 +199,14 @@ def _set_layers(
     rng = random_state or np.random.RandomState(0)
     stages, weights = find_stages(model, trials[0].data), _weights_of(trials)
     known = {number for stage in stages for number in range(stage.number, stage.linear_end)}
-    for number, layer in enumerate(model.layers):
-        if number not in known and layer.kernel_part() is not None:
-            _draw(model, number, trials, rng)
     n_outputs = trials[0].target.shape[1]
     is_direct = [stage.n_units == n_outputs and stage is stages[-1] for stage in stages]
     draws = random_state is not None and all(is_direct)
-    last, targets = None, [trial.target for trial in trials]
+    last, targets, n_done = None, [trial.target for trial in trials], 0
     for place, stage in enumerate(stages):
+        _set_others(model, range(n_done, stage.number), known, trials, rng)
         arrays = None if draws else _usable(model, trials, stage)
-        if is_direct[place] and stage.end == len(model.layers):
+        if is_direct[place] and all(layer.modulates for layer in model.layers[stage.end :]):
             last = stage
             _set_last(model, stage, arrays, trials, weights, rng)
         elif arrays is None:
@@ -160,7 +218,54 @@ def _set_layers(
             given = _moments_of_all(model, stage, arrays, targets, weights, lags)
             if not _set_units(model, stage, given, trials, random_state):
                 _draw_stage(model, stage, trials, rng)
+        n_done = stage.linear_end
+    _set_others(model, range(n_done, len(model.layers)), known, trials, rng)
     return last
+
+
+def _set_others(model: Model, numbers: Iterable[int], known: set[int], trials, rng) -> None:
+    """Set layers that are in no stage from what goes into them, or draw them."""
+    for number in numbers:
+        if number not in known and model.layers[number].kernel_part() is not None:
+            _draw(model, number, trials, rng)
+        _set_from_inputs(model, number, trials, rng)
+
+
+def take_statistics(model: Model, trials: Sequence[Trial]) -> None:
+    """Set what layers take from what goes into them, such as means, of one layer after the other.
+
+    Parameters
+    ----------
+    model : Model
+        The model; values change.
+    trials : sequence of Trial
+        The data.
+    """
+    for number, layer in enumerate(model.layers):
+        if layer.statistics:
+            _set_from_inputs(model, number, trials, None)
+
+
+def _set_from_inputs(model: Model, number: int, trials: Sequence[Trial], rng) -> None:
+    """Let a layer start from what goes into it; without rng, take statistics alone."""
+    layer = model.layers[number]
+    if type(layer).start_from is Layer.start_from:
+        return
+    given = []
+    for trial in trials:
+        rows = run_first(model, trial.data, number)
+        args, named = arguments(layer, rows, rows[OUTPUT])
+        flat = [one for x in args for one in (x if isinstance(x, list) else [x])]
+        given.append([np.asarray(one) for one in (*flat, *named.values())])
+    inputs = [np.concatenate(parts) for parts in zip(*given, strict=True)]
+    if not all(np.isfinite(one).all() for one in inputs):
+        return
+    for name, values in layer.start_from(rng or np.random.RandomState(0), *inputs).items():
+        parameter = layer[name]
+        if name in layer.statistics and not parameter.is_permanent:
+            parameter.update(np.clip(values, *parameter.bounds))
+        elif rng is not None:
+            put(parameter, values)
 
 
 def _weights_of(trials: Sequence[Trial]) -> list[np.ndarray]:
@@ -409,11 +514,7 @@ def _lift(model: Model, stage: Stage, trials: Sequence[Trial]) -> None:
 def _set_last(model: Model, stage: Stage, arrays, trials, weights, rng) -> None:
     """Set the last stage: its kernels to what its nonlinearities want, and these to the kernels."""
     weight = np.concatenate(weights)
-    targets = np.concatenate([trial.target for trial in trials])
-    wanted: list[WantedOutput] = []
-    for curve in reversed(stage.curves):
-        wanted.insert(0, _describe(targets, weight))
-        targets = curve.invert(targets, wanted[0])
+    wanted, targets = _wanted(stage, trials, weight)
     part = stage.last_part
     if arrays is None:
         _draw_stage(model, stage, trials, rng)
@@ -430,6 +531,23 @@ def _set_last(model: Model, stage: Stage, arrays, trials, weights, rng) -> None:
             for units, given in moments:
                 shift[units] -= stage.mean_output(given.lagged_mean)[units]
             put(part.shift, shift)
+    _set_curves(model, stage, trials, weight, wanted)
+
+
+def _wanted(
+    stage: Stage, trials: Sequence[Trial], weight: np.ndarray
+) -> tuple[list[WantedOutput], np.ndarray]:
+    """What is to come out of each nonlinearity at the end, and what is to come into the first."""
+    targets = np.concatenate([trial.target for trial in trials])
+    wanted: list[WantedOutput] = []
+    for curve in reversed(stage.curves):
+        wanted.insert(0, _describe(targets, weight))
+        targets = curve.invert(targets, wanted[0])
+    return wanted, targets
+
+
+def _set_curves(model: Model, stage: Stage, trials, weight: np.ndarray, wanted) -> None:
+    """Set the nonlinearities at the end to what comes out of the kernels."""
     values = [run_first(model, trial.data, stage.linear_end)[OUTPUT] for trial in trials]
     for curve, aim in zip(stage.curves, wanted, strict=True):
         joined = np.concatenate(values)
@@ -475,15 +593,16 @@ def _fit_curves(objective: Objective, trials, stage: Stage, settings, solver: So
     """Fit the nonlinearities at the end alone, on some rows: they have no memory."""
     if not any(curve.bends and len(curve.parameters.free) > 1 for curve in stage.curves):
         return
-    outputs = []
     n_rows = sum(len(trial.target) for trial in trials)
-    chosen = np.random.RandomState(0).permutation(n_rows) < START_ROWS
-    ends = np.cumsum([len(trial.target) for trial in trials])[:-1]
-    for trial, rows in zip(trials, np.split(chosen, ends), strict=True):
-        values = run_first(objective.model, trial.data, stage.linear_end)[OUTPUT]
-        outputs.append(Trial({INPUT: values[rows]}, trial.target[rows], trial.weight[rows]))
-    outputs = [one for one in outputs if one.weight.any()]
-    if not outputs:
+    chosen = np.flatnonzero(np.random.RandomState(0).permutation(n_rows) < START_ROWS)
+    # In order of time, so that a stretch of rows, as coordinates see it, comes from all trials.
+    times = np.concatenate([np.arange(len(trial.target)) for trial in trials])
+    chosen = chosen[np.argsort(times[chosen], kind="stable")]
+    inputs = [run_first(objective.model, trial.data, stage.linear_end)[OUTPUT] for trial in trials]
+    targets = [trial.target for trial in trials]
+    weights = [np.broadcast_to(trial.weight, trial.target.shape) for trial in trials]
+    values, target, weight = (np.concatenate(one)[chosen] for one in (inputs, targets, weights))
+    if not weight.any():
         return
     rest = Model([curve.copy() for curve in stage.curves])
     for curve in rest.layers:
@@ -497,7 +616,12 @@ def _fit_curves(objective: Objective, trials, stage: Stage, settings, solver: So
         # The fit itself says which layer torch cannot follow.
         warnings.simplefilter("ignore", UserWarning)
         alone = Objective(
-            rest, outputs, objective.loss, 0.0, objective.device, reach=_reach(rest, stage.n_units)
+            rest,
+            [Trial({INPUT: values}, target, weight)],
+            objective.loss,
+            0.0,
+            objective.device,
+            reach=_reach(rest, stage.n_units),
         )
         # Measured: for these few values Adam takes 0.24 s and L-BFGS 0.02 s, and after Adam the
         # fit itself takes a third more epochs.

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from skdyn.nems.model import Model
+from skdyn.sessions import refuse_objects
 
 # Stretches of which some are held out.
 N_STRETCHES = 20
@@ -83,7 +84,7 @@ def make_trial(
             "sample_weight of 0 to leave them out."
         )
     # In one order in memory: matrix products of slices of others are many times as slow.
-    target = np.ascontiguousarray(np.where(counts, target, 0.0))
+    target = np.ascontiguousarray(target if counts.all() else np.where(counts, target, 0.0))
     if history == "skip":
         weight = np.where(model.has_history(len(target), n_before)[:, np.newaxis], weight, 0.0)
     empty = n_before // stride
@@ -128,7 +129,9 @@ def some_rows(model: Model, trials: Sequence[Trial], most: int) -> list[Trial]:
     return some if any(one.weight.any() for one in some) else list(trials)
 
 
-def output_in_pieces(model: Model, data: dict[str, np.ndarray]) -> np.ndarray:
+def output_in_pieces(
+    model: Model, data: dict[str, np.ndarray], *, copies: bool = False
+) -> np.ndarray:
     """Compute what comes out of a model for one trial, of a long one in pieces.
 
     Parameters
@@ -137,23 +140,31 @@ def output_in_pieces(model: Model, data: dict[str, np.ndarray]) -> np.ndarray:
         The model.
     data : dict of ndarray of shape (n_samples, ...)
         What goes in, by name.
+    copies : bool, default=False
+        Whether layers get copies in double precision, which they may write to.
 
     Returns
     -------
     ndarray of shape (n_rows, n_outputs)
         The output. What the pieces need in memory does not grow with n_samples.
     """
+    given = _of_doubles if copies else dict
     n_samples, past = _n_samples(data), model.n_past
     widest = max(array.size // max(len(array), 1) for array in data.values())
     size = max(NUMBERS_AT_ONCE // max(widest, 1), LEAST_ROWS, 4 * (past or 0))
     if past is None or model.n_future or model.stride > 1 or n_samples <= size:
-        return np.asarray(model.output(dict(data)))
+        return np.asarray(model.output(given(data)))
     parts = []
     for start in range(0, n_samples, size):
         first = max(0, start - past)
         rows = {name: array[first : start + size] for name, array in data.items()}
-        parts.append(np.asarray(model.output(rows))[start - first :])
+        parts.append(np.asarray(model.output(given(rows)))[start - first :])
     return np.concatenate(parts)
+
+
+def _of_doubles(data: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Copies in double precision, which layers may write to."""
+    return {name: np.array(array, dtype=float, order="C") for name, array in data.items()}
 
 
 def make_trials(
@@ -195,6 +206,8 @@ def make_trials(
     ValueError
         If shapes do not agree, or numbers are missing.
     """
+    refuse_objects(target, n_axes=(1, 2, 3), name="target")
+    refuse_objects(sample_weight, n_axes=(1, 2, 3), name="sample_weight")
     data, target = model.check_data(*given), np.asarray(target, dtype=float)
     weight = _check_weight(sample_weight, target, n_axes=2 if trials else 1)
     before = None if preceding is None else model.check_data(preceding)
@@ -213,7 +226,8 @@ def make_trials(
             "their first axes must match, unless all repeat one trial of the input."
         )
     model.take_outputs(int(np.prod(target.shape[2:])))
-    model.take_sizes({name: array[0] for name, array in data.items()})
+    few = {name: array[0] for name, array in data.items()}
+    model.take_sizes(model.with_response(few, target[0]))
 
     def of(arrays, number):
         return {name: array[0 if len(array) == 1 else number] for name, array in arrays.items()}
@@ -221,7 +235,7 @@ def make_trials(
     return [
         make_trial(
             model,
-            of(data, number),
+            model.with_response(of(data, number), target[number]),
             target[number],
             weight[number],
             before and of(before, number),
@@ -350,7 +364,7 @@ def cut_windows(model: Model, trials: Sequence[Trial]) -> list[Trial]:
         while done < n_samples:
             start = max(0, min(done - model.n_past, n_samples - size))
             rows = slice(start, start + size)
-            counts = (np.arange(n_samples)[rows] >= done)[:, np.newaxis]
+            counts = (np.arange(rows.start, min(rows.stop, n_samples)) >= done)[:, np.newaxis]
             windows.append(
                 replace(
                     trial,

@@ -6,8 +6,8 @@ import copy
 import inspect
 import math
 import operator
-from collections.abc import Callable, Container, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Container, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from functools import wraps
 from numbers import Real
 from typing import Any, ClassVar
@@ -15,9 +15,11 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
+from skdyn.core.runtime import one_thread
 from skdyn.nems.distributions import Distribution, as_generator
-from skdyn.nems.layers.description import LayerDescription
+from skdyn.nems.layers.description import LayerDescription, check_given, check_names
 from skdyn.nems.parameter import Parameter, Phi
+from skdyn.nems.penalties import Penalty, check_penalties
 from skdyn.nems.words import Word
 
 RULE = "=" * 32
@@ -54,6 +56,9 @@ class Layer(LayerDescription):
         fitted, in place of the model's `alpha`; None leaves it to `alpha`. Penalised are the
         coefficients of filters and channels, and all parameters of a layer of your own, unless its
         attribute `penalised` names those that are.
+    penalties : sequence of Penalty, default=()
+        Further penalties of this layer's parameters, on top of `l2` or `alpha`: `skdyn.nems.L2`,
+        `BandedL2`, `Smooth`, `L1` and `GroupL1`.
     values : dict of array-like, default=None
         Values of parameters of that name, instead of the means of their priors.
     frozen : bool or tuple of str, default=()
@@ -78,6 +83,9 @@ class Layer(LayerDescription):
     # The word that stands for the layer, such as "fir"; "wc.g" is "wc" with the option "g".
     word: ClassVar[str | None] = None
 
+    # Names of arguments that are only shown where they are set.
+    quiet: ClassVar[frozenset[str]] = frozenset({"skipped"})
+
     def __init__(
         self,
         shape=None,
@@ -91,15 +99,18 @@ class Layer(LayerDescription):
         values: dict | None = None,
         frozen: bool | tuple[str, ...] = (),
         permanent: tuple[str, ...] = (),
+        penalties: Penalty | Sequence[Penalty] = (),
     ):
         self._parameters: Phi | None = None
         self._tensors: dict[str, torch.Tensor] | None = None
         self.shape = None if shape is None else plain_sizes(shape)
         self.l2 = check_penalty(l2, self)
+        self.penalties = check_penalties(penalties)
         self.input, self.output = input, output
         self.name = name
         self._given: dict[str, Any] = {"parameters": parameters, "priors": priors, "bounds": bounds}
         self._given |= {"values": values, "frozen": frozen, "permanent": permanent}
+        check_given(self._given, self)
         if self.is_sized:
             self._parameters = self._make_parameters()
 
@@ -242,6 +253,7 @@ class Layer(LayerDescription):
         given = self._given
         phi = self.initial_parameters() if given["parameters"] is None else given["parameters"]
         phi = phi.copy()
+        check_names(given, phi, self)
         for name, prior in (given["priors"] or {}).items():
             phi[name].set_prior(prior)
         for name, bounds in (given["bounds"] or {}).items():
@@ -581,9 +593,10 @@ class Layer(LayerDescription):
             parameters[name].update(values)
         if "frozen" in state:
             frozen = tuple(parameters) if state["frozen"] is True else state["frozen"] or ()
+            default = self._blank()._make_parameters()
             for name, parameter in parameters.items():
                 parameter.unfreeze()
-                if name in frozen:
+                if name in frozen or default[name].is_frozen:
                     parameter.freeze()
         for name in state.get("permanent") or ():
             parameters[name].make_permanent()
@@ -601,6 +614,29 @@ class Layer(LayerDescription):
         """
         return copy.deepcopy(self)
 
+    def some_outputs(self, numbers: np.ndarray) -> Layer | None:
+        """Make a layer that computes some of the outputs, if each has parameters of its own.
+
+        Parameters
+        ----------
+        numbers : ndarray of int
+            Which outputs.
+
+        Returns
+        -------
+        Layer or None
+            A copy with these entries of the last axis of the shape and of all parameters; None if
+            a parameter has no such axis, or if there are `penalties`.
+        """
+        n_outputs = self.shape[-1] if self.shape else None
+        if self.penalties or any(one.shape[-1:] != (n_outputs,) for one in self.parameters.values()):
+            return None
+        layer = copy.copy(self)
+        if self.shape:
+            layer.shape = (*self.shape[:-1], len(numbers))
+        layer._parameters = Phi(*(one.part(numbers) for one in self.parameters.values()))
+        return layer
+
     def is_like(self, other: Layer) -> bool:
         """Return whether another layer was made with the same arguments, whatever its values.
 
@@ -617,7 +653,7 @@ class Layer(LayerDescription):
         return (
             type(self) is type(other)
             and (self.shape, self.input, self.output) == (other.shape, other.input, other.output)
-            and self.l2 == other.l2
+            and (self.l2, self.penalties) == (other.l2, other.penalties)
             and all(
                 is_equal(value, other._own_params()[name])
                 for name, value in self._own_params().items()
@@ -638,8 +674,11 @@ class Layer(LayerDescription):
 
     def _head(self) -> str:
         shown = {**self._own_params(), **({} if self.l2 is None else {"l2": self.l2})}
+        shown |= {"penalties": self.penalties} if self.penalties else {}
         extra = "".join(
-            f", {name}={value!r}" for name, value in shown.items() if name != "skipped" or value
+            f", {name}={value!r}"
+            for name, value in shown.items()
+            if value or name not in self.quiet
         )
         return f"{type(self).__name__}(shape={self.shape}{extra})\n{RULE}"
 
@@ -710,7 +749,9 @@ def on_tensors(evaluate: Callable) -> Callable:
         given = _flat([*inputs, *named.values()])
         traced = self._tensors is not None or any(map(torch.is_tensor, given))
         values = self.get_parameter_values(as_dict=True)
-        with self.tensors({name: _as_tensor(value) for name, value in values.items()}):
+        # Fits run on one thread; so does this, which may be in a process that was forked.
+        tensors = {name: _as_tensor(value) for name, value in values.items()}
+        with self.tensors(tensors), nullcontext() if traced else one_thread():
             output = evaluate(
                 self,
                 *_mapped(_as_tensor, inputs),
@@ -830,6 +871,29 @@ def is_equal(value, other) -> bool:
     return bool(value == other)
 
 
+def check_sampling_frequency(sampling_frequency) -> float:
+    """Check that a sampling frequency is a positive number of Hz.
+
+    Parameters
+    ----------
+    sampling_frequency : float
+        The number.
+
+    Returns
+    -------
+    float
+        The same.
+    """
+    is_number = isinstance(sampling_frequency, Real) and not isinstance(
+        sampling_frequency, bool | np.bool_
+    )
+    if not is_number or not 0 < sampling_frequency < math.inf:
+        raise ValueError(
+            f"sampling_frequency must be a positive number of Hz, but is {sampling_frequency!r}."
+        )
+    return sampling_frequency
+
+
 def check_shape(shape, expected: str, n_sizes: Container[int]) -> tuple:
     """Check the shape that a layer is given.
 
@@ -881,6 +945,45 @@ def misfit(layer: Layer, shape, expected: str, advice: str) -> ValueError:
         f"The input of {layer.name or name}, a {name} of shape {layer.shape}, has the shape "
         f"{tuple(shape)}, but {expected} was expected. {advice}."
     )
+
+
+def with_last_size(layer: Layer, n_outputs: int | None) -> tuple[int | None, ...]:
+    """Complete a shape whose last size is the number of channels that come out.
+
+    Parameters
+    ----------
+    layer : Layer
+        Whose shape.
+    n_outputs : int or None
+        The number of channels.
+
+    Returns
+    -------
+    tuple of int or None
+        The shape, whose last size is unchanged where it was known.
+    """
+    *sizes, last = layer.shape or (None,)
+    return (*sizes, n_outputs if last is None else last)
+
+
+def passed_through(layer: Layer, demand: tuple[int | None, ...]) -> tuple[int | None, ...]:
+    """Let a layer from which as many channels come as go in take its last size.
+
+    Parameters
+    ----------
+    layer : Layer
+        Whose shape is completed, unless filters that follow may have ranks of their own.
+    demand : tuple of int or None
+        What the layers behind need; see `Layer.take_outputs`.
+
+    Returns
+    -------
+    tuple of int or None
+        The same, for the layer before.
+    """
+    if len(demand) == 1:
+        layer.shape = with_last_size(layer, demand[0])
+    return demand
 
 
 def sizes_with_width(layer: Layer, shape: tuple[int, ...]) -> tuple:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable
 from dataclasses import replace
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from skdyn.nems.layers.base import (
     misfit,
     on_tensors,
     sizes_with_width,
+    with_last_size,
 )
 from skdyn.nems.layers.description import KernelPart
 from skdyn.nems.parameter import Parameter, Phi
@@ -80,6 +82,7 @@ class _FreeWeights(Layer):
     """Weights that each can be fitted."""
 
     penalised = ("coefficients",)
+    axes = MappingProxyType({"coefficients": ("channels",)})
     n_past = 0
     _sizes = SIZES
 
@@ -459,6 +462,106 @@ class WeightChannelsGaussian(Layer):
             profiles=weights(settings[0], settings[1]),
             settings=settings,
         )
+
+
+class GaussianExpansion(Layer):
+    """Channels spread over more channels, each by a Gaussian.
+
+    The output is y[t, o] = sum_c x[t, c] w[c, o], where output o of O has its place at o / O and
+    w[c, o] = amp[c] exp(-((o / O - mean[c]) / sd[c])^2 / 2), divided by the sum of the exponentials
+    over o.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        (n_in, n_out). An n_in of None is taken from the data.
+    **layer_options
+        As for `Layer`.
+
+    Notes
+    -----
+    The prior of mean[c] is normal around (c + 1) / (n_in + 1) with a standard deviation of 0.2,
+    within (0, 1). Those of sd and amp are half normal with a scale of 0.4, within (0.2, inf) and
+    (0.05, inf).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skdyn.nems.layers import GaussianExpansion
+    >>> layer = GaussianExpansion(shape=(1, 4))
+    >>> layer.set_parameter_values(mean=[0.5], sd=[0.25], amp=[2])
+    >>> layer.evaluate(np.ones((1, 1))).round(3)
+    array([[0.115, 0.517, 0.852, 0.517]])
+    """
+
+    word = "wge"
+    unit_free = ("mean", "sd")
+    penalised = ()
+    n_past = 0
+
+    shape: tuple[int, ...]
+
+    def __init__(self, shape, **layer_options):
+        super().__init__(check_shape(shape, "(n_in, n_out)", (2,)), **layer_options)
+
+    @classmethod
+    def from_word(cls, word: Word) -> Layer:
+        """Make the layer from a keyword; see `skdyn.nems.from_keywords`."""
+        word.flags()
+        return cls(word.shape(2))
+
+    def take_outputs(self, demand: tuple[int | None, ...]) -> None:
+        """Take the number of outputs."""
+        self.shape = with_last_size(self, demand[-1])  # type: ignore[assignment]
+
+    def initial_parameters(self) -> Phi:
+        """Make the Gaussians.
+
+        Returns
+        -------
+        Phi
+            With mean, sd and amp, of shape (n_in,).
+        """
+        n_in = self.shape[0]
+        mean = (np.arange(n_in) + 1) / (n_in + 1)
+        return Phi(
+            Parameter("mean", (n_in,), prior=Normal(mean, 0.2), bounds=(0, 1)),
+            Parameter("sd", (n_in,), prior=HalfNormal(0.4), bounds=(0.2, np.inf)),
+            Parameter("amp", (n_in,), prior=HalfNormal(0.4), bounds=(0.05, np.inf)),
+        )
+
+    def sizes_from(self, *shapes: tuple[int, ...]) -> tuple[int, ...]:
+        """Complete the shape.
+
+        Parameters
+        ----------
+        *shapes : tuple of int
+            Shape of the input, (n_samples, n_in).
+
+        Returns
+        -------
+        tuple of int
+            With n_in from the input.
+        """
+        return sizes_with_width(self, shapes[0])
+
+    @on_tensors
+    def evaluate(self, input):  # noqa: A002
+        """Spread the channels.
+
+        Parameters
+        ----------
+        input : ndarray or Tensor of shape (n_samples, n_in)
+            Rows of time.
+
+        Returns
+        -------
+        ndarray or Tensor of shape (n_samples, n_out)
+            The sums.
+        """
+        check_width(self, input.shape)
+        mean, sd, amplitude = self.get_parameter_values("mean", "sd", "amp")
+        return weigh(input, (amplitude * gaussian_weights(mean, sd, self.shape[1])).T)
 
 
 def _grid(parameters: Iterable[Parameter]) -> np.ndarray:

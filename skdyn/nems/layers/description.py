@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
-from skdyn.nems.parameter import Parameter
+from skdyn.nems.parameter import Parameter, Phi
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class KernelPart:
     n_channels : int, default=0
         Number of channels that are weighed; 0 for filters of what comes in.
     n_lags, n_future : int
-        Number of lags, and of those of them that come after the present.
+        Number of lags, and how many rows after the present the first is; below 0 if it is before.
     stride : int, default=1
         Only each of so many rows comes out.
     weights : tuple of Parameter, default=()
@@ -105,11 +105,24 @@ class LayerDescription:
     # Names of the parameters that count in a penalty; None for all.
     penalised: tuple[str, ...] | None = None
 
+    # Names of the axes of parameters, for penalties along them: "lags", "channels".
+    axes: ClassVar[Mapping[str, tuple[str, ...]]] = MappingProxyType({})
+
     # Names of the parameters whose usual size has nothing to do with the units of the data.
     unit_free: tuple[str, ...] = ()
 
     # Whether each channel is mapped on its own, so that as many come out as go in.
     keeps_channels: ClassVar[bool] = False
+
+    # Whether a fit starts where about what goes in comes out, though others matter, too.
+    modulates: ClassVar[bool] = False
+
+    # Names of parameters that describe what goes in, and are set where a fit starts, also if they
+    # are frozen, but not if they are permanent.
+    statistics: ClassVar[tuple[str, ...]] = ()
+
+    # Whether as many channels come out as go in, although they are not all mapped on their own.
+    passes_outputs: ClassVar[bool] = False
 
     # Name of the parameter that is added to each channel, of a layer that does nothing else.
     level: ClassVar[str | None] = None
@@ -118,10 +131,17 @@ class LayerDescription:
     n_past: int | None = None
     n_future: int = 0
 
+    # Lag of the first row of a filter's "coefficients", in samples; see `filter_sizes`.
+    first_lag: int = 0
+
     # How many trials of equal length come as one array; only layers that have `joins_trials`, or
     # that map each row by itself, are ever given more than one.
     n_trials: int = 1
     joins_trials: ClassVar[bool] = False
+
+    # Whether torch finds the right derivatives of what a class of the package computes; otherwise
+    # they are compared with finite differences, as those of other classes are.
+    derivatives_are_sure: ClassVar[bool] = True
 
     # Values at which a nonlinearity neither moves nor scales. Hidden units get these where a fit
     # starts at the data; other parameters, and layers without any, stay as they are.
@@ -162,6 +182,48 @@ class LayerDescription:
         """
         return None
 
+    def start_from(
+        self, random_state: np.random.RandomState, *inputs: np.ndarray
+    ) -> dict[str, np.ndarray]:
+        """Choose values to start a fit from, by what goes into the layer alone.
+
+        Layers that describe kernels or keep channels have other starts, which come before.
+
+        Parameters
+        ----------
+        random_state : RandomState
+            Source of draws.
+        *inputs : ndarray of shape (n_samples, ...)
+            What goes into the layer, trials one after the other.
+
+        Returns
+        -------
+        dict of ndarray
+            By name; parameters that are left out keep their values. By default empty.
+        """
+        return {}
+
+    def stand_in(self) -> Any:
+        """Make a layer of free values that stands in for this one where a fit starts at the data.
+
+        Returns
+        -------
+        Layer or None
+            None, by default, if none is needed. Otherwise `resemble` follows.
+        """
+        return None
+
+    def resemble(self, layer: Any, random_state: np.random.RandomState) -> None:
+        """Set parameters so that about the same comes out as of the layer that stood in.
+
+        Parameters
+        ----------
+        layer : Layer
+            What `stand_in` made, with its values.
+        random_state : RandomState
+            Source of draws.
+        """
+
     def start_values(
         self, mean: np.ndarray, spread: np.ndarray, wanted: WantedOutput
     ) -> dict[str, np.ndarray]:
@@ -197,3 +259,62 @@ class LayerDescription:
             By default the same.
         """
         return target
+
+
+def check_given(given: Mapping[str, Any], layer: object) -> None:
+    """Check the types of what a layer is given for its parameters.
+
+    Parameters
+    ----------
+    given : mapping
+        parameters, priors, bounds, values, frozen and permanent.
+    layer : Layer
+        Its class is named in errors.
+
+    Raises
+    ------
+    TypeError
+        If one has another type than it may have.
+    """
+    kinds = {
+        "parameters": (Phi, "a Phi"),
+        **dict.fromkeys(("priors", "bounds", "values"), (Mapping, "a dict by name")),
+        "frozen": (tuple | list | set | bool, "a tuple of names or a bool"),
+        "permanent": (tuple | list | set, "a tuple of names"),
+    }
+    for name, (kind, words) in kinds.items():
+        value = given[name]
+        names = value if isinstance(value, list | tuple | set) else ()
+        if value is not None and (
+            not isinstance(value, kind) or not all(isinstance(one, str) for one in names)
+        ):
+            raise TypeError(
+                f"{name} of a {type(layer).__name__} is {value!r}, but {words} was expected."
+            )
+
+
+def check_names(given: Mapping[str, Any], phi: Phi, layer: object) -> None:
+    """Check that what a layer is given names its parameters.
+
+    Parameters
+    ----------
+    given : mapping
+        priors, bounds, values, frozen and permanent.
+    phi : Phi
+        The parameters.
+    layer : Layer
+        Its class is named in errors.
+
+    Raises
+    ------
+    ValueError
+        If there is no parameter of a name.
+    """
+    for option in ("priors", "bounds", "values", "frozen", "permanent"):
+        names = given[option] or ()
+        unknown = [] if isinstance(names, bool) else [one for one in names if one not in phi]
+        if unknown:
+            raise ValueError(
+                f"{option} of a {type(layer).__name__} has the name {unknown[0]!r}, but its "
+                f"parameters are {list(phi)}."
+            )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
+
 import numpy as np
 import torch
 from torch.nn.functional import conv1d, pad
@@ -47,7 +49,7 @@ def filter_in_time(
     coefficients : Tensor of shape (n_lags, n_ranks, n_filters)
         Responses, from the latest row that counts to the earliest.
     n_future : int, default=0
-        How many of the lags come after the present.
+        How many rows after the present the first lag is; below 0 if it is before the present.
     n_trials : int, default=1
         How many trials of equal length the rows are; there are zeros between them.
 
@@ -63,6 +65,7 @@ def filter_in_time(
     fastest of what was measured; with many filters a plain convolution is. Fourier transforms are
     faster with hundreds of lags, but there rounding lets the future in.
     """
+    coefficients, n_future = _with_present(coefficients, n_future)
     n_lags, _, n_filters = coefficients.shape
     n_samples = input.shape[0] // n_trials
     responses = coefficients.flip(0)
@@ -88,6 +91,14 @@ def filter_in_time(
     return output.flatten(1).movedim(0, 1)
 
 
+def _with_present(coefficients: torch.Tensor, n_future: int) -> tuple[torch.Tensor, int]:
+    """Responses that have the present among their lags, and how many lags come after it."""
+    before, after = max(-n_future, 0), max(n_future - len(coefficients) + 1, 0)
+    if before or after:
+        coefficients = pad(coefficients, (0, 0, 0, 0, before, after))
+    return coefficients, max(n_future, 0)
+
+
 def _bands(responses: torch.Tensor) -> torch.Tensor:
     """Put the last axis, of lags, on the diagonals of matrices (BLOCK, BLOCK + n_lags - 1)."""
     # Written one after the other, each followed by BLOCK zeros, and read in rows that are one
@@ -107,10 +118,84 @@ def _initial_coefficients(shape: tuple[int, ...], start: list[float]) -> Paramet
 
 
 class _Filter(Layer):
-    """Base class of filters of one or several trials, with a stride."""
+    """Base class of filters of one or several trials, with a stride, at any lags."""
 
     joins_trials = True
+    # Shown only where they are given.
+    quiet = frozenset({"tmin", "tmax", "sampling_frequency"})
     stride: int = 1
+    tmin: float | None = None
+
+    def _set_lags(self, shape: tuple, axis: int, tmin, tmax, sampling_frequency) -> tuple:
+        """Keep the range of lags, and put their number into the shape."""
+        self.tmin, self.tmax, self.sampling_frequency = tmin, tmax, sampling_frequency
+        self._axis = axis
+        if (tmin, tmax, sampling_frequency) == (None, None, None):
+            return shape
+        if None in (tmin, tmax, sampling_frequency) or sampling_frequency <= 0 or tmin > tmax:
+            raise ValueError(
+                f"tmin={tmin}, tmax={tmax} and sampling_frequency={sampling_frequency} must be "
+                "given together, with tmin <= tmax in seconds and a frequency above 0 Hz."
+            )
+        n_lags = round(tmax * sampling_frequency) - round(tmin * sampling_frequency) + 1
+        if shape[axis] not in (None, n_lags):
+            raise ValueError(
+                f"shape has {shape[axis]} lags, but from {tmin} to {tmax} s there are {n_lags}. "
+                "Write None for their number."
+            )
+        return (*shape[:axis], n_lags, *shape[axis + 1 :])
+
+    def get_params(self, deep: bool = True) -> dict:
+        """Arguments of the constructor; see `Layer`. A range of lags says their number."""
+        params = super().get_params(deep)
+        if self.tmin is not None:
+            axis = self._axis
+            params["shape"] = (*self.shape[:axis], None, *self.shape[axis + 1 :])
+        return params
+
+    @property
+    def first_lag(self) -> int:  # type: ignore[override]
+        """Lag of the first row of the responses, in samples.
+
+        Returns
+        -------
+        int
+            Below 0 if it comes after the present.
+        """
+        return 0 if self.tmin is None else round(self.tmin * self.sampling_frequency)
+
+    @property
+    def lags(self) -> np.ndarray:
+        """Lags of the rows of the responses.
+
+        Returns
+        -------
+        ndarray of int of shape (n_lags,)
+            How many samples the input is earlier than the output.
+        """
+        return self.first_lag + np.arange(self.shape[self._axis])
+
+    @property
+    def n_past(self) -> int:  # type: ignore[override]
+        """How many rows before one count for its output.
+
+        Returns
+        -------
+        int
+            The last lag, if it comes before the present.
+        """
+        return max(self.first_lag + self.shape[self._axis] - 1, 0)
+
+    @property
+    def n_future(self) -> int:  # type: ignore[override]
+        """How many rows after one count for its output.
+
+        Returns
+        -------
+        int
+            0 for a causal filter.
+        """
+        return max(-self.first_lag, 0)
 
     def _decimated(self, output: torch.Tensor) -> torch.Tensor:
         """Every stride-th row of each trial, from its first on."""
@@ -120,11 +205,11 @@ class _Filter(Layer):
 
 
 class FiniteImpulseResponse(_Filter):
-    """Causal filters, each with an impulse response of some lags.
+    """Filters, each with an impulse response of some lags; causal unless they are told otherwise.
 
     The output is y[t, k] = sum_{l, r} x[t - l, r] h[l, r, k]; where x has an axis of filters,
-    filter k takes x[t - l, r, k]. Row 0 of the coefficients h is lag 0. Before the first row there
-    are zeros.
+    filter k takes x[t - l, r, k]. Row 0 of the coefficients h is lag 0, or that which `lags` says.
+    Before the first row and after the last there are zeros.
 
     Parameters
     ----------
@@ -136,6 +221,12 @@ class FiniteImpulseResponse(_Filter):
     include_anticausal : bool, default=False
         Whether the lags lie around the present: n_lags // 2 - 1 (at least none) of the rows that
         count lie before it, and the others after. Row 0 of h is the latest.
+    tmin, tmax : float, default=None
+        First and last lag in seconds, both included; the number of lags in the shape is then None.
+        The input at a positive lag comes before the output: an encoding model of a response to a
+        stimulus has lags from 0 on, a decoder of the stimulus from the response up to 0.
+    sampling_frequency : float, default=None
+        Rows per second, in Hz, with `tmin` and `tmax`, which are rounded to whole samples.
     **layer_options
         As for `Layer`.
 
@@ -169,6 +260,7 @@ class FiniteImpulseResponse(_Filter):
 
     word = "fir"
     penalised = ("coefficients",)
+    axes = MappingProxyType({"coefficients": ("lags", "channels")})
 
     shape: tuple[int, ...]
 
@@ -178,16 +270,23 @@ class FiniteImpulseResponse(_Filter):
         *,
         stride: int = 1,
         include_anticausal: bool = False,
+        tmin: float | None = None,
+        tmax: float | None = None,
+        sampling_frequency: float | None = None,
         **layer_options,
     ):
         self.stride, self.include_anticausal = _check_stride(stride), include_anticausal
+        if include_anticausal and tmin is not None:
+            raise ValueError("include_anticausal and tmin were both given. Pass one of them.")
         expected = "(n_lags, n_ranks) or (n_lags, n_ranks, n_filters)"
-        super().__init__(check_shape(shape, expected, (2, 3)), **layer_options)
+        checked = check_shape(shape, expected, (2, 3))
+        sized = self._set_lags(checked, 0, tmin, tmax, sampling_frequency)
+        super().__init__(sized, **layer_options)
 
     @classmethod
     def from_word(cls, word: Word) -> Layer:
         """Make the layer from a keyword; see `skdyn.nems.from_keywords`."""
-        word.refuse(r"[pz]\d.*", "asks for a filter of poles and zeros, which is not available")
+        word.refuse(r"[pz]\d.*", "asks for a filter of poles and zeros: write 'pz.15x3.p2.z1'")
         flags = word.flags("s#", "ac", PENALTY)
         return cls(
             word.shape(2, 3),
@@ -200,14 +299,21 @@ class FiniteImpulseResponse(_Filter):
         """Write the options that `from_word` reads."""
         return [*_stride_option(self.stride), *(["ac"] if self.include_anticausal else [])]
 
+    @property
+    def first_lag(self) -> int:  # type: ignore[override]
+        """Lag of the first row of the responses; see `lags`."""
+        if self.include_anticausal:
+            n_lags = self.shape[0]
+            return max(n_lags // 2 - 1, 0) - (n_lags - 1)
+        return super().first_lag
+
     def filter_sizes(self) -> tuple[int, int, int] | None:
-        """Sizes, if each filter sees all channels of the past."""
+        """Sizes, if each filter sees all channels."""
         n_lags, n_ranks, *n_filters = self.shape
         n_outputs = n_filters[0] if n_filters else 1
         # With one rank, each filter has a channel of its own, unless there is one channel.
         own = n_ranks == 1 and n_outputs > 1
-        plain = self.stride == 1 and not self.include_anticausal
-        return (n_lags, n_ranks, n_outputs) if plain and not own else None
+        return (n_lags, n_ranks, n_outputs) if self.stride == 1 and not own else None
 
     def kernel_part(self) -> KernelPart:
         """Describe the filters; see `Layer`."""
@@ -215,7 +321,7 @@ class FiniteImpulseResponse(_Filter):
         return KernelPart(
             sizes=tuple(sizes),
             n_lags=n_lags,
-            n_future=self.n_future,
+            n_future=-self.first_lag,
             stride=self.stride,
             filters=self["coefficients"],
         )
@@ -293,31 +399,8 @@ class FiniteImpulseResponse(_Filter):
             input = input.unsqueeze(1)  # noqa: A001
         elif given != (n_ranks,) and given != (n_ranks, *n_filters):
             raise misfit(self, input.shape, *self._what_fits())
-        output = filter_in_time(input, coefficients, self.n_future, self.n_trials)
+        output = filter_in_time(input, coefficients, -self.first_lag, self.n_trials)
         return self._decimated(output)
-
-    @property
-    def n_past(self) -> int:  # type: ignore[override]
-        """How many rows before one count for its output.
-
-        Returns
-        -------
-        int
-            One less than there are lags, or as many as come before the present.
-        """
-        n_lags = self.shape[0]
-        return max(n_lags // 2 - 1, 0) if self.include_anticausal else n_lags - 1
-
-    @property
-    def n_future(self) -> int:  # type: ignore[override]
-        """How many rows after one count for its output.
-
-        Returns
-        -------
-        int
-            0 for a causal filter.
-        """
-        return self.shape[0] - 1 - self.n_past
 
     def _what_fits(self) -> tuple[str, str]:
         _, n_ranks, *n_filters = self.shape
@@ -357,6 +440,10 @@ class STRF(_Filter):
         "relu" cuts off what is below zero.
     stride : int, default=1
         Only each of so many rows of the output is kept, from the first on.
+    tmin, tmax : float, default=None
+        First and last lag in seconds, as for `FiniteImpulseResponse`; n_lags is then None.
+    sampling_frequency : float, default=None
+        Rows per second, in Hz, with `tmin` and `tmax`.
     **layer_options
         As for `Layer`.
 
@@ -379,6 +466,7 @@ class STRF(_Filter):
 
     word = "strf"
     penalised = ("wcoefficients", "coefficients")
+    axes = MappingProxyType({"wcoefficients": ("channels",), "coefficients": ("lags",)})
 
     shape: tuple[int, ...]
 
@@ -389,6 +477,9 @@ class STRF(_Filter):
         skip_alpha: float = 0.0,
         activation: str | None = None,
         stride: int = 1,
+        tmin: float | None = None,
+        tmax: float | None = None,
+        sampling_frequency: float | None = None,
         **layer_options,
     ):
         if activation not in (None, "relu"):
@@ -399,7 +490,10 @@ class STRF(_Filter):
         self.skip_alpha, self.activation = skip_alpha, activation
         self.stride = _check_stride(stride)
         expected = "(n_in, n_lags), (n_in, n_ranks, n_lags) or (n_in, n_ranks, n_lags, n_filters)"
-        super().__init__(check_shape(shape, expected, (2, 3, 4)), **layer_options)
+        checked = check_shape(shape, expected, (2, 3, 4))
+        axis = 1 if len(checked) == 2 else 2
+        sized = self._set_lags(checked, axis, tmin, tmax, sampling_frequency)
+        super().__init__(sized, **layer_options)
 
     @classmethod
     def from_word(cls, word: Word) -> Layer:
@@ -436,7 +530,8 @@ class STRF(_Filter):
         return KernelPart(
             sizes=(n_in,) if weights is None else (sizes[0], *sizes[2:]),
             n_channels=n_in,
-            n_lags=self.n_past + 1,
+            n_lags=len(self.lags),
+            n_future=-self.first_lag,
             stride=self.stride,
             weights=() if weights is None else (weights,),
             channel_weights=None if weights is None else lambda: weights.values,
@@ -471,17 +566,6 @@ class STRF(_Filter):
             _initial_coefficients((n_lags, n_ranks, *n_filters), start),
             Parameter("shift", (1, self._n_filters), prior=Normal(0, 0.01)),
         )
-
-    @property
-    def n_past(self) -> int:  # type: ignore[override]
-        """How many rows before one count for its output.
-
-        Returns
-        -------
-        int
-            One less than there are lags.
-        """
-        return self.shape[1 if len(self.shape) == 2 else 2] - 1
 
     @property
     def _n_filters(self) -> int:
@@ -546,14 +630,15 @@ class STRF(_Filter):
     def _filtered(self, stimulus: torch.Tensor) -> torch.Tensor:
         if len(self.shape) == 2:
             (coefficients,) = self.get_parameter_values("coefficients")
-            return filter_in_time(stimulus, coefficients.unsqueeze(-1), n_trials=self.n_trials)
+            coefficients = coefficients.unsqueeze(-1)
+            return filter_in_time(stimulus, coefficients, -self.first_lag, self.n_trials)
         weights, coefficients, shift = self.get_parameter_values(
             "wcoefficients", "coefficients", "shift"
         )
         if len(self.shape) == 3:
             coefficients = coefficients.unsqueeze(-1)
         weighted = weigh(stimulus, weights)
-        return filter_in_time(weighted, coefficients, n_trials=self.n_trials) + shift
+        return filter_in_time(weighted, coefficients, -self.first_lag, self.n_trials) + shift
 
 
 def _check_stride(stride) -> int:

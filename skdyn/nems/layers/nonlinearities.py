@@ -31,6 +31,33 @@ SMALLEST_SHARE = 1e-3
 INSIDE = 0.97
 
 
+def gompertz(
+    values: torch.Tensor,
+    base: torch.Tensor,
+    amplitude: torch.Tensor,
+    shift: torch.Tensor,
+    kappa: torch.Tensor,
+) -> torch.Tensor:
+    """Compute base + amplitude exp(-exp(-exp(kappa) (values + shift))), finite everywhere.
+
+    Parameters
+    ----------
+    values : Tensor
+        The argument.
+    base, amplitude, shift, kappa : Tensor
+        Parameters of the curve, which broadcast with the argument.
+
+    Returns
+    -------
+    Tensor
+        The curve, with finite derivatives.
+    """
+    steepness = torch.exp(kappa.clamp(max=LARGEST_KAPPA))
+    # Without the limit the gradient would be zero times infinity where the curve is flat.
+    exponent = torch.addcmul(-steepness * shift, values, -steepness).clamp(max=LARGEST_EXPONENT)
+    return torch.addcmul(base, amplitude, torch.exp(-torch.exp(exponent)))
+
+
 class StaticNonlinearity(Layer):
     """A curve that each channel goes through; the ground on which others stand.
 
@@ -297,10 +324,7 @@ class DoubleExponential(StaticNonlinearity):
         base, amplitude, shift, kappa = self.get_parameter_values(
             "base", "amplitude", "shift", "kappa"
         )
-        steepness = torch.exp(kappa.clamp(max=LARGEST_KAPPA))
-        # Without the limit the gradient would be zero times infinity where the curve is flat.
-        exponent = (-steepness * (input + shift)).clamp(max=LARGEST_EXPONENT)
-        return base + amplitude * torch.exp(-torch.exp(exponent))
+        return gompertz(input, base, amplitude, shift, kappa)
 
     def _start_values(self, mean, spread, wanted: WantedOutput) -> dict[str, np.ndarray]:
         """Go from what is seldom below to what is seldom above, steep where the input is."""
@@ -671,3 +695,68 @@ class LogCompress(StaticNonlinearity):
         (shift,) = self.get_parameter_values("shift")
         within = shift.clamp(-2.0, 2.0)
         return torch.log1p(input / 10 ** (within + (shift - within) / 50))
+
+
+class PowerCompress(Layer):
+    """Compression of sizes that is fixed, as of the envelopes of a sound.
+
+    Parameters
+    ----------
+    mode : {"sqrt", "log10x", None}, default="sqrt"
+        "sqrt" is y = sqrt(|x|); "log10x" is y = log(1 + 10 max(x, 0)) / 2; None is y = x.
+    **layer_options
+        As for `Layer`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skdyn.nems.layers import PowerCompress
+    >>> PowerCompress("sqrt").evaluate(np.array([[4, 9]]))
+    array([[2., 3.]])
+    """
+
+    word = "pow"
+    n_past = 0
+    keeps_channels = True
+
+    def __init__(self, mode: str | None = "sqrt", **layer_options):
+        if mode not in ("sqrt", "log10x", None):
+            raise ValueError(f"mode must be 'sqrt', 'log10x' or None, but is {mode!r}.")
+        if layer_options.get("shape") is not None:
+            raise ValueError("PowerCompress has no parameters, so that it takes no shape.")
+        self.mode = mode
+        super().__init__(**layer_options)
+
+    @classmethod
+    def from_word(cls, word: Word) -> Layer:
+        """Make the layer from a keyword; see `skdyn.nems.from_keywords`."""
+        flags = word.flags("sqrt", "log10x", "none")
+        word.exclude("sqrt", "log10x", "none")
+        return cls("log10x" if "log10x" in flags else None if "none" in flags else "sqrt")
+
+    def word_options(self) -> list[str]:
+        """Write the mode."""
+        return [self.mode or "none"]
+
+    @on_tensors
+    def evaluate(self, input):  # noqa: A002
+        """Compress.
+
+        Parameters
+        ----------
+        input : ndarray or Tensor of shape (n_samples, ...)
+            Rows of time.
+
+        Returns
+        -------
+        ndarray or Tensor of shape (n_samples, ...)
+            As the input.
+        """
+        if self.mode == "log10x":
+            return torch.log1p(10 * torch.relu(input)) / 2
+        if self.mode is None:
+            return input.clone()
+        size = input.abs()
+        # The slope at zero, which is infinite, is left out.
+        is_zero = size == 0
+        return torch.where(is_zero, size, torch.where(is_zero, torch.ones_like(size), size).sqrt())

@@ -192,7 +192,6 @@ def refused(model, trials):
         ("wc.4x2x1", 2),
         ("fir.3x1x4", 4),
         ("fir.3x4.s2", 1),
-        ("fir.3x4.ac", 1),
         ("strf.4x3.s2", 1),
         ("strf.4x3.relu", 1),
         ("strf.4x3.sk50", 1),

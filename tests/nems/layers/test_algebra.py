@@ -1,8 +1,20 @@
+import warnings
+
 import numpy as np
 import pytest
 import torch
 
-from skdyn.nems.layers import Concatenate, Multiply, Select, Sum
+from skdyn.nems import Model, from_keywords
+from skdyn.nems.layers import (
+    Concatenate,
+    ConcatSkip,
+    Multiply,
+    MultiplyByExp,
+    NumPy,
+    Select,
+    Sum,
+    SwapDims,
+)
 
 ENTRYWISE = pytest.mark.parametrize(
     ("layer", "ufunc"), [(Sum(), np.add), (Multiply(), np.multiply)]
@@ -146,3 +158,71 @@ def test_channels_that_are_not_there(channels):
 def test_there_is_nothing_to_fit(layer):
     assert dict(layer.parameters) == {}
     assert layer.is_sized
+
+
+@pytest.fixture
+def x():
+    return normal(60, 3)
+
+
+def test_multiply_by_exp_is_that_of_numpy(x):
+    found = MultiplyByExp().evaluate(x, x[:, :1])
+    np.testing.assert_allclose(found, x * np.exp(x[:, :1]))
+    with pytest.raises(ValueError, match="two inputs"):
+        MultiplyByExp().evaluate(x, x, x)
+
+
+def test_swap_dims_swaps_axes():
+    x = np.random.default_rng(0).standard_normal((5, 2, 3, 4))
+    np.testing.assert_array_equal(SwapDims(1, 3).evaluate(x), np.swapaxes(x, 1, 3))
+    np.testing.assert_array_equal(SwapDims(1, -2).evaluate(x), np.swapaxes(x, 1, 2))
+    with pytest.raises(ValueError, match="axes 1 and 2"):
+        SwapDims().evaluate(x[:, 0, 0])
+    with pytest.raises(ValueError, match="which is time"):
+        SwapDims(0, 1)
+
+
+def test_skip_weighs_what_comes_later(x):
+    rng = np.random.default_rng(0)
+    layer = ConcatSkip((3, 4), values={"coefficients": rng.standard_normal((3, 4))})
+    w = layer["coefficients"].values
+    later = rng.standard_normal((len(x), 3)), rng.standard_normal((len(x), 2))
+    expected = np.hstack([x, later[0] @ w[:, :2], later[1] @ w[:2, 2:]])
+    np.testing.assert_allclose(layer.evaluate(x, *later), expected)
+    with pytest.raises(ValueError, match="divides 4"):
+        layer.evaluate(x, *later, later[0])
+    model = Model(from_keywords("wc.x2-relu-skip.x3.hidden.input-wc.x1"))
+    model.layers[1].output = "hidden"
+    assert model.predict(x).shape == (len(x), 1)
+    assert model.layers[2].shape == (x.shape[1], 3)
+
+
+def test_numpy_applies_a_function(x):
+    layer = NumPy("linalg.norm", op_kwargs={"axis": 1})
+    np.testing.assert_allclose(layer.evaluate(x), np.linalg.norm(x, axis=1))
+    layer = NumPy("clip", op_args=(0, 1))
+    np.testing.assert_allclose(layer.evaluate(x), np.clip(x, 0, 1))
+    for name in ("no_such", "ndarray", "lib.__doc__", "pi"):
+        with pytest.raises(ValueError, match="is not a function of numpy"):
+            NumPy(name)
+
+
+@pytest.mark.parametrize(
+    ("word", "is_exact"), [("np.exp", True), ("np.std.axis1", False), ("np.cbrt", False)]
+)
+def test_numpy_is_followed_where_torch_computes_the_same(x, word, is_exact):
+    """The standard deviation of torch divides by n - 1."""
+    layers = from_keywords(f"wc.{x.shape[1]}x2", word, *(["wc.2x1"] if "std" not in word else []))
+    layers[0].sample_from_priors(0)
+    model = Model(layers)
+    y = np.abs(x).sum(axis=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        fitted = model.fit(x, y, verbose=0, max_iter=3)
+    assert fitted.results.exact_gradients is is_exact
+
+
+@pytest.mark.parametrize("word", ["np", "np.sum.axis", "np.sum.axis1d5", "sd.1", "sd.a.b"])
+def test_words_with_other_arguments_are_refused(word):
+    with pytest.raises(ValueError, match="must have"):
+        from_keywords(word)

@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 from sklearn.base import clone
 
-from skdyn.nems import Exponential, HalfNormal, Layer, Normal, Parameter, Phi, Uniform
+from skdyn.nems import L2, Exponential, HalfNormal, Layer, Normal, Parameter, Phi, Uniform
 
 
 class Sum(Layer):
@@ -190,8 +190,6 @@ def test_bounds_hold_unless_they_are_ignored(power):
         lambda layer: layer.set_permanent_values(typo=1),
         lambda layer: layer.set_priors(typo=Normal()),
         lambda layer: layer.set_bounds(typo=(0, 1)),
-        lambda _: Power(2, priors={"typo": Normal()}),
-        lambda _: Power(2, bounds={"typo": (0, 1)}),
     ],
 )
 def test_an_unknown_name_tells_the_known_ones(ask, power):
@@ -456,6 +454,7 @@ def test_params_are_what_it_was_made_with():
         "values": None,
         "frozen": (),
         "permanent": (),
+        "penalties": (L2(0.1),),
     }
     layer = Power(**given)
     assert layer.get_params() == given
@@ -469,6 +468,7 @@ def test_params_are_found_where_a_class_hands_them_on():
         **dict.fromkeys(["output", "parameters", "priors", "bounds", "name", "l2", "values"]),
         "frozen": (),
         "permanent": (),
+        "penalties": (),
         "scale": 3.0,
         "shape": (2,),
         "input": "x",

@@ -50,7 +50,7 @@ def normal(*shape):
 def test_filter_is_the_sum_over_lags(n_samples, n_lags, n_ranks, n_filters, per_filter, data):
     X = normal(n_samples, n_ranks, n_filters) if per_filter else normal(n_samples, n_ranks)
     responses = np.random.default_rng(1).standard_normal((n_lags, n_ranks, n_filters))
-    n_future = data.draw(st.integers(0, n_lags - 1))
+    n_future = data.draw(st.integers(-n_lags - 5, n_lags + 4))
     found = filter_in_time(torch.tensor(X), torch.tensor(responses), n_future)
     np.testing.assert_allclose(found, filtered(X, responses, n_future), rtol=1e-11, atol=1e-12)
 

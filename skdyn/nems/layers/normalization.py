@@ -1,0 +1,213 @@
+"""Layers that bring channels to a common size."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+
+import numpy as np
+
+from skdyn.nems.distributions import HalfNormal, Normal
+from skdyn.nems.layers.base import Layer, check_shape, misfit, on_tensors, passed_through
+from skdyn.nems.layers.description import WantedOutput
+from skdyn.nems.parameter import Parameter, Phi
+from skdyn.nems.words import Word
+
+
+def _spread(values: np.ndarray) -> np.ndarray:
+    """Standard deviation of each channel, 1 for those that do not vary."""
+    sd = values.reshape(-1, values.shape[-1]).std(axis=0)
+    return np.where((sd > 0) & np.isfinite(sd), sd, 1.0)
+
+
+class _Normalization(Layer):
+    """Base class of layers with statistics of what goes in, for each channel."""
+
+    n_past = 0
+    penalised: tuple[str, ...] | None = ()
+
+    shape: tuple[int, ...]
+
+    def __init__(self, shape=None, **layer_options):
+        super().__init__(check_shape(shape, "(n_channels,)", (1,)), **layer_options)
+
+    @classmethod
+    def from_word(cls, word: Word) -> Layer:
+        """Make the layer from a keyword; see `skdyn.nems.from_keywords`."""
+        word.flags()
+        return cls(word.shape(1))
+
+    def _sd(self) -> Parameter:
+        start = np.ones(self.shape)
+        sd = Parameter(
+            "sd", self.shape, prior=HalfNormal(1.0), bounds=(1e-300, np.inf), initial_value=start
+        )
+        sd.freeze()
+        return sd
+
+    def _check(self, values) -> None:
+        if values.ndim < 2 or values.shape[-1:] != self.shape:
+            raise misfit(
+                self,
+                values.shape,
+                f"(n_samples, {self.shape[0]})",
+                "Make the layer for that many channels, or name another input",
+            )
+
+
+class BatchNormalization(_Normalization):
+    """Centred and scaled channels, with a gain and an offset that are fitted.
+
+    The output is y = gain (x - mean) / sd + offset.
+
+    Parameters
+    ----------
+    shape : tuple of int, default=None
+        (n_channels,), the last axis of the input. None is taken from the data.
+    **layer_options
+        As for `Layer`.
+
+    Notes
+    -----
+    Mean and standard deviation of what goes in are taken from all rows where a fit starts, and stay
+    frozen: predictions do not depend on which rows are computed together, and every row on the past
+    alone. With init="given" they are those that the layer has. Where filters before start at
+    the data, so do gain and offset, and as much comes out as went in.
+
+    Batch normalisation after Ioffe & Szegedy (2015, arXiv:1502.03167) takes them anew from each
+    batch.
+
+    Priors of gain and offset are normal around 1 and 0 with a standard deviation of 0.1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skdyn.nems.layers import BatchNormalization
+    >>> layer = BatchNormalization(shape=(1,))
+    >>> layer.set_parameter_values(mean=[10], sd=[2])
+    >>> layer.evaluate(np.array([[8], [12]])).ravel()
+    array([-1.,  1.])
+    """
+
+    word = "bn"
+    keeps_channels = True
+    neutral = MappingProxyType({"gain": 1.0, "offset": 0.0})
+    statistics = ("mean", "sd")
+
+    def initial_parameters(self) -> Phi:
+        """Make the parameters.
+
+        Returns
+        -------
+        Phi
+            With gain, offset, mean and sd; the last two are frozen.
+        """
+        mean = Parameter("mean", self.shape, prior=Normal(0, 1))
+        mean.freeze()
+        return Phi(
+            Parameter("gain", self.shape, prior=Normal(1, 0.1)),
+            Parameter("offset", self.shape, prior=Normal(0, 0.1)),
+            mean,
+            self._sd(),
+        )
+
+    def start_values(
+        self, mean: np.ndarray, spread: np.ndarray, wanted: WantedOutput
+    ) -> dict[str, np.ndarray]:
+        """Let what comes out have the level that is wanted; see `Layer`."""
+        gain = self["gain"].values / self["sd"].values
+        return {"offset": wanted.level - gain * (mean - self["mean"].values)}
+
+    def start_from(
+        self, random_state: np.random.RandomState, *inputs: np.ndarray
+    ) -> dict[str, np.ndarray]:
+        """Take statistics, and let the same come out; see `Layer`."""
+        mean = inputs[0].reshape(-1, *self.shape).mean(axis=0)
+        sd = _spread(inputs[0])
+        gain = self["gain"].values / self["sd"].values
+        offset = self["offset"].values + gain * (mean - self["mean"].values)
+        return {"mean": mean, "sd": sd, "gain": gain * sd, "offset": offset}
+
+    @on_tensors
+    def evaluate(self, input):  # noqa: A002
+        """Normalise.
+
+        Parameters
+        ----------
+        input : ndarray or Tensor of shape (n_samples, ..., n_channels)
+            Rows of time.
+
+        Returns
+        -------
+        ndarray or Tensor of shape (n_samples, ..., n_channels)
+            As the input.
+        """
+        self._check(input)
+        gain, offset, mean, sd = self.get_parameter_values("gain", "offset", "mean", "sd")
+        return gain * ((input - mean) / sd) + offset
+
+
+class OutputNormalization(_Normalization):
+    """Channels divided by their standard deviation: y = x / sd.
+
+    Parameters
+    ----------
+    shape : tuple of int, default=None
+        (n_channels,), the last axis of the input. None is taken from the data.
+    **layer_options
+        As for `Layer`.
+
+    Notes
+    -----
+    The standard deviation over all rows is taken where a fit starts, and stays frozen. With
+    init="given" it is that which the layer has.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skdyn.nems.layers import OutputNormalization
+    >>> layer = OutputNormalization(shape=(1,))
+    >>> layer.set_parameter_values(sd=[2])
+    >>> layer.evaluate(np.array([[8], [12]])).ravel()
+    array([4., 6.])
+    """
+
+    word = "norm"
+    statistics = ("sd",)
+
+    def initial_parameters(self) -> Phi:
+        """Make the parameter.
+
+        Returns
+        -------
+        Phi
+            With sd, which is frozen.
+        """
+        return Phi(self._sd())
+
+    def take_outputs(self, demand: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """Take the number of channels; as many come out as go in."""
+        return passed_through(self, demand)
+
+    def start_from(
+        self, random_state: np.random.RandomState, *inputs: np.ndarray
+    ) -> dict[str, np.ndarray]:
+        """Take the standard deviation; see `Layer`."""
+        return {"sd": _spread(inputs[0])}
+
+    @on_tensors
+    def evaluate(self, input):  # noqa: A002
+        """Divide.
+
+        Parameters
+        ----------
+        input : ndarray or Tensor of shape (n_samples, ..., n_channels)
+            Rows of time.
+
+        Returns
+        -------
+        ndarray or Tensor of shape (n_samples, ..., n_channels)
+            As the input.
+        """
+        self._check(input)
+        (sd,) = self.get_parameter_values("sd")
+        return input / sd

@@ -1,0 +1,147 @@
+"""Recurrent layers: what comes out depends on a memory of all that came in."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from skdyn.nems.distributions import Normal
+from skdyn.nems.layers.base import (
+    Layer,
+    check_shape,
+    check_width,
+    on_tensors,
+    sizes_with_width,
+    with_last_size,
+)
+from skdyn.nems.parameter import Parameter, Phi
+from skdyn.nems.words import PENALTY, Word
+
+# Gates of a unit: reset, update and candidate.
+N_GATES = 3
+
+
+class GatedRecurrentUnit(Layer):
+    """Units with a memory that gates open and close (GRU).
+
+    From the memory h, zero at first, and the input x come, with the logistic function s,
+    r = s(x W_r + h U_r + b_r), z = s(x W_z + h U_z + b_z),
+    n = tanh(x W_n + r (h U_n + c) + b_n), and the output is the new memory (1 - z) n + z h.
+
+    Parameters
+    ----------
+    shape : tuple of int, default=(None, None)
+        (n_in, n_units). An n_in of None is taken from the data.
+    **layer_options
+        As for `Layer`.
+
+    Notes
+    -----
+    input_weights has W as (n_in, 3, n_units), recurrent_weights U as (n_units, 3, n_units), with
+    r, z and n in that order; bias has b, (3, n_units), and recurrent_bias c. Priors are normal
+    around zero, with a standard deviation of 1 / sqrt(n_in) for W, 1 / sqrt(n_units) for U, and 0.1
+    for b and c. A fit that starts at the data draws from them, with W in units of the input.
+
+    These are the units of Cho et al. (2014, arXiv:1406.1078) in the form that cuDNN and torch have.
+    All rows of the past count, so that `n_past` is None. Each trial begins with a memory of zero.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skdyn.nems.layers import GatedRecurrentUnit
+    >>> layer = GatedRecurrentUnit(shape=(2, 5)).sample_from_priors(0)
+    >>> layer.evaluate(np.ones((10, 2))).shape
+    (10, 5)
+    """
+
+    word = "gru"
+    penalised = ("input_weights", "recurrent_weights")
+    joins_trials = True
+
+    shape: tuple[int, ...]
+
+    def __init__(self, shape=(None, None), **layer_options):
+        super().__init__(check_shape(shape, "(n_in, n_units)", (2,)), **layer_options)
+
+    @classmethod
+    def from_word(cls, word: Word) -> Layer:
+        """Make the layer from a keyword; see `skdyn.nems.from_keywords`."""
+        word.flags(PENALTY)
+        return cls(word.shape(2), l2=word.penalty)
+
+    def take_outputs(self, demand: tuple[int | None, ...]) -> None:
+        """Take the number of units."""
+        self.shape = with_last_size(self, demand[-1])  # type: ignore[assignment]
+
+    def sizes_from(self, *shapes: tuple[int, ...]) -> tuple[int, ...]:
+        """Complete the shape.
+
+        Parameters
+        ----------
+        *shapes : tuple of int
+            Shape of the input, (n_samples, n_in).
+
+        Returns
+        -------
+        tuple of int
+            With n_in from the input.
+        """
+        return sizes_with_width(self, shapes[0])
+
+    def initial_parameters(self) -> Phi:
+        """Make weights and biases.
+
+        Returns
+        -------
+        Phi
+            With input_weights, recurrent_weights, bias and recurrent_bias.
+        """
+        n_in, n_units = self.shape
+        return Phi(
+            Parameter("input_weights", (n_in, N_GATES, n_units), prior=Normal(0, n_in**-0.5)),
+            Parameter(
+                "recurrent_weights", (n_units, N_GATES, n_units), prior=Normal(0, n_units**-0.5)
+            ),
+            Parameter("bias", (N_GATES, n_units), prior=Normal(0, 0.1)),
+            Parameter("recurrent_bias", (n_units,), prior=Normal(0, 0.1)),
+        )
+
+    def start_from(
+        self, random_state: np.random.RandomState, *inputs: np.ndarray
+    ) -> dict[str, np.ndarray]:
+        """Draw from the priors, with weights in units of the input; see `Layer`."""
+        drawn = self.sample_from_priors(random_state, inplace=False)
+        mean, size = inputs[0].mean(axis=0), inputs[0].std(axis=0)
+        weights = drawn["input_weights"].values / np.where(size > 0, size, 1.0)[:, None, None]
+        return {
+            "input_weights": weights,
+            "recurrent_weights": drawn["recurrent_weights"].values,
+            "bias": drawn["bias"].values - np.tensordot(mean, weights, 1),
+            "recurrent_bias": drawn["recurrent_bias"].values,
+        }
+
+    @on_tensors
+    def evaluate(self, input):  # noqa: A002
+        """Update the memory row by row.
+
+        Parameters
+        ----------
+        input : ndarray or Tensor of shape (n_samples, n_in)
+            Rows of time.
+
+        Returns
+        -------
+        ndarray or Tensor of shape (n_samples, n_units)
+            The memory of each unit.
+        """
+        check_width(self, input.shape)
+        weights, recurrent, bias, candidate = self.get_parameter_values(
+            "input_weights", "recurrent_weights", "bias", "recurrent_bias"
+        )
+        own = [weights.flatten(1).T, recurrent.flatten(1).T, bias.flatten()]
+        own.append(torch.cat([torch.zeros_like(bias[:2]).flatten(), candidate]))
+        trials = input.unflatten(0, (self.n_trials, -1)).transpose(0, 1)
+        start = input.new_zeros((1, self.n_trials, self.shape[1]))
+        # Biases; one layer without dropout, not in training; one direction, with time first.
+        output, _ = torch.gru(trials, start, own, True, 1, 0.0, False, False, False)
+        return output.transpose(0, 1).flatten(0, 1)
