@@ -629,7 +629,9 @@ class Layer(LayerDescription):
             a parameter has no such axis, or if there are `penalties`.
         """
         n_outputs = self.shape[-1] if self.shape else None
-        if self.penalties or any(one.shape[-1:] != (n_outputs,) for one in self.parameters.values()):
+        if self.penalties or any(
+            one.shape[-1:] != (n_outputs,) for one in self.parameters.values()
+        ):
             return None
         layer = copy.copy(self)
         if self.shape:
