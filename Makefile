@@ -26,13 +26,13 @@ demo: $(INSTALLED)
 	MPLBACKEND=Agg $(BIN)/python examples/plot_from_xarray.py --figures figures
 
 test: $(INSTALLED)
-	MPLBACKEND=Agg $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile
+	MPLBACKEND=Agg $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
 
 # The whole suite with the lowest versions that pyproject.toml allows, in an environment of its own.
 OLDEST := .venv-oldest
 
 test-oldest: $(OLDEST)/.installed
-	MPLBACKEND=Agg $(OLDEST)/bin/python -m pytest --numprocesses $(JOBS) --dist loadfile $(ARGS)
+	MPLBACKEND=Agg $(OLDEST)/bin/python -m pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 $(OLDEST)/.installed: pyproject.toml constraints-oldest.txt
 	test -x $(OLDEST)/bin/python || $(PYTHON) -m venv $(OLDEST)

@@ -16,6 +16,15 @@ hypothesis.settings.register_profile("suite", derandomize=True, deadline=None, m
 hypothesis.settings.load_profile("suite")
 
 
+# Files that take long come first, so that no process ends with one while the others wait.
+LONG = ("test_examples.py", "test_dask.py", "test_distributed.py", "test_processes.py")
+
+
+def pytest_collection_modifyitems(items):
+    """Put the tests of long files first."""
+    items.sort(key=lambda item: item.path.name not in LONG)
+
+
 @pytest.fixture(scope="session")
 def small_simulation():
     """Two modes, five channels, 600 rows."""

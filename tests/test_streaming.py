@@ -174,7 +174,7 @@ model.transform(X[0, :400])
 peak = [0]
 threading.Thread(target=watch, daemon=True).start()
 peaks = []
-for n in (6, len(X)):
+for n in (len(X) // 8, len(X)):
     peak[0] = own()
     model.transform(X[:n], out=out[:n])
     model.score(X[:n], n_draws=1)
@@ -187,7 +187,7 @@ print(peaks[1] - peaks[0])
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_recording(tmp_path):
     path = tmp_path / "X.npy"
-    shape = (24, 8192, 128)  # 100 MB
+    shape = (48, 8192, 128)  # 200 MB
     X = np.lib.format.open_memmap(path, "w+", np.float32, shape)
     X[:] = np.random.default_rng(0).standard_normal((8192, 128), dtype=np.float32)
     X.flush()
@@ -198,4 +198,5 @@ def test_memory_does_not_grow_with_the_recording(tmp_path):
         check=False,
     )
     assert run.returncode == 0, run.stderr
-    assert float(run.stdout.split()[-1]) < 30  # of 75 MB more of data
+    # Of 175 MB more of data; peaks of one recording differ by up to 65 MB from run to run.
+    assert float(run.stdout.split()[-1]) < 100
