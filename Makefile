@@ -6,7 +6,7 @@ ENV := .venv
 BIN := $(ENV)/bin
 INSTALLED := $(ENV)/.installed
 
-.PHONY: demo test lint bench-dynemo bench-dynemo-hard bench-dynemo-agreement bench-dynemo-scaling \
+.PHONY: demo test lint docs bench-dynemo bench-dynemo-hard bench-dynemo-agreement bench-dynemo-scaling \
 	bench-dynemo-robustness bench-dynemo-reference bench-nems bench-nems-starts \
 	bench-nems-ferret bench-eeg bench-search bench-rejections bench-imports \
 	bench-spectra bench-spectra-end-to-end bench-arithmetic bench-session-modes \
@@ -50,6 +50,15 @@ lint: $(INSTALLED)
 	$(BIN)/mypy
 	$(BIN)/codespell
 	$(BIN)/python -m numpydoc.hooks.validate_docstrings $$(git ls-files 'skdyn/*.py')
+
+# The site, with every example at full length; SKDYN_EXAMPLES=quick shortens them.
+docs: $(ENV)/.installed-docs
+	rm -rf docs/_build docs/auto_examples docs/generated
+	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
+
+$(ENV)/.installed-docs: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	touch $@
 
 # RECORDING=file.npz adds the case of the tutorial, ARGS="--seeds 0" options; see benchmarks/README.md.
 bench-dynemo: $(INSTALLED)
@@ -123,4 +132,4 @@ $(INSTALLED): pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(ENV) $(OLDEST) figures .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf $(ENV) $(OLDEST) figures docs/_build docs/auto_examples docs/generated .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

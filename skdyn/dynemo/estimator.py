@@ -761,7 +761,8 @@ class DyNeMoEstimator(
             Draws of theta from the posterior, each a path through a whole session.
         importance_weighted : bool, default=False
             Whether the bound is the logarithm of the mean of importance weights of the draws of a
-            session [2]_, which is tighter the more draws there are, not the mean of their bounds.
+            session, which is tighter the more draws there are, not the mean of their bounds
+            (Burda, Grosse and Salakhutdinov, 2016).
         random_state : int or RandomState instance, default=0
             Source of the draws; with an int, the result is the same every time.
 

@@ -156,7 +156,7 @@ class Distribution:
 
         Returns
         -------
-        ndarray of shape (size, *shape), or of the shape of a draw
+        ndarray of shape (size, ...), or of the shape of a draw
             The draws.
 
         Raises

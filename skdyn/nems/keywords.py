@@ -119,8 +119,8 @@ def from_keywords(*texts: str) -> list[Layer]:
     sd.1.2                     `SwapDims`; without numbers the same
     np.sum.axis1               `NumPy`, with whole numbers as arguments
     LN.TxC, LN.TxCxR           `skdyn.nems.ln_strf`; .g, .lvl, .relu
-    LNpop.TxCxN, LNpop.TxCxNxR `skdyn.nems.ln_population`; .g, .i for fields of each neuron's own,
-                               .lvl, .relu, .ac, .s2
+    LNpop.TxCxN,               `skdyn.nems.ln_population`; .g, .i for fields of each neuron's own,
+    LNpop.TxCxNxR              .lvl, .relu, .ac, .s2
     CNNpop.TxCxN, with xR or   `skdyn.nems.cnn_population` of R filters and H hidden units; .g,
     xRxH                       .lvl, .relu, .ac, .s2, .c2 for two stages of filters
     =========================  =====================================================================

@@ -703,7 +703,7 @@ class PowerCompress(Layer):
     Parameters
     ----------
     mode : {"sqrt", "log10x", None}, default="sqrt"
-        "sqrt" is y = sqrt(|x|); "log10x" is y = log(1 + 10 max(x, 0)) / 2; None is y = x.
+        "sqrt" is y = sqrt(abs(x)); "log10x" is y = log(1 + 10 max(x, 0)) / 2; None is y = x.
     **layer_options
         As for `Layer`.
 
