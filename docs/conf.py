@@ -1,12 +1,14 @@
 """Settings of the documentation site, which `make docs` builds."""
 
+import html
 import os
 import re
 import sys
 from pathlib import Path
 
 from docutils import nodes
-from docutils.utils.math import latex2mathml
+from docutils.utils.math import MathError, latex2mathml
+from sphinx.util import logging
 from sphinx_gallery.sorting import ExplicitOrder
 
 HERE = Path(__file__).resolve().parent
@@ -15,6 +17,8 @@ sys.path[:0] = [str(HERE.parent), str(HERE)]
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import skdyn  # noqa: E402
+
+logger = logging.getLogger(__name__)
 
 project = "skdyn"
 author = "The skdyn developers"
@@ -105,8 +109,13 @@ def write_mathml(block):
     """Give a visitor that writes a formula as MathML, which needs no script and no network."""
 
     def visit(translator, node):
-        source = node.astext().replace(r"\textstyle", "")
-        tree = latex2mathml.tex2mathml(source, as_block=block)
+        # The size of signs and brackets is left to the browser.
+        source = re.sub(r"\\(textstyle|displaystyle|[bB]igg?[lr]?)(?![a-zA-Z])", "", node.astext())
+        try:
+            tree = latex2mathml.tex2mathml(source, as_block=block)
+        except MathError as error:
+            logger.warning("A formula cannot be written as MathML: %s", error, location=node)
+            tree = f"<code>{html.escape(source)}</code>"
         translator.body.append(f'<div class="math">{tree}</div>' if block else tree)
         raise nodes.SkipNode
 

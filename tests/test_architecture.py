@@ -41,7 +41,11 @@ def _texts():
             for one in subfolders
             if (not one.startswith(".") or one in (".ci", ".github"))
             and not one.endswith(".egg-info")
-            and one not in ("__pycache__", "build", "dist", "figures", "htmlcov", "shared")
+            and one
+            not in (
+                *("__pycache__", "build", "dist", "figures", "htmlcov", "shared"),
+                *("_build", "auto_examples", "generated"),
+            )
         ]
         for file in files:
             path = Path(folder, file)
