@@ -1,17 +1,22 @@
-"""Estimators that write checkpoints."""
+"""Checkpoints of estimators and models: which fit a folder holds, and its beginning and end."""
 
 from __future__ import annotations
 
 import sys
 from numbers import Integral
 from os import PathLike
-from typing import Any, ClassVar
+from typing import Any
 
 from skdyn._sklearn import Interval, clone_parametrized
 from skdyn._warnings import warn
 from skdyn.core.checkpoint import Checkpoint, describe
 
-__all__ = ["CheckpointMixin"]
+__all__ = ["CHECKPOINT_CONSTRAINTS", "CheckpointMixin", "close_checkpoint", "open_checkpoint"]
+
+CHECKPOINT_CONSTRAINTS: dict[str, list] = {
+    "checkpoint": [str, PathLike, None],
+    "checkpoint_every": [Interval(Integral, 1, None, closed="left")],
+}
 
 # Parameters that do not change what a fit finds.
 _WITHOUT_EFFECT = ("checkpoint", "checkpoint_every", "verbose")
@@ -20,6 +25,79 @@ _WITHOUT_EFFECT = ("checkpoint", "checkpoint_every", "verbose")
 def _version() -> str:
     # Imported from here, the package and this file would import each other.
     return sys.modules[__package__].__version__
+
+
+def open_checkpoint(
+    kind: str,
+    parameters: dict[str, Any],
+    data: dict[str, Any],
+    before: Any = None,
+    *,
+    is_clone: bool = False,
+) -> Checkpoint | None:
+    """Open the checkpoint of a fit.
+
+    Parameters
+    ----------
+    kind : str
+        Name of the class that is fitted.
+    parameters : dict
+        All parameters of the fit; `checkpoint`, the folder, and `checkpoint_every` among them.
+    data : dict
+        What is fitted, by name; None where it is not given.
+    before : object, default=None
+        The fit that this one goes on from.
+    is_clone : bool, default=False
+        Whether other fits share the folder.
+
+    Returns
+    -------
+    Checkpoint or None
+        The checkpoint; None if there is to be none.
+
+    Raises
+    ------
+    ValueError
+        If fits share the folder and have no seed.
+    """
+    if parameters["checkpoint"] is None:
+        return None
+    identity = {"estimator": kind, "version of skdyn": _version()}
+    identity |= {
+        name: describe(value)
+        for name, value in (parameters | data).items()
+        if name not in _WITHOUT_EFFECT and value is not None
+    }
+    if before is not None:
+        identity["the fit before"] = describe(before)
+    name = "fit"
+    if before is not None or is_clone:
+        if before is None and parameters["random_state"] is None:
+            raise ValueError(
+                "checkpoint needs an int as random_state in searches and other clones: fits "
+                "without a seed cannot be told apart."
+            )
+        name = f"fit-{describe(identity).split()[-1]}"
+    every = int(parameters["checkpoint_every"])
+    return Checkpoint(parameters["checkpoint"], name, identity, every)
+
+
+def close_checkpoint(checkpoint: Checkpoint | None, random_state: Any) -> None:
+    """End a fit: warn of damaged files; without a seed, remove the files.
+
+    Parameters
+    ----------
+    checkpoint : Checkpoint or None
+        The checkpoint of the fit.
+    random_state : object
+        Parameter of the fit: without a seed, the next fit is another one.
+    """
+    if checkpoint is None:
+        return
+    if checkpoint.problem:
+        warn(checkpoint.problem, UserWarning)
+    if random_state is None:
+        checkpoint.remove()
 
 
 class CheckpointMixin:
@@ -33,11 +111,6 @@ class CheckpointMixin:
     checkpoint_every: int
     random_state: Any
 
-    checkpoint_constraints: ClassVar[dict] = {
-        "checkpoint": [str, PathLike, None],
-        "checkpoint_every": [Interval(Integral, 1, None, closed="left")],
-    }
-
     def __sklearn_clone__(self):
         clone = clone_parametrized(self)
         if self.checkpoint is not None:
@@ -46,32 +119,10 @@ class CheckpointMixin:
 
     def _open_checkpoint(self, before: Any = None, **data: Any) -> Checkpoint | None:
         """The checkpoint of a fit to data, from a fit before or anew, if there is to be one."""
-        if self.checkpoint is None:
-            return None
         parameters = self.get_params(deep=False)  # type: ignore[attr-defined]
-        identity = {"estimator": type(self).__name__, "version of skdyn": _version()}
-        identity |= {
-            name: describe(value)
-            for name, value in (parameters | data).items()
-            if name not in _WITHOUT_EFFECT and value is not None
-        }
-        if before is not None:
-            identity["the fit before"] = describe(before)
-        name = "fit"
-        if before is not None or getattr(self, "_is_clone", False):
-            if before is None and self.random_state is None:
-                raise ValueError(
-                    "checkpoint needs an int as random_state in searches and other clones: fits "
-                    "without a seed cannot be told apart."
-                )
-            name = f"fit-{describe(identity).split()[-1]}"
-        return Checkpoint(self.checkpoint, name, identity, int(self.checkpoint_every))
+        is_clone = getattr(self, "_is_clone", False)
+        return open_checkpoint(type(self).__name__, parameters, data, before, is_clone=is_clone)
 
     def _close_checkpoint(self, checkpoint: Checkpoint | None) -> None:
-        """End a fit: warn of what was damaged; without a seed, the next fit is another one."""
-        if checkpoint is None:
-            return
-        if checkpoint.problem:
-            warn(checkpoint.problem, UserWarning)
-        if self.random_state is None:
-            checkpoint.remove()
+        """End a fit; see `close_checkpoint`."""
+        close_checkpoint(checkpoint, self.random_state)

@@ -1,7 +1,9 @@
 """Checkpoints: what a fit writes while it runs, and that it goes on to the same bits."""
 
 import copy
+import re
 import warnings
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,10 +12,11 @@ from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 
+from skdyn import NEMSRegressor
 from skdyn.core.checkpoint import Checkpoint, describe
 from skdyn.core.files import write_atomically
 from skdyn.model_selection import BlockKFold
-from skdyn.nems import layers
+from skdyn.nems import Model, from_keywords, layers
 from skdyn.preprocessing import SessionScaler
 from tests.torture.models import dynemo, nems, recording
 
@@ -62,7 +65,7 @@ class Killed(BaseException):
     """Ends a fit as a killed process does: nothing is put right after it."""
 
 
-def killed_after(n_writes, estimator, monkeypatch, kind=Killed):
+def killed_after(n_writes, estimator, monkeypatch, kind=Killed, fit=fit):
     """Fit until so many checkpoints are written; return whether it came so far."""
     n_left = [n_writes]
 
@@ -306,10 +309,74 @@ def test_interrupt_with_a_checkpoint_leaves_a_usable_estimator(tmp_path, monkeyp
         assert bits(fit(estimator)) == bits(fit(ESTIMATORS[name]()))
 
 
+# ------------------------------------------------------------------------------- Model.fit
+
+MODEL_FITS = {
+    "lbfgs": {"max_iter": 20, "tol": 0.0, "init": "auto"},
+    "lbfgs from several starts": {"max_iter": 8, "n_init": 3, "init": "prior_sample"},
+    "adam": {"solver": "adam", "max_iter": 9, "early_stopping": True},
+}
+
+
+def fit_model(model=None, X=X, y=Y, **options):
+    model = Model(from_keywords("wc.x2-fir.3x2-lvl-dexp")) if model is None else model
+    return model.fit(X, y, **{"random_state": 0, "verbose": 0, **options})
+
+
+def model_bits(model):
+    return describe([model.get_parameter_vector(), model.results.history])
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+@pytest.mark.parametrize("name", MODEL_FITS)
+def test_fit_of_a_model_that_was_killed_goes_on_to_the_same_bits(
+    name, in_place, tmp_path, monkeypatch
+):
+    options = MODEL_FITS[name]
+    expected = model_bits(fit_model(**options))
+    for n_writes in (1, 4):
+        folder = {"checkpoint": tmp_path / str(n_writes), "checkpoint_every": 2}
+        model = Model(from_keywords("wc.x2-fir.3x2-lvl-dexp"))
+        begin = partial(fit_model, in_place=in_place, **options, **folder)
+        assert killed_after(n_writes, model, monkeypatch, fit=begin)
+        # What was interrupted is as it was, and so the same fit can be called again.
+        assert model_bits(begin(model)) == expected
+        assert model_bits(fit_model(**options, **folder)) == expected
+
+
+def test_fit_of_a_model_refuses_the_checkpoint_of_another_fit_by_name(tmp_path):
+    options = {"checkpoint": tmp_path, "max_iter": 5}
+    fit_model(**options)
+    fit_model(**options | {"checkpoint_every": 3, "verbose": 1})  # which make no difference
+    with pytest.raises(ValueError, match=r"of another fit: max_iter is 6 here and 5 there"):
+        fit_model(**options | {"max_iter": 6})
+    with pytest.raises(ValueError, match="input is"):
+        fit_model(X=X + 1, **options)
+    with pytest.raises(ValueError, match="target is"):
+        fit_model(y=Y + 1, **options)
+    with pytest.raises(ValueError, match="sample_weight is"):
+        fit_model(sample_weight=np.ones(len(X)), **options)
+    with pytest.raises(ValueError, match="layer fir is"):
+        fit_model(Model(from_keywords("wc.x2-fir.4x2-lvl-dexp")), **options)
+    with pytest.raises(ValueError, match="estimator is"):
+        fit(nems(checkpoint=tmp_path))
+
+
+def test_model_and_estimator_have_the_same_options():
+    options = set(NEMSRegressor().get_params()) - {"layers", "warm_start"}
+    with pytest.raises(TypeError, match="Unknown options") as caught:
+        fit_model(speed=3)
+    assert set(re.findall(r"'(\w+)'", str(caught.value).split("some of")[1])) == options
+    for name in options:
+        with pytest.raises(ValueError, match=f"'{name}' parameter of Model.fit"):
+            fit_model(**{name: object()})
+
+
 def test_nothing_is_written_without_a_checkpoint(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     fit(dynemo())
     fit(nems())
+    fit_model(max_iter=2)
     assert not list(tmp_path.iterdir())
 
 

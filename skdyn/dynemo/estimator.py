@@ -14,7 +14,7 @@ from sklearn.utils import Bunch, check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from skdyn._callbacks import CallbackSupportMixin, FitTask, StepWatcher
-from skdyn._checkpoints import CheckpointMixin
+from skdyn._checkpoints import CHECKPOINT_CONSTRAINTS, CheckpointMixin
 from skdyn._sklearn import (
     UNUSED,
     DocumentedMixin,
@@ -366,7 +366,7 @@ class DyNeMoEstimator(
         "n_iter_no_change": [*_COUNT, None],
         "validation_fraction": [Interval(Real, 0, 1, closed="neither"), None],
         "device": [str],
-        **CheckpointMixin.checkpoint_constraints,
+        **CHECKPOINT_CONSTRAINTS,
     }
 
     def __init__(

@@ -885,8 +885,8 @@ class Model:
         **options
             Parameters of `NEMSRegressor`: loss, solver, alpha, init, n_init, n_jobs, max_iter, tol,
             early_stopping, validation_fraction, n_iter_no_change, batch_size, learning_rate,
-            history, random_state, device and verbose. Their defaults are the same, but for
-            init="given", the values that the model has, and verbose=1.
+            history, random_state, device, verbose, checkpoint and checkpoint_every. Their defaults
+            are the same, but for init="given", the values that the model has, and verbose=1.
 
         Returns
         -------

@@ -14,7 +14,7 @@ from sklearn.metrics import r2_score
 from sklearn.utils.validation import check_is_fitted
 
 from skdyn._callbacks import CallbackSupportMixin, FitTask, StepWatcher
-from skdyn._checkpoints import CheckpointMixin
+from skdyn._checkpoints import CHECKPOINT_CONSTRAINTS, CheckpointMixin
 from skdyn._sklearn import (
     UNUSED,
     DocumentedMixin,
@@ -232,7 +232,7 @@ class NEMSRegressor(
         "layers": [str, Layer, list, tuple, None],
         **CONSTRAINTS,
         "warm_start": ["boolean"],
-        **CheckpointMixin.checkpoint_constraints,
+        **CHECKPOINT_CONSTRAINTS,
     }
 
     def __init__(

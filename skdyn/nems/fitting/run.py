@@ -12,6 +12,7 @@ from joblib import Parallel, delayed, effective_n_jobs
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 
+from skdyn._checkpoints import CHECKPOINT_CONSTRAINTS, close_checkpoint, open_checkpoint
 from skdyn._sklearn import Interval, StrOptions, one_blas_thread, validate_parameter_constraints
 from skdyn._warnings import warn
 from skdyn.core.checkpoint import Checkpoint
@@ -141,15 +142,22 @@ def fit_model(model: Model, input, target, given: dict, options: dict) -> None: 
     options : dict
         Parameters of the fit.
     """
-    unknown = sorted(set(options) - set(CONSTRAINTS))
+    constraints = CONSTRAINTS | CHECKPOINT_CONSTRAINTS
+    unknown = sorted(set(options) - set(constraints))
     if unknown:
-        raise TypeError(f"Unknown options {unknown} of fit: expected some of {list(CONSTRAINTS)}.")
-    options = {**DEFAULTS, "init": "given", "verbose": 1, **options}
-    validate_parameter_constraints(CONSTRAINTS, options, "Model.fit")
+        raise TypeError(f"Unknown options {unknown} of fit: expected some of {list(constraints)}.")
+    own = {"init": "given", "verbose": 1, "checkpoint": None, "checkpoint_every": 10}
+    options = {**DEFAULTS, **own, **options}
+    validate_parameter_constraints(constraints, options, "Model.fit")
     if not model.layers:
         raise ValueError("The model has no layers; add some with add_layers.")
     trials = make_trials(model, input, target, **given, history=options["history"])
-    fitted = fit_trials(model, trials, options)
+    data = {"input": input[0], "state": input[1], "target": target, **given}
+    # With open sizes taken from the data, so that a model that was not copied is the same again.
+    parts = {f"layer {layer.name}": layer for layer in model.layers}
+    checkpoint = open_checkpoint(type(model).__name__, options, data | parts)
+    fitted = fit_trials(model, trials, options, checkpoint=checkpoint)
+    close_checkpoint(checkpoint, options["random_state"])
     model.set_parameter_vector(fitted.get_parameter_vector(), ignore_bounds=True)
     model.results = fitted.results
     assert fitted.results is not None
