@@ -11,8 +11,13 @@ from sklearn.decomposition import PCA
 from sklearn.model_selection import LeaveOneGroupOut, cross_val_predict
 
 from skdyn import DyNeMoEstimator, ModeMatcher, NEMSRegressor, match_modes
-from skdyn.metrics import alpha_correlation
-from skdyn.model_selection import BlockKFold, compare_models
+from skdyn.metrics import (
+    alpha_correlation,
+    correlation_score,
+    dice_coefficient,
+    noise_corrected_correlation,
+)
+from skdyn.model_selection import BlockKFold, SessionKFold, compare_models
 from skdyn.nems import Model, from_keywords
 from skdyn.plotting import plot_alpha
 from skdyn.preprocessing import AmplitudeEnvelope, BadSegments, SessionScaler, TimeDelayPCA
@@ -467,6 +472,10 @@ class FakeEpochs(FakeRaw):
     events = ()
 
 
+class FakeEvoked(FakeRaw):
+    __len__ = None
+
+
 @pytest.mark.parametrize(
     "X",
     [FakeRaw(3, 60), [FakeRaw(3, 60), FakeRaw(3, 50)], FakeEpochs(4, 3, 60), [FakeEpochs(4, 3, 9)]],
@@ -568,13 +577,23 @@ TAKERS = {
     "comparison": lambda X: compare_models([PCA()], X),
     "matching": lambda X: match_modes(X, X),
     "metric": lambda X: alpha_correlation(X, X),
+    "dice": lambda X: dice_coefficient(X, X),
+    "correlation": lambda X: correlation_score(X, X),
+    "weights": lambda X: correlation_score([1.0, 2, 3], [1.0, 3, 2], sample_weight=X),
+    "noise correction": lambda X: noise_corrected_correlation(np.ones((20, 2)), X),
+    "repeats": lambda X: noise_corrected_correlation(X, np.ones(20)),
     "plot": plot_alpha,
-    "splitter": lambda X: next(BlockKFold(2).split(X)),
+    "blocks": lambda X: next(BlockKFold(2).split(X)),
+    "splitter": lambda X: next(SessionKFold(2).split(X)),
 }
 
 
 @pytest.mark.parametrize("taker", TAKERS)
-@pytest.mark.parametrize("X", [FakeRaw(3, 20), FakeSeries(20, 3, epochs=CUT), [FakeRaw(3, 20)]])
+@pytest.mark.parametrize(
+    "X",
+    [FakeRaw(3, 20), FakeEvoked(3, 20), FakeSeries(20, 3, epochs=CUT), [FakeRaw(3, 20)]],
+    ids=["raw", "evoked", "series", "list"],
+)
 def test_objects_are_answered_wherever_a_recording_is_taken(taker, X):
     with pytest.raises(TypeError, match=r"arrays whose rows are time were expected\. Pass"):
         TAKERS[taker](X)

@@ -194,7 +194,8 @@ def noise_corrected_correlation(
         raise ValueError(f"method must be one of {sorted(METHODS)}, but is {method!r}.")
     if floor is not None and not (isinstance(floor, Real) and float(floor) > 0):
         raise ValueError(f"floor must be None or a number above 0, but is {floor!r}.")
-    given, predicted = repeats_of(repeats, y_pred), rows_of(y_pred, "y_pred")
+    predicted = rows_of(y_pred, "y_pred")
+    given = repeats_of(repeats, y_pred)
     if given.shape[-1] < 2:
         raise ValueError(f"repeats must be at least two, but there are {given.shape[-1]}.")
     weight = weights_of(sample_weight, y_pred, predicted.shape)

@@ -183,6 +183,7 @@ def compare_models(
         raise ValueError(
             f"paired_over must be None or one of {sorted(ERRORS)}, but is {paired_over!r}."
         )
+    container_of(X)  # answers objects that are no arrays
     X, y, sessions = indexable(X, y, sessions)
     splitter = _check_splitter(cv, X, y, sessions)
     data = Rows(X, y, _check_sessions(X, sessions, splitter))

@@ -7,10 +7,11 @@ Estimators of this package take sessions. To others, a list of sessions is given
 from __future__ import annotations
 
 from functools import wraps
-from inspect import signature
+from inspect import ismethod, signature
 from typing import Any
 
 import numpy as np
+from sklearn import config_context
 from sklearn.base import ClassifierMixin, RegressorMixin
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import Pipeline
@@ -35,8 +36,9 @@ SCORES_BY_PREDICTIONS = (RegressorMixin.score, ClassifierMixin.score, GridSearch
 class RunByRun:
     """A fitted estimator that predicts each run of neighbouring rows alone.
 
-    It is given to scorers that do not take `sessions`. All but the methods with a result per row,
-    and `score`, is that of the estimator.
+    It is given to scorers that do not take `sessions`. Methods with a result per row are called
+    for each run; other methods that take `sessions`, such as `score`, receive the runs. Everything
+    else is that of the estimator.
 
     Parameters
     ----------
@@ -58,7 +60,10 @@ class RunByRun:
         found = getattr(self._estimator, name)
         if name == "best_estimator_":
             return RunByRun(found, self._runs)
-        return self._by_run(found) if name in ROW_METHODS else found
+        if name in ROW_METHODS:
+            return self._by_run(found)
+        takes_sessions = ismethod(found) and "sessions" in signature(found).parameters
+        return self._with_sessions(found) if takes_sessions else found
 
     def _by_run(self, method):
         @wraps(method)  # scorers of scikit-learn look at the name
@@ -77,8 +82,15 @@ class RunByRun:
 
         return call
 
+    def _with_sessions(self, method):
+        @wraps(method)
+        def call(*args, **params):
+            return method(*args, **{"sessions": self._runs, **params})
+
+        return call
+
     def score(self, X, y=None, **params):
-        """Score as the estimator does, from predictions run by run where it asks for those.
+        """Score as the estimator does, each run alone where it takes sessions or predicts.
 
         Parameters
         ----------
@@ -92,7 +104,18 @@ class RunByRun:
         float
             The score.
         """
-        return _own_score(self._estimator, X, y, self._runs, params)
+        if _consumes(self._estimator, "score"):
+            params = {"sessions": self._runs, **params}
+        with config_context(enable_metadata_routing=True):
+            return _own_score(self._estimator, X, y, self._runs, params)
+
+
+def _consumes(estimator, method: str) -> bool:
+    """Whether sessions are routed to a method; to nothing in estimators without routing."""
+    try:
+        return bool(get_routing_for_object(estimator).consumes(method, ["sessions"]))
+    except NotImplementedError:
+        return False
 
 
 def takes(model, name: str) -> bool:
@@ -132,7 +155,7 @@ def as_rows(estimator, X, y, params, method: str):
     X, y, *values = (_concatenated(one, lengths) for one in (X, y, *params.values()))
     params = dict(zip(params, values, strict=True))
     runs = np.repeat(np.arange(len(lengths)), lengths)
-    if get_routing_for_object(estimator).consumes(method, ["sessions"]):
+    if _consumes(estimator, method):
         params["sessions"] = runs
     return X, y, params, runs
 

@@ -168,6 +168,7 @@ class SessionKFold(_SessionSplitter):
             If there are no labels for a 2-D X, they do not go with X, a session has rows of two
             groups, or there are fewer sessions than folds.
         """
+        container_of(X)  # answers objects that are no arrays
         X, y, groups, sessions = indexable(X, y, groups, sessions)
         units, n_rows = _units(X, groups, sessions)
         n_units = len(np.unique(units))

@@ -7,6 +7,7 @@ from hmmlearn.hmm import GaussianHMM
 from sklearn import clone, config_context
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, TransformerMixin
 from sklearn.decomposition import FactorAnalysis
+from sklearn.ensemble import AdaBoostRegressor
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.metrics import (
     accuracy_score,
@@ -444,3 +445,49 @@ def test_standard_scorers_take_metadata_that_are_no_rows_with_lists(data):
         for power in (1, 2)
     )
     np.testing.assert_allclose(one**2, two)
+
+
+# Scorers that call `score`, or another method that takes sessions.
+
+
+SEEING = {
+    "alone": NEMSRegressor("fir.7x1x2"),
+    "in a pipeline": make_pipeline(StandardScaler(), NEMSRegressor("fir.7x1x2")),
+    "in a search": GridSearchCV(NEMSRegressor("fir.7x1x2"), {}, cv=2),
+}
+
+
+@pytest.mark.parametrize("model", SEEING.values(), ids=SEEING)
+def test_scorers_that_call_score_give_the_scores_of_the_model(data, model):
+    X, y = data
+    own = compare_models([model], X, y, cv=FOLDS).scores
+    found = compare_models([model], X, y, cv=FOLDS, scoring=lambda one, X, y: one.score(X, y))
+    np.testing.assert_array_equal(found.scores, own)
+    assert own.min() > 0.95  # across seams it is .5
+
+
+def test_run_by_run_gives_runs_to_methods_that_take_sessions(data):
+    class Asked(BaseEstimator):
+        def evidence(self, X, *, sessions=None):
+            return sessions
+
+        def summary(self, X):
+            return len(X)
+
+    proxy = RunByRun(Asked(), RUNS)
+    assert proxy.evidence(data[0][:6]).tolist() == RUNS.tolist()
+    assert proxy.evidence(data[0][:6], sessions="theirs") == "theirs"
+    assert proxy.summary(data[0][:6]) == 6
+
+
+@pytest.mark.parametrize("scoring", [None, "r2", lambda one, X, y: one.score(X, y)])
+def test_models_without_metadata_routing_are_given_rows(data, scoring):
+    X, y = data[0], data[1][:, 0]
+    model = AdaBoostRegressor(random_state=0, n_estimators=3)
+    forms = [X, y], [np.split(X, 3), np.split(y, 3)], [X.reshape(3, -1, 1), y.reshape(3, -1)]
+    cv = [(np.arange(160), np.arange(160, 240)), ([0, 1], [2]), ([0, 1], [2])]
+    found = [
+        compare_models([model], *form, cv=[folds], scoring=scoring).scores
+        for form, folds in zip(forms, cv, strict=True)
+    ]
+    assert found[0] == found[1] == found[2]
