@@ -76,20 +76,94 @@ class DyNeMoEstimator(
         x_t ~ N(sum_j alpha_tj mu_j, sum_j alpha_tj D_j),    alpha_t = softmax(theta_t / tau)
 
     The logits theta have a recurrent prior and are inferred by a bidirectional recurrent network.
-    Both networks and the modes are trained together on the evidence lower bound, from a start that
-    is found in the data, and what comes out is compared with that start and with a single Gaussian.
+    Both networks and the modes are trained together on the evidence lower bound. The fit starts
+    from modes that are found in the data, and its result is compared with that start and with a
+    single Gaussian.
+
+    Five parameters matter most: `n_modes`, `n_epochs`, `learn_means`, `sequence_length` and
+    `random_state`, the first five of the list. The others follow in groups: the start of the fit,
+    the modes, inference, training, early stopping, the networks, and how the fit is run.
 
     Parameters
     ----------
     n_modes : int, default=6
         Number of modes, at least 2.
+    n_epochs : int, default=24
+        Largest number of passes over the data.
+    learn_means : bool, default=False
+        Whether the means of the modes are trained. If not, they keep their starting values.
     sequence_length : int, default=200
-        Rows of the windows on which the recurrent networks are unrolled, at least 2. A session
-        that is shorter is one window.
+        Rows of the windows on which the recurrent networks are unrolled, at least 2. A shorter
+        session is one window.
+    random_state : int, RandomState instance or None, default=None
+        Source of all randomness. With an int, fits are identical to the bit. None takes fresh
+        entropy; NumPy's global generator is not read.
+    init_method : {"auto", "moments", "hmm", "random_subset", "random"}, array-like of shape \
+            (n_modes, n_channels, n_channels) or fitted DyNeMoEstimator, default="auto"
+        Starting modes. "moments": the vertices of the smallest simplex that holds the moments of
+        short windows. "hmm": the states of a hidden Markov model, fitted by expectation
+        maximisation. "auto": whichever of both has the higher bound on held-out rows; `starts_`
+        holds the bounds. All three are the same for every random_state if no windows are held out.
+        "random": one draw. "random_subset": the best of several draws, each trained briefly. An
+        array holds the covariances, in squared units of X. A fitted estimator provides its
+        covariances and, if means are learned, its means. See Notes.
+    n_init : int, default=5
+        Draws that "random_subset" compares.
+    n_init_epochs : int, default=2
+        Epochs for which "random_subset" trains each draw.
+    init_take : float in (0, 1], default=1.0
+        Share of the windows, chosen at random, on which each draw is trained.
+    initial_means : array-like of shape (n_modes, n_channels), default=None
+        Starting means, in units of X. None leaves them to init_method, or zero if not learned.
+    initial_covariances : array-like of shape (n_modes, n_channels, n_channels), default=None
+        Starting covariances, in squared units of X. With diagonal_covariances the shape
+        (n_modes, n_channels) is accepted. None leaves them to init_method.
+    learn_covariances : bool, default=True
+        Whether the covariances of the modes are trained. If not, they keep their starting values.
+    diagonal_covariances : bool, default=False
+        Whether the covariances of the modes are diagonal.
+    covariances_epsilon : float or "auto", default="auto"
+        Added to the diagonal of each learned covariance, in units of the channel's mean square.
+        "auto" takes a thousandth of the recording's least variance in any direction, or a tenth of
+        the least above directions that are empty or hold white noise alone; from 1e-6 to 1e-2.
+    n_refinement_steps : int, default=30
+        Gradient steps by which `transform`, `predict` and `score` improve the posterior of the
+        inference network, on the evidence lower bound of the given recording; modes and prior are
+        fixed. It matters most for sessions that were not in the training data. 0 uses the
+        posterior of the inference network.
+    batch_size : int or "auto", default="auto"
+        Windows per gradient step. "auto" is a 16th of the windows, but at least 4 and at most 64.
+    learning_rate : float, default=0.01
+        Step size of Adam, constant during KL annealing.
+    lr_decay : float or "linear", default="linear"
+        Learning-rate schedule after annealing. "linear" falls to zero at the end of `n_epochs`.
+        With a number, the rate in the k-th epoch is learning_rate * exp(-lr_decay * k).
+    gradient_clip : float or None, default=0.1
+        Largest norm of the gradient of each weight tensor; None for no limit.
+    loss_calc : {"mean", "sum"}, default="mean"
+        Whether the loss is the mean over rows or the sum over the rows of a window.
+    do_kl_annealing : bool, default=False
+        Whether the weight of the KL term rises from 0 to 1. With a start from the data it has full
+        weight from the beginning, because annealing loses modes that differ little.
+    kl_annealing_curve : {"tanh", "linear"}, default="tanh"
+        Shape of the rise.
+    kl_annealing_sharpness : float, default=10.0
+        Steepness of the tanh.
+    n_kl_annealing_epochs : int, default=None
+        Epochs of the rise; None for a quarter of n_epochs.
+    n_iter_no_change : int, default=None
+        Number of epochs without progress on held-out windows after which training stops and keeps
+        the best weights, once the KL term has its full weight. None trains for all `n_epochs` and
+        holds nothing out.
+    tol : float, default=1e-3
+        Smallest decrease of the held-out free energy, in nats per row, that counts as progress.
+    validation_fraction : float in (0, 1), default=0.1
+        Share of the windows that is held out for early stopping. With None, or with too few
+        windows to hold one out, the training windows are watched.
     inference_rnn : {"lstm", "gru"}, default="lstm"
         Recurrent layers of the inference network, which is bidirectional.
     inference_n_layers : int, default=1
-        How many of them are stacked.
+        Number of stacked layers.
     inference_n_units : int, default=32
         Units of a layer, per direction.
     inference_normalization : {"layer", "batch"} or None, default="layer"
@@ -98,11 +172,11 @@ class DyNeMoEstimator(
             "tanh"} or None, default=None
         Activation after each normalisation.
     inference_dropout : float in [0, 1), default=0.0
-        Share of the inputs and of each layer's outputs that is dropped in training.
+        Share of the inputs and of the outputs of each layer that is dropped in training.
     model_rnn : {"lstm", "gru"}, default="lstm"
         Recurrent layers of the prior.
     model_n_layers : int, default=1
-        How many of them are stacked.
+        Number of stacked layers.
     model_n_units : int, default=32
         Units of a layer.
     model_normalization : {"layer", "batch"} or None, default="layer"
@@ -116,90 +190,23 @@ class DyNeMoEstimator(
         Whether tau is trained.
     initial_alpha_temperature : float, default=1.0
         Starting value of tau, positive.
-    learn_means : bool, default=False
-        Whether the modes' means are trained, or stay as they start.
-    learn_covariances : bool, default=True
-        Whether the modes' covariances are trained, or stay as they start.
-    initial_means : array-like of shape (n_modes, n_channels), default=None
-        Starting means, in units of X. None leaves them to init_method, or zero if not learned.
-    initial_covariances : array-like of shape (n_modes, n_channels, n_channels), default=None
-        Starting covariances, in squared units of X; (n_modes, n_channels) will do with
-        diagonal_covariances. None leaves them to init_method.
-    diagonal_covariances : bool, default=False
-        Whether the modes' covariances are diagonal.
-    covariances_epsilon : float or "auto", default="auto"
-        Added to the diagonal of each learned covariance, in units of the channel's mean square.
-        "auto" takes a thousandth of the recording's least variance in any direction, or a tenth of
-        the least above directions that are empty or hold white noise alone; from 1e-6 to 1e-2.
-    do_kl_annealing : bool, default=False
-        Whether the weight of the KL term rises from 0 to 1. With a start from the data it has full
-        weight from the beginning: modes that differ little are lost without it.
-    kl_annealing_curve : {"tanh", "linear"}, default="tanh"
-        Shape of the rise.
-    kl_annealing_sharpness : float, default=10.0
-        Steepness of the tanh.
-    n_kl_annealing_epochs : int, default=None
-        Epochs of the rise; None for a quarter of n_epochs.
-    batch_size : int or "auto", default="auto"
-        Windows per gradient step. "auto" is one 16th of the windows, but from 4 to 64.
-    learning_rate : float, default=0.01
-        Step size of Adam, held during KL annealing.
-    lr_decay : float or "linear", default="linear"
-        How the rate falls after that: "linear" to zero at the end of `n_epochs`; with a number, in
-        its k-th epoch it is learning_rate * exp(-lr_decay * k).
-    gradient_clip : float or None, default=0.1
-        Largest norm of the gradient of each weight tensor; None for no limit.
-    n_epochs : int, default=24
-        Most passes over the data.
-    loss_calc : {"mean", "sum"}, default="mean"
-        Whether the loss is the mean over rows or the sum over those of a window.
-    init_method : {"auto", "moments", "hmm", "random_subset", "random"}, array-like of shape \
-            (n_modes, n_channels, n_channels) or fitted DyNeMoEstimator, default="auto"
-        Where the modes start. "moments": at the vertices of the simplex of least volume that holds
-        the moments of short windows. "hmm": at the states of a hidden Markov model that
-        expectation maximisation finds. "auto": the one of both whose bound on rows held out is
-        higher; `starts_` holds the bounds. All three are the same for every random_state if no
-        windows are held out. "random": one draw. "random_subset": the best of several draws, each
-        trained briefly. An array holds the covariances, in squared units of X, as does a fitted
-        estimator, which gives its means, too, if they are learned. See Notes.
-    n_init : int, default=5
-        Draws that "random_subset" compares.
-    n_init_epochs : int, default=2
-        Epochs of each.
-    init_take : float in (0, 1], default=1.0
-        Share of the windows, chosen at random, on which each is trained.
-    n_refinement_steps : int, default=30
-        Gradient steps by which `transform`, `predict` and `score` improve the posterior that the
-        inference network gives, on the evidence lower bound of the recording at hand; modes and
-        prior stay. It matters most for sessions that were not trained on. 0 leaves it as it is.
-    random_state : int, RandomState instance or None, default=None
-        Source of all randomness. With an int, fits are identical to the bit. None takes fresh
-        entropy; NumPy's global generator is not read.
-    verbose : int, default=0
-        0 is silent. 1 shows a progress bar with epochs, the losses of `history_` and the time that
-        is left; 2 also one for what comes before the training proper.
-    warm_start : bool, default=False
-        Whether `fit` goes on from the fitted network: at a tenth of the learning rate, without
-        annealing, and with the channel scales of the first fit.
-    tol : float, default=1e-3
-        Smallest decrease of the held-out free energy, in nats per row, that counts as progress.
-    n_iter_no_change : int, default=None
-        Once the KL term has its full weight, training stops after that many epochs without
-        progress on held-out windows, and keeps the best weights seen. None trains for all
-        `n_epochs` and holds nothing out.
-    validation_fraction : float in (0, 1), default=0.1
-        Share of the windows that is held out to be watched. None watches the training windows;
-        so it is, too, where there are too few windows to spare one.
     device : str, default="cpu"
-        Torch device that trains and infers, such as "cuda". The fitted network rests on the CPU.
+        Torch device for training and inference, such as "cuda". The fitted network is kept on the
+        CPU.
+    verbose : int, default=0
+        0 is silent. 1 shows a progress bar with epochs, the losses of `history_` and the remaining
+        time; 2 also shows one for the start.
+    warm_start : bool, default=False
+        Whether `fit` continues from the fitted network: at a tenth of the learning rate, without
+        annealing, and with the channel scales of the first fit.
     checkpoint : str or path-like, default=None
-        Folder to which the state of the fit is written. The same fit, called again after it was
-        interrupted or killed, goes on from there and ends with the same bits; once it has ended, it
-        is loaded. A fit of other data or parameters is refused, unless it is that of a clone, such
-        as in a search: these share a folder. With random_state=None, a fit that has ended leaves
-        nothing. None writes nothing.
+        Folder to which the state of the fit is written. If the same fit is called again after an
+        interrupt, it continues from there and ends with the same bits; a fit that has ended is
+        loaded. A fit of other data or parameters is refused, except for fits of clones, such as
+        those of a search, which share a folder. With random_state=None, a fit that has ended leaves
+        no files. None writes nothing.
     checkpoint_every : int, default=1
-        Epochs from one state to the next.
+        Epochs between two states.
 
     Attributes
     ----------
@@ -214,19 +221,20 @@ class DyNeMoEstimator(
         seconds, and validation_loss where one is watched. In nats per row, or per window with
         loss_calc="sum", of data whose channels are divided by `channel_scale_`.
     n_iter_ : int
-        Epochs that were run.
+        Number of epochs that were run.
     converged_ : bool
-        Whether training stopped by itself before its budget of epochs ended.
+        Whether training stopped before `n_epochs`, because of `n_iter_no_change`.
     channel_center_ : ndarray of shape (n_channels,)
-        What is subtracted from each channel before it enters the network: its mean where means are
-        learned, else zero.
+        Number that is subtracted from each channel before it enters the network: its mean if means
+        are learned, else zero.
     channel_scale_ : ndarray of shape (n_channels,)
-        What each channel is then divided by: its root mean square about `channel_center_`.
+        Number that each channel is then divided by: its root mean square about `channel_center_`.
     starts_ : dict of float
-        Evidence lower bound, in nats per row of scaled data that were held out, of each start that
-        was compared, the one that was taken first; NaN if nothing was compared.
+        Evidence lower bound of each start that was compared, in nats per held-out row of scaled
+        data. The chosen start comes first; NaN if nothing was compared.
     problem_ : str
-        What is wrong with the fit and what to try, which `fit` also warns of; empty if nothing is.
+        Problem of the fit, and the first thing to try, as in the warning of `fit`. Empty if there
+        is none.
     network_ : torch.nn.Module
         The trained network, on the CPU.
     n_features_in_ : int
@@ -240,20 +248,19 @@ class DyNeMoEstimator(
 
     Notes
     -----
-    Training cuts the sessions into windows at places that move from epoch to epoch; cut at the
-    same places throughout, the networks learn the pieces by heart. Inference lets windows overlap
-    by half, so that a row is inferred from at least a quarter of a window on either side of it,
-    wherever the session reaches that far.
+    Training cuts the sessions into windows at places that move from epoch to epoch; with fixed
+    windows the networks overfit to where they are cut. In inference, windows overlap by half, so
+    that at least a quarter of a window on either side of a row is used, unless the session ends.
 
-    Every `init_method` but "random" and "random_subset" also gives a mixing, to which both
-    networks are pretrained. A recording of fewer than ten rows per mode starts as by "random".
-    After training, the bound of some rows is compared with that before it: if it is lower, the
-    start stays. Then, mixing that does not move, modes without weight, and a bound below the
-    log-likelihood of one Gaussian are warned of (`problem_`). Note that `sklearn.clone` unfits a
-    fitted estimator given as init_method: inside a search or a pipeline give its `covariances_`, or
-    wrap it in `sklearn.frozen.FrozenEstimator`.
+    Every `init_method` except "random" and "random_subset" also provides mixing coefficients, to
+    which both networks are pretrained. A recording of fewer than ten rows per mode starts from a
+    random draw. After training, the bound of some rows is compared with that of the start, and the
+    better one is kept. `fit` then warns if the mixing coefficients hardly change, a mode has hardly
+    any weight, or the bound is not above the log-likelihood of one Gaussian (`problem_`). In a
+    search or a pipeline, `sklearn.clone` removes the fit of an estimator that is passed as
+    init_method: pass its `covariances_`, or wrap it in `sklearn.frozen.FrozenEstimator`.
 
-    Where this departs from osl-dynamics, and why:
+    Departures from osl-dynamics, and their reasons:
 
     ==========================  ==============================  ==============================
     osl-dynamics                here                            because
@@ -266,39 +273,40 @@ class DyNeMoEstimator(
     random modes, several runs  moments or hidden Markov        seeds agree, and modes that
                                 model, judged on held-out rows  differ little are found
     KL annealing                none, networks pretrained       annealing loses the start
-    windows at fixed places     moved from epoch to epoch       networks learn places by heart
+    windows at fixed places     moved from epoch to epoch       networks overfit to the places
     encoder's posterior as is   refined on the recording        sessions not trained on
     free energy at E theta      bound by draws of theta, with   the former is no bound; it is
                                 a prior of the first row        ``free_energy(X, at="mean")``
     data as they are            divided by root mean squares    units do not matter
     ==========================  ==============================  ==============================
 
-    X has rows of time: (n_samples, n_channels), one recording. Several sessions come as labels
-    per row in `sessions`, as a list of 2-D arrays, or as (n_sessions, n_samples, n_channels); the
-    results have the same form. Means are zero unless they are learned: centre the channels first.
+    Rows of X are time. A 2-D X of shape (n_samples, n_channels) is one recording. Several sessions
+    are passed as labels per row in `sessions`, as a list of 2-D arrays, or as an array of shape
+    (n_sessions, n_samples, n_channels); results have the same form. Means are zero unless they are
+    learned, so centre the channels first.
 
-    With scikit-learn's metadata routing, `sessions` flows through pipelines, searches and
-    cross-validation without being requested; only `cross_val_predict`, and before scikit-learn 1.8
-    a search over a pipeline, give it to `fit` alone. So does everything without routing, where a
-    pipeline takes ``dynemoestimator__sessions=``: what is then transformed, predicted or scored
-    counts as one session. A halving search may have `n_epochs` as its resource; rows, drawn at
-    random, would lose their order in time.
+    With scikit-learn's metadata routing enabled, `sessions` reaches this estimator in pipelines,
+    searches and cross-validation without a request. Two exceptions pass it to `fit` alone:
+    `cross_val_predict`, and before scikit-learn 1.8 a search over a pipeline. Without routing, it
+    always reaches `fit` alone (in a pipeline as ``dynemoestimator__sessions=``), and data that are
+    transformed, predicted or scored count as one session. The resource of a halving search should
+    be `n_epochs`, because rows that are drawn at random lose their order in time.
 
-    Callbacks of scikit-learn >= 1.9 see a task "fit" with a task "epoch" per epoch, and the
-    estimator as it would be if it stopped there, `history_` included, before it is compared with
-    its start. A callback that asks to stop after an epoch ends the training: the weights of that
-    epoch stay, or the best ones with `n_iter_no_change`. Such a fit does not warn; its problems, if
-    any, are in `problem_`. Metadata of callbacks hold `sessions` where routing is enabled.
+    Callbacks of scikit-learn >= 1.9 receive a task "fit" with a task "epoch" for each epoch. They
+    see the estimator as if training had stopped there, `history_` included, before the comparison
+    with the start. If a callback requests a stop, training ends with the weights of that epoch, or
+    with the best ones if `n_iter_no_change` is set. Such a fit does not warn; see `problem_`. The
+    metadata of callbacks hold `sessions` if routing is enabled.
 
-    Several processes share a fit if each calls `fit`, with the same recording and parameters, after
-    `torch.distributed.init_process_group`: "gloo", or "nccl" with a GPU per process, in a script
-    that torchrun starts, see examples/distributed_fit.py. Each computes its share of every batch;
-    `batch_size` stays that of the whole, and more is gained if it is large. All take the random
-    numbers of rank 0, and end with the same network and `history_`, but for its seconds: those of a
-    single process, up to rounding. Rank 0 shows the progress; a callback of any of them ends the
-    training of all. Only training is shared, and without batch normalisation; without a process
-    group, or in the worker processes of a search, a fit is one process' own. Within a group a
-    search must not run fits in threads: what they send would get mixed up.
+    Several processes share a fit if each calls `fit` with the same recording and parameters after
+    `torch.distributed.init_process_group` ("gloo", or "nccl" with a GPU per process), in a script
+    that torchrun starts; see examples/distributed_fit.py. Each process computes its share of every
+    batch. `batch_size` is that of all processes together; large batches gain more. All processes
+    use the random numbers of rank 0 and end with the same network and `history_` as a single
+    process, up to rounding and seconds. Rank 0 shows the progress, and a callback of any process
+    ends the training of all. Only training is shared, and batch normalisation is refused. Without a
+    process group, and in the worker processes of a search, each process fits alone. Within a group,
+    do not run fits of a search in threads, because their messages would be mixed up.
 
     References
     ----------
@@ -373,7 +381,32 @@ class DyNeMoEstimator(
         self,
         n_modes=6,
         *,
+        n_epochs=24,
+        learn_means=False,
         sequence_length=200,
+        random_state=None,
+        init_method="auto",
+        n_init=5,
+        n_init_epochs=2,
+        init_take=1.0,
+        initial_means=None,
+        initial_covariances=None,
+        learn_covariances=True,
+        diagonal_covariances=False,
+        covariances_epsilon="auto",
+        n_refinement_steps=30,
+        batch_size="auto",
+        learning_rate=0.01,
+        lr_decay="linear",
+        gradient_clip=0.1,
+        loss_calc="mean",
+        do_kl_annealing=False,
+        kl_annealing_curve="tanh",
+        kl_annealing_sharpness=10.0,
+        n_kl_annealing_epochs=None,
+        n_iter_no_change=None,
+        tol=1e-3,
+        validation_fraction=0.1,
         inference_rnn="lstm",
         inference_n_layers=1,
         inference_n_units=32,
@@ -388,39 +421,39 @@ class DyNeMoEstimator(
         model_dropout=0.0,
         learn_alpha_temperature=True,
         initial_alpha_temperature=1.0,
-        learn_means=False,
-        learn_covariances=True,
-        initial_means=None,
-        initial_covariances=None,
-        diagonal_covariances=False,
-        covariances_epsilon="auto",
-        do_kl_annealing=False,
-        kl_annealing_curve="tanh",
-        kl_annealing_sharpness=10.0,
-        n_kl_annealing_epochs=None,
-        batch_size="auto",
-        learning_rate=0.01,
-        lr_decay="linear",
-        gradient_clip=0.1,
-        n_epochs=24,
-        loss_calc="mean",
-        init_method="auto",
-        n_init=5,
-        n_init_epochs=2,
-        init_take=1.0,
-        n_refinement_steps=30,
-        random_state=None,
+        device="cpu",
         verbose=0,
         warm_start=False,
-        tol=1e-3,
-        n_iter_no_change=None,
-        validation_fraction=0.1,
-        device="cpu",
         checkpoint=None,
         checkpoint_every=1,
     ):
         self.n_modes = n_modes
+        self.n_epochs = n_epochs
+        self.learn_means = learn_means
         self.sequence_length = sequence_length
+        self.random_state = random_state
+        self.init_method = init_method
+        self.n_init = n_init
+        self.n_init_epochs = n_init_epochs
+        self.init_take = init_take
+        self.initial_means = initial_means
+        self.initial_covariances = initial_covariances
+        self.learn_covariances = learn_covariances
+        self.diagonal_covariances = diagonal_covariances
+        self.covariances_epsilon = covariances_epsilon
+        self.n_refinement_steps = n_refinement_steps
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.lr_decay = lr_decay
+        self.gradient_clip = gradient_clip
+        self.loss_calc = loss_calc
+        self.do_kl_annealing = do_kl_annealing
+        self.kl_annealing_curve = kl_annealing_curve
+        self.kl_annealing_sharpness = kl_annealing_sharpness
+        self.n_kl_annealing_epochs = n_kl_annealing_epochs
+        self.n_iter_no_change = n_iter_no_change
+        self.tol = tol
+        self.validation_fraction = validation_fraction
         self.inference_rnn = inference_rnn
         self.inference_n_layers = inference_n_layers
         self.inference_n_units = inference_n_units
@@ -435,34 +468,9 @@ class DyNeMoEstimator(
         self.model_dropout = model_dropout
         self.learn_alpha_temperature = learn_alpha_temperature
         self.initial_alpha_temperature = initial_alpha_temperature
-        self.learn_means = learn_means
-        self.learn_covariances = learn_covariances
-        self.initial_means = initial_means
-        self.initial_covariances = initial_covariances
-        self.diagonal_covariances = diagonal_covariances
-        self.covariances_epsilon = covariances_epsilon
-        self.do_kl_annealing = do_kl_annealing
-        self.kl_annealing_curve = kl_annealing_curve
-        self.kl_annealing_sharpness = kl_annealing_sharpness
-        self.n_kl_annealing_epochs = n_kl_annealing_epochs
-        self.batch_size = batch_size
-        self.learning_rate = learning_rate
-        self.lr_decay = lr_decay
-        self.gradient_clip = gradient_clip
-        self.n_epochs = n_epochs
-        self.loss_calc = loss_calc
-        self.init_method = init_method
-        self.n_init = n_init
-        self.n_init_epochs = n_init_epochs
-        self.init_take = init_take
-        self.n_refinement_steps = n_refinement_steps
-        self.random_state = random_state
+        self.device = device
         self.verbose = verbose
         self.warm_start = warm_start
-        self.tol = tol
-        self.n_iter_no_change = n_iter_no_change
-        self.validation_fraction = validation_fraction
-        self.device = device
         self.checkpoint = checkpoint
         self.checkpoint_every = checkpoint_every
 
@@ -499,7 +507,8 @@ class DyNeMoEstimator(
         Warns
         -----
         UserWarning
-            If the recording has what is likely not meant, or a checkpoint is damaged.
+            If the recording has offsets, gains or artefacts that modes would describe, or a
+            checkpoint is damaged.
         ConvergenceWarning
             If the fit has a problem, see `problem_`.
         """
@@ -536,7 +545,7 @@ class DyNeMoEstimator(
         return self
 
     def _previous(self) -> Fit | None:
-        """The fit that a warm start goes on from."""
+        """The fit that a warm start continues, or None."""
         if not (self.warm_start and hasattr(self, "network_")):
             return None
         return Fit(self.network_, Training(self.history_), Start("", others=self.starts_))
@@ -628,7 +637,7 @@ class DyNeMoEstimator(
             warn(message, ConvergenceWarning)
 
     def fit_transform(self, X, y=None, *, sessions=None, sample_weight=None):
-        """Fit, then give the mixing coefficients of the same recording.
+        """Fit, then return the mixing coefficients of the same recording.
 
         Parameters
         ----------
@@ -651,7 +660,7 @@ class DyNeMoEstimator(
         return self._alpha(X, sessions, sample_weight)
 
     def transform(self, X, *, sessions=None, out=None):
-        """Mixing coefficients: how much of each mode there is in each row.
+        """Infer mixing coefficients: how much of each mode there is in each row.
 
         Parameters
         ----------
@@ -674,10 +683,10 @@ class DyNeMoEstimator(
         return self._alpha(X, sessions, out=out)
 
     def draw_alpha(self, X, *, sessions=None, n_draws=1, random_state=0):
-        """Draws of the mixing coefficients from their posterior.
+        """Draw mixing coefficients from their posterior.
 
-        `transform` gives alpha at the mean of theta, which moves less than alpha does; averages
-        over draws of what depends on alpha are those that the posterior stands for.
+        `transform` returns alpha at the posterior mean of theta, which varies less than alpha. For
+        posterior expectations of a function of alpha, average that function over draws.
 
         Parameters
         ----------
@@ -712,7 +721,7 @@ class DyNeMoEstimator(
         return np.stack([recording.like_input(list(one)) for one in zip(*draws, strict=True)])
 
     def predict(self, X, *, sessions=None):
-        """The mode of largest weight in each row.
+        """Find the mode of largest weight in each row.
 
         Parameters
         ----------
@@ -746,7 +755,7 @@ class DyNeMoEstimator(
         importance_weighted=False,
         random_state=0,
     ):
-        """Evidence lower bound, and how exactly it is known.
+        """Compute the evidence lower bound and its standard error.
 
         Parameters
         ----------
@@ -760,9 +769,9 @@ class DyNeMoEstimator(
         n_draws : int, default=4
             Draws of theta from the posterior, each a path through a whole session.
         importance_weighted : bool, default=False
-            Whether the bound is the logarithm of the mean of importance weights of the draws of a
-            session, which is tighter the more draws there are, not the mean of their bounds
-            (Burda, Grosse and Salakhutdinov, 2016).
+            Whether the bound of a session is the logarithm of the mean importance weight of its
+            draws (Burda, Grosse and Salakhutdinov, 2016), which is tighter the more draws there
+            are, instead of the mean of their bounds.
         random_state : int or RandomState instance, default=0
             Source of the draws; with an int, the result is the same every time.
 
@@ -816,7 +825,7 @@ class DyNeMoEstimator(
     def score_samples(
         self, X, *, sessions=None, n_draws=4, importance_weighted=False, random_state=0
     ):
-        """Evidence lower bound of each row.
+        """Compute the evidence lower bound of each row.
 
         Parameters
         ----------
@@ -856,7 +865,7 @@ class DyNeMoEstimator(
         importance_weighted=False,
         random_state=0,
     ):
-        """Mean evidence lower bound per row; higher is better.
+        """Compute the mean evidence lower bound per row; higher is better.
 
         Parameters
         ----------
@@ -891,7 +900,7 @@ class DyNeMoEstimator(
         ).score
 
     def free_energy(self, X, *, sessions=None, at="draw"):
-        """Variational free energy per row; lower is better.
+        """Compute the variational free energy per row; lower is better.
 
         Parameters
         ----------
@@ -960,12 +969,12 @@ class DyNeMoEstimator(
         return X.numpy(), alpha.numpy()
 
     def summary(self):
-        """The fitted model in words.
+        """Describe the fitted model.
 
         Returns
         -------
         str
-            A line per part: data, networks, training, and each mode's share of the variance.
+            One line per part: data, networks, training, and each mode's share of the variance.
         """
         check_is_fitted(self)
         return summary_of(self.get_params(deep=False), vars(self))
