@@ -15,7 +15,10 @@ import skdyn
 from skdyn.metrics import (
     alpha_correlation,
     correlation_matrix,
+    correlation_score,
     dice_coefficient,
+    intraclass_correlation,
+    noise_corrected_correlation,
     riemannian_distance,
     rv_coefficient,
 )
@@ -196,6 +199,8 @@ def test_metrics_of_sessions_are_those_of_their_rows(seed):
             np.testing.assert_allclose(function(*pair), wanted, rtol=1e-12)
     states = alpha.argmax(axis=2), other.argmax(axis=2)
     wanted = np.mean(states[0] == states[1])
+    unequal = [np.split(one.ravel(), [10, 40]) for one in states]
+    assert dice_coefficient(*unequal) == pytest.approx(wanted)
     assert dice_coefficient(*states) == pytest.approx(wanted)
     assert dice_coefficient(list(states[0]), other) == pytest.approx(wanted)
     one_hot = np.eye(3, dtype=int)[states[0].ravel()]
@@ -210,6 +215,104 @@ def test_metrics_refuse_sessions_that_differ(function):
         function(parts, others)
     with pytest.raises(TypeError, match=r"X is an estimator, PCA, .*transform"):
         function(PCA(), rows)
+
+
+@pytest.mark.parametrize("function", [alpha_correlation, correlation_matrix])
+def test_correlations_refuse_sessions_with_different_modes(function):
+    rows = np.random.default_rng(0).dirichlet(np.ones(3), size=30)
+    parts = [rows[:10], rows[10:, :2]]
+    with pytest.raises(ValueError, match=r"alpha has sessions of \[2, 3\] modes"):
+        function(parts, rows)
+    with pytest.raises(ValueError, match=r"other has sessions of \[2, 3\] modes"):
+        function(rows, parts)
+
+
+class FakeRaw:
+    """What a Raw object of MNE has."""
+
+    info = ch_names = get_data = ()
+
+
+NUMBERS = np.arange(6.0)
+TAKEN = {
+    "alpha": lambda X: alpha_correlation(X, X),
+    "labels": lambda X: dice_coefficient(X, X),
+    "y_true": lambda X: correlation_score(X, NUMBERS),
+    "y_pred": lambda X: correlation_score(NUMBERS, X),
+    "sample_weight": lambda X: correlation_score(NUMBERS, NUMBERS, sample_weight=X),
+    "repeats": lambda X: noise_corrected_correlation(X, NUMBERS),
+    "A measurement": lambda X: intraclass_correlation(X, NUMBERS),
+}
+
+
+@pytest.mark.parametrize("form", [FakeRaw(), [FakeRaw(), FakeRaw()]], ids=["one", "list"])
+@pytest.mark.parametrize("name", TAKEN)
+def test_metrics_answer_objects_of_mne(name, form):
+    name_in_text = "X" if name in ("alpha", "labels") else name
+    with pytest.raises(TypeError, match=f"^{name_in_text} is an object of MNE, FakeRaw, but"):
+        TAKEN[name](form)
+
+
+# Six subjects by four raters, of Shrout and Fleiss (1979), with the coefficients printed there.
+RATINGS = np.transpose(
+    [[9, 2, 5, 8], [6, 1, 3, 2], [8, 4, 6, 8], [7, 1, 2, 6], [10, 5, 6, 9], [6, 2, 4, 7]]
+)
+
+
+def test_intraclass_correlation_is_that_of_the_paper():
+    assert intraclass_correlation(*RATINGS) == pytest.approx(0.29, abs=0.005)
+    assert intraclass_correlation(*RATINGS, kind="consistency") == pytest.approx(0.71, abs=0.005)
+
+
+@settings(deadline=None)
+@given(seed=seeds, n_subjects=st.integers(2, 8), n_measurements=st.integers(2, 4))
+def test_intraclass_correlation_is_a_ratio_of_covariances(seed, n_subjects, n_measurements):
+    """Mean covariance of two measurements by mean variance, and by mean squared deviation."""
+    values = np.random.default_rng(seed).standard_normal((n_measurements, n_subjects))
+    covariances = np.cov(values)
+    variance = np.trace(covariances) / n_measurements
+    shared = (covariances.sum() - np.trace(covariances)) / n_measurements / (n_measurements - 1)
+    found = intraclass_correlation(*values, kind="consistency")
+    assert found == pytest.approx(shared / variance, abs=1e-9)
+    shift = values.mean(axis=1).var(ddof=1) - (variance - shared) / n_subjects
+    found = intraclass_correlation(*values)
+    assert found == pytest.approx(shared / (variance + shift), abs=1e-9)
+
+
+def test_intraclass_correlation_recovers_shares_of_the_variance():
+    rng = np.random.default_rng(0)
+    subjects = 2 * rng.standard_normal((4000, 1, 1))
+    values = subjects + rng.standard_normal((4000, 3, 2)) + [[0], [0.0], [3]]
+    test, retest, shifted = np.moveaxis(values, 1, 0)
+    np.testing.assert_allclose(intraclass_correlation(test, retest), 0.8, atol=0.02)
+    np.testing.assert_allclose(
+        intraclass_correlation(test, shifted, kind="consistency"), 0.8, atol=0.02
+    )
+    np.testing.assert_allclose(intraclass_correlation(test, shifted), 4 / (5 + 4.5), atol=0.02)
+
+
+def test_intraclass_correlation_of_what_does_not_vary():
+    test = np.array([[1.0, 1.0], [2.0, 1.0]])
+    np.testing.assert_array_equal(intraclass_correlation(test, test), [1, np.nan])
+    assert intraclass_correlation([1, 2], [2, 1], kind="consistency") == -1
+    assert intraclass_correlation([1.0, 1], [2.0, 2]) == 0
+
+
+@pytest.mark.parametrize(
+    ("measurements", "options", "message"),
+    [
+        ([], {}, "two or more"),
+        ([[1, 2]], {}, "two or more"),
+        ([[1], [2]], {}, "at least two subjects"),
+        ([1, 2], {}, r"\[\(\), \(\)\]"),
+        ([[1, 2], [1, 2, 3]], {}, r"shapes \[\(2,\), \(3,\)\]"),
+        ([[1, 2], [1, np.nan]], {}, "NaN"),
+        ([[1, 2], [1, 2]], {"kind": "both"}, "kind is 'both'"),
+    ],
+)
+def test_intraclass_correlation_says_what_is_wrong(measurements, options, message):
+    with pytest.raises(ValueError, match=message):
+        intraclass_correlation(*measurements, **options)
 
 
 def test_metrics_import_no_torch():

@@ -176,7 +176,9 @@ def test_correlation_score_takes_weights_in_the_form_of_the_response(form, each)
         (lambda: correlation_score(TRUE[None, None], PREDICTED), r"\(1, 1, 50, 3\)"),
         (lambda: correlation_score(TRUE.T, PREDICTED.T), r"y_true has .* \(3, 50\): more outputs"),
         (lambda: correlation_score(TRUE, PREDICTED.T), r"y_pred has .* \(3, 50\): more outputs"),
-        (lambda: correlation_score([TRUE, TRUE[:, :2]], PREDICTED), "with the same outputs"),
+        (lambda: correlation_score([TRUE, TRUE[:, :2]], PREDICTED), "y_true .*the same outputs"),
+        (lambda: correlation_score(PREDICTED, [TRUE, TRUE[:, :2]]), "y_pred .*the same outputs"),
+        (lambda: correlation_score(TRUE, PREDICTED, sample_weight=[np.inf] * 50), "finite, at"),
         (lambda: correlation_score(TRUE, PREDICTED[:9]), r"\(50, 3\).*\(9, 3\)"),
         (lambda: correlation_score([1.0], [1.0]), "two samples"),
         (lambda: correlation_score(np.where(TRUE > 2, np.nan, TRUE), PREDICTED), "y_true has NaN"),
@@ -436,6 +438,12 @@ def test_scorers_say_what_is_wrong(recording, options, message):
     X, y, _ = recording
     with pytest.raises(ValueError, match=message):
         noise_corrected_scorer(NEMSRegressor().fit(X, y), X, y, **options)
+
+
+def test_noise_corrected_scorer_needs_repeats_of_every_session(recording):
+    X, y, repeats = (np.split(one, 2) for one in recording)
+    with pytest.raises(ValueError, match="repeats must be a list of 2 sessions"):
+        noise_corrected_scorer(NEMSRegressor().fit(X, y), X, y, repeats=repeats[:1])
 
 
 @pytest.mark.parametrize("factor", [1.0, 0.3, -7.1])

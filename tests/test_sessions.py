@@ -11,12 +11,7 @@ from sklearn.decomposition import PCA
 from sklearn.model_selection import LeaveOneGroupOut, cross_val_predict
 
 from skdyn import DyNeMoEstimator, ModeMatcher, NEMSRegressor, match_modes
-from skdyn.metrics import (
-    alpha_correlation,
-    correlation_score,
-    dice_coefficient,
-    noise_corrected_correlation,
-)
+from skdyn.metrics import alpha_correlation
 from skdyn.model_selection import BlockKFold, SessionKFold, compare_models
 from skdyn.nems import Model, from_keywords
 from skdyn.plotting import plot_alpha
@@ -577,11 +572,6 @@ TAKERS = {
     "comparison": lambda X: compare_models([PCA()], X),
     "matching": lambda X: match_modes(X, X),
     "metric": lambda X: alpha_correlation(X, X),
-    "dice": lambda X: dice_coefficient(X, X),
-    "correlation": lambda X: correlation_score(X, X),
-    "weights": lambda X: correlation_score([1.0, 2, 3], [1.0, 3, 2], sample_weight=X),
-    "noise correction": lambda X: noise_corrected_correlation(np.ones((20, 2)), X),
-    "repeats": lambda X: noise_corrected_correlation(X, np.ones(20)),
     "plot": plot_alpha,
     "blocks": lambda X: next(BlockKFold(2).split(X)),
     "splitter": lambda X: next(SessionKFold(2).split(X)),

@@ -7,6 +7,7 @@ from skdyn.metrics.modes import (
     riemannian_distance,
     rv_coefficient,
 )
+from skdyn.metrics.reliability import intraclass_correlation
 from skdyn.metrics.responses import correlation_score, noise_corrected_correlation
 from skdyn.metrics.scorers import (
     CorrelationScorer,
@@ -27,6 +28,7 @@ __all__ = [
     "dice_coefficient",
     "get_scorer",
     "get_scorer_names",
+    "intraclass_correlation",
     "noise_corrected_correlation",
     "noise_corrected_scorer",
     "riemannian_distance",

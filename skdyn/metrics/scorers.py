@@ -225,7 +225,8 @@ class NoiseCorrectedScorer(ResponseScorer):
             )
         form = container_of(X)
         targets, trials = _parts(y, form), _parts(repeats, form)
-        for target, one in zip(targets, trials, strict=True):
+        # Unequal numbers of sessions are answered below.
+        for target, one in zip(targets, trials, strict=False):
             if one.shape[:-1] != target.shape:
                 raise ValueError(
                     f"repeats have the shape {one.shape}, but y has the shape {target.shape}; they "

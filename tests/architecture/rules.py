@@ -52,7 +52,7 @@ ROOMS = {
     "skdyn/nems/fitting": "__init__ adam closed_form coordinates factors gradients hidden lbfgs "
     "minimum moments objective parts penalties preconditioning proximal results run saving "
     "settings stages start trials",
-    "skdyn/metrics": "__init__ modes responses rows scorers",
+    "skdyn/metrics": "__init__ modes reliability responses rows scorers",
     "skdyn/plotting": "__init__ arrays artefacts encoding filters inspection modes responses "
     "training",
 }
