@@ -33,7 +33,7 @@ def covariance(rng, n_channels=4):
 
 @settings(deadline=None)
 @given(seed=seeds, n_samples=st.integers(2, 30), scale=st.sampled_from([1e-200, 1.0, 1e100]))
-def test_correlation_is_that_of_numpy_and_scipy(seed, n_samples, scale):
+def test_alpha_correlation_is_that_of_numpy_and_scipy(seed, n_samples, scale):
     rng = np.random.default_rng(seed)
     alpha = rng.dirichlet(np.ones(3), n_samples)
     other = rng.dirichlet(np.ones(4), n_samples)
@@ -47,7 +47,7 @@ def test_correlation_is_that_of_numpy_and_scipy(seed, n_samples, scale):
         assert value == pytest.approx(scipy.stats.pearsonr(alpha[:, j], other[:, j])[0], abs=1e-9)
 
 
-def test_a_constant_column_has_no_correlation():
+def test_alpha_correlation_of_a_constant_column_is_nan():
     rng = np.random.default_rng(0)
     alpha = rng.standard_normal((50, 3))
     alpha[:, 1] = 0.1  # its mean is not exactly 0.1
@@ -102,7 +102,7 @@ def test_riemannian_distance_to_a_multiple(scale):
         (np.ones(2), "2 dimensions"),
     ],
 )
-def test_riemannian_distance_tells_wrong_matrices(place, matrix, message):
+def test_riemannian_distance_refuses_wrong_matrices(place, matrix, message):
     pair = [np.eye(2), np.eye(2)]
     pair[place] = matrix
     with pytest.raises(ValueError, match=message):
@@ -148,7 +148,7 @@ def test_dice_coefficient_is_the_accuracy(seed, n_samples):
     assert dice_coefficient(other, weights) == pytest.approx(expected)
 
 
-def test_nothing_of_the_callers_is_modified():
+def test_metrics_change_nothing_of_the_caller():
     rng = np.random.default_rng(0)
     courses = rng.standard_normal((2, 20, 3))
     matrices = np.stack([covariance(rng), covariance(rng)])
@@ -180,7 +180,7 @@ def test_nothing_of_the_callers_is_modified():
         (dice_coefficient, np.full((2, 2), np.nan), [0, 1], "NaN"),
     ],
 )
-def test_wrong_arguments_are_told(function, first, second, message):
+def test_metrics_say_which_argument_is_wrong(function, first, second, message):
     with pytest.raises(ValueError, match=message) as error:
         function(first, second)
     assert "expected" in str(error.value)

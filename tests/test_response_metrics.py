@@ -25,7 +25,7 @@ RNG = np.random.default_rng(0)
 TRUE, PREDICTED = RNG.standard_normal((2, 50, 3))
 
 
-def test_each_output_has_pearsons_correlation():
+def test_correlation_score_is_pearsons():
     scores = correlation_score(TRUE, PREDICTED, multioutput="raw_values")
     wanted = [pearsonr(*pair)[0] for pair in zip(TRUE.T, PREDICTED.T, strict=True)]
     np.testing.assert_allclose(scores, wanted, rtol=1e-12)
@@ -33,21 +33,21 @@ def test_each_output_has_pearsons_correlation():
     assert correlation_score(TRUE[:, 0], PREDICTED[:, 0].tolist()) == pytest.approx(wanted[0])
 
 
-def test_sessions_are_put_one_after_the_other():
+def test_correlation_score_concatenates_sessions():
     whole = correlation_score(TRUE, PREDICTED)
     for form in (list, np.stack):
         parts = [form(np.split(one, 2)) for one in (TRUE, PREDICTED)]
         assert correlation_score(*parts) == pytest.approx(whole)
 
 
-def test_weights_repeat_samples_and_zeros_leave_them_out():
+def test_correlation_score_weights_repeat_samples():
     weight = np.random.default_rng(1).integers(0, 4, 50)
     repeated = [np.repeat(one, weight, axis=0) for one in (TRUE, PREDICTED)]
     found = correlation_score(TRUE, PREDICTED, sample_weight=weight)
     assert found == pytest.approx(correlation_score(*repeated))
 
 
-def test_the_predictions_of_a_list_of_one_output_are_sessions():
+def test_correlation_score_takes_lists_of_one_output():
     true, predicted = TRUE[:, 0], PREDICTED[:, 0]
     parts = [np.split(one, 2) for one in (true, predicted)]
     assert correlation_score(*parts) == pytest.approx(pearsonr(true, predicted)[0])
@@ -59,7 +59,7 @@ def test_the_predictions_of_a_list_of_one_output_are_sessions():
 
 
 @pytest.mark.parametrize("shape", [(50,), (50, 1), (50, 3)])
-def test_weights_are_those_of_the_covariance(shape):
+def test_correlation_score_weights_are_those_of_the_covariance(shape):
     weight = np.random.default_rng(2).random(shape)
     scores = correlation_score(TRUE, PREDICTED, sample_weight=weight, multioutput="raw_values")
     for number, score in enumerate(scores):
@@ -69,7 +69,7 @@ def test_weights_are_those_of_the_covariance(shape):
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, 1e300])
-def test_what_has_no_weight_may_be_anything(bad):
+def test_correlation_score_ignores_values_without_weight(bad):
     true, predicted, weight = TRUE.copy(), PREDICTED.copy(), np.ones((50, 3))
     true[:10, 0], predicted[5:15, 0], weight[:15, 0] = bad, bad, 0
     scores = correlation_score(true, predicted, sample_weight=weight, multioutput="raw_values")
@@ -79,7 +79,7 @@ def test_what_has_no_weight_may_be_anything(bad):
     np.testing.assert_allclose(scores, wanted)
 
 
-def test_an_output_without_weight_has_no_score_and_no_part_in_the_average():
+def test_correlation_score_leaves_outputs_without_weight_out():
     weight = np.ones((50, 3))
     weight[:, 1] = 0
     raw = correlation_score(TRUE, PREDICTED, sample_weight=weight, multioutput="raw_values")
@@ -90,14 +90,14 @@ def test_an_output_without_weight_has_no_score_and_no_part_in_the_average():
 
 
 @pytest.mark.parametrize("scale", [1e-300, 1e-150, 1e-8, 1.0, 1e150, 1e300])
-def test_the_smallest_and_largest_units(scale):
+def test_correlation_score_takes_extreme_units(scale):
     assert correlation_score(scale * TRUE, PREDICTED) == pytest.approx(
         correlation_score(TRUE, PREDICTED)
     )
 
 
 @pytest.mark.parametrize("scale", [1e-150, 1.0, 1e150])
-def test_units_do_not_matter_and_a_perfect_prediction_has_one(scale):
+def test_correlation_score_does_not_depend_on_units(scale):
     assert correlation_score(TRUE, 2 + scale * TRUE) == pytest.approx(1.0 if scale > 1e-9 else 0.0)
     assert correlation_score(TRUE, -TRUE) == pytest.approx(-1.0)
 
@@ -187,7 +187,7 @@ def test_correlation_score_takes_weights_in_the_form_of_the_response(form, each)
         (lambda: correlation_score(TRUE, PREDICTED, sample_weight=np.ones(3)), r"\(3, 1\)"),
     ],
 )
-def test_errors_say_what_came(call, message):
+def test_correlation_score_says_what_is_wrong(call, message):
     with pytest.raises(ValueError, match=message):
         call()
 
@@ -245,7 +245,7 @@ def test_scorers_take_sessions_in_every_form(recording, form, outputs):
 
 @pytest.mark.parametrize("form", ["array", "list", "stack"])
 @pytest.mark.parametrize("each", ["row", "number"])
-def test_weights_reach_the_score_in_every_form(recording, form, each):
+def test_scorers_take_weights_in_every_form(recording, form, each):
     X, y, repeats = recording
     sessions = SESSIONS if form == "array" else None
     model = NEMSRegressor(FILTER).fit(X, y, sessions=SESSIONS)
@@ -264,7 +264,7 @@ def test_weights_reach_the_score_in_every_form(recording, form, each):
 
 
 @pytest.mark.parametrize("outputs", [0, [0, 1]], ids=str)
-def test_cross_validation_by_correlation(recording, outputs):
+def test_correlation_scorer_cross_validates(recording, outputs):
     X, y = recording[0], recording[1][:, outputs]
     wanted = fold_scores(
         lambda take, train, test: correlation_score(
@@ -276,7 +276,7 @@ def test_cross_validation_by_correlation(recording, outputs):
     np.testing.assert_allclose(found, wanted)
 
 
-def test_each_output_is_a_metric_of_its_own(recording):
+def test_scorers_give_a_metric_per_output(recording):
     X, y, _ = recording
     model = NEMSRegressor(FILTER)
     found = cross_validate(model, X, y, scoring=CorrelationScorer("raw_values"), cv=KFold(3))
@@ -301,7 +301,7 @@ def test_each_output_is_a_metric_of_its_own(recording):
 
 
 @pytest.mark.parametrize("form", ["array", "list", "stack"])
-def test_repeats_go_along_with_the_rows(recording, form):
+def test_noise_corrected_scorer_takes_repeats_with_the_rows(recording, form):
     X, y, repeats = in_form(form, *recording)
     model, labels = NEMSRegressor(FILTER), {"sessions": SESSIONS} if form == "array" else {}
     with config_context(enable_metadata_routing=True):
@@ -333,7 +333,7 @@ def test_repeats_go_along_with_the_rows(recording, form):
     np.testing.assert_allclose(found["test_corrected"], wanted[:, 1])
 
 
-def test_missing_responses_are_left_out_of_cross_validation(recording):
+def test_scorers_leave_missing_responses_out(recording):
     X, y, _ = recording
     weight = (np.random.default_rng(0).random(y.shape) < 0.7).astype(float)
     missing = np.where(weight > 0, y, np.nan)
@@ -360,7 +360,7 @@ def test_missing_responses_are_left_out_of_cross_validation(recording):
     np.testing.assert_allclose(found, wanted)
 
 
-def test_a_search_by_correlation_in_a_cross_validation(recording):
+def test_scorers_work_in_nested_searches(recording):
     # The predict of a search takes no sessions; the scorer does not ask it to.
     X, y, repeats = recording
     scorers = {"plain": correlation_scorer, "corrected": noise_corrected_scorer}
@@ -407,7 +407,7 @@ def test_scorers_take_data_frames(recording):
 @pytest.mark.parametrize(
     "scorer", [CorrelationScorer("raw_values"), NoiseCorrectedScorer("raw_values", floor=0.5)]
 )
-def test_scorers_can_be_cloned_pickled_and_asked_for_their_requests(recording, scorer):
+def test_scorers_are_cloned_pickled_and_routed(recording, scorer):
     X, y, repeats = recording
     model = NEMSRegressor().fit(X, y)
     options = {"repeats": repeats} if "floor" in scorer.get_params() else {}
@@ -447,7 +447,7 @@ def test_noise_corrected_scorer_needs_repeats_of_every_session(recording):
 
 
 @pytest.mark.parametrize("factor", [1.0, 0.3, -7.1])
-def test_correlation_of_a_line_is_one_to_the_last_bit(factor):
+def test_correlation_score_of_a_line_is_exact(factor):
     for seed in range(50):
         y = np.random.default_rng(seed).standard_normal(10 + 17 * seed)
         assert correlation_score(y, factor * y + 0.1) == np.sign(factor)

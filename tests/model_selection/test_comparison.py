@@ -117,7 +117,7 @@ class Undecided(Seeing):
 @pytest.mark.parametrize(
     "sessions", [None, SESSIONS, TWICE], ids=["one", "several", "labels that come twice"]
 )
-def test_scores_are_those_of_cross_validate(data, routing, pipeline, cv, sessions):
+def test_compare_models_scores_as_cross_validate(data, routing, pipeline, cv, sessions):
     X, y = data
     model = make_pipeline(StandardScaler(), fir(5)) if pipeline else fir(5)
     with config_context(enable_metadata_routing=routing):
@@ -138,7 +138,7 @@ def test_scores_are_those_of_cross_validate(data, routing, pipeline, cv, session
 
 
 @pytest.mark.parametrize("form", ["list", "stack"])
-def test_sessions_may_come_as_a_list_or_a_stack(data, form):
+def test_compare_models_takes_lists_and_stacks(data, form):
     X, y = data
     lengths = [60, 80, 40, 60] if form == "list" else [60] * 4
     stimuli, responses = (np.split(values, np.cumsum(lengths)[:-1]) for values in data)
@@ -149,7 +149,7 @@ def test_sessions_may_come_as_a_list_or_a_stack(data, form):
     assert compare_models([fir(5)], *given).scores.shape == (1, 4, 1)
 
 
-def test_scores_of_modes_are_evidence_lower_bounds(recording, small_dynemo):
+def test_compare_models_scores_modes_by_evidence(recording, small_dynemo):
     model = small_dynemo(n_epochs=10)
     result = compare_models([make_pipeline(StandardScaler(), model)], recording, cv=2)
     cv = BlockKFold(2)
@@ -163,7 +163,7 @@ def test_scores_of_modes_are_evidence_lower_bounds(recording, small_dynemo):
     np.testing.assert_array_equal(result.scores[0, :, 0], expected["test_score"])
 
 
-def test_no_rows_become_neighbours_whatever_the_splitter(data):
+def test_compare_models_keeps_runs_apart(data):
     X, _ = data
     cv = KFold(3)
     result = compare_models({"it": Seeing()}, X, cv=cv, return_estimators=True)
@@ -179,7 +179,7 @@ def test_no_rows_become_neighbours_whatever_the_splitter(data):
         assert len(np.unique(fitted.sessions_)) >= 2
 
 
-def test_candidates_that_take_no_sessions_work_beside_those_that_do(data):
+def test_compare_models_mixes_candidates_with_and_without_sessions(data):
     X, y = data
     candidates = {
         "ridge": make_pipeline(StandardScaler(), Ridge()),
@@ -198,12 +198,12 @@ def test_candidates_that_take_no_sessions_work_beside_those_that_do(data):
     assert compare_models([make_pipeline(StandardScaler(), PCA(1))], X).best_index == 0
 
 
-def test_who_leaves_sessions_open_is_asked(data):
+def test_compare_models_requires_requests_for_sessions(data):
     with pytest.raises(UnsetMetadataPassedError, match="sessions"):
         compare_models([Undecided()], data[0])
 
 
-def test_metadata_go_where_they_are_requested(data):
+def test_compare_models_routes_metadata(data):
     X, y = data
     weight = np.random.default_rng(1).integers(1, 5, size=240)
     with config_context(enable_metadata_routing=True):
@@ -234,7 +234,7 @@ def test_compare_models_leaves_one_group_out(data):
 
 
 @pytest.mark.slow
-def test_two_workers_give_what_one_gives(data):
+def test_compare_models_with_two_workers_gives_the_same(data):
     X, y = data
     candidates = {n: fir(n) for n in (2, 5)}
     one, two = (compare_models(candidates, X, y, cv=3, n_jobs=n_jobs) for n_jobs in (1, 2))
@@ -243,7 +243,7 @@ def test_two_workers_give_what_one_gives(data):
 
 
 @pytest.mark.parametrize("frame", [False, True])
-def test_nothing_of_the_caller_is_changed(data, frame):
+def test_compare_models_changes_nothing_of_the_caller(data, frame):
     X, y = (pd.DataFrame(values) if frame else np.array(values) for values in data)
     before, model = (X.copy(), y.copy()), fir(3)
     result = compare_models([model], X, y, cv=2, repeat=2, random_state=0)
@@ -264,7 +264,7 @@ def two_blas_threads():
 @pytest.mark.parametrize(
     "backend", ["sequential", "threading", pytest.param("loky", marks=pytest.mark.slow)]
 )
-def test_each_fit_has_one_thread_and_the_caller_keeps_theirs(data, backend):
+def test_compare_models_fits_on_one_thread(data, backend):
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(2)
@@ -280,7 +280,7 @@ def test_each_fit_has_one_thread_and_the_caller_keeps_theirs(data, backend):
     assert np.all(result.scores == 1)
 
 
-def test_a_worker_of_its_own_has_one_thread_too():
+def test_compare_models_in_a_worker_has_one_thread():
     everything = Rows(np.zeros((4, 1)), None, None), (np.arange(3), np.arange(3, 4)), {}, {}
     options = {"want_modes": False, "want_estimator": False, "may_raise": True}
     with two_blas_threads():
@@ -314,7 +314,7 @@ def test_differences_over_folds_are_paired(data):
     assert result.rank.tolist() == scipy.stats.rankdata(-result.mean_score).tolist()
 
 
-def test_correlations_are_compared_neuron_by_neuron(data):
+def test_compare_models_compares_neurons(data):
     X, y = data
     result = compare_models(
         {n: fir(n) for n in (2, 5)}, X, y, cv=3, scoring="correlation", paired_over="outputs"
@@ -382,7 +382,7 @@ def test_compare_models_pairs_over_outputs_folds_or_both(data, units):
     assert repr(result).split("\n")[0].endswith(f"standard error over {shown[units]}")
 
 
-def test_a_neuron_without_a_score_in_a_fold_or_in_all_is_left_out_there(data):
+def test_compare_models_leaves_neurons_without_a_score_out(data):
     X, y = data
 
     def scorer(estimator, X, y):
@@ -398,7 +398,7 @@ def test_a_neuron_without_a_score_in_a_fold_or_in_all_is_left_out_there(data):
 
 
 @pytest.mark.parametrize("scoring", ["r2", make_scorer(r2_score), lambda model, X, y: 0.5])
-def test_any_scorer_of_one_number_will_do(data, scoring):
+def test_compare_models_takes_any_scorer_of_one_number(data, scoring):
     X, y = data
     result = compare_models([Ridge()], X, y, cv=KFold(3), scoring=scoring)
     expected = cross_validate(Ridge(), X, y, cv=KFold(3), scoring=scoring)["test_score"]
@@ -450,14 +450,14 @@ def test_compare_models_leaves_a_fold_out_in_which_nothing_has_a_score(data):
     assert repr(result).split("\n")[0].endswith("over 2 folds (1 without a score)")
 
 
-def test_one_neuron_is_compared_over_folds(data):
+def test_compare_models_compares_one_neuron_over_folds(data):
     X, y = data
     result = compare_models([fir(5, 1)], X, y[:, 0], scoring="correlation", cv=3)
     assert result.scores.shape == (1, 3, 1)
     assert result.paired_over == "folds"
 
 
-def test_noise_corrected_correlation_takes_repeats(data):
+def test_compare_models_takes_repeats(data):
     X, y = data
     repeats = y[:, :, np.newaxis] + np.random.default_rng(0).standard_normal((240, 3, 4))
     options = {"cv": 3, "params": {"repeats": repeats}}
@@ -467,7 +467,7 @@ def test_noise_corrected_correlation_takes_repeats(data):
     assert corrected.mean_score[0] > 0.5
 
 
-def test_one_fold_or_output_has_no_error(data):
+def test_compare_models_of_one_fold_or_output_has_no_error(data):
     X, y = data
     split = [(np.arange(200), np.arange(200, 240))]
     neurons = compare_models([fir(5), fir(2)], X, y, cv=split, scoring="correlation")
@@ -483,7 +483,7 @@ def test_one_fold_or_output_has_no_error(data):
 
 
 @pytest.mark.parametrize("n_jobs", [1, pytest.param(2, marks=pytest.mark.slow)])
-def test_a_failing_candidate_is_told_and_the_others_are_ranked(data, n_jobs):
+def test_compare_models_reports_a_failing_candidate(data, n_jobs):
     X, y = data
     with pytest.warns(FitFailedWarning, match=r"(?s)3 of 9.*bad: fit failed in 3 of 3.*no luck"):
         result = compare_models(
@@ -505,7 +505,7 @@ def test_a_failing_candidate_is_told_and_the_others_are_ranked(data, n_jobs):
 
 @pytest.mark.parametrize("step", ["fit", "predict"])
 @pytest.mark.parametrize("scoring", [None, "correlation"])
-def test_who_fails_in_one_fold_comes_last_and_keeps_the_other_scores(data, step, scoring):
+def test_compare_models_ranks_a_candidate_that_fails_once_last(data, step, scoring):
     X, y = data
     value = X[80, 0]  # first row of the training set of fold 0, and of the test set of fold 1
     with pytest.warns(FitFailedWarning, match="1 of 6"):
@@ -521,7 +521,7 @@ def test_who_fails_in_one_fold_comes_last_and_keeps_the_other_scores(data, step,
     assert np.isnan(result.difference_to_best[0])
 
 
-def test_a_number_may_stand_for_a_failed_fit(data):
+def test_compare_models_takes_a_number_as_error_score(data):
     X, y = data
     with pytest.warns(FitFailedWarning):
         result = compare_models([Failing(X[80, 0]), Ridge()], X, y, cv=3, error_score=-7)
@@ -529,7 +529,7 @@ def test_a_number_may_stand_for_a_failed_fit(data):
     assert result.mean_score[0] == pytest.approx(result.scores[0].mean())
 
 
-def test_if_all_fail_it_raises(data):
+def test_compare_models_raises_if_all_fits_fail(data):
     X, y = data
     with pytest.raises(ValueError, match=r"(?s)All 6 fits failed.*no luck"):
         compare_models({"one": Failing(), "other": Failing(step="predict")}, X, y, cv=3)
@@ -563,14 +563,14 @@ def test_if_all_fail_it_raises(data):
         ({"cv": SessionKFold(2)}, "no label per row"),
     ],
 )
-def test_wrong_arguments_are_told(data, arguments, message):
+def test_compare_models_says_which_argument_is_wrong(data, arguments, message):
     X, y = data
     arguments = {"estimators": [Ridge()], "X": X, "y": y} | arguments
     with pytest.raises(ValueError, match=message):
         compare_models(**arguments)
 
 
-def test_sessions_twice_or_a_list_of_one_are_told(data):
+def test_compare_models_refuses_sessions_twice(data):
     X, y = data
     with pytest.raises(ValueError, match="together with X as sessions"):
         compare_models([fir(5)], [X, X], [y, y], sessions=[0, 1])

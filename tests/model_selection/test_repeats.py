@@ -60,7 +60,7 @@ def runs_around(n_runs, noise, seed=0):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_the_run_is_the_one_nearest_to_the_others(seed):
+def test_select_run_chooses_the_run_nearest_to_the_others(seed):
     runs = runs_around(5, [0.4, 0.3, 0.2, 0.1, 0.5], seed)
     index, agreement = select_run(runs, return_agreement=True)
     for i, j in itertools.product(range(5), repeat=2):
@@ -70,14 +70,14 @@ def test_the_run_is_the_one_nearest_to_the_others(seed):
     assert select_run(runs) == index
 
 
-def test_equal_runs_agree_wholly_and_the_first_is_chosen():
+def test_select_run_chooses_the_first_of_equal_runs():
     truth = runs_around(1, [0.0])[0]
     index, agreement = select_run([truth, truth[:, [1, 2, 0]], truth], return_agreement=True)
     assert index == 0
     np.testing.assert_allclose(agreement, 1, atol=1e-12)
 
 
-def test_modes_that_are_constant_or_have_no_partner_count_nothing():
+def test_agreement_counts_modes_without_partner_as_zero():
     truth = runs_around(1, [0.0])[0]
     flat = truth.copy()
     flat[:, 1] = 0.2
@@ -87,7 +87,7 @@ def test_modes_that_are_constant_or_have_no_partner_count_nothing():
     assert agreement[1, 1] == pytest.approx(2 / 3)
 
 
-def test_estimators_transform_the_recording_and_sessions_reach_them():
+def test_select_run_transforms_by_estimators():
     X, sessions = np.zeros((40, 2)), np.repeat([0, 1], 20)
     runs = [make_pipeline(StandardScaler(), Drawn(seed)).fit(X) for seed in (1, 2, 3)]
     alphas = [np.random.default_rng(seed).dirichlet(np.ones(3), size=40) for seed in (1, 2, 3)]
@@ -103,7 +103,7 @@ def test_estimators_transform_the_recording_and_sessions_reach_them():
 
 # A tiny fit says that it explains nothing.
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-def test_runs_of_dynemo_may_come_with_lists_of_sessions(recording, small_dynemo):
+def test_select_run_takes_dynemo_and_lists(recording, small_dynemo):
     parts = [recording[:200], recording[200:]]
     runs = [small_dynemo(n_epochs=1, random_state=seed).fit(parts) for seed in (0, 1, 0)]
     index, agreement = select_run(runs, parts, return_agreement=True)
@@ -125,7 +125,7 @@ def test_runs_of_dynemo_may_come_with_lists_of_sessions(recording, small_dynemo)
         ([np.eye(5, 2), np.eye(6, 2)], {}, "5 and 6 samples"),
     ],
 )
-def test_what_cannot_be_compared_is_told(runs, given, message):
+def test_select_run_says_what_is_wrong(runs, given, message):
     with pytest.raises(ValueError, match=message):
         select_run(runs, **given)
 
@@ -180,7 +180,7 @@ def test_agreement_is_the_mean_over_pairs_and_folds():
     assert result.mean_score[0] == pytest.approx(np.mean(result.seeds))
 
 
-def test_seeds_come_from_random_state_and_reach_every_step():
+def test_repeats_set_random_state_of_every_step():
     X = np.zeros((30, 1))
     inner = make_pipeline(StandardScaler(), Drawn(7))
     options = {"cv": 2, "repeat": 2, "return_estimators": True}
@@ -203,7 +203,7 @@ def test_seeds_come_from_random_state_and_reach_every_step():
 
 # A tiny fit says that it explains nothing.
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-def test_the_same_seed_finds_the_same_modes_and_others_other_ones(recording, small_dynemo):
+def test_repeats_find_the_same_modes_with_the_same_seed(recording, small_dynemo):
     model = make_pipeline(StandardScaler(), small_dynemo(n_epochs=1))
     options = {"cv": 2, "repeat": 2, "return_estimators": True}
     result = compare_models([model], recording, random_state=0, **options)
@@ -226,7 +226,7 @@ def test_the_same_seed_finds_the_same_modes_and_others_other_ones(recording, sma
     assert same.agreement[0] == pytest.approx(1, abs=1e-6)
 
 
-def test_without_modes_or_repeats_there_is_no_agreement():
+def test_agreement_needs_modes_and_repeats():
     X = np.random.default_rng(0).standard_normal((60, 1))
     with_modes, without, mixture = Drawn(), StandardScaler(), GaussianMixture()
     once = compare_models([with_modes], X, cv=2)
@@ -242,7 +242,7 @@ def test_without_modes_or_repeats_there_is_no_agreement():
     assert np.isfinite(twice.agreement).tolist() == [True, False, False]
 
 
-def test_errors_are_over_folds_of_means_over_repeats():
+def test_standard_errors_are_of_means_over_repeats():
     rng = np.random.default_rng(0)
     X = rng.standard_normal((60, 1))
 
@@ -256,7 +256,7 @@ def test_errors_are_over_folds_of_means_over_repeats():
     assert result.standard_error[0] == pytest.approx(spread)
 
 
-def test_the_global_generator_is_neither_read_nor_moved():
+def test_repeats_leave_the_global_generator_alone():
     before = np.random.get_state()[1].copy()  # noqa: NPY002
     compare_models([Drawn()], np.zeros((20, 1)), cv=2, repeat=2)
     np.testing.assert_array_equal(np.random.get_state()[1], before)  # noqa: NPY002

@@ -134,7 +134,7 @@ def test_scorers_predict_each_run_alone(data, model, scoring):
 
 @pytest.mark.parametrize("scoring", [None, "r2", r2_by_hand], ids=name_of)
 @pytest.mark.parametrize("wrap", [False, True])
-def test_models_that_know_no_sessions_are_scored_run_by_run(data, scoring, wrap):
+def test_models_without_sessions_are_scored_run_by_run(data, scoring, wrap):
     """By their own score, too, which asks for nothing but predictions; in pipelines as well."""
     X, y = data
     model = make_pipeline(StandardScaler(), Lagged()) if wrap else Lagged()
@@ -169,7 +169,7 @@ def test_classifiers_are_scored_run_by_run(data, scoring, metric, method):
     np.testing.assert_allclose(found.scores[0, :, 0], wanted, rtol=1e-9)
 
 
-def test_steps_that_know_no_sessions_transform_each_run_alone(data):
+def test_steps_without_sessions_transform_each_run_alone(data):
     X, y = data
     model = make_pipeline(Smoothing(), MovingAverage(3), LinearRegression())
     found = compare_models([model], X, y, cv=FOLDS, sessions=np.zeros(N_ROWS)).scores[0, :, 0]
@@ -237,7 +237,7 @@ def test_noise_correction_takes_lists_and_stacks_of_repeats(data, form):
         assert 0 < np.abs(fewer.scores - wanted).max() < 0.1
 
 
-def test_functions_get_lists_as_they_were_given(data):
+def test_scorer_functions_receive_lists(data):
     seen = []
     given = [np.split(one, 6) for one in data]
     compare_models(
@@ -294,7 +294,7 @@ def per_row(model, train, test, train_lengths, test_lengths):
 
 @pytest.mark.parametrize("form", ["labels", "list", "unequal", "stack"])
 @pytest.mark.parametrize("name", DENSITIES)
-def test_models_that_know_no_sessions_are_given_rows(data, name, form):
+def test_models_without_sessions_are_given_rows(data, name, form):
     X = data[1]
     labels = np.repeat(range(6), 40)
     if form == "unequal":

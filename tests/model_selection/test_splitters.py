@@ -68,7 +68,7 @@ def test_session_kfold_is_group_kfold(seed, shuffle):
 
 
 @pytest.mark.parametrize("shuffle", [False, True])
-def test_whole_sessions_are_held_out_and_folds_are_balanced(shuffle):
+def test_session_kfold_holds_whole_sessions_out(shuffle):
     cv = SessionKFold(3, shuffle=shuffle, random_state=0 if shuffle else None)
     folds = check_partition(cv, 60, X, sessions=LABELS)
     for train, test in folds:
@@ -85,7 +85,7 @@ def test_session_kfold_leaves_one_subject_out():
     assert sorted(ours) == sorted(theirs)
 
 
-def test_order_is_random_with_shuffle_and_repeats_with_a_seed():
+def test_session_kfold_shuffles_by_its_seed():
     labels = np.arange(60)
     fixed = splits(SessionKFold(3), X, sessions=labels)
     drawn = [
@@ -97,19 +97,19 @@ def test_order_is_random_with_shuffle_and_repeats_with_a_seed():
     assert drawn[0] != fixed
 
 
-def test_the_global_generator_is_neither_read_nor_moved():
+def test_session_kfold_leaves_the_global_generator_alone():
     before = np.random.get_state()[1].copy()  # noqa: NPY002
     splits(SessionKFold(2, shuffle=True), X, sessions=LABELS)
     np.testing.assert_array_equal(np.random.get_state()[1], before)  # noqa: NPY002
 
 
-def test_a_label_that_comes_twice_is_one_session():
+def test_session_kfold_joins_runs_of_one_label():
     labels = np.array(list("aabbaaccbb"))
     for train, test in check_partition(SessionKFold(3), 10, X[:10], sessions=labels):
         assert not set(labels[train]) & set(labels[test])
 
 
-def test_groups_keep_sessions_together():
+def test_session_kfold_keeps_groups_together():
     subjects = np.repeat([0, 1, 2], [20, 15, 25])  # sessions 3 | 1, 2 | 0, 7
     for train, test in check_partition(SessionKFold(3), 60, X, groups=subjects, sessions=LABELS):
         assert not set(subjects[train]) & set(subjects[test])
@@ -118,13 +118,13 @@ def test_groups_keep_sessions_together():
 
 
 @pytest.mark.parametrize("frame", [pd.Series, list, np.asarray])
-def test_labels_may_be_anything_with_one_value_per_row(frame):
+def test_session_kfold_takes_any_labels(frame):
     words = np.array([f"session {label}" for label in LABELS])
     expected = splits(SessionKFold(3), X, sessions=LABELS)
     assert splits(SessionKFold(3), pd.DataFrame(X), sessions=frame(words)) == expected
 
 
-def test_a_list_or_stack_is_split_by_sessions():
+def test_session_kfold_splits_lists_and_stacks():
     sessions = np.split(X, np.cumsum([20, 5, 10, 13]))
     for train, test in check_partition(SessionKFold(3), 5, sessions):
         rows = [np.flatnonzero(np.isin(LABELS, [3, 1, 2, 0, 7][k])) for k in test]
@@ -153,7 +153,7 @@ def test_a_list_or_stack_is_split_by_sessions():
         (BlockKFold(2), {"X": X, "sessions": LABELS[1:]}, "inconsistent numbers"),
     ],
 )
-def test_what_cannot_be_split_is_told(cv, arguments, message):
+def test_splitters_say_what_cannot_be_split(cv, arguments, message):
     with pytest.raises(ValueError, match=message):
         splits(cv, **arguments)
 
@@ -170,12 +170,12 @@ def test_what_cannot_be_split_is_told(cv, arguments, message):
         (BlockKFold, {"gap": -1}, "gap .* but is -1"),
     ],
 )
-def test_wrong_parameters_are_told(maker, parameters, message):
+def test_splitters_say_which_parameter_is_wrong(maker, parameters, message):
     with pytest.raises(ValueError, match=message):
         maker(**parameters)
 
 
-def test_they_tell_what_they_are():
+def test_splitters_have_a_repr():
     assert repr(BlockKFold(3, gap=2)) == "BlockKFold(gap=2, n_blocks=None, n_splits=3)"
     assert repr(SessionKFold()) == "SessionKFold(n_splits=5, random_state=None, shuffle=False)"
     assert clone(BlockKFold(3, gap=2), safe=False).gap == 2
@@ -184,14 +184,14 @@ def test_they_tell_what_they_are():
 # Blocks.
 
 
-def test_one_block_per_fold_is_kfold():
+def test_block_kfold_with_one_block_per_fold_is_kfold():
     assert splits(BlockKFold(7), X) == splits(KFold(7), X)
 
 
 @pytest.mark.parametrize("n_blocks", [None, 6, 7, 11])
 @pytest.mark.parametrize("sessions", [None, LABELS])
 @pytest.mark.parametrize("gap", [0, 2])
-def test_blocks_are_contiguous_interleaved_and_within_sessions(n_blocks, sessions, gap):
+def test_block_kfold_interleaves_blocks_within_sessions(n_blocks, sessions, gap):
     cv = BlockKFold(3, n_blocks=n_blocks, gap=gap)
     labels = cv.block_labels(X, sessions)
     numbers = np.cumsum(np.diff(labels, prepend=labels[0]) != 0)
@@ -274,7 +274,7 @@ def test_block_kfold_keeps_gaps_in_nested_splits():
 
 @pytest.mark.parametrize("sessions", [None, LABELS])
 @pytest.mark.parametrize("n_blocks", [None, 4, 9])
-def test_blocks_given_as_sessions_are_not_cut_further(sessions, n_blocks):
+def test_block_kfold_keeps_blocks_given_as_sessions(sessions, n_blocks):
     cv = BlockKFold(3, n_blocks=n_blocks, gap=1)
     labels = cv.block_labels(X, sessions)
     np.testing.assert_array_equal(cv.block_labels(X, labels), labels)
@@ -282,13 +282,13 @@ def test_blocks_given_as_sessions_are_not_cut_further(sessions, n_blocks):
     assert splits(cv, X, groups=labels) == splits(cv, X, sessions=sessions)
 
 
-def test_the_longest_session_is_cut_first():
+def test_block_kfold_cuts_the_longest_session_first():
     labels = BlockKFold(2, n_blocks=7).block_labels(X, LABELS)
     # 20, 5, 10, 13, 12 rows: 20 becomes 10 + 10, then 13 becomes 7 + 6.
     assert np.unique(labels, return_counts=True)[1].tolist() == [10, 10, 5, 10, 7, 6, 12]
 
 
-def test_rows_on_either_side_of_a_test_block_have_different_labels():
+def test_block_labels_differ_at_every_seam():
     cv = BlockKFold(3)
     labels = cv.block_labels(X)
     train, _ = list(cv.split(X))[1]
@@ -338,7 +338,7 @@ def test_encoding_models_see_nothing_across_a_seam(n_blocks):
 
 # A tiny fit says that it explains nothing.
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-def test_modes_see_nothing_across_a_seam(recording, small_dynemo):
+def test_dynemo_sees_nothing_across_a_seam(recording, small_dynemo):
     cv, model = BlockKFold(3), small_dynemo(n_epochs=1)
     labels = cv.block_labels(recording)
     with config_context(enable_metadata_routing=True):
@@ -349,7 +349,7 @@ def test_modes_see_nothing_across_a_seam(recording, small_dynemo):
     assert abs(joined[1] - expected[1]) > 1e-6, "the test would not see a leak"
 
 
-def test_without_routing_labels_of_blocks_reach_fit_and_one_block_needs_none_to_be_scored():
+def test_block_labels_reach_fit_without_routing():
     X, y = series()
     cv, model = BlockKFold(3), NEMSRegressor("fir.5")
     labels = cv.block_labels(X)
@@ -358,7 +358,7 @@ def test_without_routing_labels_of_blocks_reach_fit_and_one_block_needs_none_to_
     np.testing.assert_allclose(results["test_score"], expected, rtol=0, atol=1e-12)
 
 
-def test_sessions_reach_everything_with_routing_and_splitters_as_groups_without():
+def test_session_kfold_takes_sessions_or_groups_by_routing():
     X, y = series()
     sessions = np.repeat([0, 1, 2, 3], 60)
     cv, model = SessionKFold(2), NEMSRegressor("fir.5")
@@ -371,7 +371,7 @@ def test_sessions_reach_everything_with_routing_and_splitters_as_groups_without(
     assert 1e-6 < np.abs(by_hand["test_score"] - expected).max() < 0.1
 
 
-def test_lists_of_sessions_are_cross_validated():
+def test_session_kfold_cross_validates_lists():
     X, y = series()
     rows = np.split(np.arange(240), [40, 100, 190])
     labels = np.repeat([0, 1, 2, 3], [40, 60, 90, 50])
@@ -382,7 +382,7 @@ def test_lists_of_sessions_are_cross_validated():
 
 
 @pytest.mark.parametrize("cv", [SessionKFold(2), BlockKFold(2, n_blocks=4)], ids=str)
-def test_they_nest_in_a_search(cv):
+def test_splitters_nest_in_a_search(cv):
     X, y = series()
     sessions = np.repeat([0, 1, 2, 3], 60)
     pipeline = make_pipeline(StandardScaler(), NEMSRegressor("fir.5"))
@@ -399,7 +399,7 @@ def test_they_nest_in_a_search(cv):
 
 
 @pytest.mark.parametrize("cv", [SessionKFold(2), BlockKFold(2)], ids=str)
-def test_they_work_in_a_halving_search(cv):
+def test_splitters_work_in_a_halving_search(cv):
     from sklearn.experimental import enable_halving_search_cv  # noqa: F401
     from sklearn.model_selection import HalvingGridSearchCV
 
@@ -419,7 +419,7 @@ def test_they_work_in_a_halving_search(cv):
     assert search.best_params_["alpha"] == 0.0
 
 
-def test_they_work_in_a_learning_curve_and_give_predictions():
+def test_splitters_work_in_learning_curve_and_cross_val_predict():
     X, y = series()
     sessions = np.repeat([0, 1, 2, 3], 60)
     with config_context(enable_metadata_routing=True):
@@ -444,7 +444,7 @@ def test_they_work_in_a_learning_curve_and_give_predictions():
     np.testing.assert_allclose(predicted[within], y[within], atol=0.1)
 
 
-def test_groups_reach_the_splitter_with_routing_on_and_off():
+def test_session_kfold_takes_groups_with_and_without_routing():
     y = X[:, 0]
     expected = [len(test) for _, test in SessionKFold(3).split(X, groups=LABELS)]
     off = cross_validate(Ridge(), X, y, cv=SessionKFold(3), groups=LABELS, return_indices=True)

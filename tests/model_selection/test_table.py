@@ -31,7 +31,7 @@ class Failing(Ridge):
         raise RuntimeError("no luck")
 
 
-def test_names_are_given_or_those_of_types(data):
+def test_comparison_names_candidates_by_type(data):
     X, y = data
     assert compare_models([Ridge(), fir(2), Ridge(2)], X, y, cv=2).names == [
         "ridge-1",
@@ -47,7 +47,7 @@ def result(data):
     return compare_models({n: fir(n) for n in (2, 5, 4)}, *data, cv=3, scoring="correlation")
 
 
-def test_the_table_has_a_row_per_candidate_the_best_first(result):
+def test_to_frame_has_the_best_candidate_first(result):
     frame = result.to_frame()
     assert frame.index.tolist() == [result.names[n] for n in np.argsort(-result.mean_score)]
     for n, name in enumerate(result.names):
@@ -63,7 +63,7 @@ def test_the_table_has_a_row_per_candidate_the_best_first(result):
     assert f"  {result.p_value[worst]:.3f}  " in lines[-1]
 
 
-def test_it_is_a_bunch_that_pickles(result):
+def test_comparison_is_a_bunch_that_pickles(result):
     assert isinstance(result, ModelComparison)
     copy = pickle.loads(pickle.dumps(result))
     assert isinstance(copy, ModelComparison)
@@ -73,7 +73,7 @@ def test_it_is_a_bunch_that_pickles(result):
     assert (result.score_seconds > 0).all()
 
 
-def test_the_picture_shows_means_errors_and_units(result):
+def test_plot_shows_means_errors_and_units(result):
     before = dict(mpl.rcParams)
     fig, axes = result.plot()
     fig.canvas.draw()
@@ -104,7 +104,7 @@ def test_the_picture_shows_means_errors_and_units(result):
     assert dict(mpl.rcParams) == before
 
 
-def test_the_picture_names_who_failed(data):
+def test_plot_names_failed_candidates(data):
     with pytest.warns(FitFailedWarning):
         result = compare_models({"bad": Failing(), "good": Ridge()}, *data, cv=3)
     _, axes = result.plot()
@@ -118,7 +118,7 @@ def test_the_picture_names_who_failed(data):
 @pytest.mark.parametrize(
     ("alpha", "expected"), [(0.5, "four"), (0.2, "three"), (0.05, "three"), (0.001, "two")]
 )
-def test_the_simplest_is_the_first_that_is_not_significantly_worse(alpha, expected):
+def test_simplest_is_the_first_that_is_not_significantly_worse(alpha, expected):
     comparison = ModelComparison(
         names=["failed", "two", "three", "four", "five"],
         p_value=np.array([np.nan, 0.02, 0.2, 1.0, 0.9]),
@@ -126,7 +126,7 @@ def test_the_simplest_is_the_first_that_is_not_significantly_worse(alpha, expect
     assert comparison.simplest(alpha) == expected
 
 
-def test_the_simplest_of_a_comparison_with_a_single_fold(data):
+def test_simplest_of_a_single_fold_is_the_best(data):
     X, y = data
     rows = np.arange(len(X))
     folds = [(rows[:160], rows[160:])]

@@ -24,7 +24,7 @@ def worse(found):
 
 @pytest.mark.parametrize("n_folds", [2, 3, 10])
 @pytest.mark.parametrize("test_to_train", [0.0, 0.1, 1.0])
-def test_folds_have_the_error_of_nadeau_and_bengio(n_folds, test_to_train):
+def test_standard_error_over_folds_is_that_of_nadeau_and_bengio(n_folds, test_to_train):
     difference = np.random.default_rng(1).standard_normal(n_folds)
     found = summary(two(difference), "folds", test_to_train)
     spread = np.std(difference, ddof=1) * np.sqrt(1 / n_folds + test_to_train)
@@ -39,7 +39,7 @@ def test_folds_have_the_error_of_nadeau_and_bengio(n_folds, test_to_train):
 
 
 @pytest.mark.parametrize("n_folds", [2, 4, 10])
-def test_equal_candidates_are_rejected_at_the_level_where_folds_are_as_assumed(n_folds):
+def test_p_value_over_folds_has_its_level(n_folds):
     """Correlated by n_test / (n_test + n_train), which the correction is exact for."""
     rng = np.random.default_rng(n_folds)
     ratio = 1 / (n_folds - 1)
@@ -52,7 +52,7 @@ def test_equal_candidates_are_rejected_at_the_level_where_folds_are_as_assumed(n
     assert np.mean(plain) > 0.07, "the test would not see a wrong correction"
 
 
-def test_outputs_have_the_error_of_independent_draws():
+def test_standard_error_over_outputs_is_that_of_independent_draws():
     difference = np.random.default_rng(1).standard_normal((4, 9))
     found = summary(two(difference), "outputs", 0.3)
     wanted = scipy.stats.ttest_1samp(difference.mean(axis=0), 0)
@@ -81,7 +81,9 @@ def crossed_by_hand(grid, test_to_train, n_missing=0):
 
 @pytest.mark.parametrize("test_to_train", [0.0, 0.5])
 @pytest.mark.parametrize(("fold_spread", "output_spread"), [(0, 0), (2, 0), (0, 2), (1, 1)])
-def test_both_have_the_error_of_crossed_effects(fold_spread, output_spread, test_to_train):
+def test_standard_error_over_both_is_that_of_crossed_effects(
+    fold_spread, output_spread, test_to_train
+):
     rng = np.random.default_rng(2)
     grid = rng.standard_normal((4, 7)) + fold_spread * rng.standard_normal((4, 1))
     grid += output_spread * rng.standard_normal(7)
@@ -95,7 +97,7 @@ def test_both_have_the_error_of_crossed_effects(fold_spread, output_spread, test
 
 
 @pytest.mark.parametrize("n_folds", [3, 10])
-def test_equal_candidates_with_common_noise_are_rejected_at_the_level_by_both_alone(n_folds):
+def test_p_value_over_both_has_its_level_with_common_noise(n_folds):
     rng = np.random.default_rng(0)
     rejected = {"outputs": [], "both": []}
     for _ in range(500):
@@ -106,7 +108,7 @@ def test_equal_candidates_with_common_noise_are_rejected_at_the_level_by_both_al
     assert np.mean(rejected["outputs"]) > 0.3
 
 
-def test_both_fill_in_missing_cells_by_least_squares():
+def test_standard_error_over_both_fills_cells_by_least_squares():
     """The additive model, fitted to the known cells alone with a column per fold and output."""
     rng = np.random.default_rng(0)
     grid = rng.standard_normal((4, 6)) + rng.standard_normal((4, 1)) + rng.standard_normal(6)
@@ -150,7 +152,7 @@ def test_units_are_means_over_the_scores_that_any_candidate_has(units):
     ("units", "shape"),
     [("folds", (1,)), ("outputs", (3, 1)), ("both", (1, 4)), ("both", (4, 1))],
 )
-def test_one_unit_has_no_error(units, shape):
+def test_standard_error_of_one_unit_is_nan(units, shape):
     found = summary(two(np.ones(shape)), units)
     assert np.isnan(found["difference_standard_error"]).all()
     np.testing.assert_allclose(found["difference_to_best"], [-1, 0])
@@ -158,14 +160,14 @@ def test_one_unit_has_no_error(units, shape):
     assert found["p_value"][1] == 1
 
 
-def test_equal_differences_in_all_folds_are_certain():
+def test_p_value_of_equal_differences_is_zero():
     found = summary(two(np.zeros(3)), "folds")
     assert found["p_value"].tolist() == [1, 1]
     scores = np.array([[[0.0], [1.0]], [[1.0], [2.0]]])
     assert summary(scores, "folds")["p_value"].tolist() == [0, 1]
 
 
-def test_ranks_begin_with_the_best():
+def test_rank_begins_with_the_best():
     scores = np.array([[0.2, 0.3], [0.5, 0.9], [0.4, 0.1], [np.nan, np.nan]])[..., np.newaxis]
     found = summarise(scores, np.array([True, True, True, False]), "folds", 1.0)
     assert found["rank"].tolist() == [2, 1, 3, 4]

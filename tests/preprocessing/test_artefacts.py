@@ -218,7 +218,7 @@ def test_fast_artefacts_on_slow_signals_are_found_by_differences():
 
 
 @pytest.mark.parametrize("period", [3, 7])
-def test_gaps_all_over_a_recording(period):
+def test_bad_segments_finds_gaps_all_over(period):
     X = white()
     X[1::period] = np.nan
     expected = np.isnan(X[:, 0])
@@ -229,7 +229,7 @@ def test_gaps_all_over_a_recording(period):
     assert bad.n_bad_ < expected.sum() + 75  # the artefact lies in windows of at most 75 rows
 
 
-def test_every_other_row_missing():
+def test_bad_segments_of_every_other_row_missing():
     X = white(n_samples=999)
     X[1::2] = np.nan
     np.testing.assert_array_equal(BadSegments(padding=0).fit(X).is_bad_, np.isnan(X[:, 0]))
@@ -246,7 +246,7 @@ def test_medians_hold_while_most_rows_are_good(recording, share):
     assert bad.is_bad_[first + 100 :].sum() == 0
 
 
-def test_mostly_bad_sessions_warn():
+def test_bad_segments_warns_of_mostly_bad_sessions():
     X = [white(0, 500), white(1, 500)]
     X[1][:300] = np.nan
     with pytest.warns(UserWarning, match="305 of the 500 rows of session 1 are bad"):
@@ -300,7 +300,7 @@ def test_padding_marks_rows_within_the_session():
     gains=st.lists(st.integers(-40, 40), min_size=3, max_size=3),
     offsets=st.lists(st.integers(-1000, 1000), min_size=3, max_size=3),
 )
-def test_gain_offset_and_order_of_channels_do_not_matter(seed, gains, offsets):
+def test_bad_segments_do_not_depend_on_gain_offset_or_order(seed, gains, offsets):
     rng = np.random.default_rng(seed)
     X = [with_artefact(white(seed, 1000, 4), kind, 300)[0] for kind in ("scaled", "jump", "NaN")]
     order = rng.permutation(4)
@@ -317,7 +317,7 @@ def test_gain_offset_and_order_of_channels_do_not_matter(seed, gains, offsets):
         np.testing.assert_allclose(one, other, atol=1e-9)
 
 
-def test_a_session_among_others_gives_what_it_gives_alone():
+def test_bad_segments_of_a_session_do_not_depend_on_others():
     X = spoilt_sessions()
     together = BadSegments().fit(X)
     for number, one in enumerate(X):
@@ -327,7 +327,7 @@ def test_a_session_among_others_gives_what_it_gives_alone():
 # Containers
 
 
-def test_three_forms_of_sessions_give_the_same():
+def test_bad_segments_are_the_same_in_every_form():
     X = spoilt_sessions()
     labels = np.repeat(["a", "b", "a"], 1500)
     as_list, as_stack = BadSegments().fit(X), BadSegments().fit(np.stack(X))
@@ -372,7 +372,7 @@ def test_labels_weights_segments_and_good_segments_agree(form):
 
 @pytest.mark.parametrize("form", ["list", "stack", "rows"])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int64])
-def test_results_come_back_where_their_rows_were(form, dtype):
+def test_restore_puts_results_back_in_their_rows(form, dtype):
     sessions = spoilt_sessions()
     X = {"list": sessions, "stack": np.stack(sessions), "rows": np.concatenate(sessions)}[form]
     labels = np.repeat([0, 1, 2], 1500) if form == "rows" else None
@@ -390,7 +390,7 @@ def test_results_come_back_where_their_rows_were(form, dtype):
     np.testing.assert_array_equal(np.ravel(courses), expected)
 
 
-def test_what_goes_with_the_rows_is_cut_alike():
+def test_good_segments_cut_what_goes_with_the_rows():
     X, _ = with_artefact(white(), "scaled")
     bad = BadSegments().fit(X)
     frame = pd.DataFrame(X, index=np.arange(6000) / 250)
@@ -402,7 +402,7 @@ def test_what_goes_with_the_rows_is_cut_alike():
 
 
 @pytest.mark.parametrize("given_type", [np.float32, np.float64, np.int16])
-def test_types_and_nothing_of_the_callers_is_changed(given_type):
+def test_bad_segments_change_nothing_of_the_caller(given_type):
     X, rows = with_artefact(100 * white(), "scaled")
     X = np.asfortranarray(X.astype(given_type))
     before = X.copy()
@@ -416,7 +416,7 @@ def test_types_and_nothing_of_the_callers_is_changed(given_type):
     assert bad.sample_weight_.dtype == np.float64
 
 
-def test_memory_maps_stay_maps(tmp_path):
+def test_good_segments_of_memory_maps_are_views(tmp_path):
     X, _ = with_artefact(white(), "scaled")
     np.save(tmp_path / "recording.npy", X)
     mapped = np.load(tmp_path / "recording.npy", mmap_mode="r")
@@ -425,7 +425,7 @@ def test_memory_maps_stay_maps(tmp_path):
     assert all(isinstance(one, np.memmap) for one in bad.good_segments(mapped))
 
 
-def test_frames_with_missing_values():
+def test_bad_segments_take_frames_with_missing_values():
     X, _ = with_artefact(white(), "NaN")
     frame = pd.DataFrame(X, columns=[f"E{k}" for k in range(8)])
     bad = BadSegments().fit(frame)
@@ -433,7 +433,7 @@ def test_frames_with_missing_values():
     np.testing.assert_array_equal(bad.is_bad_, BadSegments().fit(X).is_bad_)
 
 
-def test_segments_become_a_table():
+def test_bad_segments_become_a_table():
     table = pd.DataFrame(BadSegments().fit(spoilt_sessions()).segments_)
     assert list(table.columns) == ["session", "start", "stop", "reason", "channel"]
 
@@ -441,7 +441,7 @@ def test_segments_become_a_table():
 # Use
 
 
-def test_labels_route_automatically():
+def test_bad_segments_route_labels():
     X, labels = np.concatenate(spoilt_sessions()), np.repeat([0, 1, 2], 1500)
     with config_context(enable_metadata_routing=True):
         request = BadSegments().get_metadata_routing()
@@ -449,7 +449,7 @@ def test_labels_route_automatically():
     assert clone(BadSegments(20, threshold=5.0)).fit(X, sessions=labels).threshold_ == 5.0
 
 
-def test_errors_say_what_is_wrong():
+def test_bad_segments_say_what_is_wrong():
     X = [white(0, 100), white(1, 200)]
     with pytest.raises(NotFittedError):
         BadSegments().good_segments(X)
@@ -468,7 +468,7 @@ def test_errors_say_what_is_wrong():
         BadSegments(1).fit(X)
 
 
-def test_a_recording_without_good_rows():
+def test_bad_segments_refuse_a_recording_without_good_rows():
     X = np.full((40, 3), np.nan)
     with pytest.warns(UserWarning, match="40 of the 40 rows"):
         bad = BadSegments().fit(X)

@@ -85,7 +85,7 @@ def labels(lengths=LENGTHS):
 
 
 @every_transformer
-def test_three_forms_of_sessions_give_the_same(transformer):
+def test_transformers_give_the_same_in_every_form(transformer):
     X = sessions_of([30, 30, 30])
     as_list = transformer.fit_transform(X)
     as_stack = transformer.fit_transform(np.stack(X))
@@ -96,7 +96,7 @@ def test_three_forms_of_sessions_give_the_same(transformer):
 
 
 @every_transformer
-def test_a_session_among_others_gives_what_it_gives_alone(transformer):
+def test_transformers_treat_sessions_alone(transformer):
     X = sessions_of()
     fitted = transformer.fit(X)
     rows = fitted.transform(np.concatenate(X), sessions=labels())
@@ -107,7 +107,7 @@ def test_a_session_among_others_gives_what_it_gives_alone(transformer):
 
 
 @every_transformer
-def test_nothing_crosses_a_seam(transformer):
+def test_transformers_see_nothing_across_a_seam(transformer):
     first, second, third = sessions_of([40, 30, 40])
     fitted = transformer.fit([first, second, third])
     before = fitted.transform([first, second, third])
@@ -122,7 +122,7 @@ def test_nothing_crosses_a_seam(transformer):
 
 
 @every_transformer
-def test_without_labels_there_is_one_session(transformer):
+def test_transformers_without_labels_have_one_session(transformer):
     X = sessions_of([40, 40])
     fitted = transformer.fit(X)
     apart, together = np.concatenate(fitted.transform(X)), fitted.transform(np.concatenate(X))
@@ -132,7 +132,7 @@ def test_without_labels_there_is_one_session(transformer):
 
 
 @every_transformer
-def test_one_row_is_enough_of_a_session(transformer):
+def test_transformers_take_sessions_of_one_row(transformer):
     found = transformer.fit(sessions_of()).transform(np.array([[1.0, 2.0, 3.0]]))
     assert len(found) == 1
     assert np.isfinite(found).all()
@@ -143,7 +143,7 @@ def test_one_row_is_enough_of_a_session(transformer):
 
 @every_transformer
 @pytest.mark.parametrize("given", [np.float32, np.float64, np.int16, np.float16])
-def test_types(transformer, given):
+def test_transformers_keep_types(transformer, given):
     X = (1000 * sessions_of([80])[0]).astype(given)
     found = transformer.fit_transform(X)
     assert found.dtype == (np.float32 if given == np.float32 else np.float64)
@@ -152,7 +152,7 @@ def test_types(transformer, given):
 
 
 @every_transformer
-def test_nothing_of_the_callers_is_changed(transformer):
+def test_transformers_change_nothing_of_the_caller(transformer):
     X = np.asfortranarray(np.concatenate(sessions_of()))
     given = X.copy()
     X.flags.writeable = False
@@ -163,7 +163,7 @@ def test_nothing_of_the_callers_is_changed(transformer):
 
 
 @every_transformer
-def test_memory_maps(transformer, tmp_path):
+def test_transformers_take_memory_maps(transformer, tmp_path):
     X = np.concatenate(sessions_of())
     np.save(tmp_path / "recording.npy", X)
     mapped = np.load(tmp_path / "recording.npy", mmap_mode="r")
@@ -173,7 +173,7 @@ def test_memory_maps(transformer, tmp_path):
 
 
 @every_transformer
-def test_pandas_keeps_names_and_times(transformer):
+def test_transformers_keep_names_and_times_of_frames(transformer):
     times = pd.Index(np.arange(100) / 250, name="seconds")
     X = pd.DataFrame(np.concatenate(sessions_of()), columns=["Fz", "Cz", "Pz"], index=times)
     transformer = clone(transformer).set_output(transform="pandas")
@@ -189,7 +189,7 @@ def test_pandas_keeps_names_and_times(transformer):
 
 
 @every_transformer
-def test_frames_of_several_sessions(transformer):
+def test_transformers_give_a_frame_per_session(transformer):
     X = [pd.DataFrame(one, columns=["a", "b", "c"]) for one in sessions_of([30, 40])]
     frames = clone(transformer).set_output(transform="pandas").fit_transform(X)
     arrays = clone(transformer).fit_transform(X)
@@ -211,7 +211,7 @@ def test_frames_of_several_sessions(transformer):
     ],
     ids=repr,
 )
-def test_names_of_columns(transformer, names):
+def test_transformers_name_their_columns(transformer, names):
     X = pd.DataFrame(np.random.default_rng(0).standard_normal((20, 2)), columns=["Fz", "Cz"])
     assert list(transformer.fit(X).get_feature_names_out()) == names
 
@@ -229,13 +229,13 @@ def test_names_of_columns(transformer, names):
         ([np.ones((20, 3)), np.ones((20, 2))], "Session 1 of 2.*2 features"),
     ],
 )
-def test_bad_recordings(transformer, X, message):
+def test_transformers_refuse_bad_recordings(transformer, X, message):
     with pytest.raises(ValueError, match=message):
         clone(transformer).fit(X)
 
 
 @every_transformer
-def test_bad_use(transformer):
+def test_transformers_refuse_bad_use(transformer):
     X = sessions_of([30, 30])
     with pytest.raises(NotFittedError):
         clone(transformer).transform(X)
@@ -252,7 +252,7 @@ def test_bad_use(transformer):
 
 @every_transformer
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_missing_rows_are_answered_with_bad_segments(transformer, value):
+def test_transformers_answer_missing_rows_with_bad_segments(transformer, value):
     X = sessions_of()
     X[3][10, 1] = value
     message = r"Session 3 of 4: Input X contains .*\. Cut such rows out with .*BadSegments\."
@@ -286,7 +286,7 @@ def test_good_segments_are_sessions(transformer, form):
 
 @every_transformer
 @pytest.mark.parametrize("scale", [2.0**-460, 2.0**460])
-def test_units_do_not_matter(transformer, scale):
+def test_transformers_do_not_depend_on_units(transformer, scale):
     """Powers of two change no digit; scores and filters follow, standardised values stay."""
     X = sessions_of([60, 40])
     plain = transformer.fit_transform(X)
@@ -313,7 +313,7 @@ def test_inverses_know_sessions(transformer):
 
 
 @pytest.mark.parametrize("transformer", INVERTIBLE, ids=repr)
-def test_bad_input_of_inverses(transformer):
+def test_inverses_refuse_bad_input(transformer):
     X = sessions_of()
     wide = transformer.fit_transform(X)
     n_columns = wide[0].shape[1]
@@ -331,7 +331,7 @@ def test_bad_input_of_inverses(transformer):
 
 
 @every_transformer
-def test_labels_route_by_themselves(transformer):
+def test_transformers_route_labels(transformer):
     X, sessions = np.concatenate(sessions_of()), labels()
     expected = clone(transformer).fit_transform(X, sessions=sessions)
     with config_context(enable_metadata_routing=True):

@@ -46,14 +46,14 @@ def embedded_by_loops(X, n_embeddings, edges):
 @every_edge
 @pytest.mark.parametrize("n_samples", [1, 2, 3, 4, 50])
 @pytest.mark.parametrize("n_embeddings", [1, 3, 15])
-def test_embedding_is_a_loop_over_a_padded_session(edges, n_samples, n_embeddings):
+def test_embedder_is_a_loop_over_a_padded_session(edges, n_samples, n_embeddings):
     X = smooth_recording(n_samples)
     found = TimeDelayEmbedder(n_embeddings, edges=edges).fit_transform(X)
     np.testing.assert_array_equal(found, embedded_by_loops(X, n_embeddings, edges))
 
 
 @every_edge
-def test_the_inverse_is_exact_to_the_bit(edges):
+def test_embedder_inverse_is_exact(edges):
     for given_type in (np.float32, np.float64):
         X = [smooth_recording(n).astype(given_type) for n in (100, 1, 2, 7)]
         embedder = TimeDelayEmbedder(9, edges=edges)
@@ -64,7 +64,7 @@ def test_the_inverse_is_exact_to_the_bit(edges):
             assert one.dtype == given_type
 
 
-def test_the_inverse_averages_the_copies_of_a_value():
+def test_embedder_inverse_averages_copies():
     X = smooth_recording(20, 2)
     embedder = TimeDelayEmbedder(5).fit(X)
     wide = np.random.default_rng(0).standard_normal((20, 10))
@@ -79,7 +79,7 @@ def test_the_inverse_averages_the_copies_of_a_value():
             np.testing.assert_allclose(found[row, channel], np.mean(copies))
 
 
-def test_blocks_do_not_show(monkeypatch):
+def test_time_delay_pca_works_in_blocks_that_do_not_show(monkeypatch):
     X = [smooth_recording(97), smooth_recording(5)]
     whole = TimeDelayPCA(7, 4).fit(X)
     wide = TimeDelayEmbedder(7).fit_transform(X)
@@ -98,7 +98,7 @@ def test_blocks_do_not_show(monkeypatch):
 @every_edge
 @pytest.mark.parametrize("n_embeddings", [1, 3, 15])
 @pytest.mark.parametrize("whiten", [False, True])
-def test_equals_the_wide_pipeline(edges, n_embeddings, whiten):
+def test_time_delay_pca_is_pca_of_the_embedding(edges, n_embeddings, whiten):
     sessions = np.repeat([0, 1, 2, 3], [180, 1, 5, 114])
     X = smooth_recording()
     wide = TimeDelayEmbedder(n_embeddings, edges=edges).fit_transform(X, sessions=sessions)
@@ -129,7 +129,7 @@ def test_equals_the_wide_pipeline(edges, n_embeddings, whiten):
     edges=st.sampled_from(list(PADDING)),
     seed=st.integers(0, 99),
 )
-def test_moments_are_those_of_the_wide_matrix(lengths, half, edges, seed):
+def test_time_delay_pca_moments_are_those_of_the_embedding(lengths, half, edges, seed):
     rng = np.random.default_rng(seed)
     arrays = [rng.standard_normal((n, 2)) + 100 for n in lengths]
     embedder = TimeDelayEmbedder(2 * half + 1, edges=edges)
@@ -142,7 +142,7 @@ def test_moments_are_those_of_the_wide_matrix(lengths, half, edges, seed):
 
 @pytest.mark.parametrize("n_components", [0.3, 0.9, 0.9999, 4, None])
 @pytest.mark.parametrize("n_samples", [10, 200])
-def test_numbers_of_components_are_counted_as_in_pca(n_components, n_samples):
+def test_time_delay_pca_counts_components_as_pca(n_components, n_samples):
     X = smooth_recording(n_samples)
     pca = PCA(n_components, svd_solver="full").fit(TimeDelayEmbedder(5).fit_transform(X))
     ours = TimeDelayPCA(5, n_components).fit(X)
@@ -152,33 +152,33 @@ def test_numbers_of_components_are_counted_as_in_pca(n_components, n_samples):
     assert len(ours.get_feature_names_out()) == pca.n_components_
 
 
-def test_a_share_is_to_be_exceeded():
+def test_time_delay_pca_exceeds_a_share_of_the_variance():
     X = smooth_recording()
     shares = TimeDelayPCA(5).fit(X).explained_variance_ratio_.cumsum()
     assert TimeDelayPCA(5, float(shares[2])).fit(X).n_components_ == 4
 
 
-def test_a_large_offset_costs_no_digits():
+def test_time_delay_pca_takes_large_offsets():
     X = smooth_recording()
     ours, far = TimeDelayPCA(7, 5).fit(X), TimeDelayPCA(7, 5).fit(X + 1e6)
     np.testing.assert_allclose(far.explained_variance_, ours.explained_variance_, rtol=1e-8)
     np.testing.assert_allclose(far.transform(X + 1e6), ours.transform(X), atol=1e-7)
 
 
-def test_single_precision_sums_in_double():
+def test_time_delay_pca_sums_in_double_precision():
     X = smooth_recording(2000).astype(np.float32)
     ours = TimeDelayPCA(7, 5).fit(X)
     precise = TimeDelayPCA(7, 5).fit(X.astype(np.float64))
     np.testing.assert_allclose(ours.components_, precise.components_, atol=1e-10)
 
 
-def test_all_components_give_the_recording_back():
+def test_time_delay_pca_inverse_of_all_components_is_exact():
     X = smooth_recording()
     model = TimeDelayPCA(7, whiten=True)
     np.testing.assert_allclose(model.inverse_transform(model.fit_transform(X)), X, rtol=1e-9)
 
 
-def test_few_components_keep_what_is_slow():
+def test_time_delay_pca_keeps_slow_signals():
     seconds = np.arange(1000) / 250
     slow = np.sin(2 * np.pi * 5 * seconds)[:, np.newaxis]
     noisy = slow + 0.5 * np.random.default_rng(0).standard_normal((1000, 1))
@@ -187,7 +187,7 @@ def test_few_components_keep_what_is_slow():
     assert np.mean((cleaned - slow) ** 2) < 0.1 * np.mean((noisy - slow) ** 2)
 
 
-def test_the_function_is_the_transformer():
+def test_tde_pca_is_the_transformer():
     X = smooth_recording()
     sessions = np.repeat([0, 1], 150)
     parameters = {"n_embeddings": 7, "n_components": 0.9, "whiten": True, "edges": "zero"}
@@ -197,7 +197,7 @@ def test_the_function_is_the_transformer():
         tde_pca(X, n_components=64, n_embeddings=21)
 
 
-def test_the_wide_matrix_is_never_built():
+def test_time_delay_pca_never_builds_the_embedding():
     X = np.random.default_rng(0).standard_normal((20_000, 20))
 
     def peak(model):
@@ -219,7 +219,7 @@ def test_the_wide_matrix_is_never_built():
 
 
 @pytest.mark.parametrize("model", [TimeDelayEmbedder(4), TimeDelayPCA(4)], ids=repr)
-def test_even_embeddings_have_no_middle(model):
+def test_embedder_refuses_even_numbers(model):
     with pytest.raises(ValueError, match="n_embeddings is 4, but an odd number was expected"):
         model.fit(smooth_recording())
 
@@ -234,11 +234,11 @@ def test_even_embeddings_have_no_middle(model):
         ({}, 1, "1 sample"),
     ],
 )
-def test_bad_parameters(parameters, n_samples, message):
+def test_time_delay_pca_refuses_bad_parameters(parameters, n_samples, message):
     with pytest.raises(ValueError, match=message):
         TimeDelayPCA(7, **({"n_components": 2} | parameters)).fit(smooth_recording(n_samples))
 
 
-def test_something_has_to_vary():
+def test_time_delay_pca_refuses_constants():
     with pytest.raises(ValueError, match="X has no channel that varies"):
         TimeDelayPCA(3, 2).fit(np.full((50, 3), 0.1))

@@ -38,7 +38,7 @@ def wave(frequency, n_samples=1000, rate=RATE):
     ],
 )
 @pytest.mark.parametrize("order", [1, 2, 5])
-def test_the_filter_is_scipys(low, high, band, kind, order):
+def test_bandpass_filter_is_scipys(low, high, band, kind, order):
     X = recording()
     model = BandpassFilter(low, high, sampling_frequency=RATE, order=order)
     sections = signal.butter(order, band, btype=kind, fs=RATE, output="sos")
@@ -50,7 +50,7 @@ def test_the_filter_is_scipys(low, high, band, kind, order):
     np.testing.assert_array_equal(model.fit_transform(single), expected.astype(np.float32))
 
 
-def test_no_row_is_shifted_and_edges_lose_half_their_amplitude():
+def test_bandpass_filter_shifts_nothing_and_halves_edges():
     model = BandpassFilter(8, 13, sampling_frequency=RATE)
     inside = slice(300, 700)
     kept = model.fit_transform(wave(10))
@@ -63,7 +63,7 @@ def test_no_row_is_shifted_and_edges_lose_half_their_amplitude():
 
 
 @pytest.mark.parametrize("low", [None, 4])
-def test_a_short_session_is_padded_by_what_it_has(low):
+def test_bandpass_filter_pads_short_sessions_by_what_they_have(low):
     sections = signal.butter(
         5, 30 if low is None else [low, 30], "low" if low is None else "band", fs=RATE, output="sos"
     )
@@ -83,7 +83,7 @@ def test_a_short_session_is_padded_by_what_it_has(low):
         np.testing.assert_array_equal(model.fit_transform(short), expected)
 
 
-def test_integers_do_not_overflow():
+def test_bandpass_filter_takes_integers():
     X = (30_000 * wave(10)).astype(np.int16)
     model = BandpassFilter(1, 30, sampling_frequency=RATE)
     np.testing.assert_array_equal(model.fit_transform(X), model.fit_transform(X.astype(np.float64)))
@@ -106,7 +106,7 @@ def test_integers_do_not_overflow():
         ({"high": 4, "sampling_frequency": 0}, "'sampling_frequency'"),
     ],
 )
-def test_bad_bands(parameters, message):
+def test_bandpass_filter_refuses_bad_bands(parameters, message):
     with pytest.raises(ValueError, match=message):
         BandpassFilter(**({"sampling_frequency": RATE} | parameters)).fit(recording())
 
@@ -238,7 +238,7 @@ def test_short_session_is_point_reflected_before_a_notch():
         ({"sampling_frequency": 1.0}, "below half of sampling_frequency=1.0 Hz. Pass that of X"),
     ],
 )
-def test_bad_notches(parameters, message):
+def test_notch_filter_refuses_bad_notches(parameters, message):
     with pytest.raises(ValueError, match=message):
         NotchFilter(**({"sampling_frequency": RATE} | parameters)).fit(recording())
 
@@ -247,13 +247,13 @@ def test_bad_notches(parameters, message):
 
 
 @pytest.mark.parametrize("n_samples", [1, 2, 97, 400, 401])
-def test_the_envelope_is_scipys(n_samples):
+def test_envelope_is_scipys(n_samples):
     X = recording(n_samples)
     expected = np.abs(signal.hilbert(X, axis=0))
     np.testing.assert_array_equal(AmplitudeEnvelope().fit_transform(X), expected)
 
 
-def test_the_envelope_of_a_modulated_wave_is_the_modulation():
+def test_envelope_of_a_modulated_wave_is_the_modulation():
     modulation = 2 + wave(1)
     found = AmplitudeEnvelope().fit_transform(modulation * wave(40))
     np.testing.assert_allclose(found, modulation, atol=1e-10)
@@ -263,7 +263,7 @@ def test_the_envelope_of_a_modulated_wave_is_the_modulation():
 
 
 @pytest.mark.parametrize("window", [1, 2, 3, 5, 6, 31, 1000])
-def test_the_average_is_a_loop(window):
+def test_moving_average_is_a_loop(window):
     X = recording(40)
     found = MovingAverage(window).fit_transform(X)
     for row in range(40):
@@ -275,7 +275,7 @@ def test_the_average_is_a_loop(window):
     ("window", "rate", "n_rows"),
     [(0.1, 250, 25), (0.1, 100, 11), (0.58, 100, 59), (1.9, 1, 1), (0.004, 250, 1), (4, 0.5, 3)],
 )
-def test_windows_in_seconds(window, rate, n_rows):
+def test_moving_average_takes_seconds(window, rate, n_rows):
     model = MovingAverage(window, sampling_frequency=rate).fit(recording())
     assert model.n_window_ == n_rows
     np.testing.assert_array_equal(
@@ -283,7 +283,7 @@ def test_windows_in_seconds(window, rate, n_rows):
     )
 
 
-def test_averages_of_long_recordings_lose_no_digits():
+def test_moving_average_of_long_recordings_loses_no_digits():
     X = recording(200_000, 1) + 1e6
     found = MovingAverage(3).fit_transform(X)
     expected = (X[:-2] + X[1:-1] + X[2:]) / 3

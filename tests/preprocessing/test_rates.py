@@ -28,7 +28,7 @@ def wave(frequency, n_samples=1000, rate=RATE):
     ],
 )
 @pytest.mark.parametrize("n_samples", [1, 2, 7, 400])
-def test_the_rate_is_changed_as_by_scipy(new, old, up, down, n_samples):
+def test_downsampler_is_scipys(new, old, up, down, n_samples):
     X = recording(n_samples)
     model = Downsampler(new, sampling_frequency=old)
     found = model.fit_transform(X)
@@ -40,7 +40,7 @@ def test_the_rate_is_changed_as_by_scipy(new, old, up, down, n_samples):
     assert len(found) == len(model.row_indices(X)) == -(-n_samples * up // down)
 
 
-def test_what_the_new_rate_can_hold_stays_in_time_and_the_rest_goes():
+def test_downsampler_keeps_slow_waves_and_removes_fast_ones():
     model = Downsampler(100, sampling_frequency=RATE).fit(wave(5))
     found = model.transform(wave(5))
     np.testing.assert_allclose(found, wave(5, 400, 100), atol=0.03)
@@ -49,18 +49,18 @@ def test_what_the_new_rate_can_hold_stays_in_time_and_the_rest_goes():
     assert np.abs(model.transform(wave(90))[50:350]).max() < 1e-2
 
 
-def test_a_constant_stays():
+def test_downsampler_keeps_constants():
     X = np.full((333, 2), 1e6)
     np.testing.assert_array_equal(Downsampler(0.4).fit_transform(X), 1e6)
 
 
-def test_the_same_rate_changes_nothing():
+def test_downsampler_with_the_same_rate_changes_nothing():
     np.testing.assert_allclose(Downsampler(1.0).fit_transform(recording()), recording(), rtol=1e-12)
 
 
 @pytest.mark.parametrize("ratio", [(1, 1), (1, 2), (1, 3), (2, 5), (3, 4), (32, 125)])
 @pytest.mark.parametrize("n_samples", [1, 2, 3, 5, 40])
-def test_rows_are_the_nearest_in_time(ratio, n_samples):
+def test_downsampler_names_the_nearest_rows(ratio, n_samples):
     up, down = ratio
     model = Downsampler(up, sampling_frequency=down).fit(recording())
     rows = model.row_indices(recording(n_samples))
@@ -73,7 +73,7 @@ def test_rows_are_the_nearest_in_time(ratio, n_samples):
         np.testing.assert_array_equal(rows, times)
 
 
-def test_labels_and_targets_go_with_the_rows():
+def test_downsampler_takes_labels_and_targets_along():
     sessions = np.repeat(["a", "b", "c"], [41, 7, 52])
     X = recording(100)
     model = Downsampler(100, sampling_frequency=RATE).fit(X, sessions=sessions)
@@ -91,7 +91,7 @@ def test_labels_and_targets_go_with_the_rows():
 
 
 @pytest.mark.parametrize(("new", "old"), [(300, 250), (1.0001, 1.0), (250, np.e)])
-def test_higher_rates_are_refused(new, old):
+def test_downsampler_refuses_higher_rates(new, old):
     with pytest.raises(
         ValueError, match=f"new_sampling_frequency is {new} Hz, but at most .*{old} Hz"
     ):
@@ -103,7 +103,7 @@ IRRATIONAL = [(100 / np.sqrt(2), 250), (np.e, np.pi), (99.999_999, 250), (30 * n
 
 @pytest.mark.parametrize(("new", "old"), IRRATIONAL)
 @pytest.mark.parametrize("n_samples", [1, 2, 7, 1000])
-def test_irrational_rates_have_rows_at_multiples_of_the_new_period(new, old, n_samples):
+def test_downsampler_of_irrational_rates_has_rows_at_the_new_period(new, old, n_samples):
     X = recording(n_samples)
     model = Downsampler(new, sampling_frequency=old).fit(X)
     assert model.up_ is None
@@ -116,7 +116,7 @@ def test_irrational_rates_have_rows_at_multiples_of_the_new_period(new, old, n_s
 
 
 @pytest.mark.parametrize(("new", "old"), IRRATIONAL)
-def test_irrational_rates_keep_slow_waves_and_remove_fast_ones(new, old):
+def test_downsampler_of_irrational_rates_removes_fast_waves(new, old):
     n_samples = 2000
     inside = slice(40, -40)
     waves = [(0.2 * new, 1), (0.7 * new, 0)]
@@ -131,7 +131,7 @@ def test_irrational_rates_keep_slow_waves_and_remove_fast_ones(new, old):
 
 
 @pytest.mark.parametrize("ratio", [(2, 5), (32, 125), (1, 3), (99, 100)])
-def test_irrational_rates_next_to_rational_ones_give_the_same(ratio):
+def test_downsampler_is_continuous_in_the_rate(ratio):
     up, down = ratio
     X = recording(1000)
     rational = Downsampler(up, sampling_frequency=down).fit_transform(X)
@@ -142,14 +142,14 @@ def test_irrational_rates_next_to_rational_ones_give_the_same(ratio):
     np.testing.assert_allclose(found, rational, atol=2e-3)
 
 
-def test_blocks_of_interpolated_rows_do_not_show(monkeypatch):
+def test_downsampler_interpolates_in_blocks_that_do_not_show(monkeypatch):
     X, model = recording(500), Downsampler(1 / np.e)
     whole = model.fit_transform(X)
     monkeypatch.setattr(rates, "_BLOCK_SIZE", 1000)
     np.testing.assert_allclose(model.transform(X), whole, rtol=1e-12)
 
 
-def test_long_ratios_of_whole_numbers_are_accepted():
+def test_downsampler_takes_long_ratios():
     X = wave(0.001, 60_000, 250)
     found = Downsampler(1, sampling_frequency=20_001).fit_transform(X)
     assert found.shape == (3, 1)

@@ -13,21 +13,21 @@ def sessions_of(seed=0):
     return [gain * (rng.standard_normal((n, 3)) + 4) for n, gain in [(50, 1), (30, 200), (7, 0.01)]]
 
 
-def test_each_session_is_standardised_by_itself():
+def test_session_scaler_standardises_each_session():
     for found, X in zip(SessionScaler().fit_transform(sessions_of()), sessions_of(), strict=True):
         np.testing.assert_allclose(found, zscore(X), rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize("with_mean", [False, True])
 @pytest.mark.parametrize("with_std", [False, True])
-def test_a_session_is_scaled_as_by_scikit_learn(with_mean, with_std):
+def test_session_scaler_is_scikit_learns(with_mean, with_std):
     parameters = {"with_mean": with_mean, "with_std": with_std}
     for X in sessions_of():
         expected = StandardScaler(**parameters).fit_transform(X)
         np.testing.assert_allclose(SessionScaler(**parameters).fit_transform(X), expected)
 
 
-def test_statistics_are_those_of_what_is_transformed():
+def test_session_scaler_uses_what_is_transformed():
     first, second, _ = sessions_of()
     fitted = SessionScaler().fit(first)
     np.testing.assert_allclose(fitted.transform(second), zscore(second))
@@ -37,7 +37,7 @@ def test_statistics_are_those_of_what_is_transformed():
 
 @pytest.mark.parametrize("given_type", [np.float32, np.float64])
 @pytest.mark.parametrize("value", [0.0, 0.1, -1e9])
-def test_a_constant_channel_is_centred_and_not_divided(given_type, value):
+def test_session_scaler_centres_constant_channels(given_type, value):
     X = np.column_stack([np.full(49, value), np.arange(49)]).astype(given_type)
     found = SessionScaler().fit_transform(X)
     np.testing.assert_allclose(found[:, 0], 0, atol=1e-6)
@@ -46,18 +46,18 @@ def test_a_constant_channel_is_centred_and_not_divided(given_type, value):
     np.testing.assert_array_equal(plain[:, 0], X[:, 0])
 
 
-def test_what_only_rounds_is_no_signal():
+def test_session_scaler_takes_rounding_for_constant():
     X = np.array([[0.1 + 0.2], [0.3]] * 20)
     assert X.std() > 0
     assert np.abs(SessionScaler().fit_transform(X)).max() < 1e-15
 
 
-def test_a_faint_channel_is_a_signal():
+def test_session_scaler_scales_faint_channels():
     X = 1e-13 * np.random.default_rng(0).standard_normal((50, 2))
     np.testing.assert_allclose(SessionScaler().fit_transform(X), zscore(X))
 
 
-def test_a_large_offset_in_single_precision():
+def test_session_scaler_takes_large_offsets_in_single_precision():
     X = (np.random.default_rng(0).standard_normal((5000, 2)) + 1e5).astype(np.float32)
     found = SessionScaler().fit_transform(X)
     np.testing.assert_allclose(found, zscore(X.astype(np.float64)), atol=1e-6)

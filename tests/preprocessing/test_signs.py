@@ -38,7 +38,7 @@ def up_to_all(signs):
 
 @pytest.mark.parametrize("seed", range(10))
 @pytest.mark.parametrize("n_channels", [2, 5, 40])
-def test_known_flips_are_undone_up_to_one_sign_per_session(seed, n_channels):
+def test_sign_aligner_undoes_flips(seed, n_channels):
     X = alike_sessions(n_channels=n_channels, seed=seed)
     flips = flips_of(X, seed)
     aligner = SignAligner(random_state=seed)
@@ -51,7 +51,7 @@ def test_known_flips_are_undone_up_to_one_sign_per_session(seed, n_channels):
         np.testing.assert_array_equal(one, given * signs)
 
 
-def test_what_agrees_is_left_alone():
+def test_sign_aligner_leaves_agreement_alone():
     X = alike_sessions()
     aligner = SignAligner(random_state=0).fit(X)
     np.testing.assert_array_equal(aligner.signs_, 1)
@@ -59,7 +59,7 @@ def test_what_agrees_is_left_alone():
     np.testing.assert_array_equal(one.signs_, 1)
 
 
-def test_a_new_session_is_flipped_to_the_template():
+def test_sign_aligner_flips_new_sessions():
     *X, new = alike_sessions(7)
     aligner = SignAligner(random_state=0).fit(X)
     signs = np.array([1, -1, 1, 1, -1])
@@ -68,7 +68,7 @@ def test_a_new_session_is_flipped_to_the_template():
     np.testing.assert_array_equal(aligner.transform(new * -signs), -new)
 
 
-def test_fewer_channels_are_flipped_of_two_ways():
+def test_sign_aligner_flips_the_fewer_channels():
     X = alike_sessions(2, n_channels=4)
     aligner = SignAligner(random_state=0).fit(X)
     np.testing.assert_array_equal(aligner.transform(X[0] * -1), X[0] * -1)
@@ -77,7 +77,7 @@ def test_fewer_channels_are_flipped_of_two_ways():
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_no_signs_agree_more_than_those_found(seed):
+def test_sign_aligner_finds_the_best_signs(seed):
     """Sessions that have little in common, so that the search is hard."""
     X = alike_sessions(2, n_channels=8, common=0, difference=3, seed=seed)
     aligner = SignAligner(n_embeddings=3, random_state=0).fit(X[0])
@@ -92,7 +92,7 @@ def test_no_signs_agree_more_than_those_found(seed):
 
 
 @pytest.mark.parametrize("n_embeddings", [1, 5])
-def test_correlations_are_those_of_the_embedding(n_embeddings):
+def test_sign_aligner_compares_correlations_of_the_embedding(n_embeddings):
     X = alike_sessions(1)[0]
     expected = np.corrcoef(TimeDelayEmbedder(n_embeddings).fit_transform(X), rowvar=False)
     channel = np.repeat(np.arange(5), n_embeddings)
@@ -102,7 +102,7 @@ def test_correlations_are_those_of_the_embedding(n_embeddings):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_the_template_is_the_mean_of_the_aligned(seed):
+def test_sign_aligner_template_is_the_mean_of_the_aligned(seed):
     X = alike_sessions(20, n_channels=8, common=0.3, difference=1.5, seed=seed)
     given = flipped(X, flips_of(X))
     aligner = SignAligner(random_state=0)
@@ -111,7 +111,7 @@ def test_the_template_is_the_mean_of_the_aligned(seed):
     np.testing.assert_allclose(aligner.template_, expected, atol=1e-12)
 
 
-def test_lags_show_what_no_correlation_at_once_does():
+def test_sign_aligner_uses_lags():
     rng = np.random.default_rng(0)
 
     def delayed(n_samples=2000):
@@ -125,7 +125,7 @@ def test_lags_show_what_no_correlation_at_once_does():
     np.testing.assert_array_equal(left, np.tile(left[:1], (4, 1)))
 
 
-def test_a_template_can_be_given():
+def test_sign_aligner_takes_a_template():
     X = alike_sessions()
     template = SignAligner(random_state=0).fit(X).template_
     flips = flips_of(X)
@@ -137,7 +137,7 @@ def test_a_template_can_be_given():
     np.testing.assert_array_equal(up_to_all(covariance.fit(flipped(X, flips)).signs_ * flips), 1)
 
 
-def test_units_do_not_matter():
+def test_sign_aligner_does_not_depend_on_units():
     X = alike_sessions()
     flips = flips_of(X)
     gains = np.array([1e-6, 1, 1e6, 30, 1e-3])
@@ -147,14 +147,14 @@ def test_units_do_not_matter():
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_one_odd_session_does_not_lead(seed):
+def test_sign_aligner_is_not_led_by_one_odd_session(seed):
     X = alike_sessions(difference=0.4, seed=seed)
     odd = alike_sessions(1, common=0, seed=seed + 100)
     aligner = SignAligner(random_state=0).fit([*odd, *X])
     np.testing.assert_array_equal(aligner.signs_[1:], 1)
 
 
-def test_what_is_constant_but_for_rounding_correlates_with_nothing():
+def test_sign_aligner_takes_rounding_for_constant():
     rounded = np.tile([[0.1 + 0.2] * 2, [0.3] * 2], (200, 1))
     X = np.column_stack([rounded, alike_sessions()[0]])
     template = SignAligner().fit(X).template_
@@ -162,7 +162,7 @@ def test_what_is_constant_but_for_rounding_correlates_with_nothing():
     np.testing.assert_array_equal(template[:, :2], 0)
 
 
-def test_channels_and_sessions_that_tell_nothing_are_left_alone():
+def test_sign_aligner_leaves_constants_alone():
     X = alike_sessions(30, n_channels=12, common=0, difference=3)
     for one in X:
         one[:, :3] = 0.1
@@ -174,7 +174,7 @@ def test_channels_and_sessions_that_tell_nothing_are_left_alone():
 
 
 @pytest.mark.parametrize("random_state", [0, None, np.random.RandomState(3)])
-def test_the_same_session_always_gets_the_same_signs(random_state):
+def test_sign_aligner_is_the_same_for_the_same_session(random_state):
     X = alike_sessions(common=0, difference=3)
     aligner = SignAligner(3, random_state=random_state).fit(X)
     for _ in range(3):
@@ -191,6 +191,6 @@ def test_the_same_session_always_gets_the_same_signs(random_state):
         ({"n_init": -1}, "'n_init'"),
     ],
 )
-def test_bad_parameters(parameters, message):
+def test_sign_aligner_refuses_bad_parameters(parameters, message):
     with pytest.raises(ValueError, match=message):
         SignAligner(**parameters).fit(alike_sessions())
