@@ -13,17 +13,7 @@ INSTALLED := $(ENV)/.installed
 	bench-permutations bench-large torture test-oldest clean
 
 demo: $(INSTALLED)
-	MPLBACKEND=Agg $(BIN)/python examples/plot_soft_mixture.py --figures figures
-	MPLBACKEND=Agg $(BIN)/python examples/plot_resting_state.py --figures figures
-	MPLBACKEND=Agg $(BIN)/python examples/plot_nems_introduction.py --figures figures
-	MPLBACKEND=Agg $(BIN)/python examples/plot_grasshopper_receptor.py --figures figures
-	MPLBACKEND=Agg $(BIN)/python examples/plot_mode_spectra.py --figures figures
-	MPLBACKEND=Agg $(BIN)/python examples/plot_how_many_modes.py --figures figures
-	MPLBACKEND=Agg $(BIN)/python examples/plot_dynemo_or_hmm.py --figures figures
-	MPLBACKEND=Agg $(BIN)/python examples/plot_which_encoding_model.py --figures figures
-	MPLBACKEND=Agg $(BIN)/python examples/plot_group_difference.py --figures figures
-	MPLBACKEND=Agg $(BIN)/python examples/plot_from_mne.py --figures figures
-	MPLBACKEND=Agg $(BIN)/python examples/plot_from_xarray.py --figures figures
+	$(BIN)/python examples/draw.py --figures figures
 
 test: $(INSTALLED)
 	MPLBACKEND=Agg $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder

