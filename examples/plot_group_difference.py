@@ -102,7 +102,7 @@ for (row, mode), p_value in np.ndenumerate(test.p_value):
     print(f"{name:10} {mode:4}  {effect:+.3f}  {statistic:+.2f}  {p_value:11.4f}")
 
 # %%
-# Patients have less of mode 1. The other modes take its place.
+# Patients have less of mode 1, and mode 0 takes its place. They also enter mode 1 less often.
 
 names = [f"{measure} {mode}" for measure in measures.values() for mode in range(3)]
 fig, (ax,) = test.plot(feature_names=names)

@@ -7,6 +7,7 @@ from pkgutil import iter_modules
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from skdyn._versions import show_versions
     from skdyn.core.training import FitDivergedError
     from skdyn.dynemo.estimator import DyNeMoEstimator
     from skdyn.matching import ModeMatcher, match_modes
@@ -14,7 +15,14 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-__all__ = ["DyNeMoEstimator", "FitDivergedError", "ModeMatcher", "NEMSRegressor", "match_modes"]
+__all__ = [
+    "DyNeMoEstimator",
+    "FitDivergedError",
+    "ModeMatcher",
+    "NEMSRegressor",
+    "match_modes",
+    "show_versions",
+]
 
 # Each name is imported when it is first used, so that filters and metrics need no torch.
 HOMES = {
@@ -23,6 +31,7 @@ HOMES = {
     "ModeMatcher": "skdyn.matching",
     "NEMSRegressor": "skdyn.nems.regressor",
     "match_modes": "skdyn.matching",
+    "show_versions": "skdyn._versions",
 }
 
 
