@@ -2,9 +2,9 @@
 
 The posterior of a session is one Gaussian process: its means and standard deviations come from
 windows that overlap by half, and can be refined by gradient steps on the bound itself. A draw of
-theta is one path through the session. The prior of a row depends on the rows of that path before
-it, but for at most `sequence_length` of them, as in training: so every number here is a lower bound
-of the log-evidence of one and the same model, whatever the length of a session.
+theta is one path through the session. The prior of a row depends on at most `sequence_length`
+earlier rows of that path, as in training. Every number here is therefore a lower bound of the
+log-evidence of the same model, whatever the length of a session.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from skdyn.dynemo.objective import gaussian_kl, kl_divergence, large_batches
 # Learning rate of the refinement, which falls linearly to zero.
 REFINEMENT_RATE = 0.1
 
-# The weights of a network that are its modes.
+# Names of the weights that are modes.
 MODES = ("means", "covariance_vectors")
 
-# Rows whose posterior is refined at a time, at least those of one session; a step computes the
-# likelihood of one row of so many, since neighbours move together.
+# Rows whose posterior is refined at a time (at least one session), and the stride of the rows whose
+# likelihood a step computes, because neighbours are similar.
 REFINED_AT_ONCE, STRIDE = 2**15, 2
 
 # Most rows of a session that are refined as one.
 LONGEST_REFINED = 2**17
 
-# Rows whose densities are computed at a time; fewer where their covariances have many numbers.
+# Rows whose densities are computed at a time; fewer if there are many channels.
 ROWS_AT_ONCE, LEAST_AT_ONCE, NUMBERS_AT_ONCE = 2**14, 2**8, 2**24
 
 
@@ -58,10 +58,10 @@ class Posterior:
 
 @torch.no_grad()
 def encode(network: DyNeMoNetwork, loader: WindowLoader, sequence_length: int) -> Posterior:
-    """The posterior that the inference network gives for whole sessions.
+    """Compute the posterior of whole sessions with the inference network.
 
-    Windows overlap by half and each answers for its middle, so that a row is inferred with at
-    least a quarter of a window on both sides wherever the session has that much.
+    Windows overlap by half, and each provides the rows in its middle, so that at least a quarter of
+    a window on either side of a row is used, unless the session ends.
 
     Parameters
     ----------
@@ -92,7 +92,7 @@ def encode(network: DyNeMoNetwork, loader: WindowLoader, sequence_length: int) -
 
 @torch.no_grad()
 def mixing(network: DyNeMoNetwork, posterior: Posterior) -> list[np.ndarray]:
-    """Mixing coefficients at the posterior mean of theta.
+    """Compute mixing coefficients at the posterior mean of theta.
 
     Parameters
     ----------
@@ -116,7 +116,7 @@ def draw_mixing(
     random_state: np.random.RandomState,
     n_draws: int,
 ) -> list[np.ndarray]:
-    """Draws of mixing coefficients from the posterior, each a path through a session.
+    """Draw mixing coefficients from the posterior; each draw is a path through a session.
 
     Parameters
     ----------
@@ -158,8 +158,8 @@ def refine(
 ) -> Posterior:
     """Improve the posterior of each row by gradient steps on the evidence lower bound.
 
-    Modes, prior and memory of the posterior stay. Random numbers are the same for each session,
-    so that what is found for one does not depend on the others.
+    Modes, prior and memory of the posterior are fixed. Random numbers are the same for each
+    session, so that its result does not depend on the other sessions.
 
     Parameters
     ----------
@@ -205,7 +205,7 @@ def _refine_group(network, loader, posterior, sequence_length, n_steps, prior) -
     n_rows = loader.n_rows
     if max(n_rows) <= LONGEST_REFINED:
         return Refinement(network, loader, posterior, sequence_length, prior).run(n_steps)
-    # As rows depend on those within a window, each is taken from where it has that on both sides.
+    # A row depends on the rows within a window, so it is taken from a stretch that has them.
     windows = cut_windows(n_rows, LONGEST_REFINED, max(1, LONGEST_REFINED - 4 * sequence_length))
     parts = []
     for start, length in zip(windows.start, windows.length, strict=True):
@@ -226,7 +226,7 @@ def _refine_group(network, loader, posterior, sequence_length, n_steps, prior) -
 
 
 def groups_of(n_rows: Sequence[int]) -> Iterator[slice]:
-    """Sessions that are refined together, so that memory does not grow with their number.
+    """Group the sessions that are refined together, so that memory does not grow with their number.
 
     Parameters
     ----------
@@ -248,7 +248,7 @@ def groups_of(n_rows: Sequence[int]) -> Iterator[slice]:
 
 
 class Refinement:
-    """The posterior of some sessions as free numbers.
+    """The posterior of some sessions as free parameters.
 
     Parameters
     ----------
@@ -291,8 +291,7 @@ class Refinement:
         n_steps : int
             Number of steps.
         mode_rate : float, default=0.0
-            Learning rate of the network's modes, which falls like that of the posterior; 0 leaves
-            them as they are.
+            Learning rate of the modes, with the schedule of the posterior's; 0 keeps them fixed.
 
         Returns
         -------
@@ -328,9 +327,9 @@ class Refinement:
         )
 
     def _shifted(self, shifts: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Means and logarithms of standard deviations, moved by smoothed shifts.
+        """Means and logarithms of standard deviations, shifted by smoothed parameters.
 
-        Steps of single rows would mostly follow the noise of the draws.
+        Separate parameters for each row would mostly follow the noise of the draws.
         """
         places, inside = _tiles(self.n_rows, max(self.n_rows), 0)
         lengths = inside.sum(dim=1).long().to(self.mean.device)
@@ -438,7 +437,7 @@ def lower_bounds(
     loader : WindowLoader
         The sessions.
     posterior : Posterior
-        Where theta is drawn from.
+        The distribution of theta.
     sequence_length : int
         Rows over which the prior is unrolled.
     random_state : numpy.random.RandomState
@@ -496,8 +495,8 @@ def over_draws(terms: list[np.ndarray], *, importance_weighted: bool) -> list[np
     terms : list of ndarray of shape (n_draws, n_rows)
         From `lower_bounds`, or from `log_weights`.
     importance_weighted : bool
-        Whether to take increments of the logarithm of the mean importance weight of the rows so
-        far, and not the mean.
+        Whether to return increments of the log of the mean importance weight, row by row, instead
+        of means over draws.
 
     Returns
     -------
@@ -516,9 +515,9 @@ def over_draws(terms: list[np.ndarray], *, importance_weighted: bool) -> list[np
 def bounds_at_mean(
     network: DyNeMoNetwork, loader: WindowLoader, posterior: Posterior, sequence_length: int
 ) -> list[np.ndarray]:
-    """The terms of the bound with theta at its posterior mean, as osl-dynamics has them.
+    """Compute the terms of the bound at the posterior mean of theta, as osl-dynamics does.
 
-    This is no bound: log p(x | E theta) stands for E log p(x | theta).
+    This is no bound, because it uses log p(x | E theta) instead of E log p(x | theta).
 
     Parameters
     ----------
@@ -537,7 +536,7 @@ def bounds_at_mean(
 def _paths(network, posterior, random_state, n_draws) -> Iterator[list[np.ndarray]]:
     """Draws of the deviations of theta from its mean, one array per session.
 
-    The random numbers are the same for each session, so that its bound is the one it has alone.
+    The random numbers are the same for each session, so that its bound does not depend on others.
     """
     lengths = np.array([len(std) for std in posterior.std])
     same_length = [np.flatnonzero(lengths == n) for n in np.unique(lengths)]
@@ -628,12 +627,12 @@ def _prior_of_rows(
 ) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of the prior of each row, given the rows before it.
 
-    The prior network starts anew every half window, and answers for the half window after that.
+    The prior network restarts every half window, and provides the half window after the first.
     """
     half = max(1, sequence_length // 2)
     mean, std = torch.empty_like(theta), torch.empty_like(theta)
     origin = 0
-    spans = []  # first row seen, first row answered for, end
+    spans = []  # first row of input, first row of output, end
     for n in n_rows:
         mean[origin], std[origin] = network.first_mean, network.first_std
         edges = [0, *range(2 * half, n, half), n] if n > 2 * half else [0, n]

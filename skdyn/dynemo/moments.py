@@ -13,11 +13,10 @@ coefficients as weights. Three facts lead from there to the modes:
 3. The vertices follow from the simplex of least volume, even for a mode that never has all the
    weight: `skdyn.core.simplex`.
 
-The same points say roughly how the modes are mixed in each row, which is enough to teach a network
-what to look for before it is trained in earnest.
+The same points give rough mixing coefficients of each row, to which the networks are pretrained.
 
-Nothing of it depends on random numbers. Where means are learned, the rows themselves are moments
-too, beside the products of what is left of them after their local mean is taken away.
+No random numbers are used. If means are learned, the rows themselves are moments too, beside the
+products of the rows after their local mean is subtracted.
 
 References
 ----------
@@ -50,7 +49,7 @@ MAX_POINTS = 2**13
 # Smallest eigenvalue of a mode's covariance, relative to that of the whole recording.
 SMALLEST_EIGENVALUE = 0.1
 
-# Smallest mixing coefficient that a network is taught.
+# Smallest mixing coefficient in pretraining.
 SMALLEST_COEFFICIENT = 0.01
 
 # Variance, relative to the largest, of directions in which the points do not move.
@@ -65,24 +64,24 @@ def modes_from_moments(
     n_modes: int,
     given: tuple[np.ndarray | None, np.ndarray | None],
 ) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """Means and covariances of modes that the moments of a recording speak for.
+    """Estimate means and covariances of modes from the moments of a recording.
 
     Parameters
     ----------
     moments : Moments
         Moments of the recording.
     n_modes : int
-        How many modes are wanted.
+        Number of modes.
     given : tuple of two ndarrays or None
-        Means and covariances that are known; the others are put in an order that goes with them.
+        Known means and covariances; the others are put in the matching order.
 
     Returns
     -------
     means : ndarray of shape (n_modes, n_channels) or None
-        None where they do not count and are not given.
+        None if they do not count and are not given.
     covariances : ndarray of shape (n_modes, n_channels, n_channels) or (n_modes, n_channels), \
             or None
-        Diagonals where only those count.
+        Diagonals if only those count.
     """
     found = moments.modes(find_vertices(moments, n_modes))
     for known, values in zip(given, found, strict=True):
@@ -100,7 +99,7 @@ def modes_from_moments(
 def mixing_from_moments(
     moments: Moments, means: np.ndarray | None, covariances: np.ndarray | None
 ) -> list[np.ndarray]:
-    """How modes are mixed, as far as moments that are averaged in time tell.
+    """Estimate mixing coefficients from moments that are averaged in time.
 
     Averages are written as combinations of the modes' moments, with weights of sum one; weights
     that are too small are raised to `SMALLEST_COEFFICIENT`, and the sum set to one again.
@@ -110,7 +109,7 @@ def mixing_from_moments(
     moments : Moments
         Moments of the recording.
     means, covariances : ndarray or None
-        Modes, as `modes_from_moments` gives them.
+        Modes, as returned by `modes_from_moments`.
 
     Returns
     -------
@@ -175,7 +174,7 @@ class Moments:
         self.average = self.combine(np.full(self.n_rows, 1 / self.n_rows))
 
     def _take_local_means(self) -> None:
-        """Leave what remains of the rows, and which share of their variance that is."""
+        """Subtract local means, and return the rows and the share of variance that is left."""
         window = hann_window(self.window_length(self.rows))
         self.residual = self.rows - self._filter(self.rows, window, mode="nearest")
         kept = -window
@@ -183,7 +182,7 @@ class Moments:
         self.share = float(np.sum(kept**2))
 
     def project(self, directions: np.ndarray) -> np.ndarray:
-        """Inner products of the moments of each row with directions, less their average.
+        """Project the moments of each row, less their average, on directions.
 
         Parameters
         ----------
@@ -278,7 +277,7 @@ class Moments:
         return filtered
 
     def window_length(self, series: np.ndarray) -> int:
-        """Length of the Hann window that is expected to recover a signal from noise best.
+        """Choose the length of the Hann window with the least expected error.
 
         The autocovariance at lags other than zero is that of the signal, which gives the expected
         squared error of every window.
@@ -318,7 +317,7 @@ class Moments:
         return total / self.n_rows
 
     def modes(self, vertices: np.ndarray) -> list[np.ndarray | None]:
-        """Means and covariances that vectors of moments stand for.
+        """Convert vectors of moments to means and covariances.
 
         Parameters
         ----------
@@ -328,7 +327,7 @@ class Moments:
         Returns
         -------
         list of two ndarrays or None
-            Means and covariances, or diagonals of them; None for what does not count here.
+            Means and covariances, or diagonals of them; None for those that do not count here.
         """
         levels, products = zip(*map(self._split, self.average + vertices), strict=True)
         means = None
@@ -345,12 +344,12 @@ class Moments:
         return [means, halves @ halves.swapaxes(1, 2)]
 
     def vertices(self, means: np.ndarray | None, covariances: np.ndarray | None) -> np.ndarray:
-        """Vectors of moments that modes stand for; what `modes` takes.
+        """Convert modes to vectors of moments, the inverse of `modes`.
 
         Parameters
         ----------
         means, covariances : ndarray or None
-            As `modes` gives them.
+            As returned by `modes`.
 
         Returns
         -------
@@ -387,15 +386,15 @@ def hann_window(length: int) -> np.ndarray:
 
 
 def find_vertices(moments: Moments, n_modes: int) -> np.ndarray:
-    """Vertices of the simplex in which the moments lie.
+    """Find the vertices of the simplex in which the moments lie.
 
     Parameters
     ----------
     moments : Moments
         Moments of the recording.
     n_modes : int
-        How many vertices are wanted. Where the moments have too few dimensions for that many,
-        the others are points that lie far from each other.
+        Number of vertices. If the moments have too few dimensions for that many, the others are
+        points that lie far from each other.
 
     Returns
     -------
@@ -418,14 +417,14 @@ def find_vertices(moments: Moments, n_modes: int) -> np.ndarray:
 
 
 def leading_directions(moments: Moments, n_directions: int) -> np.ndarray:
-    """Directions in which the moments change from stretch to stretch, rather than row to row.
+    """Find directions in which the moments change slowly rather than from row to row.
 
     Parameters
     ----------
     moments : Moments
         Moments of the recording.
     n_directions : int
-        How many are wanted.
+        Number of directions.
 
     Returns
     -------
@@ -443,7 +442,7 @@ def leading_directions(moments: Moments, n_directions: int) -> np.ndarray:
         vectors = np.linalg.eigh((matrix + matrix.T) / 2)[1]
         return vectors.T[::-1][: min(n_directions, moments.n_distinct)]
     operator = LinearOperator((size, size), matvec=product, dtype=np.float64)
-    # Any vector will do; a fixed one keeps the start the same for every seed.
+    # Any vector is possible; a fixed one makes the start independent of the seed.
     first = np.random.RandomState(0).standard_normal(size)
     vectors = eigsh(operator, n_directions, which="LA", v0=first, tol=1e-3)[1]
     return vectors.T[::-1]

@@ -1,6 +1,6 @@
 """The network of DyNeMo: encoder, prior, mixing, modes.
 
-    c_tj = how much row x_t speaks for mode j
+    c_tj = evidence of row x_t for mode j
     x, c -> bidirectional RNN -> r_t, d_t, s_t
     m_t = smooth(r + A c)_t + d_t
     q(theta_t | theta_t-1, x) = N(m_t + phi (theta_t-1 - m_t-1), s_t^2)
@@ -10,12 +10,13 @@
     x_t ~ N(sum_j alpha_tj mu_j, sum_j alpha_tj D_j)
 
 The model is that of Gohil et al. (2022), "Mixtures of large-scale dynamic functional brain network
-modes", NeuroImage 263, 119595, which has phi = p = 0, no c and no smoothing. A posterior whose rows
-are independent pays, in every row, for noise that a slow theta does not have: where modes differ
-little, that price is higher than what they explain, and training gives them up. With memory in the
-posterior and in the prior it is small. How much a row speaks for each mode is a quadratic form of
-all channels, which a small network does not find from the row alone; the encoder is given it, as
-the derivative of the log-density towards the mode, see `mode_scores`.
+modes", NeuroImage 263, 119595, which has phi = p = 0, no c and no smoothing. A posterior with
+independent rows pays a KL cost in every row for noise that a slow theta does not have. If modes
+differ little, this cost exceeds their gain in likelihood, and training gives them up. Memory in the
+posterior and in the prior makes the cost small. The evidence of a row for each mode, c, is a
+quadratic form of all channels, which a small network does not learn from the row alone. The encoder
+therefore receives it as an input: the derivative of the log-density towards the mode, see
+`mode_scores`.
 """
 
 from __future__ import annotations
@@ -35,15 +36,15 @@ from skdyn.core.recurrent import RecurrentSettings, RecurrentStack, dropout, ini
 from skdyn.core.recursion import first_order_filter, smooth
 from skdyn.core.runtime import one_thread
 
-# Scores of modes beyond that many standard deviations count less, so that no row drowns all others.
+# Scores of modes beyond this many standard deviations are compressed, so that no row dominates.
 SCORE_SCALE = 3.0
 
 # Added to every standard deviation of theta.
 STD_EPSILON = 1e-6
 
-# Where training starts: the standard deviation of a row of theta given the one before, in the
-# posterior and in the prior; the posterior's memory; how many rows it is smoothed over, on either
-# side; the share of theta that the prior expects to stay.
+# Starting values: the standard deviation of a row of theta given the one before, in the posterior
+# and in the prior; the posterior's memory; the rows that it is smoothed over, on either side; the
+# share of theta that the prior expects to stay.
 STARTING_STD = 0.3
 STARTING_MEMORY = 0.9
 STARTING_SMOOTHING = 6.0
@@ -52,7 +53,7 @@ STARTING_PERSISTENCE = 0.95
 
 @dataclass(frozen=True)
 class NetworkSettings:
-    """What a DyNeMo network is made of, in the words of `DyNeMoEstimator`."""
+    """The settings of a DyNeMo network, named as in `DyNeMoEstimator`."""
 
     n_modes: int
     n_channels: int
@@ -68,12 +69,12 @@ class NetworkSettings:
 
 
 class DyNeMoNetwork(nn.Module):
-    """Everything of DyNeMo that has weights.
+    """The networks and modes of DyNeMo: all that has weights.
 
     Parameters
     ----------
     settings : NetworkSettings
-        What it is made of.
+        The settings.
     """
 
     def __init__(self, settings: NetworkSettings):
@@ -111,7 +112,7 @@ class DyNeMoNetwork(nn.Module):
             self.fixed_covariances = nn.Buffer(torch.empty(shape))
 
     def __getstate__(self) -> dict:
-        # Plain numbers, which can be read without trusting, or having, torch's own types.
+        # Plain arrays, which can be read without trusting or having types of torch.
         return {
             "settings": asdict(self.settings),
             "weights": {name: value.cpu().numpy() for name, value in self.state_dict().items()},
@@ -172,7 +173,7 @@ class DyNeMoNetwork(nn.Module):
         Parameters
         ----------
         generator : torch.Generator
-            Where the randomness comes from.
+            Source of randomness.
         means : Tensor of shape (n_modes, n_channels)
             Mode means.
         covariances : Tensor of shape (n_modes, n_channels, n_channels) or (n_modes, n_channels)
@@ -206,7 +207,7 @@ class DyNeMoNetwork(nn.Module):
     def posterior(
         self, data: Tensor, draws: Draws | None = None, lengths: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Mean of q(theta | x), and its standard deviation given the row before.
+        """Compute the mean of q(theta | x), and its standard deviation given the row before.
 
         Parameters
         ----------
@@ -243,7 +244,7 @@ class DyNeMoNetwork(nn.Module):
         return torch.sigmoid(self.memory_logit)
 
     def deviation(self, std: Tensor, normal: Tensor) -> Tensor:
-        """A draw of the deviations of theta from their posterior mean.
+        """Draw the deviations of theta from their posterior mean.
 
         They are an autoregressive process of first order, stationary at the first row.
 
@@ -291,9 +292,9 @@ class DyNeMoNetwork(nn.Module):
         theta : Tensor of shape (batch, time, n_modes)
             Logits.
         draws : Draws, default=None
-            Where dropout draws from; without one nothing is dropped.
+            Source of dropout; without one nothing is dropped.
         state : list, default=None
-            State of each recurrent layer, replaced in place; for going on step by step.
+            State of each recurrent layer, replaced in place, to continue step by step.
 
         Returns
         -------
@@ -336,7 +337,7 @@ class DyNeMoNetwork(nn.Module):
         Returns
         -------
         Tensor of shape (n_modes, n_channels) or None
-            None where they are zero for good.
+            None if they are fixed at zero.
         """
         return None if self.settings.zero_means else self.means
 
@@ -369,7 +370,7 @@ def _std(raw: Tensor) -> Tensor:
 
 
 def empty_network(settings: NetworkSettings, device: torch.device) -> DyNeMoNetwork:
-    """A network whose weights are yet to be set.
+    """Make a network without setting its weights.
 
     torch's layers draw from the global generator when they are made. Made without storage, they
     draw nothing.
@@ -377,9 +378,9 @@ def empty_network(settings: NetworkSettings, device: torch.device) -> DyNeMoNetw
     Parameters
     ----------
     settings : NetworkSettings
-        What it is made of.
+        The settings.
     device : torch.device
-        Where it lives.
+        The device of its weights.
 
     Returns
     -------
@@ -403,7 +404,7 @@ def modes_of(
     network : DyNeMoNetwork
         The network.
     center, scale : ndarray of shape (n_channels,)
-        What the data are shifted and divided by before they enter it.
+        Shift and scale of the data that enter it.
 
     Returns
     -------
@@ -433,11 +434,11 @@ def sample_logits(
     network : DyNeMoNetwork
         A network in evaluation mode.
     n_samples : int
-        Rows that are wanted.
+        Number of rows.
     n_discarded : int
         Rows drawn before them, so that the first one is forgotten.
     generator : torch.Generator
-        Where the randomness comes from.
+        Source of randomness.
 
     Returns
     -------

@@ -29,8 +29,8 @@ from skdyn.dynemo.network import DyNeMoNetwork
 # Rows that go through the networks at once when nothing is trained.
 ROWS_AT_ONCE = 2**13
 
-# Standard deviation of the posterior that the encoder is pretrained to, and how much that counts
-# relative to its mean.
+# Standard deviation of the posterior to which the encoder is pretrained, and its weight in the loss
+# relative to the mean.
 PRETRAINED_STD = 0.3
 STD_WEIGHT = 0.1
 
@@ -111,7 +111,7 @@ def kl_divergence(
 
 @dataclass(frozen=True)
 class Annealing:
-    """How the weight of the KL term rises; `n_epochs` = 0 for not at all."""
+    """The schedule of the weight of the KL term; `n_epochs` = 0 means no annealing."""
 
     curve: str = "tanh"
     sharpness: float = 10.0
@@ -138,10 +138,10 @@ ALL_ROWS = slice(None)
 
 @dataclass(frozen=True)
 class Thinning:
-    """Of which rows the likelihood is computed: one of `stride`, in each step other ones.
+    """The rows whose likelihood is computed: one of `stride`, other ones in each step.
 
-    Neighbours share most of their mixing, so that the gradient loses little, and the likelihood is
-    most of a step where there are many channels. From the epoch `n_epochs` on, all rows count.
+    Neighbours share most of their mixing, so that the gradient loses little, and the likelihood
+    dominates a step with many channels. From the epoch `n_epochs` on, all rows count.
     """
 
     stride: int = 1
@@ -186,11 +186,11 @@ class FreeEnergy:
     annealing : Annealing
         Weight of the KL term in each epoch.
     thinning : Thinning
-        Of which rows the likelihood is computed.
+        Rows whose likelihood is computed.
     use_jitter : bool
-        Whether rows whose covariance has no Cholesky factor get one, see `safe_cholesky`. It holds
-        up a device other than the CPU; without it an epoch that needed it is not finite, and
-        repeated with it.
+        Whether covariances without a Cholesky factor are loaded, see `safe_cholesky`. The check
+        slows devices other than the CPU down, so that it starts only after an epoch that was not
+        finite, which is then repeated.
     """
 
     network: DyNeMoNetwork
@@ -209,7 +209,7 @@ class FreeEnergy:
         Returns
         -------
         bool
-            Whether that is new.
+            Whether this changes anything.
         """
         before, self.use_jitter = self.use_jitter, True
         return not before
@@ -285,7 +285,7 @@ class FreeEnergy:
         Returns
         -------
         float
-            In nats per row; of several processes, what the windows of this one add to it.
+            In nats per row; with several processes, the share of the windows of this one.
         """
         total = 0.0
         generator = torch.Generator(self.generator.device).manual_seed(0)
@@ -348,7 +348,7 @@ class EncoderPretraining:
         Returns
         -------
         float
-            Of several processes, what the windows of this one add to it.
+            With several processes, the share of the windows of this one.
         """
         windows, total = _own(self.windows), 0.0
         with torch.no_grad():
@@ -357,7 +357,7 @@ class EncoderPretraining:
         return total / len(self.windows)
 
     def take_care(self) -> bool:
-        """There is no more robust computation.
+        """Return False, because there is no more robust computation.
 
         Returns
         -------
@@ -380,7 +380,7 @@ class EncoderPretraining:
 
 
 class PriorPretraining(FreeEnergy):
-    """The KL term alone, the encoder as it is, as an objective for `train`."""
+    """The KL term alone with a fixed encoder, as an objective for `train`."""
 
     def training_terms(self, batch: Batch, epoch: int) -> dict[str, Tensor]:
         """Loss of one batch; only the prior gets gradients.

@@ -1,4 +1,4 @@
-"""What a recording is like before a fit: its scale, its noise floor, and what looks wrong."""
+"""Checks of a recording before a fit: its scale, its noise floor, and likely mistakes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ MAX_ROWS, ROWS_AT_ONCE = 2**17, 2**16
 
 
 def check_scale(sessions: list[np.ndarray], *, centred: bool) -> tuple[np.ndarray, np.ndarray]:
-    """What each channel is shifted and divided by before it enters the network.
+    """Compute the shift and the scale of each channel before it enters the network.
 
     Parameters
     ----------
@@ -107,14 +107,14 @@ def _sum_of_squares(session: np.ndarray, center: np.ndarray, largest: np.ndarray
 
 
 def some_rows(sessions: list[np.ndarray], center, scale) -> list[np.ndarray]:
-    """At most about `MAX_ROWS` rows, spread over the sessions, scaled.
+    """Take at most about `MAX_ROWS` rows, spread over the sessions, and scale them.
 
     Parameters
     ----------
     sessions : list of ndarray of shape (n_samples, n_channels)
         The recording.
     center, scale : ndarray of shape (n_channels,)
-        What each channel is shifted and divided by.
+        Shift and scale of each channel.
 
     Returns
     -------
@@ -126,12 +126,12 @@ def some_rows(sessions: list[np.ndarray], center, scale) -> list[np.ndarray]:
 
 
 def floor_of_modes(rows: list[np.ndarray]) -> float:
-    """The floor of the modes' variances that suits a recording.
+    """Choose the floor of the modes' variances for a recording.
 
     It is a small share of the least variance of the recording in any direction. A recording of low
     rank, as after an average reference or a Maxfilter, or of few sources in many channels with some
-    white noise, has directions without any signal. There modes would seem to differ by rounding, or
-    by an error in the size of the noise. The floor is then a larger share of the least variance
+    white noise, has directions without any signal. In these, modes would seem to differ by rounding
+    or by an error in the size of the noise. The floor is then a larger share of the least variance
     above such directions. Weak signal differs from noise by its kurtosis, because it is modulated.
 
     Parameters
@@ -169,7 +169,7 @@ def _is_noise(values: np.ndarray) -> bool:
 
 
 def warn_of_recording(rows: list[np.ndarray], *, learn_means: bool) -> None:
-    """Warn of what a fit accepts, but is likely not meant.
+    """Warn of offsets, gains and artefacts that modes would describe.
 
     Parameters
     ----------
@@ -190,9 +190,9 @@ def warn_of_cells(cells: set[str], device: str) -> None:
     Parameters
     ----------
     cells : set of str
-        Which cells the networks have.
+        Cells of the networks.
     device : str
-        Where they are trained.
+        Device of the training.
     """
     if "gru" in cells and device == "cpu":
         warn(
@@ -210,7 +210,7 @@ def _offsets(rows: list[np.ndarray], *, learn_means: bool) -> str:
         offsets = offsets - total.mean(axis=0)
     else:
         offsets = np.vstack([offsets, total.mean(axis=0)])
-    # The mean of a short session moves by itself.
+    # The mean of a short session varies by chance.
     sizes = np.array([len(one) for one in rows if len(one) > 1] + [len(total)] * (not learn_means))
     offsets = np.abs(offsets) / spread - (3 / np.sqrt(sizes))[:, np.newaxis] * (len(rows) > 1)
     if not offsets.size or offsets.max() <= LARGE_OFFSET:

@@ -1,4 +1,4 @@
-"""The settings of a fit, made once from the parameters of the estimator and handed on."""
+"""The settings of a fit, made once from the parameters of the estimator."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from skdyn.core.recurrent import RecurrentSettings
 from skdyn.dynemo.network import NetworkSettings
 from skdyn.dynemo.objective import Annealing
 
-# Gradient steps in an epoch that are worth their time, and the batches that make good use of a CPU.
+# Gradient steps in an epoch, and the range of batch sizes that use a CPU well.
 STEPS_PER_EPOCH = 16
 BATCH_SIZES = (4, 64)
 
@@ -28,7 +28,7 @@ class FitSettings:
     network : NetworkSettings
         The network.
     means, covariances : ndarray or None
-        Modes that the caller has given, in units of the scaled data; None where they are open.
+        Modes that the caller has given, in units of the scaled data; None if there are none.
     """
 
     network: NetworkSettings
@@ -53,7 +53,7 @@ class FitSettings:
 
     @property
     def is_open(self) -> bool:
-        """Whether modes are learned that the caller has not given."""
+        """Whether modes that the caller has not given are learned."""
         network = self.network
         return (network.learn_means and self.means is None) or (
             network.learn_covariances and self.covariances is None
@@ -87,9 +87,9 @@ def make_settings(
     parameters : mapping
         Parameters of a `DyNeMoEstimator`, by name.
     center, scale : ndarray of shape (n_channels,)
-        What is subtracted from each channel, and what it is then divided by.
+        Shift and scale of each channel.
     epsilon : float
-        What is added to the diagonals of learned covariances.
+        Number that is added to the diagonals of learned covariances.
 
     Returns
     -------
@@ -163,7 +163,7 @@ def _annealing(parameters: Mapping[str, Any]) -> Annealing:
         n_epochs = parameters["n_epochs"] // 4
     if n_epochs > parameters["n_epochs"]:
         raise ValueError(
-            f"n_kl_annealing_epochs is {n_epochs}, but has to be at most "
+            f"n_kl_annealing_epochs is {n_epochs}, but must be at most "
             f"n_epochs={parameters['n_epochs']}. Raise n_epochs, or leave n_kl_annealing_epochs "
             "out for a quarter of them."
         )
@@ -182,7 +182,7 @@ def given_modes(parameters: Mapping[str, Any]) -> tuple:
     Returns
     -------
     means, covariances : array-like or None
-        None where the caller left them open.
+        None if the caller has not given them.
 
     Raises
     ------
@@ -221,13 +221,13 @@ def _check_shape(array: np.ndarray, shapes: tuple, name: str) -> np.ndarray:
 
 
 def _check_covariances(given, shape: tuple[int, int], name: str, *, diagonal: bool) -> np.ndarray:
-    """Positive definite matrices, or their diagonals where the model has only those."""
+    """Positive definite matrices, or their diagonals if the model has only those."""
     array = check_array(given, allow_nd=True, dtype=np.float64)
     full = (*shape, shape[1])
     _check_shape(array, (full, shape) if diagonal else (full,), name)
     if array.ndim == 2:
         if array.min() <= 0:
-            raise ValueError(f"{name} has the variance {array.min()}, but has to be above 0.")
+            raise ValueError(f"{name} has the variance {array.min()}, but must be above 0.")
         return array
     if not np.allclose(array, array.swapaxes(1, 2), rtol=1e-5, atol=1e-8 * np.abs(array).max()):
         raise ValueError(f"{name} is not symmetric. Pass (D + D.T) / 2.")

@@ -1,9 +1,9 @@
-"""Where training starts: modes, and how they are mixed.
+"""Starts of the training: modes and mixing coefficients.
 
-A method takes pieces of a recording and finds a `Start`. With several methods, each is fitted to
-most of the pieces, and the one with the highest evidence lower bound on the others is taken: with
-its modes fixed, the posterior of these rows is refined under a prior that is autoregressive of
-first order, the same for every method.
+A method finds a `Start` from pieces of a recording. With several methods, each is fitted to most of
+the pieces, and the one with the highest evidence lower bound on the others is taken. For the bound,
+the modes are fixed, and the posterior of the held-out rows is refined under an autoregressive prior
+of first order, the same for every method.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ VARIANCE_SPREAD = 0.1
 DIAGONAL_VARIANCE_SPREAD = 0.05
 MEAN_SPREAD = 0.02
 
-# Fewer rows than that do not show where modes lie.
+# Fewer rows do not determine modes.
 MIN_ROWS_PER_MODE = 10
 
-# One piece of so many is held out to compare starts, and at most so many rows of them.
+# One of this many pieces is held out to compare starts, and the largest number of held-out rows.
 HELD_OUT_SHARE, MAX_HELD_OUT = 5, 4096
 
-# Rounds of refinement and of fitting the autoregressive prior; gradient steps of each, first few,
-# then more where bounds are nearer to each other than so many nats per row; draws for the
-# comparison; rows on which the modes of a start are improved, and their learning rate.
+# Rounds of refinement and of fitting the autoregressive prior; gradient steps of each, more if
+# bounds differ by less than DECISIVE nats per row; draws for the comparison; rows on which the
+# modes of a start are improved, and their learning rate.
 N_ROUNDS, STEPS_PER_ROUND, DECISIVE, N_DRAWS = 3, (10, 20), 0.02, 4
 MAX_POLISHED, MODE_RATE = 4096, 0.02
 
@@ -54,7 +54,7 @@ MAX_POLISHED, MODE_RATE = 4096, 0.02
 MAX_ROWS = 2**17
 STRETCH = 2**10
 
-# Iterations of expectation maximisation for a comparison, and of what was taken.
+# Iterations of expectation maximisation for a comparison, and for the chosen start.
 N_ITERATIONS, MAX_ITERATIONS = 25, 100
 
 # Smallest mixing coefficient of a pretrained encoder, and the longest smoothing of states.
@@ -64,20 +64,20 @@ LONGEST_SMOOTHING = 25
 
 @dataclass(frozen=True)
 class Start:
-    """Modes, and how they are mixed.
+    """Modes and their mixing coefficients.
 
     Attributes
     ----------
     name : str
         The method.
     means, covariances : ndarray or None
-        The modes, scaled as the data are; None where they are zero or not known.
+        The modes, scaled as the data are; None if they are zero or not known.
     mixing : list of ndarray of shape (n_rows, n_modes) or None
         Mixing coefficients of each piece; None if they are not known.
     bound : float
         Evidence lower bound of the held-out rows, in nats per row; NaN if it was not computed.
     others : dict of float
-        That of the methods that were not taken.
+        Bounds of the methods that were not chosen.
     """
 
     name: str
@@ -110,7 +110,7 @@ class Pieces:
 
 
 def read_pieces(loader: WindowLoader) -> Pieces:
-    """The rows of a recording, or, of a long one, stretches spread evenly over it.
+    """Read the rows of a recording or, if it is long, stretches spread evenly over it.
 
     Parameters
     ----------
@@ -161,7 +161,7 @@ def find_start(settings: FitSettings, pieces: Pieces, random_state: np.random.Ra
     Returns
     -------
     Start
-        The start. Its mixing is None for "random" and "random_subset", and where a recording has
+        The start. Its mixing is None for "random" and "random_subset", and if a recording has
         fewer than ten rows per mode or does not change.
     """
     method = settings.init_method
@@ -171,7 +171,7 @@ def find_start(settings: FitSettings, pieces: Pieces, random_state: np.random.Ra
         return draw(settings, random_state)
     names = [method] if method != "auto" else list(METHODS)
     if not settings.is_open:
-        names = ["moments"]  # what is left to be found is the mixing
+        names = ["moments"]  # only the mixing is left to be found
     found = _compare(settings, pieces, names)
     if found is None:
         return draw(settings, random_state)
@@ -185,7 +185,7 @@ def _compare(settings: FitSettings, pieces: Pieces, names: Sequence[str]) -> Sta
         kept, held_out = pieces, None
     found = []
     for name in names if held_out is not None else names[:1]:
-        # No eigenvectors, or points that are all equal: there is nothing to start from.
+        # No eigenvectors, or points that are all equal: the method finds no start.
         with suppress(ArpackError, np.linalg.LinAlgError):
             found.append(METHODS[name](settings, kept))
     if not found:
@@ -207,7 +207,7 @@ def _compare(settings: FitSettings, pieces: Pieces, names: Sequence[str]) -> Sta
 def _judged(
     settings: FitSettings, found: Found, kept: Pieces, held_out: Pieces, n_steps: int
 ) -> Start:
-    """A start with better modes, and its bound of the rows that are held out."""
+    """Improve the modes of a start, and compute its bound on the held-out rows."""
     start, prior = polish(settings, found.start, kept, found.mix, n_steps)
     bound = judge(settings, start, held_out, found.mix, prior, n_steps)
     return replace(start, bound=bound if np.isfinite(bound) else -np.inf)
@@ -263,7 +263,7 @@ Mix = Callable[[Pieces], list[np.ndarray]]
 
 @dataclass(frozen=True)
 class Found:
-    """What a method found in some pieces.
+    """The result of a method on some pieces.
 
     Attributes
     ----------
@@ -272,7 +272,7 @@ class Found:
     mix : callable
         The mixing of pieces, given these modes.
     again : callable
-        The same method on other pieces; it goes on from what was found.
+        The same method on other pieces; it continues from this result.
     """
 
     start: Start
@@ -327,8 +327,8 @@ def from_hmm(settings: FitSettings, pieces: Pieces, begin: HMM | None = None) ->
     pieces : Pieces
         The recording.
     begin : HMM, default=None
-        A model to go on from until it changes no more. None begins at several random models and
-        at the modes of `from_moments`, and takes the most likely.
+        A model to continue from until convergence. None starts from several random models and from
+        the modes of `from_moments`, and takes the most likely result.
 
     Returns
     -------
@@ -400,7 +400,7 @@ METHODS: dict[str, Callable[[FitSettings, Pieces], Found]] = {
 
 
 def draw(settings: FitSettings, random_state: np.random.RandomState) -> Start:
-    """Draw modes: means near zero and diagonal covariances near one where they are learned.
+    """Draw modes: means near zero and diagonal covariances near one, if they are learned.
 
     Parameters
     ----------
@@ -450,7 +450,7 @@ def set_modes(network: DyNeMoNetwork, start: Start, generator: torch.Generator) 
     network : DyNeMoNetwork
         The network, whose weights are overwritten.
     start : Start
-        The modes; what it does not hold is zero, or the identity.
+        The modes. Missing means are zero, and missing covariances the identity.
     generator : torch.Generator
         Source of the weights.
     """
@@ -555,16 +555,16 @@ def polish(
     pieces : Pieces
         The recording.
     mix : callable
-        The mixing of pieces, where their posterior starts.
+        The mixing of pieces, at which their posterior starts.
     n_steps : int
         Gradient steps of a round.
 
     Returns
     -------
     start : Start
-        With better modes; those that are not learned stay.
+        The improved modes; those that are not learned are unchanged.
     prior : AutoregressivePrior
-        The prior that goes with them.
+        The prior that fits them.
     """
     some = _shortened(pieces, settings.sequence_length, MAX_POLISHED)
     network, posterior, loader = _free_posterior(settings, start, some, mix)
@@ -603,7 +603,7 @@ def judge(
     pieces : Pieces
         Rows that the modes were not fitted to.
     mix : callable
-        Their mixing, where the refinement of their posterior starts.
+        Their mixing, at which the refinement of their posterior starts.
     prior : AutoregressivePrior
         The prior.
     n_steps : int

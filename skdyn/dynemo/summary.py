@@ -1,4 +1,4 @@
-"""A fitted model in words."""
+"""A description of a fitted model."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def summary_of(parameters: Mapping[str, Any], fitted: Mapping[str, Any]) -> str:
     Returns
     -------
     str
-        A line per part: data, networks, training, and each mode's share of the variance.
+        One line per part: data, networks, training, and each mode's share of the variance.
     """
     p, f = parameters, fitted
     n_weights = sum(w.numel() for w in f["network_"].parameters() if w.requires_grad)

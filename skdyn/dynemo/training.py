@@ -1,7 +1,7 @@
 """From settings and a recording to a trained network.
 
 The flow: find a start, set the modes, pretrain the encoder and the prior on its mixing, train all
-on the evidence lower bound, and look at what came out.
+on the evidence lower bound, and check the result.
 """
 
 from __future__ import annotations
@@ -57,14 +57,14 @@ EPOCHS_PER_PRETRAINING = {"encoder": 5, "prior": 8}
 # Learning rate of a warm start, relative to that of a new fit.
 WARM_RATE = 0.1
 
-# The likelihood is computed of one of so many rows, other ones in each step, but for the last share
-# of the epochs.
+# Stride of the rows whose likelihood is computed, other ones in each step, and the last share of
+# the epochs, in which all rows count.
 STRIDE, FULL_SHARE = 4, 0.2
 
 # Gradient steps of refinement, and rows, for the final check.
 CHECK_STEPS, CHECKED_ROWS = 10, 4096
 
-# Nats per row by which a training must be worse than its start to be told.
+# Nats per row by which a training must be worse than its start to be reported.
 NOTICEABLE = 0.02
 
 # Smallest variance of a single Gaussian, of standardised rows.
@@ -97,9 +97,9 @@ class Fit:
     training : Training
         The history of the training proper.
     start : Start
-        Where it started.
+        The start.
     problem : str
-        What is wrong with the fit, and what to try; empty if nothing is.
+        Problem of the fit, and the first thing to try; empty if there is none.
     """
 
     network: DyNeMoNetwork
@@ -129,14 +129,14 @@ def fit_network(
     watcher : Watcher, default=NOBODY
         Called before and after each epoch of the training proper.
     previous : Fit, default=None
-        A fit to go on from; None begins anew.
+        A fit to continue from; None starts a new one.
     checkpoint : Checkpoint, default=None
-        Where the state is written, and read if this fit was interrupted before.
+        Checkpoint of the fit; it is read if the fit was interrupted before.
 
     Returns
     -------
     Fit
-        The trained network, and how it went.
+        The trained network and its history.
     """
     earlier = load_together(checkpoint, loader.device)
     if earlier is not None:
@@ -176,7 +176,7 @@ def fit_network(
 
 
 class Trainer:
-    """A network and what it is trained on.
+    """A network and its training data.
 
     Parameters
     ----------
@@ -232,7 +232,7 @@ class Trainer:
         before : dict of Tensor or None
             The weights after pretraining; None if the start has no mixing.
         """
-        # The search draws from random_state, which the other processes' have to follow.
+        # The search draws from random_state, and all processes have to draw alike.
         start, state = by_first(
             lambda: (
                 find_start(self.settings, read_pieces(self.loader), random_state),
@@ -251,7 +251,7 @@ class Trainer:
         return start, copy.deepcopy(self.network.state_dict())
 
     def whole(self) -> dict:
-        """What changes in training, besides what the epoch loop knows."""
+        """The state of the training that the epoch loop does not hold."""
         return {
             "weights": self.network.state_dict(),
             "generator": self.generator.get_state(),
@@ -263,13 +263,13 @@ class Trainer:
         }
 
     def go_on(self, earlier: dict) -> None:
-        """Go on from a state that `whole` gave."""
+        """Restore a state that `whole` returned."""
         self.network.load_state_dict(earlier["weights"])
         self.generator.set_state(earlier["generator"])
         vars(self.objective).update(earlier["objective"])
 
     def take_over(self, network: DyNeMoNetwork) -> None:
-        """Go on from the weights of a fitted network."""
+        """Continue from the weights of a fitted network."""
         if network.settings != self.settings.network:
             raise ValueError(
                 "warm_start is True, but the network differs from the fitted one: the parameters "
@@ -277,7 +277,7 @@ class Trainer:
                 "warm_start=False, or use a new estimator."
             )
         self.network.load_state_dict(network.state_dict())
-        # Weights that the caller has frozen stay so.
+        # Weights that the caller has frozen stay frozen.
         pairs = zip(self.network.parameters(), network.parameters(), strict=True)
         for own, given in pairs:
             own.requires_grad_(given.requires_grad)
@@ -311,7 +311,7 @@ class Trainer:
         self.network.load_state_dict(best_weights)
 
     def pretrain(self, mixing: list[np.ndarray]) -> None:
-        """Train the encoder to give the mixing of a start, then the prior on that."""
+        """Pretrain the encoder to the mixing of a start, then the prior to the result."""
         settings, pieces = self.settings, read_pieces(self.loader)
         temperature = settings.network.initial_alpha_temperature
         lessons = [
@@ -407,7 +407,7 @@ class Trainer:
     # ------------------------------------------------------------------------------ the check
 
     def checked(self, training: Training, start: Start, before: dict | None) -> Fit:
-        """Compare the fit with its start and with a single Gaussian; go back if it is worse.
+        """Compare the fit with its start and with one Gaussian, and keep the better one.
 
         Parameters
         ----------
@@ -421,7 +421,7 @@ class Trainer:
         Returns
         -------
         Fit
-            The fit, with what is wrong with it.
+            The fit and its problem.
         """
         network = self.network
         bound, alpha = self._bound()
@@ -461,7 +461,7 @@ class Trainer:
         )
 
     def _collapse(self, bound: float, alpha: np.ndarray) -> str:
-        """What is wrong with the mixing, in words; empty if nothing is."""
+        """Describe the problem of the mixing; empty if there is none."""
         static, chance = self._static(), self._chance()
         spread, used = alpha.std(axis=0).mean(), alpha.mean(axis=0)
         if spread < STILL:
@@ -540,7 +540,7 @@ def set_first_row(network: DyNeMoNetwork, loader: WindowLoader, sequence_length:
 
 
 def subsample(loader: WindowLoader, sequence_length: int) -> WindowLoader:
-    """About `CHECKED_ROWS` rows of a recording, as windows that are sessions of their own.
+    """Take about `CHECKED_ROWS` rows of a recording, as windows that are separate sessions.
 
     Parameters
     ----------
@@ -560,7 +560,7 @@ def subsample(loader: WindowLoader, sequence_length: int) -> WindowLoader:
 
 
 def _cut(loader: WindowLoader, places: list[tuple[int, int, int]]) -> WindowLoader:
-    """Stretches of sessions (session, first row, rows), as sessions of their own."""
+    """Stretches of sessions (session, first row, rows), as separate sessions."""
     sessions = [loader.sessions[s][start : start + n] for s, start, n in places]
     weights = loader.weights
     if weights is not None:
@@ -577,7 +577,7 @@ def _some(windows: Windows) -> Windows:
 
 @contextmanager
 def only(network: DyNeMoNetwork, part: str) -> Iterator[None]:
-    """Let only some weights be trained.
+    """Freeze all weights except those of one part.
 
     Parameters
     ----------
@@ -589,7 +589,7 @@ def only(network: DyNeMoNetwork, part: str) -> Iterator[None]:
     Yields
     ------
     None
-        All weights that were trained before are again at the end.
+        At the end, the weights that were trained before are trained again.
     """
     named = {name: w for name, w in network.named_parameters() if w.requires_grad}
     others = [w for name, w in named.items() if not name.startswith(WEIGHTS_OF[part])]
@@ -605,7 +605,7 @@ def only(network: DyNeMoNetwork, part: str) -> Iterator[None]:
 def _start_together(
     settings: FitSettings, loader: WindowLoader, random_state: np.random.RandomState
 ) -> None:
-    """Check that all processes that share the training begin the same one."""
+    """Check that all processes that share the training have the same data and settings."""
     networks = settings.network.inference, settings.network.model
     if n_processes() > 1 and "batch" in [network.normalization for network in networks]:
         raise ValueError(
@@ -624,7 +624,7 @@ def _hold_out(
     length = settings.sequence_length
     windows = cut_windows(loader.n_rows, length, length)
     fraction, n_held_out = settings.validation_fraction, 0
-    # A window that overlaps another one would leave a scrap of a session behind.
+    # A window that overlaps another one would leave too short a rest of a session.
     candidates = np.flatnonzero(disjoint(windows))
     if settings.n_iter_no_change is not None and fraction is not None:
         wanted = max(1, round(fraction * len(windows)))

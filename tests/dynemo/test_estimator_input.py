@@ -105,7 +105,7 @@ def test_bad_recordings(small_dynemo, recording, spoil, message):
         ({"learn_covariances": False}, "all modes would stay equal"),
         (
             {"do_kl_annealing": True, "n_kl_annealing_epochs": 4},
-            "n_kl_annealing_epochs is 4, but has to be at most n_epochs=3",
+            "n_kl_annealing_epochs is 4, but must be at most n_epochs=3",
         ),
         ({"initial_covariances": np.eye(5)}, r"shape \(5, 5\), but \(2, 5, 5\) was expected"),
         ({"initial_covariances": -np.stack([np.eye(5)] * 2)}, "eigenvalue of -1"),
@@ -119,7 +119,7 @@ def test_bad_recordings(small_dynemo, recording, spoil, message):
         ),
         (
             {"initial_covariances": np.zeros((2, 5)), "diagonal_covariances": True},
-            "has the variance 0.0, but has to be above 0",
+            "has the variance 0.0, but must be above 0",
         ),
         ({"initial_means": np.zeros((5, 2))}, r"but \(2, 5\) was expected"),
         ({"initial_means": np.full((2, 5), np.nan)}, "NaN"),
