@@ -8,7 +8,7 @@ INSTALLED := $(ENV)/.installed
 
 .PHONY: demo test lint docs bench-dynemo bench-dynemo-hard bench-dynemo-agreement bench-dynemo-scaling \
 	bench-dynemo-robustness bench-dynemo-reference bench-nems bench-nems-starts \
-	bench-nems-ferret bench-eeg bench-search bench-rejections bench-imports \
+	bench-nems-ferret bench-eeg bench-search bench-rejections bench-imports bench-mutants \
 	bench-spectra bench-spectra-end-to-end bench-arithmetic bench-session-modes \
 	bench-permutations bench-large torture test-oldest clean
 
@@ -113,6 +113,9 @@ bench-large: $(INSTALLED)
 
 bench-imports: $(INSTALLED)
 	$(BIN)/python benchmarks/import_cost.py $(ARGS)
+
+bench-mutants: $(INSTALLED)
+	MPLBACKEND=Agg OMP_NUM_THREADS=1 $(BIN)/python benchmarks/mutants.py $(ARGS)
 
 $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(ENV)

@@ -112,7 +112,7 @@ def outputs(case, series, shared, n_folds, n_draws):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
-    parser.add_argument("--draws", type=int, default=500, help="recordings")
+    parser.add_argument("--draws", type=int, default=600, help="recordings")
     parser.add_argument("--folds", type=int, nargs="+", default=[2, 3, 4, 5, 7, 10])
     parser.add_argument("--outputs", action="store_true", help="several outputs")
     arguments = parser.parse_args()

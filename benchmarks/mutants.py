@@ -1,10 +1,10 @@
 """How many small changes of a folder's code the tests of that folder notice.
 
 A mutant is the code with one operator, comparison, condition, number, word or keyword argument
-changed, or one returned value or call left out. A sample is drawn, and the tests run against each
-in a forked process; a mutant is killed if a test fails or the time is over. Docstrings, annotations
-and the text of errors and warnings are not changed. Tests marked slow run only against those that
-the others leave. Nothing is written to the package: the changed code is what Python imports.
+changed, or one returned value or call left out. A sample is drawn, and the tests that
+run the changed line run against each, in a forked process; a mutant is killed if a test fails or
+the time is over. Docstrings, annotations and the text of errors and warnings are not changed.
+Nothing is written to the package: the changed code is what Python imports.
 """
 
 import argparse
@@ -12,9 +12,12 @@ import ast
 import collections
 import importlib.abc
 import importlib.util
+import json
 import os
+import resource
 import signal
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -152,35 +155,98 @@ class Changed(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         exec(self.code, module.__dict__)
 
 
-def run(mutant, tests, mark, limit):
-    """What pytest says of a mutant, in a forked process: its exit status, or None out of time."""
+class Recorder:
+    """Writes down which lines of a folder each test runs, and how long it takes."""
+
+    def __init__(self, room):
+        self.folder, self.lines, self.found = str(ROOT / room), set(), {}
+
+    def trace(self, frame, event, argument):
+        code = frame.f_code
+        if not code.co_filename.startswith(self.folder):
+            return None
+        self.lines.add((code.co_filename, frame.f_lineno))
+        return self.trace
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self, item):
+        self.lines, start = set(), time.process_time()
+        sys.settrace(self.trace)
+        try:
+            return (yield)
+        finally:
+            sys.settrace(None)
+            self.found[item.nodeid] = time.process_time() - start, sorted(self.lines)
+
+
+class Chosen:
+    """Runs some of the tests, the shortest of each file first."""
+
+    def __init__(self, seconds):
+        self.seconds = seconds
+
+    def pytest_collection_modifyitems(self, config, items):
+        kept = [item for item in items if item.nodeid in self.seconds]
+        files = list(dict.fromkeys(item.path for item in kept))
+        kept.sort(key=lambda item: (files.index(item.path), self.seconds[item.nodeid]))
+        items[:] = kept
+
+
+def forked(function, cpu_seconds):
+    """The exit status of a function in a forked process; negative if it was ended."""
     child = os.fork()
     if child == 0:
         os.setsid()
+        resource.setrlimit(resource.RLIMIT_CPU, (int(cpu_seconds), int(cpu_seconds)))
         quiet = os.open(os.devnull, os.O_WRONLY)
         os.dup2(quiet, 1)
         os.dup2(quiet, 2)
-        changed = Changed(mutant[0], code_of(mutant))
-        sys.meta_path.insert(0, changed)
-        try:
-            importlib.import_module(changed.name)
-        except Exception:
-            os._exit(1)
-        options = ["-x", "-q", "-n", "0", "-p", "no:cacheprovider", "-m", mark]
-        os._exit(int(pytest.main([*options, *tests])))
-    end = time.monotonic() + limit
+        os._exit(int(function()))
+    end = time.monotonic() + 10 * cpu_seconds
     while time.monotonic() < end:
         done, status = os.waitpid(child, os.WNOHANG)
         if done:
             return os.waitstatus_to_exitcode(status)
         time.sleep(0.05)
     os.killpg(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    return None
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+OPTIONS = ["-x", "-q", "-n", "0", "-p", "no:cacheprovider"]
+
+
+def record(room, tests, cpu_seconds):
+    """The lines of every test, from a run of unchanged code."""
+    with tempfile.NamedTemporaryFile("r") as file:
+
+        def function():
+            recorder = Recorder(room)
+            status = pytest.main([*OPTIONS, *tests], plugins=[recorder])
+            Path(file.name).write_text(json.dumps(recorder.found))
+            return status
+
+        if forked(function, cpu_seconds) != 0:
+            raise RuntimeError(f"Tests of {room} fail without a change.")
+        return json.loads(Path(file.name).read_text())
+
+
+def run(mutant, tests, seconds, limit):
+    """What pytest says of a mutant: its exit status, negative if it was ended."""
+
+    def function():
+        changed = Changed(mutant[0], code_of(mutant))
+        sys.meta_path.insert(0, changed)
+        try:
+            importlib.import_module(changed.name)
+        except Exception:
+            return 1
+        return pytest.main([*OPTIONS, *tests], plugins=[Chosen(seconds)])
+
+    return forked(function, limit)
 
 
 def tests_of(room, path):
-    """Doctests of a file and the tests named like it first: most mutants die there."""
+    """Files with tests: doctests and those named like the file first, where most mutants die."""
     given = TESTS[room]
     files = [file for one in given for file in sorted(ROOT.glob(one))]
     files = [f for one in files for f in (sorted(one.glob("test_*.py")) if one.is_dir() else [one])]
@@ -193,24 +259,34 @@ def measure(room, n_mutants, seed, limit):
     everything = [mutant for path in files for mutant in mutants_of(path)]
     n_drawn = min(n_mutants, len(everything))
     places = np.random.default_rng(seed).choice(len(everything), n_drawn, replace=False)
-    drawn = [everything[place] for place in places]
-    unchanged = (files[0], 0, "nothing", None, None)
-    if run(unchanged, tests_of(room, files[0]), "", 4 * limit) != 0:
+    tests = [*map(str, files), *tests_of(room, files[0])[1:]]
+    recorded = record(room, tests, 10 * limit)
+    everywhere = {test: seconds for test, (seconds, _) in recorded.items()}
+    if run((files[0], 0, "nothing", None, None), tests, everywhere, 10 * limit) != 0:
         raise RuntimeError(f"Tests of {room} fail without a change.")
     count = collections.Counter()
-    for mutant in drawn:
-        path, line, name, *_ = mutant
+    for place in places:
+        path, line, name, *_ = mutant = everything[place]
+        running = {
+            test: seconds
+            for test, (seconds, lines) in recorded.items()
+            if [str(path), line] in lines
+        }
+        # Lines that run on import count for every test.
+        running = running or everywhere
         start = time.monotonic()
         tests = tests_of(room, path)
-        status = run(mutant, tests, "not slow", limit)
-        if status == 0:
-            status = run(mutant, tests, "slow", limit)
-        found = "survived" if status in (0, 5) else "killed"  # 5: there are no slow tests
+        needed = {str(ROOT / test.split("::")[0]) for test in running}
+        status = run(mutant, [one for one in tests if one in needed], running, limit)
+        if status in (3, 4):
+            raise RuntimeError(f"pytest ended with the status {status} at {path}:{line}, {name}.")
+        found = "survived" if status in (0, 5) else "killed"  # 5: no test runs the line
         count[found] += 1
         seconds = time.monotonic() - start
         where = f"{path.relative_to(ROOT)}:{line}"
-        print(f"{found} {where} {name} ({seconds:.0f} s, {status})", flush=True)
-    return [room, len(everything), len(drawn), count["killed"], count["survived"]]
+        spent = f"{len(running)} tests, {seconds:.0f} s, {status}"
+        print(f"{found} {where} {name} ({spent})", flush=True)
+    return [room, len(everything), n_drawn, count["killed"], count["survived"]]
 
 
 def main():
@@ -218,7 +294,7 @@ def main():
     parser.add_argument("--rooms", nargs="+", default=list(TESTS), help="folders")
     parser.add_argument("--mutants", type=int, default=60, help="mutants of each folder")
     parser.add_argument("--seed", type=int, default=0, help="of the sample")
-    parser.add_argument("--limit", type=float, default=240, help="seconds for the tests of one")
+    parser.add_argument("--limit", type=float, default=120, help="CPU seconds for the tests of one")
     arguments = parser.parse_args()
     # Imported once, before processes are forked.
     for module in ("hmmlearn.hmm", "matplotlib.pyplot", "mne", "pandas", "torch"):

@@ -1,13 +1,9 @@
-"""The jobs of the guide run as they are printed, and take few lines."""
+"""The jobs of the guide take few lines; tests/test_docs.py runs them."""
 
 import ast
 import re
 import textwrap
 from pathlib import Path
-
-import joblib
-import matplotlib.pyplot as plt
-import pytest
 
 PAGE = Path(__file__).parents[1] / "docs" / "guide" / "jobs.rst"
 # Statements of a job but for imports and the stand-in for files, its first block.
@@ -40,16 +36,3 @@ def test_jobs_have_the_stated_length():
         names = {node.id for line in lines for node in ast.walk(line) if hasattr(node, "id")}
         assert len([one for one in lines if not isinstance(one, ast.ImportFrom)]) <= most
         assert "np" not in names  # nothing is left to do by hand
-
-
-@pytest.mark.slow
-def test_jobs_run():
-    pytest.importorskip("neurolib")
-    with joblib.parallel_config("sequential"):
-        names: dict = {}
-        for block in blocks_of(PAGE.read_text()):
-            exec(block, names)
-    plt.close("all")
-    assert names["test"].p_value.min() < 0.05
-    assert names["comparison"].best_name in ("factors", "modes")
-    assert names["search"].best_params_ == {"layers": "wc.x2-fir.4-lvl-dexp"}

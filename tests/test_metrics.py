@@ -253,6 +253,46 @@ def test_metrics_answer_objects_of_mne(name, form):
         TAKEN[name](form)
 
 
+class FakeSeries:
+    """What a series of pynapple with one epoch has; its rows are an array's."""
+
+    time_support, restrict = ((0, 1),), None
+
+    def __init__(self, values):
+        self.values, self.ndim, self.shape = values, values.ndim, values.shape
+
+    def __array__(self, dtype=None, copy=None):
+        return np.asarray(self.values, dtype=dtype)
+
+    def __len__(self):
+        return len(self.values)
+
+    def __getitem__(self, item):
+        return self.values[item]
+
+
+@pytest.mark.parametrize("n_outputs", [(), (2,)])
+def test_metrics_of_responses_take_series_of_pynapple(n_outputs):
+    rng = np.random.default_rng(0)
+    y, predicted = rng.standard_normal((2, 30, *n_outputs))
+    weight, repeats = rng.random(y.shape), y[..., None] + rng.standard_normal((*y.shape, 3))
+    for function, arrays in [
+        (lambda *one: correlation_score(*one[:2], sample_weight=one[2]), (y, predicted, weight)),
+        (noise_corrected_correlation, (repeats, predicted + 2 * y)),
+    ]:
+        wanted = function(*arrays)
+        assert np.isfinite(wanted)
+        assert function(*map(FakeSeries, arrays)) == wanted
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_correlations_of_proportional_columns_are_at_most_one(seed):
+    alpha = np.random.default_rng(seed).standard_normal((7, 4))
+    for other in (0.3 * alpha, -0.7 * alpha):
+        for found in (alpha_correlation(alpha, other), correlation_matrix(alpha, other)):
+            assert np.abs(found).max() <= 1
+
+
 # Six subjects by four raters, of Shrout and Fleiss (1979), with the coefficients printed there.
 RATINGS = np.transpose(
     [[9, 2, 5, 8], [6, 1, 3, 2], [8, 4, 6, 8], [7, 1, 2, 6], [10, 5, 6, 9], [6, 2, 4, 7]]

@@ -417,11 +417,11 @@ def test_scorers_are_cloned_pickled_and_routed(recording, scorer):
     for copy in (clone(scorer), pickle.loads(pickle.dumps(scorer))):
         assert copy.get_params() == scorer.get_params()
         assert copy(model, X, y, **options) == wanted
+        assert type(scorer)().get_metadata_routing().score.requests["sample_weight"] is True
         requests = copy.get_metadata_routing().score.requests
         assert requests == {"sample_weight": "weights", "sessions": True} | dict.fromkeys(
             options, True
         )
-    assert correlation_scorer.get_metadata_routing().score.requests["sample_weight"] is True
 
 
 @pytest.mark.parametrize(

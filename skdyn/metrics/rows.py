@@ -34,7 +34,7 @@ def rows_of(values, name: str) -> np.ndarray:
     ValueError
         If the shape is another, or an array has more outputs than samples.
     """
-    refuse_objects(values, n_axes=(1, 2, 3), name=name)
+    refuse_objects(values, n_axes=(1, 2), name=name)
     if _is_list(values):
         parts = [as_numbers(one, name) for one in values]
         parts = [one[:, np.newaxis] if one.ndim == 1 else one for one in parts]
@@ -84,7 +84,7 @@ def weights_of(sample_weight, values, shape: tuple[int, int]) -> np.ndarray:
     """
     if sample_weight is None:
         return np.ones(shape)
-    refuse_objects(sample_weight, n_axes=(1, 2, 3), name="sample_weight")
+    refuse_objects(sample_weight, n_axes=(1, 2), name="sample_weight")
     given = sample_weight
     if not _is_list(given):
         array = as_numbers(given, "sample_weight")
@@ -124,7 +124,7 @@ def repeats_of(repeats, predicted) -> np.ndarray:
     ValueError
         If shapes do not agree.
     """
-    refuse_objects(repeats, n_axes=(2, 3, 4), name="repeats")
+    refuse_objects(repeats, n_axes=(2, 3), name="repeats")
     if _is_list(predicted):
         pairs = [(as_numbers(one, "repeats"), np.shape(p)) for one, p in _zip(repeats, predicted)]
     else:

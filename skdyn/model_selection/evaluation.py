@@ -1,4 +1,9 @@
-"""One fit of a comparison: its rows, its score, its time, or why it failed."""
+"""One fit of a comparison: its rows, its score, its time, or why it failed.
+
+`cross_validate` gives neither the step and the type of what failed, nor `lengths` to hidden Markov
+models, nor runs to pipelines whose last step takes none; an adapter for it would be longer than
+this file's `evaluate`.
+"""
 
 from __future__ import annotations
 
