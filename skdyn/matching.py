@@ -23,7 +23,7 @@ __all__ = ["ModeMatcher", "match_modes"]
 
 
 class _Metric(NamedTuple):
-    """What a metric compares, and how."""
+    """A metric: the similarity of modes, and the arrays that it compares."""
 
     similarity: Callable  # (modes, other modes) -> matrix, the larger the more alike
     shape: tuple  # of the arrays that hold the modes
@@ -54,12 +54,12 @@ def match_modes(*modes, metric="correlation", return_order=False):
     ----------
     *modes : array-like, list of array-like, or estimator
         Modes of two or more runs; the metric says in which shape. One array
-        alone is returned as it is. Mixing coefficients may come in sessions, as
+        alone is returned as it is. Mixing coefficients may be sessions, as
         `transform` returns them: a list of arrays, or (n_sessions, n_samples,
-        n_modes). A fitted estimator, pipeline or search stands for its means or
-        covariances.
+        n_modes). Of a fitted estimator, pipeline or search, the means or
+        covariances are used.
     metric : {"correlation", "cosine", "riemannian", "rv"}, default="correlation"
-        What is compared:
+        The compared quantity:
 
         - "correlation": mixing coefficients (n_samples, n_modes), by Pearson
           correlation. Its sign counts: a mode is never matched with its mirror
@@ -77,7 +77,7 @@ def match_modes(*modes, metric="correlation", return_order=False):
     -------
     list of ndarray, or of lists of ndarray
         The first array as it is, and reordered copies of the others; sessions in
-        the form they came in. With
+        the form of the input. With
         `return_order`, the order of each array instead, as integers: the i-th
         array reordered is ``modes[i][:, orders[i]]`` with the metric
         "correlation" and ``modes[i][orders[i]]`` with the others.
@@ -86,8 +86,8 @@ def match_modes(*modes, metric="correlation", return_order=False):
     ------
     ValueError
         If there is no array, an array has the wrong number of dimensions, is
-        empty or not finite, the numbers of channels differ, or sessions do not go
-        with each other.
+        empty or not finite, the numbers of channels differ, or sessions do not
+        match.
     TypeError
         If an estimator is given for mixing coefficients, which it does not hold,
         or does not have the modes that are compared.
@@ -155,7 +155,7 @@ def match_modes(*modes, metric="correlation", return_order=False):
 
 
 def _modes_of(given, metric, name) -> Sessions:
-    """The modes of a run, of which mixing coefficients may come in sessions."""
+    """The modes of a run; mixing coefficients may be sessions."""
     attribute = _METRICS[metric].attribute
     if hasattr(given, "get_params"):
         if attribute is None:
@@ -211,10 +211,10 @@ class ModeMatcher(
     Parameters
     ----------
     reference : array-like or list of array-like, default=None
-        Modes in the order that is wanted, shaped like `X` in `fit`. With None,
+        Modes in the desired order, shaped like `X` in `fit`. With None,
         the `y` given to `fit` is the reference.
     metric : {"correlation", "cosine", "riemannian", "rv"}, default="correlation"
-        What is compared, see `match_modes`.
+        The compared quantity, see `match_modes`.
 
     Attributes
     ----------
@@ -269,7 +269,7 @@ class ModeMatcher(
         y : array-like or list of array-like, default=None
             The reference, shaped like `X`, if the parameter `reference` is None.
             Cross-validation slices it together with `X`. A 1-D `y`, or a single
-            column where `X` has several, cannot hold modes: it is meant for
+            column if `X` has several, cannot hold modes: it is meant for
             another step of the pipeline, and ignored. If no reference is left there
             is nothing to match, and the order is kept.
 
@@ -361,14 +361,16 @@ def _best_order(target, modes, metric):
 
 def _kept_order(modes, metric):
     """Keep the order, and compare every mode with itself."""
-    if metric == "correlation" and len(modes) < 2:  # none exists, and none is needed to stay
+    if (
+        metric == "correlation" and len(modes) < 2
+    ):  # none exists, and none is needed to keep the order
         return np.arange(modes.shape[1]), np.full(modes.shape[1], np.nan)
     similarity = _METRICS[metric].similarity(modes, modes)
     return np.arange(len(similarity)), np.diagonal(similarity).copy()
 
 
 def _shape(array):
-    # Unlike numpy.shape, this also takes what has __array__ and nothing else of an array.
+    # Unlike numpy.shape, this accepts objects with __array__ alone.
     return array.shape if hasattr(array, "shape") else np.asarray(array).shape
 
 

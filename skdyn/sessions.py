@@ -1,6 +1,6 @@
-"""What a recording may look like, and how results go back in the same shape.
+"""Forms of a recording, and results in the same form.
 
-Rows are time. Several sessions come as labels per row, as a list of 2-D arrays or as one 3-D array.
+Rows are time. Several sessions are labels per row, a list of 2-D arrays or one 3-D array.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 from sklearn.utils import check_array, check_consistent_length, column_or_1d
 from sklearn.utils.validation import validate_data
 
-# Numbers that are looked at at a time.
+# Numbers that are checked at a time.
 NUMBERS_AT_ONCE = 2**20
 
 
@@ -25,9 +25,9 @@ class Sessions:
     Attributes
     ----------
     arrays : list of ndarray of shape (n_samples, n_channels)
-        The sessions; views of what the caller gave wherever that is possible.
+        The sessions; views of the caller's arrays if possible.
     container : {"array", "list", "stack"}
-        How they came: as one 2-D array, as a list, as one 3-D array.
+        The form of the input: one 2-D array, a list, or one 3-D array.
     """
 
     arrays: list[np.ndarray]
@@ -39,7 +39,7 @@ class Sessions:
         return sum(len(array) for array in self.arrays)
 
     def like_input(self, results: list[np.ndarray]):
-        """Put results, one array per session, into the container that the sessions came in.
+        """Return results, one array per session, in the form of the input.
 
         Parameters
         ----------
@@ -49,24 +49,24 @@ class Sessions:
         Returns
         -------
         ndarray or list of ndarray
-            Rows of all sessions one below the other, a list, or an array with an axis of sessions.
+            Rows of all sessions concatenated, a list, or an array with an axis of sessions.
         """
         if self.container == "list":
             return SessionList(results)
         return np.stack(results) if self.container == "stack" else join_sessions(results)
 
     def writer(self, out=None) -> Writer:
-        """Collect results of sessions, one after the other, in arrays of the caller's or new ones.
+        """Make a writer for results of sessions, in arrays of the caller's or new ones.
 
         Parameters
         ----------
         out : ndarray of float, list of such, or None
-            What results are written to, in the form of the input.
+            Arrays that results are written to, in the form of the input.
 
         Returns
         -------
         Writer
-            Where results go.
+            The writer.
 
         Raises
         ------
@@ -112,7 +112,7 @@ class Writer:
                 raise ValueError("out shares memory with X, which must stay as it is.")
 
     def slot(self, shape: tuple[int, ...], dtype) -> np.ndarray:
-        """Give the array for the next session.
+        """Return the array for the next session.
 
         Parameters
         ----------
@@ -124,7 +124,7 @@ class Writer:
         Returns
         -------
         ndarray
-            To be written to.
+            An array to write to.
         """
         if self.out is None:
             self.results.append(np.empty(shape, dtype=dtype))
@@ -156,12 +156,12 @@ class Writer:
             self.slot(result.shape, result.dtype)[...] = result
 
     def done(self):
-        """Give all results.
+        """Return all results.
 
         Returns
         -------
         ndarray or list of ndarray
-            What was given as out, or new arrays in the form of the input.
+            The arrays of out, or new arrays in the form of the input.
         """
         if self.out is None:
             return self.recording.like_input(self.results)
@@ -171,7 +171,7 @@ class Writer:
 
 
 def all_finite(array: np.ndarray) -> bool:
-    """Tell whether all numbers of an array are finite, in little memory.
+    """Return whether all numbers of an array are finite, in little memory.
 
     Parameters
     ----------
@@ -204,7 +204,7 @@ def check_sessions(
     Parameters
     ----------
     estimator : estimator
-        Whose `n_features_in_` and `feature_names_in_` are set or compared.
+        The estimator; its `n_features_in_` and `feature_names_in_` are set or compared.
     X : array-like of shape (n_samples, n_channels), list of such, or array of shape \
             (n_sessions, n_samples, n_channels)
         The recording.
@@ -257,9 +257,9 @@ def check_columns(
     sessions : array-like of shape (n_samples,), default=None
         Label of each row, for a 2-D X.
     n_columns : int
-        Columns that there must be.
+        Number of columns.
     advice : str, default="Pass an output of transform."
-        The end of the error for another number.
+        Last sentence of the error for another number.
 
     Returns
     -------
@@ -295,7 +295,7 @@ def _refuse_labels(sessions, container: str) -> None:
 
 
 def container_of(X, *, name: str = "X") -> Literal["array", "list", "stack"]:
-    """Tell in which form sessions come.
+    """Return the form of the input.
 
     Parameters
     ----------
@@ -327,13 +327,13 @@ def container_of(X, *, name: str = "X") -> Literal["array", "list", "stack"]:
 
 
 def in_sessions(values, *, has_columns: bool = True) -> Sessions:
-    """Split rows of time by the form they come in, without a check of their values.
+    """Split rows of time into sessions, without a check of their values.
 
     Parameters
     ----------
     values : array-like of shape (n_samples, n_columns), list of such, or array of shape \
             (n_sessions, n_samples, n_columns)
-        Rows of time, such as what an estimator returns.
+        Rows of time, such as results of an estimator.
     has_columns : bool, default=True
         Whether a row is always an array. Otherwise rows may be single numbers, and a list of 1-D
         arrays is a list of sessions.
@@ -389,7 +389,7 @@ class SessionList(list):
 
 
 def _plain(value):
-    """The same with lists instead of `SessionList`, which NumPy takes as it takes any list."""
+    """The same with plain lists instead of `SessionList`."""
     if isinstance(value, SessionList):
         return list(value)
     return type(value)(map(_plain, value)) if type(value) in (list, tuple) else value
@@ -405,12 +405,12 @@ _NO_ARRAY = (
 
 
 def refuse_objects(X, *, n_axes: tuple[int, ...] = (2,), name: str = "X") -> None:
-    """Answer what is no array of numbers with the line that gives one.
+    """Raise an error for objects that are no arrays of numbers, with the line that makes one.
 
     Parameters
     ----------
     X : array-like, list of array-like, or object
-        What is expected to be an array.
+        The argument that is expected to be an array.
     n_axes : tuple of int, default=(2,)
         Numbers of axes with which an object of pynapple of one epoch is taken as an array.
     name : str, default="X"
@@ -434,7 +434,7 @@ def refuse_objects(X, *, n_axes: tuple[int, ...] = (2,), name: str = "X") -> Non
     elif all(hasattr(one, name) for name in ("restrict", "time_support")):
         pieces = [len(each.time_support) for each in (X if is_list else [X])]
         if getattr(one, "ndim", None) in n_axes and set(pieces) == {1}:
-            return  # rows of one stretch of time, which is what an array is
+            return  # rows of one stretch of time, as an array has
         kind, line = "an object of pynapple", _rows_of_pynapple(one, is_list, max(pieces) > 1)
     elif hasattr(one, "fit") and hasattr(one, "get_params"):
         kind = "an estimator"
@@ -448,7 +448,7 @@ def refuse_objects(X, *, n_axes: tuple[int, ...] = (2,), name: str = "X") -> Non
 
 
 def as_numbers(values, name: str) -> np.ndarray:
-    """Make an array of floats of what is given, or say which argument cannot be one.
+    """Convert an argument to an array of floats, or name it in the error.
 
     Parameters
     ----------
@@ -460,7 +460,7 @@ def as_numbers(values, name: str) -> np.ndarray:
     Returns
     -------
     ndarray of float
-        The numbers; a copy only where it has to be one.
+        The numbers; a copy only if necessary.
 
     Raises
     ------
@@ -476,7 +476,7 @@ def as_numbers(values, name: str) -> np.ndarray:
 
 
 def _refuse_array(array, name: str) -> None:
-    """Answer arrays whose numbers are not meant to be taken as they stand."""
+    """Raise an error for masked arrays, dates, and tensors that require gradients."""
     if isinstance(array, np.ma.MaskedArray) and np.ma.is_masked(array):
         raise ValueError(
             f"{name} is a masked array with {np.ma.count_masked(array)} masked values, which would "
@@ -542,7 +542,7 @@ def _validate(estimator, X, *, reset: bool, **checks) -> np.ndarray:
 
 
 def _name_argument(error: Exception, name: str) -> None:
-    """Put the name of an argument in front of a message that does not have it."""
+    """Prepend the name of an argument to a message that does not contain it."""
     message = str(error)
     if not re.search(rf"\b{name}\b|feature names", message):
         error.args = (f"{name}: {message}",)
@@ -629,7 +629,7 @@ def check_targets(estimator, stimulus: Sessions, y, *, stride: int = 1) -> list[
     Parameters
     ----------
     estimator : estimator
-        Whose name is told.
+        The estimator that the error names.
     stimulus : Sessions
         X, checked.
     y : array-like
@@ -645,7 +645,7 @@ def check_targets(estimator, stimulus: Sessions, y, *, stride: int = 1) -> list[
     Raises
     ------
     ValueError
-        If there is none, or it does not go with X.
+        If it is missing or does not fit X.
     """
     if y is None:
         name = type(estimator).__name__
@@ -736,7 +736,7 @@ def check_row_weights(recording: Sessions, sample_weight) -> list[np.ndarray] | 
 
 
 def like_sessions(stimulus: Sessions, values, name: str, *, stride: int = 1) -> list[np.ndarray]:
-    """Split numbers per row as X was split; they come in the same form.
+    """Split numbers per row as X was split; they have the same form.
 
     Parameters
     ----------

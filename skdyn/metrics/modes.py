@@ -29,7 +29,7 @@ def alpha_correlation(alpha, other):
     -------
     ndarray of shape (n_modes,)
         Correlation of column j with column j over the rows of all sessions, within
-        [-1, 1]; NaN, without a warning, where one of the two is constant.
+        [-1, 1]; NaN, without a warning, if one of the two is constant.
 
     Raises
     ------
@@ -305,7 +305,7 @@ def _check_rows(name, arrays):
 
 
 def _check_same_sessions(arrays, others):
-    """Where both come in sessions, these have to be the same."""
+    """Check that sessions are the same if both arguments have sessions."""
     lengths = [[len(one) for one in side] for side in (arrays, others)]
     if min(map(len, lengths)) > 1 and lengths[0] != lengths[1]:
         raise ValueError(

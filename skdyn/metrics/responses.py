@@ -35,13 +35,13 @@ def correlation_score(y_true, y_pred, *, sample_weight=None, multioutput="unifor
     sample_weight : array-like of shape (n_samples,), or like y_true, default=None
         Weights of rows, or of numbers of `y_true`; 0 leaves out.
     multioutput : {"uniform_average", "raw_values"}, default="uniform_average"
-        Whether outputs are averaged, or each has its score.
+        "uniform_average" returns the mean over outputs, "raw_values" one score per output.
 
     Returns
     -------
     float or ndarray of shape (n_outputs,)
-        Within [-1, 1]; 0 where the prediction is constant. An output whose response is constant,
-        or of which nothing has weight, has NaN and is left out of the mean.
+        Within [-1, 1]; 0 if the prediction is constant. An output with a constant response, or
+        without weight, is NaN and left out of the mean.
 
     Raises
     ------
@@ -118,14 +118,14 @@ def noise_corrected_correlation(
     repeats : array-like of shape (n_samples, n_repeats), (n_samples, n_outputs, n_repeats) or \
             (n_sessions, n_samples, n_outputs, n_repeats), or list of arrays
         Responses to repeats of the same stimulus: the axes of `y_pred`, then that of repeats. In a
-        list, each session has a number of repeats of its own. NaN where nothing was recorded.
+        list, sessions may have unequal numbers of repeats. NaN where nothing was recorded.
     y_pred : array-like of shape (n_samples,), (n_samples, n_outputs) or (n_sessions, n_samples, \
             n_outputs), or list of arrays
         Prediction, in the forms that `correlation_score` takes.
     sample_weight : array-like of shape (n_samples,), or like y_pred, default=None
         Weights, the same for all repeats; 0 leaves a sample out.
     multioutput : {"uniform_average", "raw_values"}, default="uniform_average"
-        Whether outputs are averaged, or each has its score.
+        "uniform_average" returns the mean over outputs, "raw_values" one score per output.
     method : {"hsu", "schoppe"}, default="hsu"
         The formula.
     floor : float, default=None
@@ -159,7 +159,7 @@ def noise_corrected_correlation(
 
     Notes
     -----
-    Where repeats are missing, each correlation is over the samples that the two have in common,
+    If repeats are missing, each correlation is over the samples that the two have in common,
     and means over repeats and over pairs are weighted by their number.
 
     References
@@ -223,7 +223,7 @@ class _Pair:
         weight = np.where(np.isnan(first) | np.isnan(second), 0.0, weight)
         self.total = weight.sum(axis=0)
         square = (weight**2).sum(axis=0)
-        # Rows of equal weight that would carry as much.
+        # Effective number of rows: rows of equal weight with as much information.
         self.n_rows = np.divide(self.total**2, square, out=np.zeros_like(square), where=square > 0)
         self._share = weight / np.where(self.total > 0, self.total, 1)
         self._centred = [self._centre(values) for values in (first, second)]

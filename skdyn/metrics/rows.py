@@ -1,4 +1,4 @@
-"""Responses of all sessions as rows, whichever form they come in.
+"""Responses of all sessions as rows, from any form of the input.
 
 One meaning everywhere: an array with two axes is (n_samples, n_outputs), one with three is
 (n_sessions, n_samples, n_outputs), and a list of arrays has a session each.
@@ -105,7 +105,7 @@ def weights_of(sample_weight, values, shape: tuple[int, int]) -> np.ndarray:
 
 
 def repeats_of(repeats, predicted) -> np.ndarray:
-    """Concatenate the repeats of all sessions, of which each has a number of its own.
+    """Concatenate the repeats of all sessions, which may have unequal numbers of repeats.
 
     Parameters
     ----------

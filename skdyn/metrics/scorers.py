@@ -24,8 +24,8 @@ __all__ = [
 class ResponseScorer(BaseEstimator):
     """Base class of scorers of predicted responses.
 
-    It is an estimator, because scikit-learn clones those and asks them for metadata, which are
-    those of `score`. A scorer from `make_scorer` would predict across the borders of sessions.
+    It is an estimator, so that scikit-learn can clone it and route metadata to its `score`. A
+    scorer from `make_scorer` would predict across the borders of sessions.
     """
 
     multioutput: str
@@ -48,8 +48,8 @@ class CorrelationScorer(ResponseScorer):
     Parameters
     ----------
     multioutput : {"uniform_average", "raw_values"}, default="uniform_average"
-        Whether outputs are averaged, or each has its score: a dict of "correlation_0",
-        "correlation_1" and so on, which scikit-learn takes for as many metrics.
+        "uniform_average" returns the mean over outputs. "raw_values" returns a dict with
+        "correlation_0", "correlation_1" and so on, which scikit-learn reports as metrics.
 
     See Also
     --------
@@ -63,8 +63,8 @@ class CorrelationScorer(ResponseScorer):
     ``scoring=get_scorer("correlation")``; `compare_models` takes it as ``scoring="correlation"``,
     too.
 
-    With metadata routing, `sessions` and `sample_weight` reach the scorer without being requested.
-    Without, the rows of a test set are one session, and all have weight.
+    With metadata routing, `sessions` and `sample_weight` reach the scorer without a request.
+    Without routing, the rows of a test set are one session, and all have weight.
 
     Examples
     --------
@@ -102,7 +102,7 @@ class CorrelationScorer(ResponseScorer):
             The stimulus.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs), list of such, or array of \
                 shape (n_sessions, n_samples) or (n_sessions, n_samples, n_outputs)
-            The response. Where it has no weight it may be NaN.
+            The response; it may be NaN if its weight is zero.
         sample_weight : array-like of shape (n_samples,), or like y, default=None
             Weights, in the form of X; 0 leaves a row, or a number of y, out.
         sessions : array-like of shape (n_samples,), default=None
@@ -126,15 +126,15 @@ class CorrelationScorer(ResponseScorer):
 class NoiseCorrectedScorer(ResponseScorer):
     """Scorer by the correlation of predictions with the response behind noisy repeats.
 
-    `noise_corrected_scorer` is one that averages outputs. The repeats go along with the rows, as
-    metadata: an array with the axes of y, and one more, of repeats, at the end. y itself, what the
-    model is fitted to, is usually their mean.
+    `noise_corrected_scorer` is one that averages outputs. The repeats are passed as metadata, an
+    array with the axes of y and a last axis of repeats. y itself, to which the model is fitted, is
+    usually their mean.
 
     Parameters
     ----------
     multioutput : {"uniform_average", "raw_values"}, default="uniform_average"
-        Whether outputs are averaged, or each has its score: a dict of
-        "noise_corrected_correlation_0" and so on, which scikit-learn takes for as many metrics.
+        "uniform_average" returns the mean over outputs. "raw_values" returns a dict with
+        "noise_corrected_correlation_0" and so on, which scikit-learn reports as metrics.
     floor : float, default=None
         The least reliability of an output; below it, the output has no score. None is that of
         chance, see `noise_corrected_correlation`.
@@ -147,8 +147,8 @@ class NoiseCorrectedScorer(ResponseScorer):
 
     Notes
     -----
-    Metadata routing has to be enabled. `repeats`, `sessions` and `sample_weight` then reach the
-    scorer without being requested.
+    Metadata routing must be enabled. `repeats`, `sessions` and `sample_weight` then reach the
+    scorer without a request.
 
     Examples
     --------
@@ -225,7 +225,7 @@ class NoiseCorrectedScorer(ResponseScorer):
             )
         form = container_of(X)
         targets, trials = _parts(y, form), _parts(repeats, form)
-        # Unequal numbers of sessions are answered below.
+        # Unequal numbers of sessions raise an error below.
         for target, one in zip(targets, trials, strict=False):
             if one.shape[:-1] != target.shape:
                 raise ValueError(
@@ -263,8 +263,8 @@ def get_scorer(scoring):
     Returns
     -------
     callable
-        A scorer, called with an estimator, X and y; what `scoring` of `GridSearchCV`,
-        `cross_validate` and `compare_models` takes.
+        A scorer, called with an estimator, X and y, for `scoring` of `GridSearchCV`,
+        `cross_validate` and `compare_models`.
 
     Raises
     ------
@@ -325,7 +325,7 @@ def _parts(values, form):
 
 
 def _predicted_parts(estimator, X, sessions, form):
-    """Predict each session alone, so that nothing but `predict(X)` is asked for."""
+    """Predict each session alone, so that only `predict(X)` is needed."""
     if form != "array" or sessions is None:
         return _parts(estimator.predict(X), form)
     rows = getattr(X, "iloc", X)

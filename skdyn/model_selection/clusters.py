@@ -9,9 +9,9 @@ def on_dask(client=None, **options):
     """Send the work of joblib to a Dask cluster, in a way that outlives its workers.
 
     `joblib.parallel_config(backend="dask")` sends it there, too, but leaves each larger array,
-    such as the data or the rows of a fold, with a single worker: if that one is lost, so is the
-    array, and the search ends with an error. Here each task carries what it needs, so that it is
-    run again elsewhere.
+    such as the data or the rows of a fold, on a single worker. If that worker is lost, the array is
+    lost and the search ends with an error. Here each task carries its data, so that it can be run
+    again elsewhere.
 
     Parameters
     ----------
@@ -19,13 +19,13 @@ def on_dask(client=None, **options):
         The cluster. None for the client that was made last.
     **options
         Further options of `joblib.parallel_config`, such as n_jobs. With scatter=[X], an array
-        that is too large to go along with each task goes to all workers once; a worker that is
-        lost then leaves its copy to the others.
+        that is too large to be sent with each task is sent to all workers once. If a worker is
+        lost, the others still have their copies.
 
     Returns
     -------
     joblib.parallel_config
-        A context: what runs inside it in parallel runs on the cluster.
+        A context; parallel work inside it runs on the cluster.
 
     Raises
     ------
@@ -65,7 +65,7 @@ class _TasksCarryData:
         return getattr(self._client, name)
 
     def scatter(self, data, *, broadcast=False, **options):
-        # What every worker gets is what the caller asked for; what one gets is joblib's own wish.
+        # Broadcasts are requested by the caller; a copy for a single worker is joblib's own choice.
         if broadcast:
             return self._client.scatter(data, broadcast=True, **options)
         return _itself(data)

@@ -78,23 +78,23 @@ def compare_models(
         `GridSearchCV` takes the same, with ``scoring=get_scorer("correlation")``. The two scorers
         of this package give one score per output here, by name or not.
     paired_over : {"both", "outputs", "folds"}, default=None
-        The units over which candidates are compared, if there is a score per output. "both" (the
-        default then) takes outputs and folds for random. "outputs" takes outputs, such as neurons,
-        for independent, and the recording for given; it is the default if there is one fold.
-        "folds" averages outputs. `ModelComparison` has the formulas.
+        The units over which candidates are compared, if there is a score per output. "both", the
+        default in that case, treats outputs and folds as random effects. "outputs" treats outputs,
+        such as neurons, as independent, and the recording as fixed; it is the default if there is
+        one fold. "folds" averages outputs. `ModelComparison` has the formulas.
     sessions : array-like of shape (n_samples,), default=None
         Label of each row of a 2-D X.
     params : dict, default=None
         Metadata for `fit`, the scorer and the splitter, such as sample_weight, repeats or groups.
         They are routed as with scikit-learn's metadata routing, whether it is enabled or not.
     n_jobs : int, default=None
-        Number of fits at the same time, as joblib has it: None is 1, unless
-        `joblib.parallel_config` says otherwise; -1 all processors. Each runs on one thread.
+        Number of parallel fits, as in joblib: None is 1 unless in a `joblib.parallel_config`; -1
+        uses all processors. Each fit runs on one thread.
     repeat : int, default=1
         Fits of each candidate on each fold, from different seeds. The result then includes the
         agreement of their modes.
     random_state : int, RandomState instance or None, default=None
-        Source of the seeds, which each parameter named random_state is set to, also of steps of
+        Source of the seeds. Each parameter named random_state is set to a seed, also in steps of
         pipelines. With None and one repeat, candidates keep their own.
     error_score : "raise" or float, default=nan
         The score of a fit that fails, with a warning; "raise" raises its exception. With NaN, the
@@ -128,18 +128,18 @@ def compare_models(
 
     Notes
     -----
-    Rows that were not neighbours in X never become neighbours. Where a fold leaves a seam, or
-    blocks meet, whatever takes `sessions` gets the rows on either side in different sessions, in
-    `fit` and in scoring. A scorer that takes no sessions, such as "r2", gets an estimator that
+    Rows that were not neighbours in X never become neighbours. If a fold leaves a seam, or blocks
+    meet, every object that takes `sessions` receives the rows on either side as different sessions,
+    in `fit` and in scoring. A scorer that takes no sessions, such as "r2", gets an estimator that
     predicts each run of neighbouring rows alone. So scores with `BlockKFold` are the same as if
-    each block were a separate file. One case is left to you: an estimator with memory and a
-    `score` of its own that takes no `sessions` gets the rows of a test fold in one piece.
+    each block were a separate file. One case is left to you: an estimator with memory whose
+    own `score` takes no `sessions` receives the rows of a test fold in one piece.
 
-    A pipeline is scored by the `score` of its last step, on what the other steps make of X, so
-    that mixtures and factor analysis of scikit-learn work behind steps that take sessions. A model
-    whose `fit` takes no `sessions` is given rows where X is a list or stack of sessions. One whose
-    `fit` takes `lengths`, as hidden Markov models of hmmlearn do, is told the length of each run,
-    and its score, the log-likelihood of all rows, is divided by their number.
+    A pipeline is scored by the `score` of its last step, on the output of the other steps, so that
+    mixtures and factor analysis of scikit-learn work behind steps that take sessions. If X is a
+    list or stack of sessions, a model whose `fit` takes no `sessions` receives rows. A model whose
+    `fit` takes `lengths`, such as a hidden Markov model of hmmlearn, receives the length of each
+    run, and its score, the log-likelihood of all rows, is divided by their number.
 
     Standard errors over folds are corrected for overlapping training sets, and differences are
     tested with Student's t; `ModelComparison` has the formulas. With few folds only large
@@ -194,7 +194,7 @@ def compare_models(
         _route(one, scorer, splitter, data, params or {})
         for one, scorer in zip(candidates, scorers, strict=True)
     ]
-    # Numbers of rows, whether the splitter gives these, masks or slices.
+    # Numbers of rows, from numbers, masks or slices of the splitter.
     rows = np.arange(len(X))
     folds = [
         (rows[train], rows[test]) for train, test in splitter.split(X, y, **routed[0]["split"])
@@ -256,7 +256,7 @@ def _check_candidates(estimators) -> tuple[list, list]:
 
 
 def _names_of(estimators) -> list[str]:
-    """Types in lower case, numbered where there are several, as `make_pipeline` names steps."""
+    """Types in lower case, numbered if there are several, as `make_pipeline` names steps."""
     types = [type(one).__name__.lower() for one in estimators]
     return [
         f"{name}-{types[:place].count(name) + 1}" if types.count(name) > 1 else name
@@ -313,10 +313,10 @@ def _check_scorer(estimator, scoring):
 
 
 def _route(estimator, scorer, splitter, data, params) -> dict[str, dict]:
-    """What goes to the splitter, to `fit` and to the scorer.
+    """Metadata for the splitter, `fit` and the scorer.
 
-    Sessions go to what takes them; the rest is routed by scikit-learn, which raises if nothing
-    takes it.
+    Sessions reach every object that takes them. The rest is routed by scikit-learn, which raises
+    an error if nothing takes it.
     """
     callees = {"splitter": "split", "estimator": "fit", "scorer": "score"}
     objects = {"splitter": splitter, "estimator": estimator, "scorer": scorer}
@@ -326,7 +326,7 @@ def _route(estimator, scorer, splitter, data, params) -> dict[str, dict]:
             mapping = MethodMapping().add(caller="fit", callee=callee)
             router.add(method_mapping=mapping, **{name: _routable(objects[name])})
         if data.are_rows and router.consumes("fit", ["sessions"]):
-            # A fold may have several sessions where the recording is one.
+            # A fold may have several sessions even if the recording is one.
             labels = np.zeros(len(data.X), dtype=int) if data.labels is None else data.labels
             params = params | {"sessions": labels}
         found = process_routing(router, "fit", **params)
@@ -337,7 +337,7 @@ def _route(estimator, scorer, splitter, data, params) -> dict[str, dict]:
 
 
 def _routable(consumer):
-    """What takes metadata, or None in place of an estimator that raises if it is asked."""
+    """An object that takes metadata, or None for an estimator that raises if it is asked."""
     try:
         get_routing_for_object(consumer)
     except NotImplementedError:
@@ -391,7 +391,7 @@ def _scores_of(table, error_score) -> np.ndarray:
 
 
 def _tell_failures(failures, shape) -> None:
-    """Warn of what failed, or raise if that is everything."""
+    """Warn of failures, or raise an error if all fits failed."""
     if not failures:
         return
     n_fits = int(np.prod(shape))
@@ -406,7 +406,7 @@ def _tell_failures(failures, shape) -> None:
 
 
 def _agreement(folds) -> float:
-    """Mean over folds of how far repeats agree."""
+    """Mean agreement of repeats over folds."""
     values = [
         mean_agreement([one.alpha for one in fold if one.alpha is not None]) for fold in folds
     ]

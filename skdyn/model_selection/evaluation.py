@@ -1,8 +1,8 @@
-"""One fit of a comparison: its rows, its score, its time, or why it failed.
+"""One fit of a comparison: its rows, score and time, or its failure.
 
-`cross_validate` gives neither the step and the type of what failed, nor `lengths` to hidden Markov
-models, nor runs to pipelines whose last step takes none; an adapter for it would be longer than
-this file's `evaluate`.
+`cross_validate` reports neither the step nor the type of a failure, and passes neither `lengths` to
+hidden Markov models nor runs to pipelines whose last step takes none. An adapter for it would be
+longer than `evaluate` of this file.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ from skdyn.sessions import container_of, split_sessions
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a fit, or the scoring of one, failed.
+    """The failure of a fit, or of its scoring.
 
     Attributes
     ----------
     name : hashable
         Name of the candidate.
     fold, repeat : int
-        Where.
+        Number of the fold and of the repeat.
     step : {"fit", "score"}
-        What failed.
+        The step that failed.
     error : str
         Type of the exception.
     message : str
-        What it says.
+        Text of the exception.
     traceback : str
-        Where it was raised.
+        Traceback of the exception.
     """
 
     name: Any
@@ -61,15 +61,15 @@ class Evaluation:
     Attributes
     ----------
     scores : ndarray of shape (n_values,) or None
-        One number, or one per output; None where fit or scoring failed.
+        One number, or one per output; None if fit or scoring failed.
     fit_seconds, score_seconds : float
         Wall time.
     failure : tuple of str or None
-        Step, type, message and traceback of what failed.
+        Step, type, message and traceback of the failure.
     alpha : ndarray of shape (n_samples, n_modes) or None
         Mixing coefficients of the held-out rows.
     estimator : estimator or None
-        The fitted one, where it is to be kept.
+        The fitted estimator, if it is to be kept.
     """
 
     scores: np.ndarray | None = None
@@ -87,7 +87,7 @@ class Rows:
     Attributes
     ----------
     X, y : array-like or list of array-like
-        As the caller gave them; y may be None.
+        The arguments of the caller; y may be None.
     labels : array-like of shape (n_samples,) or None
         Session of each row of a 2-D X; None for one recording, and for X as sessions.
     """
@@ -107,7 +107,7 @@ class Rows:
         Parameters
         ----------
         rows : ndarray of int
-            Which.
+            Numbers of the rows.
         params : dict
             Metadata of all rows.
 
@@ -116,8 +116,8 @@ class Rows:
         arguments : tuple
             X, and y if there is one.
         params : dict
-            Metadata. Sessions are numbered anew, so that rows that were no neighbours are in
-            different ones.
+            Metadata. Sessions are renumbered, so that rows that were no neighbours are in
+            different sessions.
         """
         taken = {
             name: self.runs(rows) if name == "sessions" else self._of(value, rows)
@@ -154,12 +154,12 @@ class Rows:
         Parameters
         ----------
         rows : ndarray of int
-            Which.
+            Numbers of the rows.
 
         Returns
         -------
         ndarray of int of shape (n_rows,) or None
-            None where X is not 2-D.
+            None if X is not 2-D.
         """
         if not self.are_rows:
             return None
@@ -202,9 +202,9 @@ def evaluate(
     fit_params, score_params : dict
         Metadata of all rows.
     want_modes, want_estimator : bool
-        What goes into the result.
+        Contents of the result.
     may_raise : bool
-        Whether exceptions are raised, instead of noted.
+        Whether exceptions are raised instead of recorded.
 
     Returns
     -------
@@ -221,7 +221,7 @@ def evaluate(
         X_test, y_test, test_params, runs = as_rows(estimator, X_test, y_test, test_params, "score")
         if data.are_rows:
             train_runs, runs = data.runs(fold[0]), data.runs(fold[1])
-        # Only where there is something to route: fits without may not know routing.
+        # Only if there is something to route, because other fits may not support routing.
         needed = bool(train_params or test_params)
         routing = config_context(enable_metadata_routing=True) if needed else nullcontext()
         with routing, one_thread(), one_blas_thread():

@@ -1,4 +1,4 @@
-"""Runs of one model from several seeds: how far their modes agree, and which run is the middle."""
+"""Runs of one model from several seeds: agreement of their modes, and choice of a run."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def select_run(runs, X=None, *, sessions=None, return_agreement=False):
     See Also
     --------
     compare_models : Fits models from several seeds, with `repeat`.
-    skdyn.match_modes : How modes are matched.
+    skdyn.match_modes : The matching of modes.
 
     Notes
     -----
@@ -138,7 +138,7 @@ def mean_agreement(alphas) -> float:
 
 
 def mixing_of(estimator, X, sessions) -> np.ndarray:
-    """Mixing coefficients that a fitted estimator gives, of all sessions, concatenated.
+    """Compute the mixing coefficients of all sessions by a fitted estimator, concatenated.
 
     Parameters
     ----------
@@ -147,7 +147,7 @@ def mixing_of(estimator, X, sessions) -> np.ndarray:
     X : array-like or list of array-like
         The recording.
     sessions : array-like of shape (n_samples,) or None
-        Labels of rows; they reach what takes them.
+        Labels of rows; they reach the steps that take them.
 
     Returns
     -------
@@ -196,14 +196,14 @@ def draw_seeds(repeat: int, random_state) -> list[int | None]:
     Parameters
     ----------
     repeat : int
-        How many.
+        Number of repeats.
     random_state : int, RandomState instance or None
-        Where they come from.
+        Source of the seeds.
 
     Returns
     -------
     list of int or None
-        One None, where estimators keep their own: for one repeat, and no random_state.
+        A single None if estimators keep their own: for one repeat without random_state.
     """
     if repeat == 1 and random_state is None:
         return [None]

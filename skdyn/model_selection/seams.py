@@ -1,7 +1,7 @@
 """Fits and scores of rows that come in several runs: nothing crosses a seam.
 
-Estimators of this package take sessions. To others, a list of sessions is given as rows; one whose
-`fit` takes `lengths`, as hmmlearn's models do, is told how long each run is.
+Estimators of this package take sessions. Others receive a list of sessions as rows. An estimator
+whose `fit` takes `lengths`, such as hmmlearn's models, receives the length of each run.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ ROW_METHODS = frozenset(
         *("transform", "score_samples"),
     }
 )
-# Their `score` asks for nothing but predictions, or a fitted search for its best estimator.
+# Their `score` needs only predictions, or the best estimator of a fitted search.
 SCORES_BY_PREDICTIONS = (RegressorMixin.score, ClassifierMixin.score, GridSearchCV.score)
 
 
@@ -66,7 +66,7 @@ class RunByRun:
         return self._with_sessions(found) if takes_sessions else found
 
     def _by_run(self, method):
-        @wraps(method)  # scorers of scikit-learn look at the name
+        @wraps(method)  # scorers of scikit-learn use the name
         def call(X, *args, **params):
             if len(X) != len(self._runs):
                 raise ValueError(
@@ -90,7 +90,7 @@ class RunByRun:
         return call
 
     def score(self, X, y=None, **params):
-        """Score as the estimator does, each run alone where it takes sessions or predicts.
+        """Score as the estimator does, each run alone if it takes sessions or predicts.
 
         Parameters
         ----------
@@ -132,22 +132,22 @@ def as_rows(estimator, X, y, params, method: str):
     Parameters
     ----------
     estimator : estimator
-        What will be fitted or scored.
+        The estimator to fit or score.
     X, y : array-like or list of array-like
         The rows, or sessions; y may be None.
     params : dict
-        Metadata; values that come by session are joined as X is.
+        Metadata; values per session are joined as X is.
     method : {"fit", "score"}
-        What the metadata are for: `sessions` are added where a step asks for them.
+        The use of the metadata: `sessions` are added if a step requests them.
 
     Returns
     -------
     X, y : array-like
-        Rows, or what was given where the estimator takes sessions, or X is 2-D.
+        Rows; the arguments themselves if the estimator takes sessions or X is 2-D.
     params : dict
         Metadata.
     runs : ndarray of shape (n_samples,) or None
-        Number of the session of each row; None where X was not changed.
+        Number of the session of each row; None if X was not changed.
     """
     if container_of(X) == "array" or takes(estimator, "sessions"):
         return X, y, params, None
@@ -161,7 +161,7 @@ def as_rows(estimator, X, y, params, method: str):
 
 
 def fit_runs(estimator, X, y, runs, params):
-    """Fit an estimator, and tell it how long runs are where it takes `lengths`.
+    """Fit an estimator, with the lengths of runs if it takes `lengths`.
 
     Parameters
     ----------
@@ -184,7 +184,7 @@ def fit_runs(estimator, X, y, runs, params):
             n_rows = len(X)
             X = estimator[:-1].fit_transform(*arguments, **params)
             params = {}
-            # A step that drops rows leaves none that could be told apart.
+            # After a step that drops rows, runs cannot be told apart.
             runs = runs if len(X) == n_rows else None
         fit_runs(estimator[-1], X, None, runs, params)
 
@@ -203,13 +203,13 @@ def score_of(scorer, estimator, X, y, runs, params):
     runs : ndarray of shape (n_samples,) or None
         Number of the run of each row of a 2-D X.
     params : dict
-        Metadata. With `sessions` among them, it is the scorer that keeps runs apart, as are those
-        of this package with sessions in a list or stack.
+        Metadata. If they include `sessions`, the scorer keeps runs apart. Scorers of this package
+        also do so with sessions in a list or stack.
 
     Returns
     -------
     float, array-like or dict
-        What the scorer returns.
+        The result of the scorer.
     """
     if scorer is None:
         return _own_score(estimator, X, y, runs, params)
@@ -226,7 +226,7 @@ def score_of(scorer, estimator, X, y, runs, params):
 
 
 def _own_score(estimator, X, y, runs, params):
-    """Call `score`, with predictions run by run where it takes no sessions."""
+    """Call `score`, with predictions run by run if it takes no sessions."""
     if isinstance(estimator, Pipeline):
         return _pipeline_score(estimator, X, y, runs, params)
     arguments = (X,) if y is None else (X, y)
@@ -241,7 +241,7 @@ def _own_score(estimator, X, y, runs, params):
 
 
 def _pipeline_score(pipeline, X, y, runs, params):
-    """Score the last step of a pipeline on what the others make of X.
+    """Score the last step of a pipeline on the output of the other steps.
 
     With metadata routing, `Pipeline.score` of scikit-learn fails if the score of the last step
     takes no sample_weight.
@@ -254,7 +254,7 @@ def _pipeline_score(pipeline, X, y, runs, params):
         given = routed[name].transform
         apart = _has_seams(runs) and "sessions" not in given
         X = (RunByRun(step, runs) if apart else step).transform(X, **given)
-        # A step that drops rows leaves none that could be told apart.
+        # After a step that drops rows, runs cannot be told apart.
         runs = runs if runs is None or len(X) == len(runs) else None
     return _own_score(scored, X, y, runs, routed[last].score)
 
@@ -270,7 +270,7 @@ def _has_seams(runs) -> bool:
 
 
 def _concatenated(values, lengths):
-    """Rows of all sessions, if there are as many in each as there should be."""
+    """Rows of all sessions, if each has the expected number."""
     per_session = hasattr(values, "__len__") and len(values) == len(lengths)
     if per_session and [len(np.atleast_1d(one)) for one in values] == lengths:
         return np.concatenate([np.asarray(one) for one in values])

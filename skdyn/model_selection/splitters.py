@@ -17,9 +17,9 @@ __all__ = ["BlockKFold", "SessionKFold"]
 
 
 class _SessionSplitter(BaseCrossValidator):
-    """Base class of splitters whose labels come as `sessions` or as `groups`."""
+    """Base class of splitters with labels in `sessions` or in `groups`."""
 
-    # With metadata routing, labels reach the splitter without being requested.
+    # With metadata routing, labels reach the splitter without a request.
     __metadata_request__split = {"groups": True, "sessions": True}  # noqa: RUF012
 
     n_splits: int
@@ -30,7 +30,7 @@ class _SessionSplitter(BaseCrossValidator):
         Parameters
         ----------
         X, y, groups, sessions : object
-            Not used; scikit-learn passes what it passes to `split`.
+            Not used; scikit-learn passes the arguments of `split`.
 
         Returns
         -------
@@ -56,8 +56,8 @@ class SessionKFold(_SessionSplitter):
         Number of folds, at least 2 and at most the number of sessions. As many as there are
         sessions, or subjects in `groups`, leave one out at a time.
     shuffle : bool, default=False
-        Whether sessions are dealt out in random order. Otherwise the longest come first, and each
-        goes to the fold with the fewest rows.
+        Whether sessions are assigned in random order. Otherwise the longest sessions come first,
+        and each is assigned to the fold with the fewest rows.
     random_state : int, RandomState instance or None, default=None
         Source of the random order, with `shuffle`. None is fresh entropy; NumPy's global generator
         is not used.
@@ -70,22 +70,22 @@ class SessionKFold(_SessionSplitter):
 
     Notes
     -----
-    Sessions come as labels per row of a 2-D X, by the name of `sessions` or of `groups`, or X is a
-    list of sessions or an array with an axis of them in front, and the folds are then of sessions.
-    Runs of rows that have the same label are in the same fold, also if other sessions lie between.
+    Sessions are labels per row of a 2-D X, passed as `sessions` or as `groups`. If X is a list of
+    sessions or an array with a first axis of sessions, folds consist of sessions. Runs of rows with
+    the same label are in the same fold, even if other sessions lie between them.
 
-    Where there are both, `groups` says what stays together, such as the sessions of one subject.
-    It has one label per row of a 2-D X, and one per session of a list or 3-D X. Let sessions have
-    different labels then: runs of one label that a fold makes neighbours are one session to the
-    estimator.
+    If both are given, `groups` are kept together, such as the sessions of one subject. They have
+    one label per row of a 2-D X, or one per session of a list or 3-D X. In that case, give each
+    session a label of its own, because runs of one label that become neighbours in a fold are one
+    session to the estimator.
 
-    With metadata routing enabled, `sessions` goes to the splitter, and to the estimator's `fit` and
-    `score`, without being requested. Without, scikit-learn passes labels on to splitters as
-    `groups` only, and to `fit` as a fit parameter; `score` gets none, and takes the sessions of a
-    test fold for one.
+    With metadata routing enabled, `sessions` reaches the splitter and the estimator's `fit` and
+    `score` without a request. Without routing, scikit-learn passes labels to splitters as `groups`
+    only, and to `fit` as a fit parameter; `score` receives none and treats a test fold as one
+    session.
 
-    A halving search over ``resource="n_samples"`` draws rows at random and leaves no series; use
-    a parameter such as "n_epochs", or a list of sessions, of which whole ones are drawn.
+    A halving search over ``resource="n_samples"`` draws rows at random, which destroys the series.
+    Use a parameter such as "n_epochs", or a list of sessions, of which whole sessions are drawn.
 
     Examples
     --------
@@ -152,8 +152,8 @@ class SessionKFold(_SessionSplitter):
         y : array-like, default=None
             Of the length of X.
         groups : array-like of shape (n_samples,) or (n_sessions,), default=None
-            Label of what stays together, per row of a 2-D X, else per session. Without `sessions`,
-            the labels of sessions.
+            Label of the group that is kept together, per row of a 2-D X, else per session. Without
+            `sessions`, the labels of sessions.
         sessions : array-like of shape (n_samples,), default=None
             Label of each row of a 2-D X.
 
@@ -165,10 +165,10 @@ class SessionKFold(_SessionSplitter):
         Raises
         ------
         ValueError
-            If there are no labels for a 2-D X, they do not go with X, a session has rows of two
-            groups, or there are fewer sessions than folds.
+            If a 2-D X has no labels, labels do not fit X, a session has rows of two groups, or
+            there are fewer sessions than folds.
         """
-        container_of(X)  # answers objects that are no arrays
+        container_of(X)  # raises for objects that are no arrays
         X, y, groups, sessions = indexable(X, y, groups, sessions)
         units, n_rows = _units(X, groups, sessions)
         n_units = len(np.unique(units))
@@ -193,8 +193,8 @@ class SessionKFold(_SessionSplitter):
 class BlockKFold(_SessionSplitter):
     """K folds of contiguous blocks of one recording, or of several.
 
-    Every row is tested once. Blocks are as equally long as can be, and none goes across the border
-    of two sessions.
+    Every row is tested once. Blocks are as equal in length as possible, and no block crosses the
+    border of two sessions.
 
     Parameters
     ----------
@@ -203,7 +203,7 @@ class BlockKFold(_SessionSplitter):
     n_blocks : int, default=None
         Blocks of all rows together, at least `n_splits`; fold k tests the blocks k, k + n_splits
         and so on, so that each fold has rows from all of the recording. None is `n_splits`: one
-        block per fold. Where there are more sessions than that, each session is one block.
+        block per fold. If there are more sessions than that, each session is one block.
     gap : int, default=0
         Rows on either side of each test block that are left out of the training rows, to reduce
         leakage through slow autocorrelation. A gap ends at the border of the block's session.
@@ -215,16 +215,16 @@ class BlockKFold(_SessionSplitter):
 
     Notes
     -----
-    Once rows of a test block are taken out, those before and after it are neighbours, and an
-    estimator would use the ones as history of the others. `block_labels` gives labels that stop it:
-    given to the estimator as `sessions`, scores are the same as if each block were a separate file.
+    After a test block is removed, the rows before and after it are neighbours, and an estimator
+    would use the former as history of the latter. If `block_labels` are passed to the estimator as
+    `sessions`, scores are the same as if each block were a separate file.
 
-    With metadata routing enabled, these labels go to `fit`, `score` and the splitter without being
-    requested. The splitter does not cut blocks given as sessions any further, and gaps go across
-    the borders of blocks of one session: labels that are not whole numbers are taken for blocks of
-    the session of their whole part. Without routing, labels go to `fit` alone, as a fit
-    parameter. A test fold of one block has no seam, and its score needs none; with more blocks
-    than folds, enable routing.
+    With metadata routing enabled, these labels reach `fit`, `score` and the splitter without a
+    request. The splitter does not cut blocks that are passed as sessions any further, and gaps
+    cross the borders of blocks of one session: labels that are not whole numbers are blocks of the
+    session of their whole part. Without routing, labels reach `fit` alone, as a fit parameter. A
+    test fold of one block has no seam, and its score needs no labels; with more blocks than folds,
+    enable routing.
 
     `compare_models` does all this automatically.
 
@@ -275,7 +275,7 @@ class BlockKFold(_SessionSplitter):
         y : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
             Of the length of X.
         groups : array-like of shape (n_samples,), default=None
-            Labels that no block goes across, as `sessions`.
+            Labels whose borders no block crosses, as `sessions`.
         sessions : array-like of shape (n_samples,), default=None
             Label of each row; a contiguous run of one label is one session.
 
@@ -287,8 +287,8 @@ class BlockKFold(_SessionSplitter):
         Raises
         ------
         ValueError
-            If X is a list or an array of sessions, labels do not go with it, there are fewer rows
-            than blocks, or the gaps leave no row to train on.
+            If X is a list or an array of sessions, labels do not fit it, there are fewer rows than
+            blocks, or the gaps leave no row to train on.
         """
         blocks = self._blocks(X, y, groups, sessions)
         n_rows = blocks[-1].stop
@@ -320,7 +320,7 @@ class BlockKFold(_SessionSplitter):
         ndarray of float of shape (n_samples,)
             Label of each row's block, for the estimator's `sessions`. The whole part numbers the
             session, the fraction the block within it: 2.0, 2.25, 2.5 and 2.75 are the four blocks
-            of the third session. So splitters know which blocks are of one session.
+            of the third session, so that splitters recognise blocks of one session.
 
         Raises
         ------
@@ -379,7 +379,7 @@ class _Block(NamedTuple):
 
 
 def _borders(rows: np.ndarray, labels: list[np.ndarray]) -> list[int]:
-    """The rows with which a new run of any of the labels begins, but for the first."""
+    """The rows at which a new run of any of the labels begins, except the first."""
     return sorted({int(part[0]) for one in labels for part in split_sessions(rows, one)} - {0})
 
 
@@ -389,9 +389,9 @@ def _whole(labels: np.ndarray) -> np.ndarray:
 
 
 def _share_out(lengths: np.ndarray, n_blocks: int) -> np.ndarray:
-    """Number of blocks per session: one, and each further one where blocks are the longest.
+    """Number of blocks per session: one, and each further block to the longest blocks.
 
-    What was cut already is not cut again: of as many sessions as blocks, each has one.
+    If there are as many sessions as blocks, each session is one block and not cut again.
     """
     counts = np.ones(len(lengths), dtype=int)
     for _ in range(n_blocks - len(lengths)):
@@ -400,7 +400,7 @@ def _share_out(lengths: np.ndarray, n_blocks: int) -> np.ndarray:
 
 
 def _units(X, groups, sessions) -> tuple[np.ndarray, np.ndarray]:
-    """Label of what each row, or session, stays together with, and its number of rows."""
+    """Label of the group of each row, or session, and its number of rows."""
     container, length = container_of(X), len(X)
     if container != "array":
         if sessions is not None:

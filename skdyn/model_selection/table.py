@@ -18,14 +18,14 @@ LINE = 140
 
 
 class ModelComparison(Bunch):
-    r"""Held-out scores of several models on the same folds, and what their fits cost.
+    r"""Held-out scores of several models on the same folds, and the times of their fits.
 
     A Bunch: a dictionary whose values are attributes, too. `compare_models` makes it.
 
     Parameters
     ----------
     **values
-        What is listed below.
+        The attributes below.
 
     Attributes
     ----------
@@ -33,8 +33,8 @@ class ModelComparison(Bunch):
         Names of the candidates, in the order of all arrays.
     scores : ndarray of shape (n_candidates, n_folds, n_repeats) or (n_candidates, n_folds, \
             n_repeats, n_outputs)
-        Held-out scores; where a fit failed, `error_score`. NaN where an output has no score in a
-        fold, such as the correlation of a neuron that is silent there.
+        Held-out scores; `error_score` if a fit failed. NaN if an output has no score in a fold,
+        such as the correlation of a neuron that is silent there.
     paired_over : {"folds", "outputs", "both"}
         The units over which means and standard errors are taken, see Notes.
     test_to_train : float
@@ -46,12 +46,12 @@ class ModelComparison(Bunch):
     difference_to_best : ndarray of shape (n_candidates,)
         Mean over units of the score less that of the best candidate in the same unit, at most 0.
     difference_standard_error : ndarray of shape (n_candidates,)
-        Of `difference_to_best`; what all candidates find hard or easy is not in it.
+        Of `difference_to_best`; differences between units that all candidates share cancel.
     degrees_of_freedom : ndarray of shape (n_candidates,)
         Of `difference_standard_error`, for quantiles of Student's t.
     p_value : ndarray of shape (n_candidates,)
         Of `difference_to_best`, by Student's t, both sides; 1 for the best, NaN for a single unit.
-        It is that of two candidates, not corrected for the number of candidates.
+        Not corrected for the number of candidates.
     rank : ndarray of int of shape (n_candidates,)
         From 1, the best.
     best_index, best_name : int, object
@@ -59,14 +59,14 @@ class ModelComparison(Bunch):
     fit_seconds, score_seconds : ndarray of shape (n_candidates, n_folds, n_repeats)
         Wall time.
     agreement : ndarray of shape (n_candidates,)
-        How far the modes found from different seeds agree on held-out rows, mean over pairs of
-        repeats and over folds, see `select_run`; NaN for one repeat, or without modes.
+        Agreement of the modes of different seeds on held-out rows, mean over pairs of repeats and
+        over folds, see `select_run`; NaN for one repeat, or without modes.
     seeds : list of int or None
-        `random_state` of each repeat; one None where candidates kept their own.
+        `random_state` of each repeat; a single None if candidates kept their own.
     failures : list
-        What failed: name, fold, repeat, step ("fit" or "score"), error, message, traceback.
+        Failures: name, fold, repeat, step ("fit" or "score"), error, message, traceback.
     estimators : ndarray of object of shape (n_candidates, n_folds, n_repeats)
-        Fitted estimators, with `return_estimators` only; None where the fit failed.
+        Fitted estimators, with `return_estimators` only; None if the fit failed.
 
     Notes
     -----
@@ -75,16 +75,15 @@ class ModelComparison(Bunch):
     "folds"
         :math:`s \sqrt{1 / k + n_{test} / n_{train}}` for the standard deviation s over k folds,
         with k - 1 degrees of freedom. The second term is the correction of Nadeau and Bengio [1]_:
-        the training sets of folds overlap, so that their scores are correlated. It errs on the
-        safe side: of two equal candidates it calls one worse less often than the level says, with
-        10 folds more so than with 2.
+        the training sets of folds overlap, so that their scores are correlated. It is
+        conservative: it calls one of two equal candidates worse less often than the level, with 10
+        folds more so than with 2.
     "outputs"
         :math:`s / \sqrt{n}` for the standard deviation over n outputs, whose scores are means over
-        folds, with n - 1 degrees of freedom. Outputs, such as neurons, are taken for independent
-        draws, and the recording and its folds for given: what neurons share in this recording,
-        the stimulus for one, and what would change in another recording, are not in it. In
-        simulations it called one of two equal candidates worse in 3 to 77 % of recordings, at a
-        level of 5 %.
+        folds, with n - 1 degrees of freedom. Outputs, such as neurons, are treated as independent,
+        and the recording and its folds as fixed. The error does not include effects that neurons
+        share, such as the stimulus, or variation between recordings. In simulations it called one
+        of two equal candidates worse in 3 to 77 % of recordings, at a level of 5 %.
     "both"
         Outputs and folds are crossed random effects [2]_: with mean squares MS of a two-way layout
         of n outputs and k folds, the variance is
@@ -104,14 +103,14 @@ class ModelComparison(Bunch):
     def simplest(self, alpha=0.05):
         """Name the first candidate that is not significantly worse than the best.
 
-        Candidates that can do more than is needed are often as good as the one that can do just
-        that, and chance decides which of them comes out best.
+        Candidates that are more flexible than necessary are often as good as the one that is just
+        flexible enough, and chance decides which of them has the highest score.
 
         Parameters
         ----------
         alpha : float, default=0.05
-            Level of the test: a candidate is worse than the best if its `p_value` is below. With
-            few folds, differences have to be large for that: with three, 4.3 standard errors.
+            Level of the test: a candidate is worse than the best if its `p_value` is below. Few
+            folds need large differences: with three, 4.3 standard errors.
 
         Returns
         -------
@@ -134,8 +133,8 @@ class ModelComparison(Bunch):
         Returns
         -------
         pandas.DataFrame
-            Indexed by name. Seconds are medians over folds and repeats: the first fit in a process
-            pays for the libraries that it loads.
+            Indexed by name. Seconds are medians over folds and repeats, because the first fit in a
+            process includes the import of libraries.
 
         Raises
         ------
@@ -155,13 +154,13 @@ class ModelComparison(Bunch):
         ax : sequence of two Axes, default=None
             For scores and for differences; not together with `fig`.
         fig : Figure or SubFigure, default=None
-            Where to make the panels; with None a new figure.
+            Figure for the panels; None makes a new one.
 
         Returns
         -------
         fig, axes : Figure or SubFigure, and ndarray of Axes of shape (2,)
-            What holds the panels, and the panels. Candidates are in rows, the best at the top;
-            small points are folds, or outputs.
+            The figure and its panels. Candidates are in rows, the best at the top; small points
+            are folds, or outputs.
         """
         order, n_rows = self._order(), len(self.names)
         figsize = (8.0, 1.35 + 0.35 * n_rows)
@@ -262,12 +261,12 @@ class ModelComparison(Bunch):
 
 
 def describe_failures(failures, n_fits: int) -> list[str]:
-    """Report what failed, a line for each candidate and reason.
+    """Report failures, one line for each candidate and reason.
 
     Parameters
     ----------
     failures : list of Failure
-        What failed.
+        The failures.
     n_fits : int
         Fits of each candidate.
 
@@ -284,7 +283,7 @@ def describe_failures(failures, n_fits: int) -> list[str]:
 
 
 def _over_fits(values) -> np.ndarray:
-    """Median over the fits that there are; NaN where there are none."""
+    """Median over the fits that did not fail; NaN if there are none."""
     rows = [row[~np.isnan(row)] for row in values.reshape(len(values), -1)]
     return np.array([np.median(row) if len(row) else np.nan for row in rows])
 

@@ -7,7 +7,7 @@ import scipy.stats
 
 __all__ = ["summarise", "units_of"]
 
-# Rounds in which missing cells are filled in; each halves the error where half are missing.
+# Rounds in which missing cells are filled in; each halves the error if half are missing.
 N_FILLS = 100
 
 
@@ -20,16 +20,16 @@ def units_of(scores, complete, paired_over) -> np.ndarray:
             n_repeats, n_outputs)
         Scores.
     complete : ndarray of bool of shape (n_candidates,)
-        Which candidates have them all.
+        Whether a candidate has all scores.
     paired_over : {"folds", "outputs", "both"}
-        What the units are; "both" gives those of outputs.
+        The units; "both" returns those of outputs.
 
     Returns
     -------
     ndarray of shape (n_candidates, n_units)
-        Means over repeats and over outputs or folds. Where no candidate has a score, because an
-        output has none in a fold, it is left out; units that are left with none are, too. NaN for
-        candidates that are not complete, or have no score where others have one.
+        Means over repeats and over outputs or folds. Cells in which no candidate has a score are
+        left out, and units without any score, too. NaN for candidates that are not complete, or
+        lack a score that others have.
     """
     cells, known = _cells(scores, complete)
     axis = 1 if paired_over == "folds" else 0
@@ -39,7 +39,7 @@ def units_of(scores, complete, paired_over) -> np.ndarray:
 
 
 def _cells(scores, complete):
-    """Means over repeats (n_candidates, n_folds, n_outputs), and where there are any."""
+    """Means over repeats (n_candidates, n_folds, n_outputs), and a mask of those that exist."""
     cells = scores.mean(axis=2)
     cells = cells[..., np.newaxis] if cells.ndim == 2 else cells
     cells = np.where(complete[:, np.newaxis, np.newaxis], cells, np.nan)
@@ -55,9 +55,9 @@ def summarise(scores, complete, paired_over, test_to_train) -> dict:
             n_repeats, n_outputs)
         Scores.
     complete : ndarray of bool of shape (n_candidates,)
-        Which candidates have them all; at least one has.
+        Whether a candidate has all scores; at least one has.
     paired_over : {"folds", "outputs", "both"}
-        What means and standard errors are taken over.
+        The units of means and standard errors.
     test_to_train : float
         Number of test rows by number of training rows.
 
@@ -149,7 +149,7 @@ def _over_both(grid, test_to_train, n_missing=0):
     )
     weights = np.array([1 / n_cells + test_to_train / n_outputs, 1 / n_cells, -1 / n_cells])
     parts = weights[:, np.newaxis] * squares
-    # At least what either would have alone: the estimate can be negative.
+    # At least the error over either alone, because the estimate can be negative.
     variance = np.maximum(parts.sum(axis=0), parts[:2].max(axis=0))
     down = np.sum(parts**2 / [[n_folds - 1.0], [n_outputs - 1.0], [rest]], axis=0)
     found = np.divide(variance**2, down, out=np.full(len(grid), np.nan), where=down > 0)
@@ -164,7 +164,7 @@ def _unknown(units):
 
 
 def _p_value(difference, spread, freedom):
-    """Of both sides, by Student's t; 1 where there is no difference."""
+    """Two-sided, by Student's t; 1 if there is no difference."""
     with np.errstate(divide="ignore", invalid="ignore"):
         p_value = 2 * scipy.stats.t.sf(np.abs(difference) / spread, freedom)
     return np.where(difference == 0, 1.0, p_value)
