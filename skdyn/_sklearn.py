@@ -21,11 +21,12 @@ from sklearn.utils._param_validation import (
 )
 from sklearn.utils._set_output import _wrap_data_with_container
 from sklearn.utils.metadata_routing import UNUSED
-from sklearn.utils.metaestimators import _BaseComposition
+from sklearn.utils.metaestimators import _BaseComposition as BaseComposition
 from sklearn.utils.parallel import _get_threadpool_controller
 
 __all__ = [
     "UNUSED",
+    "BaseComposition",
     "DocumentedMixin",
     "FitInterrupted",
     "HasMethods",
@@ -34,7 +35,6 @@ __all__ = [
     "RealNotInt",
     "SessionTransformerMixin",
     "StrOptions",
-    "_BaseComposition",
     "clone_parametrized",
     "fit_context",
     "one_blas_thread",
@@ -115,7 +115,8 @@ class SessionTransformerMixin(TransformerMixin):
     """A TransformerMixin whose `set_output` also holds for several sessions.
 
     scikit-learn turns what `transform` returns into one DataFrame. Where several sessions come
-    back, as a list or as a 3-D array, each becomes a DataFrame of its own, in a list.
+    back, as a list or as a 3-D array, each becomes a DataFrame of its own, in a list. Sessions may
+    come in one 3-D array, and single precision stays.
     """
 
     def __init_subclass__(cls, **kwargs):
@@ -125,6 +126,12 @@ class SessionTransformerMixin(TransformerMixin):
             method = getattr(getattr(cls, name, None), "__wrapped__", None)
             if method is not None:
                 setattr(cls, name, _wrap_each_session(method))
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.three_d_array = True
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags
 
     def _rows_that_stay(self, X, sessions):
         """The rows of a DataFrame whose index the output takes; a downsampler drops some."""

@@ -288,7 +288,7 @@ class ModeMatcher(
             sessions = check_sessions(self, X, reset=True).arrays
             modes = np.concatenate(sessions)
         else:
-            modes = _validate_parameters(self, X, reset=True)
+            modes = self._validate(X, reset=True)
         self._n_features_out = self.n_features_in_
         target, name = self.reference, "reference"
         if target is None and not _is_unrelated(y, self.n_features_in_, self.metric):
@@ -331,7 +331,7 @@ class ModeMatcher(
             return sessions.like_input(
                 [np.take(session, self.order_, axis=1) for session in sessions.arrays]
             )
-        modes = _validate_parameters(self, X, reset=False)
+        modes = self._validate(X, reset=False)
         if len(modes) != len(self.order_):
             raise ValueError(
                 f"X has {len(modes)} modes, but {len(self.order_)} were expected, as in fit. Fit "
@@ -339,11 +339,11 @@ class ModeMatcher(
             )
         return np.take(modes, self.order_, axis=0)
 
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        tags.input_tags.three_d_array = True
-        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
-        return tags
+    def _validate(self, X, reset):
+        """Check the parameters of modes."""
+        dtypes = [np.float64, np.float32]
+        X = validate_data(self, X, reset=reset, dtype=dtypes, allow_nd=True)
+        return _check_modes(X, self.metric, "X")
 
 
 def _best_order(target, modes, metric):
@@ -380,12 +380,6 @@ def _is_unrelated(y, n_columns, metric):
         return True
     shape = _shape(y if container_of(y) == "array" else y[0])
     return len(shape) < 2 or (metric == "correlation" and shape[1] == 1 < n_columns)
-
-
-def _validate_parameters(estimator, X, reset):
-    dtypes = [np.float64, np.float32]
-    X = validate_data(estimator, X, reset=reset, dtype=dtypes, allow_nd=True)
-    return _check_modes(X, estimator.metric, "X")
 
 
 def _check_target(target, sessions, name):

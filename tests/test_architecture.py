@@ -19,17 +19,6 @@ from tests.architecture.sources import House
 
 ROOT = Path(__file__).resolve().parents[1]
 
-# Violations that exist: rule, file and a part of the message, and why each is still there. An
-# exception that matches nothing fails. skdyn/nems has none.
-TAGS = "three estimators set the same two tags; they need a mixin in _sklearn.py"
-KNOWN_EXCEPTIONS = {
-    ("formulas_are_written_once", "skdyn/preprocessing/base.py", "__sklearn_tags__"): TAGS,
-    ("formulas_are_written_once", "skdyn/matching.py", "__sklearn_tags__"): TAGS,
-    ("functions_take_settings", "skdyn/matching.py", "_validate_parameters reads"): (
-        "ModeMatcher hands itself to a helper of its file that reads `metric`"
-    ),
-}
-
 FRONT_DOOR = "'''D.'''\nif TYPE_CHECKING:\n    from a import B\nHOMES = {'B': 'a'}\n"
 
 
@@ -64,31 +53,10 @@ def violations():
     return cache(lambda rule: list(rule(house)))
 
 
-def _is_excused(rule, path, message):
-    return any(
-        (rule.__name__, path) == known[:2] and known[2] in message for known in KNOWN_EXCEPTIONS
-    )
-
-
 @pytest.mark.parametrize("rule", rules.RULES, ids=lambda rule: rule.__name__)
 def test_repository_keeps_rule(rule, violations):
-    broken = [
-        f"{path}:{line} {message}"
-        for path, line, message in violations(rule)
-        if not _is_excused(rule, path, message)
-    ]
+    broken = [f"{path}:{line} {message}" for path, line, message in violations(rule)]
     assert not broken, "\n".join(broken)
-
-
-@pytest.mark.parametrize("known", KNOWN_EXCEPTIONS, ids="-".join)
-def test_known_exception_is_needed(known, violations):
-    name, path, part = known
-    found = violations(getattr(rules, name))
-    assert any(path == where and part in message for where, _, message in found)
-
-
-def test_nems_has_no_known_exception():
-    assert not [known for known in KNOWN_EXCEPTIONS if known[1].startswith("skdyn/nems/")]
 
 
 # ------------------------------------------------------------- each rule on bad and good sources

@@ -1030,12 +1030,6 @@ class DyNeMoEstimator(
             _check_density(posterior.mean)
             yield loader, posterior
 
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        tags.input_tags.three_d_array = True
-        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
-        return tags
-
 
 def _check_draws(n_draws) -> None:
     if not isinstance(n_draws, Integral) or n_draws < 1:

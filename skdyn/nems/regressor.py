@@ -17,8 +17,8 @@ from skdyn._callbacks import CallbackSupportMixin, FitTask, StepWatcher
 from skdyn._checkpoints import CHECKPOINT_CONSTRAINTS, CheckpointMixin
 from skdyn._sklearn import (
     UNUSED,
+    BaseComposition,
     DocumentedMixin,
-    _BaseComposition,
     fit_context,
 )
 from skdyn.core.distributed import any_process, is_first, n_processes, start_together
@@ -57,7 +57,7 @@ ROUTED = {"sessions": True, "state": True, "streams": True}
 
 
 class NEMSRegressor(
-    CheckpointMixin, CallbackSupportMixin, DocumentedMixin, RegressorMixin, _BaseComposition
+    CheckpointMixin, CallbackSupportMixin, DocumentedMixin, RegressorMixin, BaseComposition
 ):
     """Neural encoding model: a response predicted from a stimulus by a stack of fitted layers.
 

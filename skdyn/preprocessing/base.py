@@ -122,12 +122,6 @@ class SessionTransformer(DocumentedMixin, SessionTransformerMixin, BaseEstimator
                 )
         return writer.done()
 
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        tags.input_tags.three_d_array = True
-        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
-        return tags
-
 
 class SampledTransformer(OneToOneFeatureMixin, SessionTransformer):
     """A transformer with a sampling frequency; the error for `sampling_rate` names it."""

@@ -237,8 +237,6 @@ def _room(path):
 
 @file_rule("skdyn/")
 def private_names_are_not_exported(source):
-    if source.path == "skdyn/_sklearn.py":
-        return
     for node in source.nodes:
         targets = getattr(node, "targets", [getattr(node, "target", None)])
         if "__all__" in map(dotted, targets):
