@@ -5,11 +5,11 @@ matplotlib is imported inside functions only.
 
 from __future__ import annotations
 
-from numbers import Integral
+from numbers import Integral, Real
 
 import numpy as np
 
-from skdyn.sessions import in_sessions, join_sessions
+from skdyn.sessions import as_numbers, in_sessions, join_sessions, naming
 
 # Colours of Okabe & Ito and of Paul Tol's bright, muted, light and dark schemes, in an order in
 # which each is far (CIELAB) from those before it, also as deuteranopes and protanopes see them.
@@ -69,33 +69,37 @@ def check_names(names, n_expected, what):
     return names
 
 
-def as_arrays(arrays, columns, *, finite):
+def as_arrays(arrays, columns, *, finite, name):
     """Check time series, each an array or in sessions; 2-D float arrays come back."""
     if not arrays:
         raise ValueError(
             f"There is no array to draw. Pass at least one of shape (n_samples, {columns})."
         )
-    return [_check_rows(in_sessions(values).arrays, columns, finite) for values in arrays]
+    return [
+        _check_rows(in_sessions(values, name=name).arrays, columns, finite, name)
+        for values in arrays
+    ]
 
 
-def _check_rows(sessions, columns, finite):
+def _check_rows(sessions, columns, finite, name):
     for array in sessions:
         if array.ndim != 2 or 0 in array.shape:
             raise ValueError(
-                f"An array has shape {array.shape}, but (n_samples, {columns}) was expected. "
-                "Reshape a single course with .reshape(-1, 1)."
+                f"{name} has shape {array.shape}, but (n_samples, {columns}) was expected. Reshape "
+                "a single course with .reshape(-1, 1)."
             )
     widths = sorted({array.shape[1] for array in sessions})
     if len(widths) > 1:
         raise ValueError(
-            f"The sessions have {' and '.join(map(str, widths))} columns, but one number of "
-            "columns was expected. Plot them separately."
+            f"The sessions of {name} have {' and '.join(map(str, widths))} columns, but one number "
+            "of columns was expected. Plot them separately."
         )
-    rows = join_sessions(sessions).astype(float, copy=False)
+    with naming(name):
+        rows = join_sessions(sessions).astype(float, copy=False)
     if finite and not np.isfinite(rows).all():
         n_wrong = np.count_nonzero(~np.isfinite(rows))
         raise ValueError(
-            f"An array has {n_wrong} NaN or infinite values, but finite numbers were expected. "
+            f"{name} has {n_wrong} NaN or infinite values, but finite numbers were expected. "
             "Remove them."
         )
     return rows
@@ -128,7 +132,8 @@ def as_stack(matrices):
             f"matrices is an estimator, {type(matrices).__name__}, but arrays were expected. Pass "
             "its covariances_, or draw it with ModesDisplay.from_estimator."
         )
-    parts = [np.asarray(part, dtype=float) for part in matrices]
+    with naming("matrices"):
+        parts = [as_numbers(part, "matrices") for part in matrices]
     shapes = sorted({part.shape for part in parts})
     if len(shapes) == 1 and len(shapes[0]) == 1:
         return as_stack([parts])
@@ -213,7 +218,8 @@ def check_rate(sampling_frequency):
     """Check a sampling frequency; the time from one sample to the next comes back."""
     if sampling_frequency is None:
         return 1
-    if not sampling_frequency > 0:
+    is_number = isinstance(sampling_frequency, Real) and not isinstance(sampling_frequency, bool)
+    if not is_number or not 0 < sampling_frequency < np.inf:
         raise ValueError(
             f"sampling_frequency must be above 0 Hz, but is {sampling_frequency!r}. Pass None for "
             "a time axis in samples."

@@ -16,7 +16,14 @@ from skdyn._sklearn import (
     fit_context,
 )
 from skdyn.metrics import correlation_matrix
-from skdyn.sessions import Sessions, check_sessions, container_of, in_sessions, join_sessions
+from skdyn.sessions import (
+    Sessions,
+    check_sessions,
+    container_of,
+    in_sessions,
+    join_sessions,
+    naming,
+)
 from skdyn.similarity import cosine_matrix, riemannian_matrix, rv_matrix
 
 __all__ = ["ModeMatcher", "match_modes"]
@@ -127,8 +134,10 @@ def match_modes(*modes, metric="correlation", return_order=False):
     >>> order
     array([1, 2, 0])
     """
-    if metric not in _METRICS:
+    if not isinstance(metric, str) or metric not in _METRICS:
         raise ValueError(f"metric is {metric!r}, but one of {list(_METRICS)} was expected.")
+    if not isinstance(return_order, bool | np.bool_):
+        raise TypeError(f"return_order is {return_order!r}, but True or False was expected.")
     if not modes:
         raise ValueError(
             "modes has no arrays, but at least one was expected. Pass the modes of two runs."
@@ -342,7 +351,8 @@ class ModeMatcher(
     def _validate(self, X, reset):
         """Check the parameters of modes."""
         dtypes = [np.float64, np.float32]
-        X = validate_data(self, X, reset=reset, dtype=dtypes, allow_nd=True)
+        with naming("X"):
+            X = validate_data(self, X, reset=reset, dtype=dtypes, allow_nd=True)
         return _check_modes(X, self.metric, "X")
 
 

@@ -6,12 +6,13 @@ Rows are time. Several sessions are labels per row, a list of 2-D arrays or one 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from sklearn.utils import check_array, check_consistent_length, column_or_1d
+from sklearn.utils import check_array, column_or_1d
 from sklearn.utils.validation import validate_data
 
 # Numbers that are checked at a time.
@@ -245,7 +246,12 @@ def check_sessions(
 
 
 def check_columns(
-    X, sessions=None, *, n_columns: int, advice: str = "Pass an output of transform."
+    X,
+    sessions=None,
+    *,
+    n_columns: int,
+    advice: str = "Pass an output of transform.",
+    name: str = "X",
 ) -> Sessions:
     """Check rows of a known number of columns, and split them into sessions.
 
@@ -260,6 +266,8 @@ def check_columns(
         Number of columns.
     advice : str, default="Pass an output of transform."
         Last sentence of the error for another number.
+    name : str, default="X"
+        The name of the argument, for errors.
 
     Returns
     -------
@@ -271,26 +279,27 @@ def check_columns(
     ValueError
         If the values are not finite numbers, the width differs, or labels and rows do not agree.
     """
-    container = container_of(X)
-    arrays = [
-        check_array(one, dtype=[np.float64, np.float32], input_name="X")
-        for one in ([X] if container == "array" else X)
-    ]
+    container = container_of(X, name=name)
+    with naming(name):
+        arrays = [
+            check_array(one, dtype=[np.float64, np.float32], input_name=name)
+            for one in ([X] if container == "array" else X)
+        ]
     widths = sorted({array.shape[1] for array in arrays})
     if widths != [n_columns]:
         found = " and ".join(map(str, widths))
-        raise ValueError(f"X has {found} columns, but {n_columns} were expected. {advice}")
+        raise ValueError(f"{name} has {found} columns, but {n_columns} were expected. {advice}")
     if container == "array":
-        return Sessions(split_sessions(arrays[0], sessions), container)
-    _refuse_labels(sessions, container)
+        return Sessions(split_sessions(arrays[0], sessions, name=name), container)
+    _refuse_labels(sessions, container, name)
     return Sessions(arrays, container)
 
 
-def _refuse_labels(sessions, container: str) -> None:
+def _refuse_labels(sessions, container: str, name: str = "X") -> None:
     if sessions is not None:
         raise ValueError(
-            f"X is a {'list' if container == 'list' else '3-D array'} of sessions, but sessions= "
-            "was given as well. Leave sessions out, or pass a 2-D X."
+            f"{name} is a {'list' if container == 'list' else '3-D array'} of sessions, but "
+            f"sessions= was given as well. Leave sessions out, or pass a 2-D {name}."
         )
 
 
@@ -319,14 +328,15 @@ def container_of(X, *, name: str = "X") -> Literal["array", "list", "stack"]:
         If values are masked.
     """
     refuse_objects(X, name=name)
-    if isinstance(X, list | tuple) and len(X) and all(np.ndim(one) == 2 for one in X):
-        return "list"
+    with naming(name):
+        if isinstance(X, list | tuple) and len(X) and all(np.ndim(one) == 2 for one in X):
+            return "list"
     if getattr(X, "ndim", None) == 3:
         return "stack"
     return "array"
 
 
-def in_sessions(values, *, has_columns: bool = True) -> Sessions:
+def in_sessions(values, *, has_columns: bool = True, name: str = "X") -> Sessions:
     """Split rows of time into sessions, without a check of their values.
 
     Parameters
@@ -337,18 +347,21 @@ def in_sessions(values, *, has_columns: bool = True) -> Sessions:
     has_columns : bool, default=True
         Whether a row is always an array. Otherwise rows may be single numbers, and a list of 1-D
         arrays is a list of sessions.
+    name : str, default="X"
+        The name of the argument, for errors.
 
     Returns
     -------
     Sessions
         The sessions.
     """
-    container = container_of(values)
+    container = container_of(values, name=name)
     if not has_columns and isinstance(values, list | tuple) and len(values):
         are_arrays = all(np.ndim(one) == 1 and not isinstance(one, list | tuple) for one in values)
         container = "list" if are_arrays else container
     parts = [values] if container == "array" else values
-    return Sessions([np.asarray(one) for one in parts], container)
+    with naming(name):
+        return Sessions([np.asarray(one) for one in parts], container)
 
 
 def join_sessions(arrays: list[np.ndarray]) -> np.ndarray:
@@ -468,10 +481,29 @@ def as_numbers(values, name: str) -> np.ndarray:
         If the values are no numbers, masked, dates, or a tensor that requires gradients.
     """
     refuse_objects(values, n_axes=(1, 2, 3), name=name)
-    try:
+    with naming(name):
         return np.asarray(values, dtype=np.float64)
+
+
+@contextmanager
+def naming(name: str) -> Iterator[None]:
+    """Put the name of an argument in front of the messages of errors that do not have it.
+
+    Parameters
+    ----------
+    name : str
+        The name of the argument.
+
+    Yields
+    ------
+    None
+        The block that converts or checks the argument.
+    """
+    try:
+        yield
     except (TypeError, ValueError) as error:
-        _name_argument(error, name)
+        if not re.search(rf"\b{re.escape(name)}\b|feature names", str(error)):
+            error.args = (f"{name}: {error}",)
         raise
 
 
@@ -529,7 +561,8 @@ def _rows_of_pynapple(one, is_list: bool, is_cut: bool) -> str:
 def _validate(estimator, X, *, reset: bool, **checks) -> np.ndarray:
     # Number types are kept, so that a memory map of integers stays one.
     try:
-        return validate_data(estimator, X, reset=reset, **checks)
+        with naming("X"):
+            array = validate_data(estimator, X, reset=reset, **checks)
     except (TypeError, ValueError) as error:
         reason = str(error).partition("\n")[0]
         if "contains NaN" in reason or "contains infinity" in reason:
@@ -537,26 +570,17 @@ def _validate(estimator, X, *, reset: bool, **checks) -> np.ndarray:
                 f"{reason.removesuffix('.')}. Cut such rows out with "
                 "skdyn.preprocessing.BadSegments."
             ) from error
-        _name_argument(error, "X")
         raise
-
-
-def _name_argument(error: Exception, name: str) -> None:
-    """Prepend the name of an argument to a message that does not contain it."""
-    message = str(error)
-    if not re.search(rf"\b{name}\b|feature names", message):
-        error.args = (f"{name}: {message}",)
+    # torch has no long doubles.
+    return array.astype(np.float64) if array.dtype == np.longdouble else array
 
 
 def _check_numbers(values, name: str) -> np.ndarray:
     """An array of floats, which may be NaN."""
-    try:
+    with naming(name):
         return check_array(
             values, ensure_2d=False, ensure_all_finite=False, dtype=float, input_name=name
         )
-    except (TypeError, ValueError) as error:
-        _name_argument(error, name)
-        raise
 
 
 def _validate_each(estimator, X, *, reset: bool, **checks) -> list[np.ndarray]:
@@ -569,7 +593,7 @@ def _validate_each(estimator, X, *, reset: bool, **checks) -> list[np.ndarray]:
     return arrays
 
 
-def split_sessions(array: np.ndarray, sessions) -> list[np.ndarray]:
+def split_sessions(array: np.ndarray, sessions, *, name: str = "X") -> list[np.ndarray]:
     """Split rows where their label changes.
 
     Parameters
@@ -578,6 +602,8 @@ def split_sessions(array: np.ndarray, sessions) -> list[np.ndarray]:
         Rows of time.
     sessions : array-like of shape (n_samples,) or None
         Label of each row; a contiguous run of one label is one session. None for one session.
+    name : str, default="X"
+        The name of the argument, for errors.
 
     Returns
     -------
@@ -594,8 +620,8 @@ def split_sessions(array: np.ndarray, sessions) -> list[np.ndarray]:
     labels = _check_labels(sessions)
     if len(labels) != len(array):
         raise ValueError(
-            f"sessions has {len(labels)} labels, but X has {len(array)} rows. Pass one label per "
-            "row."
+            f"sessions has {len(labels)} labels, but {name} has {len(array)} rows. Pass one label "
+            "per row."
         )
     borders = np.flatnonzero(labels[1:] != labels[:-1]) + 1
     return np.split(array, borders)
@@ -603,16 +629,18 @@ def split_sessions(array: np.ndarray, sessions) -> list[np.ndarray]:
 
 def _check_labels(sessions) -> np.ndarray:
     """Labels of rows, none of them missing."""
-    if isinstance(sessions, str | bytes | dict | set) or np.ndim(sessions) == 0:
+    with naming("sessions"):
+        is_single = isinstance(sessions, str | bytes | dict | set) or np.ndim(sessions) == 0
+    if is_single:
         raise ValueError(
             f"sessions is a {type(sessions).__name__}, {sessions!r:.50}, but a label per row was "
             "expected."
         )
     if isinstance(sessions, np.ma.MaskedArray):
         _refuse_array(sessions, "sessions")
-    labels = column_or_1d(
-        check_array(sessions, ensure_2d=False, dtype=None, input_name="sessions"), warn=False
-    )
+    with naming("sessions"):
+        labels = check_array(sessions, ensure_2d=False, dtype=None, input_name="sessions")
+        labels = column_or_1d(labels, warn=False)
     missing = np.isnat(labels) if labels.dtype.kind in "mM" else np.zeros(len(labels), dtype=bool)
     if labels.dtype == object:
         missing = np.array([one is None or one != one for one in labels])
@@ -721,10 +749,11 @@ def check_row_weights(recording: Sessions, sample_weight) -> list[np.ndarray] | 
         return None
     refuse_objects(sample_weight, n_axes=(1, 2), name="sample_weight")
     lengths = [len(array) for array in recording.arrays]
-    parts = list(sample_weight) if recording.container != "array" else [sample_weight]
-    if parts and np.asarray(parts[0]).ndim == 0:
-        parts = [sample_weight]
-    flat = np.concatenate([column_or_1d(np.asarray(part, dtype=np.float64)) for part in parts])
+    with naming("sample_weight"):
+        parts = list(sample_weight) if recording.container != "array" else [sample_weight]
+        if parts and np.asarray(parts[0]).ndim == 0:
+            parts = [sample_weight]
+        flat = np.concatenate([column_or_1d(np.asarray(part, dtype=np.float64)) for part in parts])
     if len(flat) != sum(lengths) or (len(parts) > 1 and [len(part) for part in parts] != lengths):
         raise ValueError(
             f"sample_weight has {len(flat)} numbers, but X has {sum(lengths)} rows. Pass one "
@@ -761,8 +790,14 @@ def like_sessions(stimulus: Sessions, values, name: str, *, stride: int = 1) -> 
         array = _check_numbers(values, name)
         if len(array) == sum(fewer):
             lengths = fewer
-        check_consistent_length(np.empty(sum(lengths)), array)
+        if array.shape[:1] != (sum(lengths),):
+            raise ValueError(
+                f"X and {name} have inconsistent numbers of samples: X has {sum(lengths)} rows, "
+                f"but {name} has the shape {array.shape}."
+            )
         return np.split(array, np.cumsum(lengths)[:-1])
+    with naming(name):
+        values = list(values)
     if any(np.ndim(one) == 0 for one in values):
         raise ValueError(
             f"{name} has one number per row, but X has {len(stimulus.arrays)} sessions. Pass an "

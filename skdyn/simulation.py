@@ -7,6 +7,7 @@ import numpy as np
 from scipy.special import softmax
 from sklearn.utils import check_random_state
 
+from skdyn.sessions import as_numbers
 from skdyn.similarity import check_positive_definite
 
 __all__ = ["MixedSineMVN"]
@@ -282,7 +283,7 @@ def _check_real(name, value):
 
 
 def _check_array(name, values, shape, meaning):
-    array = np.array(values, dtype=np.float64)  # always a copy
+    array = as_numbers(values, name).copy()
     if array.shape != shape:
         raise ValueError(
             f"{name} has shape {array.shape}, but {shape} was expected. Pass {meaning}."

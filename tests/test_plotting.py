@@ -159,7 +159,7 @@ def test_alpha_takes_what_transformers_give(alphas):
     ("arrays", "keywords", "message"),
     [
         ([], {}, "no array to draw"),
-        ([np.ones(5)], {}, r"array has shape \(5,\).*reshape"),
+        ([np.ones(5)], {}, r"has shape \(5,\).*reshape"),
         ([np.ones((0, 3))], {}, r"shape \(0, 3\)"),
         (
             [np.ones((5, 3))],

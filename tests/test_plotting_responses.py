@@ -232,10 +232,14 @@ def test_a_response_with_gaps_is_correlated_where_it_is_known():
 @pytest.mark.parametrize(
     ("arguments", "keywords", "message"),
     [
-        ((np.ones(5), np.ones(6)), {}, r"response has shape \(5, 1\), but \(6, 1\)"),
-        ((np.ones(5), np.ones((5, 2, 1))), {}, "response has shape"),
+        ((np.ones(5), np.ones(6)), {}, r"response has the shape \(5, 1\) and prediction \(6, 1\)"),
+        ((np.ones(5), np.ones((5, 2, 1))), {}, "response has the shape"),
         ((np.ones((3, 40)), np.ones((3, 40))), {}, r"prediction has 3 rows .* list\(prediction\)"),
-        (([np.ones(5), np.ones(4)], np.ones(8)), {}, r"response has shape \(9, 1\), but \(8"),
+        (
+            ([np.ones(5), np.ones(4)], np.ones(8)),
+            {},
+            r"response has the shape \(9, 1\) and prediction \(8",
+        ),
         ((np.ones(5), np.ones(5)), {"start": 5}, "start must be one of the 5 rows.*but is 5"),
         ((np.ones(5), np.ones(5)), {"start": True}, "start must be .* but is True"),
         ((np.ones(5), np.ones(5)), {"labels": ["a"]}, "labels has 1 entries, but must have 2"),

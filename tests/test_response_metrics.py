@@ -169,7 +169,7 @@ def test_correlation_score_takes_weights_in_the_form_of_the_response(form, each)
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: correlation_score([], []), "two samples"),
+        (lambda: correlation_score([], []), "at least one row"),
         (lambda: correlation_score(TRUE, PREDICTED * np.inf), "y_pred.*sample_weight of 0"),
         (lambda: correlation_score(TRUE, PREDICTED, sample_weight=-TRUE), "at least zero"),
         (lambda: correlation_score(TRUE, PREDICTED, sample_weight=TRUE * np.nan), "finite, at"),

@@ -362,7 +362,7 @@ def test_responses_are_not_copied_where_they_need_not_be():
 
 BAD_RESPONSES = {
     "none": ("array", None, "Recorder requires y to be passed"),
-    "rows": ("array", np.ones(11), r"\[12, 11\]"),
+    "rows": ("array", np.ones(11), r"12 rows, but y has the shape \(11,\)"),
     "axes": ("array", np.ones((12, 2, 2)), "dim 3"),
     "axes of a stack": ("stack", np.ones((3, 4, 2, 2)), "dim 3"),
     "text": ("array", np.array(["a"] * 12), "could not convert"),
@@ -400,7 +400,7 @@ def test_weights_are_split_as_the_recording(form):
 
 
 BAD_WEIGHTS = {
-    "rows": ("array", np.ones(11), r"\[12, 11\]"),
+    "rows": ("array", np.ones(11), r"12 rows, but sample_weight has the shape \(11,\)"),
     "outputs": ("array", np.ones((12, 3)), r"3\), but y has shape \(\d+, 2\)"),
     "rows of a session": ("list", [np.ones(4), np.ones(4), np.ones(5)], r"sample_weight .*5\]"),
     "negative": ("stack", -np.ones((3, 4)), "below zero"),

@@ -11,7 +11,7 @@ from sklearn.utils import Bunch, check_random_state
 from skdyn._drawing import FAINT, INK, LABEL_SIZE, TICK_SIZE, mode_palette, panels, tidy
 from skdyn.analysis.groups import PermutationTest, check_choices, corrected
 from skdyn.analysis.statistics import check_mixing, session_names
-from skdyn.sessions import Sessions
+from skdyn.sessions import Sessions, naming
 
 # Variance over arrangements, relative to the squared mean, below which mixing does not vary.
 NEGLIGIBLE = 1e-20
@@ -291,7 +291,8 @@ def _rows_between(times, rate: float, name: str) -> np.ndarray:
         raise ValueError(
             f"sampling_frequency must be above 0 Hz and below {MOST_RATE:g} Hz, but is {rate!r}."
         )
-    numbers = np.asarray(times)
+    with naming(name):
+        numbers = np.asarray(times)
     is_pair = numbers.shape == (2,) and numbers.dtype.kind in "iuf" and np.isfinite(numbers).all()
     if not is_pair or not times[0] <= times[1]:
         raise ValueError(
@@ -308,7 +309,9 @@ def _used_events(mixing: Sessions, events, span: _Span) -> list[np.ndarray]:
         rows = _whole(events, edges[-1])
         parts = [rows[(rows >= first) & (rows < last)] - first for first, last in pairwise(edges)]
     else:
-        if len(events) != len(lengths) or any(np.ndim(one) != 1 for one in events):
+        with naming("events"):
+            fits = len(events) == len(lengths) and all(np.ndim(one) == 1 for one in events)
+        if not fits:
             raise ValueError(
                 f"events has {len(events)} parts, but alpha has {len(lengths)} sessions. Pass a "
                 "list with the rows of the events of each session."
@@ -321,14 +324,15 @@ def _used_events(mixing: Sessions, events, span: _Span) -> list[np.ndarray]:
     for number, rows in enumerate(used):
         if len(rows) == 0:
             raise ValueError(
-                f"Session {number} of {len(used)} has no event whose window is within it. Leave "
-                "the session out, or shorten the window."
+                f"events: session {number} of {len(used)} has no event whose window is within it. "
+                "Leave the session out, or shorten the window."
             )
     return used
 
 
 def _whole(events, n_rows: int) -> np.ndarray:
-    rows = np.asarray(events)
+    with naming("events"):
+        rows = np.asarray(events)
     if rows.ndim != 1 or (rows.size and rows.dtype.kind not in "iu"):
         raise ValueError(
             f"events has shape {rows.shape} and type {rows.dtype}, but whole numbers of rows were "
@@ -336,8 +340,8 @@ def _whole(events, n_rows: int) -> np.ndarray:
         )
     if rows.size and (rows.min() < 0 or rows.max() >= n_rows):
         raise ValueError(
-            f"events has rows from {rows.min()} to {rows.max()}, but rows from 0 to {n_rows - 1} "
-            "were expected. Subtract the number of the first sample."
+            f"events has rows from {rows.min()} to {rows.max()}, but alpha has rows from 0 to "
+            f"{n_rows - 1}, and these were expected. Subtract the number of the first sample."
         )
     return rows.astype(int)
 

@@ -22,6 +22,7 @@ import numpy as np
 from sklearn.utils import Bunch, check_random_state
 
 from skdyn._drawing import FAINT, INK, LABEL_SIZE, PALETTE, panels, tidy
+from skdyn.sessions import as_numbers, naming
 
 # Most numbers of a block of statistics, and the smallest variance, relative to the squared size of
 # the values, that is no rounding.
@@ -282,7 +283,7 @@ def permutation_test(
 
 
 def _table(values) -> np.ndarray:
-    table = np.array(values, dtype=np.float64)
+    table = as_numbers(values, "values").copy()
     if table.ndim == 0 or len(table) < 2:
         raise ValueError(
             f"values has shape {table.shape}, but (n_sessions, ...) with at least 2 sessions was "
@@ -310,7 +311,7 @@ def check_choices(alternative, n_permutations, level) -> None:
     ValueError
         If one of them is something else.
     """
-    if alternative not in ALTERNATIVES:
+    if not isinstance(alternative, str) or alternative not in ALTERNATIVES:
         raise ValueError(
             f"alternative must be one of {', '.join(map(repr, ALTERNATIVES))}, but is "
             f"{alternative!r}."
@@ -332,12 +333,15 @@ def _columns(n_rows: int, labels, pairs, regressor, covariates) -> tuple:
             "pairs was given without labels. Pass the condition of each row as labels."
         )
     given = {"labels": labels, "pairs": pairs, "regressor": regressor, "covariates": covariates}
-    arrays = {name: None if one is None else np.asarray(one) for name, one in given.items()}
+    arrays: dict[str, np.ndarray | None] = {}
+    for name, one in given.items():
+        with naming(name):
+            arrays[name] = None if one is None else np.asarray(one)
     for name, array in arrays.items():
         n_axes = (1, 2) if name == "covariates" else (1,)
         if array is not None and (array.ndim not in n_axes or len(array) != n_rows):
             raise ValueError(
-                f"{name} has shape {array.shape}, but there are {n_rows} rows. Pass one entry per "
+                f"{name} has shape {array.shape}, but values has {n_rows} rows. Pass one entry per "
                 "row."
             )
         if array is not None and name in ("regressor", "covariates"):

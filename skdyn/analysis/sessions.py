@@ -29,6 +29,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -46,7 +47,7 @@ from skdyn.core.gaussian import mixture_log_likelihood, mixture_log_prob
 from skdyn.core.runtime import one_thread
 from skdyn.dynemo.training import WEIGHTS_OF
 from skdyn.metrics import riemannian_distance
-from skdyn.sessions import check_columns, container_of, like_sessions, split_sessions
+from skdyn.sessions import as_numbers, check_columns, container_of, like_sessions, split_sessions
 
 # Most rows, of whole sessions, on which the shrinkage is chosen.
 CHOICE_ROWS = 10_000
@@ -480,7 +481,7 @@ class _Group:
 
     @classmethod
     def of(cls, covariances, means) -> _Group:
-        values = torch.from_numpy(np.array(covariances, dtype=np.float64))
+        values = torch.from_numpy(as_numbers(covariances, "covariances").copy())
         if values.ndim != 3 or values.shape[1] != values.shape[2]:
             raise ValueError(
                 f"covariances has shape {tuple(values.shape)}, but (n_modes, n_channels, "
@@ -493,7 +494,7 @@ class _Group:
                 "the identity."
             )
         shape = tuple(values.shape[:2])
-        centers = np.zeros(shape) if means is None else np.array(means, dtype=np.float64)
+        centers = np.zeros(shape) if means is None else as_numbers(means, "means").copy()
         if centers.shape != shape:
             raise ValueError(f"means has shape {centers.shape}, but {shape} was expected.")
         is_diagonal = bool((values - torch.diag_embed(values.diagonal(0, 1, 2)) == 0).all())
@@ -605,7 +606,8 @@ def _fit_sessions(
         with one_thread():
             candidates, scores = _choose(rows, alpha, group, share)
         shrinkage = _largest_good(candidates, scores, share)
-    if not shrinkage >= 0:
+    is_number = isinstance(shrinkage, Real) and not isinstance(shrinkage, bool)
+    if not is_number or not shrinkage >= 0:
         raise ValueError(
             f"shrinkage must be 'auto' or a number of at least 0, but is {shrinkage!r}."
         )
@@ -617,6 +619,11 @@ def _fit_sessions(
     arrays = {
         name: np.stack(values) for name, values in zip(names, zip(*found, strict=True), strict=True)
     }
+    if not all(np.isfinite(one).all() for one in arrays.values()):
+        raise ValueError(
+            "X has values so large, beside the group's covariances, that modes of sessions are not "
+            "finite. Use the units of the group's modes."
+        )
     return arrays | {
         "shrinkage": float(shrinkage),
         "candidates": candidates,

@@ -161,16 +161,16 @@ def mode_spectra(
         "n_tapers": n_tapers,
     }
     chosen = _check_method(method, given)
-    standardize = chosen.standardize if standardize is None else bool(standardize)
-    windows = _windows(
-        chosen, sampling_frequency, window_length, step, n_sub_windows, frequency_range, given
-    )
-    lengths = [len(one) for one in recording.arrays]
-    if min(lengths) < windows.length:
-        raise ValueError(
-            f"X has a session of {min(lengths)} rows, but a window has {windows.length}. Shorten "
-            "window_length, or leave the session out."
+    if not isinstance(standardize, bool | np.bool_ | None):
+        raise TypeError(
+            f"standardize is {standardize!r:.50}, but True, False or None was expected."
         )
+    standardize = chosen.standardize if standardize is None else bool(standardize)
+    lengths = [len(one) for one in recording.arrays]
+    windows = _windows(
+        *(chosen, sampling_frequency, window_length, step, n_sub_windows, frequency_range, given),
+        shortest=min(lengths),
+    )
     single = all(one.dtype == np.float32 for one in recording.arrays)
     compute = partial(_one_session, chosen, windows, standardize, single, given)
     results = Parallel(n_jobs=n_jobs, return_as="generator")(
@@ -430,7 +430,9 @@ def _check_method(method, given) -> _Method:
     return chosen
 
 
-def _windows(method, rate, length, step, n_pieces, frequency_range, given) -> Windows:
+def _windows(
+    method, rate, length, step, n_pieces, frequency_range, given, *, shortest: int
+) -> Windows:
     """Windows in rows, from seconds and Hz."""
     for name, value in [("sampling_frequency", rate), ("window_length", length)]:
         if not (isinstance(value, Real) and 0 < float(value) < np.inf):
@@ -443,8 +445,13 @@ def _windows(method, rate, length, step, n_pieces, frequency_range, given) -> Wi
     piece = n_rows // int(n_pieces)
     if piece < 4:
         raise ValueError(
-            f"window_length={length} s is {n_rows} rows, too few for {n_pieces} pieces of at least "
-            "4 rows. Lengthen window_length."
+            f"window_length={length} s at sampling_frequency={rate:g} Hz is {n_rows} rows, too few "
+            f"for {n_pieces} pieces of at least 4 rows. Lengthen window_length."
+        )
+    if shortest < n_rows:
+        raise ValueError(
+            f"X has a session of {shortest} rows, but a window has {n_rows}. Shorten "
+            "window_length, or leave the session out."
         )
     rows_of_step = max(1, int((piece if method.steps_by_piece else n_rows) // method.steps))
     if step is not None:

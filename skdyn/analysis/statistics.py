@@ -19,7 +19,14 @@ from skdyn._drawing import (
     panels,
     tidy,
 )
-from skdyn.sessions import Sessions, as_numbers, check_columns, container_of, split_sessions
+from skdyn.sessions import (
+    Sessions,
+    as_numbers,
+    check_columns,
+    container_of,
+    naming,
+    split_sessions,
+)
 
 # What a row of the table holds, and the label of its axis in a picture.
 COLUMNS = {
@@ -109,14 +116,16 @@ def check_mixing(alpha, sessions=None) -> Sessions:
     ValueError
         If a value is negative or not finite, or sessions differ in their number of modes.
     """
-    first = alpha if container_of(alpha) == "array" else alpha[0]
-    if np.ndim(first) != 2:
+    first = alpha if container_of(alpha, name="alpha") == "array" else alpha[0]
+    with naming("alpha"):
+        n_axes = np.ndim(first)
+    if n_axes != 2:
         raise ValueError(
             f"alpha has shape {np.shape(first)}, but (n_samples, n_modes) was expected. For the "
             "states of a hidden Markov model pass its posterior probabilities, or "
             "numpy.eye(n)[states]."
         )
-    checked = check_columns(alpha, sessions, n_columns=np.shape(first)[1])
+    checked = check_columns(alpha, sessions, n_columns=np.shape(first)[1], name="alpha")
     lowest = min(float(array.min()) for array in checked.arrays)
     if lowest < 0:
         raise ValueError(

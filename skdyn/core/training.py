@@ -467,7 +467,9 @@ class _Run:
         loss = sum_gradients(loss.detach(), gradients, weight)
         norms = torch.stack([gradient.norm() for gradient in gradients])
         if self.settings.gradient_clip is not None:
-            _clip(gradients, norms, self.settings.gradient_clip)
+            # A limit beyond single precision limits nothing.
+            largest = min(self.settings.gradient_clip, torch.finfo(norms.dtype).max)
+            _clip(gradients, norms, largest)
         self.optimizer.step()
         return torch.isfinite(loss) & torch.isfinite(norms).all()
 

@@ -1039,6 +1039,6 @@ def _check_draws(n_draws) -> None:
 def _check_density(values: list[np.ndarray]) -> None:
     if not all(np.isfinite(one).all() for one in values):
         raise ValueError(
-            "X has values whose density under the fitted modes is out of the range of floats. Use "
-            "the units of the recording that was fitted."
+            "X or sample_weight has values so large that the density under the fitted modes is out "
+            "of the range of floats. Use the units of the recording that was fitted."
         )

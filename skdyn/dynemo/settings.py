@@ -13,6 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 from skdyn.core.recurrent import RecurrentSettings
 from skdyn.dynemo.network import NetworkSettings
 from skdyn.dynemo.objective import Annealing
+from skdyn.sessions import naming
 
 # Gradient steps in an epoch, and the range of batch sizes that use a CPU well.
 STEPS_PER_EPOCH = 16
@@ -103,6 +104,11 @@ def make_settings(
     sklearn.exceptions.NotFittedError
         If init_method is an estimator that is not fitted.
     """
+    # torch takes Python's numbers alone, but a grid made with numpy.arange has NumPy's.
+    parameters = {
+        name: value.item() if isinstance(value, np.generic) else value
+        for name, value in parameters.items()
+    }
     means, covariances = given_modes(parameters)
     network = _network_settings(parameters, len(scale), epsilon)
     learns = network.learn_means or network.learn_covariances
@@ -114,7 +120,10 @@ def make_settings(
         )
     shape = (network.n_modes, len(scale))
     if means is not None:
-        means = (_check_shape(check_array(means), (shape,), "initial_means") - center) / scale
+        name = "init_method" if parameters["initial_means"] is None else "initial_means"
+        with naming(name):
+            means = check_array(means, input_name=name)
+        means = (_check_shape(means, (shape,), name) - center) / scale
     if covariances is not None:
         is_argument = parameters["initial_covariances"] is not None
         name = "initial_covariances" if is_argument else "init_method"
@@ -222,7 +231,8 @@ def _check_shape(array: np.ndarray, shapes: tuple, name: str) -> np.ndarray:
 
 def _check_covariances(given, shape: tuple[int, int], name: str, *, diagonal: bool) -> np.ndarray:
     """Positive definite matrices, or their diagonals if the model has only those."""
-    array = check_array(given, allow_nd=True, dtype=np.float64)
+    with naming(name):
+        array = check_array(given, allow_nd=True, dtype=np.float64, input_name=name)
     full = (*shape, shape[1])
     _check_shape(array, (full, shape) if diagonal else (full,), name)
     if array.ndim == 2:

@@ -3,7 +3,7 @@
 import numpy as np
 
 from skdyn.sessions import as_numbers, in_sessions, join_sessions
-from skdyn.similarity import riemannian_matrix, rv_matrix
+from skdyn.similarity import check_positive_definite, riemannian_matrix, rv_matrix
 
 
 def alpha_correlation(alpha, other):
@@ -143,7 +143,7 @@ def riemannian_distance(covariance, other):
     >>> round(riemannian_distance(np.diag([1.0, np.e**3]), np.diag([np.e**4, 1.0])), 6)
     5.0
     """
-    return float(riemannian_matrix(*_check_one_pair(covariance, other))[0, 0])
+    return float(riemannian_matrix(*_check_pair(covariance, other, "covariance"))[0, 0])
 
 
 def rv_coefficient(matrix, other):
@@ -190,7 +190,7 @@ def rv_coefficient(matrix, other):
     >>> rv_coefficient([[1, 0], [0, 0]], [[0, 0], [0, 5]])
     0.0
     """
-    return float(rv_matrix(*_check_one_pair(matrix, other))[0, 0])
+    return float(rv_matrix(*_check_pair(matrix, other, "matrix"))[0, 0])
 
 
 def dice_coefficient(labels, other):
@@ -240,7 +240,7 @@ def dice_coefficient(labels, other):
     >>> dice_coefficient([[0.9, 0.1], [0.3, 0.7]], [0, 1])
     1.0
     """
-    labels, other = _sessions_of_labels(labels), _sessions_of_labels(other)
+    labels, other = _sessions_of_labels(labels, "labels"), _sessions_of_labels(other, "other")
     _check_same_sessions(labels, other)
     labels, other = join_sessions(labels), join_sessions(other)
     if len(labels) != len(other):
@@ -277,7 +277,12 @@ def _check_finite(name, values, ndim):
 
 
 def _check_courses(alpha, other):
-    alpha, other = in_sessions(alpha), in_sessions(other)
+    alpha, other = in_sessions(alpha, name="alpha"), in_sessions(other, name="other")
+    for name, one in [("alpha", alpha), ("other", other)]:
+        if any(array.ndim == 0 for array in one.arrays):
+            raise ValueError(
+                f"{name} is a single value, but an array (n_samples, n_modes) was expected."
+            )
     _check_same_sessions(alpha.arrays, other.arrays)
     alpha, other = _check_rows("alpha", alpha.arrays), _check_rows("other", other.arrays)
     if len(alpha) != len(other):
@@ -314,39 +319,40 @@ def _check_same_sessions(arrays, others):
         )
 
 
-def _check_one_pair(matrix, other):
-    matrix, other = _check_finite("The first matrix", matrix, 2), _check_finite("other", other, 2)
+def _check_pair(matrix, other, name):
+    matrix, other = _check_finite(name, matrix, 2), _check_finite("other", other, 2)
     if len(matrix) != len(other):
         raise ValueError(
-            f"The matrices have {len(matrix)} and {len(other)} channels, but equal numbers were "
+            f"{name} has {len(matrix)} channels and other {len(other)}, but equal numbers were "
             "expected. Pass matrices of the same channels."
         )
+    if name == "covariance":
+        for one, called in ((matrix, name), (other, "other")):
+            check_positive_definite(one, called)
     return matrix[np.newaxis], other[np.newaxis]
 
 
-def _sessions_of_labels(labels):
+def _sessions_of_labels(labels, name):
     """The states of each session."""
-    given = in_sessions(labels, has_columns=False)
+    given = in_sessions(labels, has_columns=False, name=name)
     if given.container != "array":
-        return [_check_labels(one) for one in given.arrays]
+        return [_check_labels(one, name) for one in given.arrays]
     array = given.arrays[0]
     if array.ndim == 2 and array.size and array.dtype.kind in "biu" and not _is_one_hot(array):
-        return [_check_labels(row) for row in array]
-    return [_check_labels(array)]
+        return [_check_labels(row, name) for row in array]
+    return [_check_labels(array, name)]
 
 
 def _is_one_hot(array):
     return ((array == 0) | (array == 1)).all() and (array.sum(axis=1) == 1).all()
 
 
-def _check_labels(labels):
-    array = np.asarray(labels)
+def _check_labels(array, name):
     if array.ndim == 2:
-        return _check_finite("An array of mixing coefficients", array, 2).argmax(axis=1)
+        return _check_finite(name, array, 2).argmax(axis=1)
     if array.ndim != 1 or array.size == 0 or array.dtype.kind not in "biu":
         raise ValueError(
-            f"labels have the shape {array.shape} and the type {array.dtype}, but integers of "
-            "shape (n_samples,) or weights of shape (n_samples, n_modes) were expected. Pass one "
-            "of them."
+            f"{name} has the shape {array.shape} and the type {array.dtype}, but integers of shape "
+            "(n_samples,) or weights of shape (n_samples, n_modes) were expected. Pass one of them."
         )
     return array

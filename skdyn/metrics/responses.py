@@ -190,7 +190,7 @@ def noise_corrected_correlation(
     array([ 1., nan])
     """
     _check_average(multioutput)
-    if method not in METHODS:
+    if not isinstance(method, str) or method not in METHODS:
         raise ValueError(f"method must be one of {sorted(METHODS)}, but is {method!r}.")
     if floor is not None and not (isinstance(floor, Real) and float(floor) > 0):
         raise ValueError(f"floor must be None or a number above 0, but is {floor!r}.")
@@ -310,7 +310,7 @@ def _chance(n_rows):
 
 
 def _check_average(multioutput):
-    if multioutput not in AVERAGES:
+    if not isinstance(multioutput, str) or multioutput not in AVERAGES:
         raise ValueError(f"multioutput must be one of {AVERAGES}, but is {multioutput!r}.")
 
 

@@ -50,6 +50,8 @@ def rows_of(values, name: str) -> np.ndarray:
             f"{name} has the shape {array.shape}, but must be (n_samples,), (n_samples, n_outputs) "
             "or (n_sessions, n_samples, n_outputs)."
         )
+    if 0 in array.shape:
+        raise ValueError(f"{name} has the shape {array.shape}, but at least one row was expected.")
     if array.ndim == 2 and len(array) < array.shape[1]:
         raise ValueError(
             f"{name} has the shape {array.shape}: more outputs than samples. Pass sessions of one "
@@ -125,15 +127,18 @@ def repeats_of(repeats, predicted) -> np.ndarray:
         If shapes do not agree.
     """
     refuse_objects(repeats, n_axes=(2, 3), name="repeats")
-    if _is_list(predicted):
+    if not _is_list(predicted):
+        predicted = as_numbers(predicted, "y_pred")
+    if isinstance(predicted, list | tuple):
         pairs = [(as_numbers(one, "repeats"), np.shape(p)) for one, p in _zip(repeats, predicted)]
     else:
         pairs = [(as_numbers(repeats, "repeats"), np.shape(predicted))]
     for one, shape in pairs:
         if one.shape[:-1] != shape or one.ndim != len(shape) + 1:
             raise ValueError(
-                f"repeats have the shape {one.shape}, but the prediction has the shape {shape}; "
-                f"they must be {(*shape, 'n_repeats')}, with the axis of repeats at the end."
+                f"repeats have the shape {one.shape}, but y_pred, the prediction, has the shape "
+                f"{shape}; repeats must be {(*shape, 'n_repeats')}, with the axis of repeats at "
+                "the end."
             )
     most = max(one.shape[-1] for one, _ in pairs)
     parts = []
@@ -148,7 +153,7 @@ def repeats_of(repeats, predicted) -> np.ndarray:
 def _zip(repeats, predicted):
     if not isinstance(repeats, list | tuple) or len(repeats) != len(predicted):
         raise ValueError(
-            f"repeats must be a list of {len(predicted)} sessions, as the prediction is."
+            f"repeats must be a list of {len(predicted)} sessions, as y_pred, the prediction, is."
         )
     return zip(repeats, predicted, strict=True)
 

@@ -298,7 +298,7 @@ def get_scorer(scoring):
         return metrics.get_scorer(scoring)
     except ValueError as error:
         raise ValueError(
-            f"{scoring!r} is no scorer; skdyn.metrics.get_scorer_names() lists them."
+            f"scoring={scoring!r} is no scorer; skdyn.metrics.get_scorer_names() lists them."
         ) from error
 
 

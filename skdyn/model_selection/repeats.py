@@ -10,7 +10,7 @@ from sklearn.utils import check_random_state
 from skdyn._fitted import fitted_steps, transform_through
 from skdyn.matching import match_modes
 from skdyn.metrics import alpha_correlation
-from skdyn.sessions import in_sessions, join_sessions
+from skdyn.sessions import in_sessions, join_sessions, naming
 
 __all__ = ["select_run"]
 
@@ -69,7 +69,8 @@ def select_run(runs, X=None, *, sessions=None, return_agreement=False):
     >>> agreement[1].round(1)
     array([0.1, 1. , 1. ])
     """
-    runs = list(runs)
+    with naming("runs"):
+        runs = list(runs)
     if len(runs) < 2:
         raise ValueError(f"runs must be at least two, but there are {len(runs)}. Fit more seeds.")
     fitted = hasattr(runs[0], "fit")
@@ -83,9 +84,11 @@ def select_run(runs, X=None, *, sessions=None, return_agreement=False):
             "sessions was given with mixing coefficients, but is for X only. Leave it out."
         )
     if not fitted:
-        _check_sessions(runs)
-    alphas = [mixing_of(run, X, sessions) if fitted else _rows_of(run) for run in runs]
-    agreement = agreement_of(alphas)
+        with naming("runs"):
+            _check_sessions(runs)
+    with naming("X" if fitted else "runs"):
+        alphas = [mixing_of(run, X, sessions) if fitted else _rows_of(run) for run in runs]
+        agreement = agreement_of(alphas)
     others = (agreement.sum(axis=1) - np.diagonal(agreement)) / (len(runs) - 1)
     index = int(np.argmax(others))
     return (index, agreement) if return_agreement else index

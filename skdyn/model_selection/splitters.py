@@ -11,7 +11,7 @@ import numpy as np
 from sklearn.model_selection import BaseCrossValidator, GroupKFold
 from sklearn.utils import check_array, column_or_1d, indexable
 
-from skdyn.sessions import container_of, split_sessions
+from skdyn.sessions import container_of, naming, split_sessions
 
 __all__ = ["BlockKFold", "SessionKFold"]
 
@@ -169,13 +169,15 @@ class SessionKFold(_SessionSplitter):
             there are fewer sessions than folds.
         """
         container_of(X)  # raises for objects that are no arrays
-        X, y, groups, sessions = indexable(X, y, groups, sessions)
+        with naming("X, y, groups and sessions"):
+            X, y, groups, sessions = indexable(X, y, groups, sessions)
         units, n_rows = _units(X, groups, sessions)
-        n_units = len(np.unique(units))
+        with naming("groups" if sessions is None else "sessions"):
+            n_units = len(np.unique(units))
         if n_units < self.n_splits:
             raise ValueError(
-                f"n_splits={self.n_splits} folds need at least one session or group each, but "
-                f"there are {n_units}; lower n_splits, or use BlockKFold, which splits within "
+                f"n_splits={self.n_splits} folds need at least one session each, or one of groups, "
+                f"but there are {n_units}; lower n_splits, or use BlockKFold, which splits within "
                 "sessions."
             )
         # None is fresh entropy, and not NumPy's global generator.
@@ -345,7 +347,8 @@ class BlockKFold(_SessionSplitter):
                 "are parts of sessions and need rows (n_samples, n_channels). Concatenate the "
                 "sessions with numpy.concatenate and give labels in sessions=, or use SessionKFold."
             )
-        X, y, groups, sessions = indexable(X, y, groups, sessions)
+        with naming("X, y, groups and sessions"):
+            X, y, groups, sessions = indexable(X, y, groups, sessions)
         rows = np.arange(len(X))
         n_blocks = self.n_splits if self.n_blocks is None else self.n_blocks
         if len(rows) < n_blocks:
@@ -353,7 +356,11 @@ class BlockKFold(_SessionSplitter):
                 f"X has {len(rows)} rows for {n_blocks} blocks, but each needs at least one; lower "
                 "n_splits or n_blocks."
             )
-        given = [_check_labels(labels) for labels in (groups, sessions) if labels is not None]
+        given = [
+            _check_labels(labels, name)
+            for name, labels in (("groups", groups), ("sessions", sessions))
+            if labels is not None
+        ]
         parts = np.split(rows, _borders(rows, given))
         counts = _share_out(np.array([len(part) for part in parts]), n_blocks)
         ends = [0, *_borders(rows, [_whole(labels) for labels in given]), len(rows)]
@@ -408,14 +415,16 @@ def _units(X, groups, sessions) -> tuple[np.ndarray, np.ndarray]:
                 "sessions= cannot be given together with X as sessions; leave sessions out, or "
                 "give a 2-D X."
             )
-        labels = np.arange(length) if groups is None else _check_labels(groups)
+        labels = np.arange(length) if groups is None else _check_labels(groups, "groups")
         return labels, np.array([len(one) for one in X])
     if groups is None and sessions is None:
         raise ValueError(
             f"X has {length} rows, but no label per row; pass sessions= or groups=, or use "
             "BlockKFold for one recording."
         )
-    labels = _check_labels(sessions if groups is None else groups)
+    given = {"sessions": sessions} if groups is None else {"groups": groups}
+    ((name, values),) = given.items()
+    labels = _check_labels(values, name)
     if groups is not None and sessions is not None:
         for part in split_sessions(labels, sessions):
             if np.any(part != part[0]):
@@ -426,8 +435,9 @@ def _units(X, groups, sessions) -> tuple[np.ndarray, np.ndarray]:
     return labels, np.ones(length, dtype=int)
 
 
-def _check_labels(labels) -> np.ndarray:
-    return column_or_1d(check_array(labels, ensure_2d=False, dtype=None))
+def _check_labels(labels, name: str) -> np.ndarray:
+    with naming(name):
+        return column_or_1d(check_array(labels, ensure_2d=False, dtype=None, input_name=name))
 
 
 def _check_count(value, name: str, *, at_least: int) -> int:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import numpy as np
 from scipy import stats
 
+from skdyn.sessions import as_numbers
+
 _SYMBOLS = {"mean": "μ", "sd": "σ", "alpha": "α", "beta": "β"}  # noqa: RUF001
 
 
@@ -44,7 +46,7 @@ class Distribution:
     """
 
     def __init__(self, frozen, **parameters):
-        arrays = np.broadcast_arrays(*(np.asarray(p, dtype=float) for p in parameters.values()))
+        arrays = np.broadcast_arrays(*(as_numbers(p, name) for name, p in parameters.items()))
         self.parameters = {
             name: array.copy() for name, array in zip(parameters, arrays, strict=True)
         }

@@ -14,7 +14,7 @@ import numpy as np
 from skdyn.metrics import correlation_score
 from skdyn.nems.distributions import as_generator
 from skdyn.nems.layers.base import Layer
-from skdyn.sessions import refuse_objects
+from skdyn.sessions import as_numbers, naming
 
 INPUT, STATE, RESPONSE, OUTPUT = "input", "state", "response", "output"
 
@@ -383,15 +383,17 @@ class Model:
             If numbers of samples differ, or a layer names what is not there.
         """
         data = self.check_data(input, state)
+        trials = _check_flag(trials, "trials")
         if not trials:
             self.take_sizes(data)
             return self.run(data)
         n_trials = max(len(array) for array in data.values())
-        self.take_sizes({name: array[0] for name, array in data.items()})
-        outputs = [
-            self.run({k: a[0 if len(a) == 1 else number] for k, a in data.items()})
-            for number in range(n_trials)
-        ]
+        with naming("trials"):
+            self.take_sizes({name: array[0] for name, array in data.items()})
+            outputs = [
+                self.run({k: a[0 if len(a) == 1 else number] for k, a in data.items()})
+                for number in range(n_trials)
+            ]
         return {name: stacked([one[name] for one in outputs]) for name in outputs[0]}
 
     def predict(self, input, state=None, *, trials: bool = False, preceding=None):  # noqa: A002
@@ -443,10 +445,8 @@ class Model:
         named = dict(given) if isinstance(given, dict) else {INPUT: given}
         if state is not None:
             named[STATE] = state
-        for name, array in named.items():
-            refuse_objects(array, n_axes=(1, 2, 3), name=name)
         # Copies: a layer that writes to what goes in changes nothing of the caller's.
-        data = {name: np.array(array, dtype=float, order="C") for name, array in named.items()}
+        data = {name: np.array(as_numbers(array, name), order="C") for name, array in named.items()}
         check_rows(data, repeated={(1,)})
         return data
 
@@ -619,6 +619,12 @@ class Model:
                 f"preceding has {sorted(preceding)}, but the data have {sorted(data)}; give rows "
                 "of each."
             )
+        for name, rows in preceding.items():
+            if rows.shape[1:] != data[name].shape[1:]:
+                raise ValueError(
+                    f"preceding has rows of {name!r} of shape {rows.shape[1:]}, but those of the "
+                    f"data have the shape {data[name].shape[1:]}."
+                )
         n_rows = min(map(len, preceding.values()))
         n_usable = n_rows
         if self.n_past is not None:
@@ -678,7 +684,7 @@ class Model:
             return values[:: self.stride]
         either = f" or {n_rows}" if self.stride > 1 else ""
         raise ValueError(
-            f"The response has {len(values)} rows for {n_samples} rows of data, but "
+            f"The response, y or target, has {len(values)} rows for {n_samples} rows of input, but "
             f"{n_samples}{either} were expected."
         )
 
@@ -900,6 +906,7 @@ class Model:
         FitDivergedError
             If the loss or its gradient is not finite.
         """
+        trials = _check_flag(trials, "trials")
         fitted = self if in_place else self.copy()
         given = {"sample_weight": sample_weight, "trials": trials, "preceding": preceding}
         Model.fitter(fitted, (input, state), target, given, options)
@@ -959,6 +966,12 @@ class Model:
 # ------------------------------------------------------------------------------ wiring
 
 
+def _check_flag(value, name: str) -> bool:
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name} is {value!r:.50}, but True or False was expected.")
+    return bool(value)
+
+
 def check_rows(data: dict, repeated: Set[tuple[int, ...]] = frozenset()) -> None:
     """Check that arrays have the same number of rows.
 
@@ -978,12 +991,12 @@ def check_rows(data: dict, repeated: Set[tuple[int, ...]] = frozenset()) -> None
     different = set(rows.values())
     if not different or different & {(), (0,)}:
         raise ValueError(
-            f"The data have the rows {rows}, but arrays with a row per moment, in each trial if "
+            f"The input has the rows {rows}, but arrays with a row per moment, in each trial if "
             "there are trials, were expected."
         )
     if len(different - repeated) > 1:
         raise ValueError(
-            f"The data have {rows} rows, but the same number was expected in each. Cut them to one "
+            f"The input has {rows} rows, but the same number was expected in each. Cut them to one "
             "length."
         )
 

@@ -85,7 +85,7 @@ class Parameter:
         self.zero_to_epsilon = zero_to_epsilon
         self.is_frozen = self.is_permanent = False
         self.prior = self._check_prior(prior)
-        if default_bounds not in ("infinite", "percentile"):
+        if not isinstance(default_bounds, str) or default_bounds not in ("infinite", "percentile"):
             raise ValueError(
                 f"default_bounds of the parameter {name!r} must be 'infinite' or 'percentile', but "
                 f"is {default_bounds!r}."
@@ -153,12 +153,12 @@ class Parameter:
     def _spread(self, values) -> np.ndarray:
         try:
             array = np.broadcast_to(np.asarray(values, dtype=float), self.shape).copy()
-        except ValueError:
+        except (TypeError, ValueError):
             array = None
         if array is None or not np.isfinite(array).all():
             raise ValueError(
-                f"The values of the parameter {self.name!r} are {values!r}, but finite numbers "
-                f"that can be broadcast to its shape, {self.shape}, were expected."
+                f"The values, or initial_value, of the parameter {self.name!r} are {values!r}, but "
+                f"finite numbers that can be broadcast to its shape, {self.shape}, were expected."
             )
         return array
 

@@ -514,8 +514,8 @@ class NEMSRegressor(
             )
         if not weight.any():
             raise ValueError(
-                "No row counts: all weights are zero, or no row has a complete history; set "
-                "history='zeros' for sessions that short."
+                "No row counts: all of sample_weight is zero, or no row has a complete history; "
+                "set history='zeros' for sessions that short."
             )
         with one_thread():
             prediction = np.concatenate(
@@ -525,8 +525,8 @@ class NEMSRegressor(
             score = _mean_r2(target, prediction, np.broadcast_to(weight, target.shape))
         if not np.isfinite(score):
             raise ValueError(
-                "X, y or sample_weight has values so large that R^2 is not finite. Use the units "
-                "of the recording that was fitted."
+                "X, preceding, y or sample_weight has values so large that R^2 is not finite. Use "
+                "the units of the recording that was fitted."
             )
         return score
 
@@ -537,8 +537,8 @@ class NEMSRegressor(
                 output = self._output(data, before)
             if not all_finite(output):
                 raise ValueError(
-                    "X has values for which the prediction is not finite. Look for logarithms of "
-                    "negative numbers in the layers, or use the units of the X that was fitted."
+                    "X, preceding or state has values for which the prediction is not finite. Look "
+                    "for logarithms of negative numbers in the layers, or use the units of the fit."
                 )
             yield output
 

@@ -67,7 +67,7 @@ def plot_separate_time_series(
     >>> true, inferred = np.random.default_rng(0).standard_normal((2, 200, 3))
     >>> fig, axes = plot_separate_time_series(true, inferred, labels=["True", "Inferred"])
     """
-    series = as_arrays(time_series, "n_channels", finite=False)
+    series = as_arrays(time_series, "n_channels", finite=False, name="time_series")
     widths = sorted({values.shape[1] for values in series})
     if len(widths) > 1:
         raise ValueError(

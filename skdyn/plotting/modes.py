@@ -28,7 +28,7 @@ from skdyn._drawing import (
 from skdyn._fitted import find_step, mode_order, transform_through
 from skdyn.analysis.channels import channel_modes
 from skdyn.analysis.statistics import normalised_alpha
-from skdyn.sessions import in_sessions
+from skdyn.sessions import as_numbers, in_sessions
 
 
 def plot_alpha(
@@ -79,7 +79,7 @@ def plot_alpha(
     >>> alpha = np.random.default_rng(0).dirichlet(np.ones(6), size=200)
     >>> fig, axes = plot_alpha(alpha, sampling_frequency=100)
     """
-    courses = as_arrays(alphas, "n_modes", finite=True)
+    courses = as_arrays(alphas, "n_modes", finite=True, name="alphas")
     if any((course < 0).any() for course in courses):
         lowest = min(course.min() for course in courses)
         raise ValueError(
@@ -140,9 +140,9 @@ class ModesDisplay:
     """
 
     def __init__(self, *, covariances, means=None, weights=None):
-        self.covariances = np.array(covariances, dtype=float)
-        self.means = None if means is None else np.array(means, dtype=float)
-        self.weights = None if weights is None else np.array(weights, dtype=float)
+        self.covariances = as_numbers(covariances, "covariances").copy()
+        self.means = None if means is None else as_numbers(means, "means").copy()
+        self.weights = None if weights is None else as_numbers(weights, "weights").copy()
         n_modes, n_channels = (*self.covariances.shape, 0, 0)[:2]
         shapes = {
             "covariances": (n_modes, n_channels, n_channels),

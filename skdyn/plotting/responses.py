@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from numbers import Integral
+
 import numpy as np
 
 from skdyn._drawing import (
@@ -25,7 +27,7 @@ from skdyn._drawing import (
 )
 from skdyn.metrics import correlation_score
 from skdyn.plotting.filters import linear_filter
-from skdyn.sessions import in_sessions, join_sessions
+from skdyn.sessions import as_numbers, in_sessions, join_sessions, naming
 
 # Points of a curve, and the most channels of which each has its name beside it.
 N_POINTS, MOST_NAMES = 200, 12
@@ -197,7 +199,10 @@ def plot_nonlinearity(
     n_channels = inputs.shape[1]
     check_names(titles, n_channels, "titles")
     grid = np.linspace(inputs.min(axis=0), inputs.max(axis=0), N_POINTS)
-    curves = np.asarray(nonlinearity(grid), dtype=float)
+    if not callable(nonlinearity):
+        raise TypeError(f"nonlinearity is {nonlinearity!r:.50}, but a function was expected.")
+    with naming("nonlinearity"):
+        curves = np.asarray(nonlinearity(grid), dtype=float)
     _check_shape(curves, grid, "The output of the nonlinearity")
     fig, axes = _grid(n_channels, n_columns, ax, fig)
     for channel, (panel, (bottom, left)) in enumerate(zip(axes, grid_edges(axes), strict=True)):
@@ -275,9 +280,17 @@ def plot_predictions(
     """
     parts, others = _sessions_of(prediction, "prediction"), _sessions_of(response, "response")
     predicted, measured = join_sessions(parts), join_sessions(others)
-    _check_shape(measured, predicted, "response")
+    if measured.shape != predicted.shape:
+        raise ValueError(
+            f"response has the shape {measured.shape} and prediction {predicted.shape}, but equal "
+            "shapes were expected. Pass the same rows and columns."
+        )
     lengths = [len(one) for one in max(parts, others, key=len)]
-    if isinstance(start, bool) or start not in range(len(predicted)):
+    if (
+        isinstance(start, bool)
+        or not isinstance(start, Integral)
+        or start not in range(len(predicted))
+    ):
         raise ValueError(
             f"start must be one of the {len(predicted)} rows, counted from 0, but is {start!r}."
         )
@@ -311,7 +324,9 @@ def plot_predictions(
 
 def _sessions_of(values, what):
     """Check columns over time, in sessions; a single column gets an axis of its own."""
-    arrays = [np.asarray(one, dtype=float) for one in in_sessions(values, has_columns=False).arrays]
+    with naming(what):
+        given = in_sessions(values, has_columns=False, name=what).arrays
+        arrays = [np.asarray(one, dtype=float) for one in given]
     arrays = [one[:, None] if one.ndim == 1 else one for one in arrays]
     shapes = [one.shape for one in arrays]
     if any(one.ndim != 2 or 0 in one.shape for one in arrays) or len({w for _, w in shapes}) > 1:
@@ -337,7 +352,7 @@ def _check_shape(array, other, what):
 
 
 def _check_filters(filters):
-    array = np.asarray(filters, dtype=float)
+    array = as_numbers(filters, "filters")
     if array.ndim not in (2, 3) or 0 in array.shape:
         raise ValueError(
             f"filters has shape {array.shape}, but (n_lags, n_channels) or (n_lags, n_channels, "

@@ -12,6 +12,25 @@ from sklearn.base import OneToOneFeatureMixin
 from skdyn._sklearn import Interval
 from skdyn.preprocessing.base import SampledTransformer, SessionTransformer
 
+# In Hz; more is a typing error, and would ask for as many notches.
+MOST_RATE = 1e9
+
+
+def check_rate(sampling_frequency: float) -> None:
+    """Raise ValueError if a sampling frequency is beyond what is recorded anywhere.
+
+    Parameters
+    ----------
+    sampling_frequency : float
+        In Hz.
+    """
+    if sampling_frequency > MOST_RATE:
+        raise ValueError(
+            f"sampling_frequency is {sampling_frequency} Hz, but at most {MOST_RATE:g} Hz was "
+            "expected. Pass that of X."
+        )
+
+
 _POSITIVE = [Interval(Real, 0, None, closed="neither")]
 # Rows beyond that make no difference to any recording.
 _LONGEST_WINDOW = 2.0**40
@@ -80,6 +99,7 @@ class BandpassFilter(SampledTransformer):
 
     def _learn(self, arrays):
         band, kind = self._band()
+        check_rate(self.sampling_frequency)
         self.sos_ = signal.butter(
             self.order, band, btype=kind, fs=self.sampling_frequency, output="sos"
         )
@@ -94,9 +114,9 @@ class BandpassFilter(SampledTransformer):
             raise ValueError(f"low is {low}, but has to be below high, {high}.")
         if max(edges) >= self.sampling_frequency / 2:
             raise ValueError(
-                f"The band reaches {max(edges)} Hz, but has to stay below half of "
-                f"sampling_frequency={self.sampling_frequency} Hz. Lower the edge, or pass the "
-                "sampling frequency of X."
+                f"The band from low={low} to high={high} reaches {max(edges)} Hz, but has to stay "
+                f"below half of sampling_frequency={self.sampling_frequency} Hz. Lower the edge, "
+                "or pass the sampling frequency of X."
             )
         if len(edges) == 2:
             return edges, "bandpass"
@@ -194,12 +214,13 @@ class NotchFilter(SampledTransformer):
             raise ValueError(
                 f"width is {self.width} Hz, but has to be less than frequency={self.frequency} Hz."
             )
+        check_rate(self.sampling_frequency)
         below = (self.sampling_frequency / 2 - self.width / 2) / self.frequency
         most = max(int(np.ceil(below)) - 1, 0)
         if most < (self.n_harmonics or 1):
             last = self.frequency * (self.n_harmonics or 1)
             raise ValueError(
-                f"The band around {last} Hz has to stay below half of "
+                f"frequency={self.frequency}: the band around {last} Hz has to stay below half of "
                 f"sampling_frequency={self.sampling_frequency} Hz. "
                 + (f"Use n_harmonics={most}, or None." if most else "Pass that of X.")
             )

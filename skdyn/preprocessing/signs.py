@@ -12,6 +12,7 @@ from sklearn.utils import check_array, check_random_state
 from skdyn._sklearn import Interval
 from skdyn.preprocessing.base import SessionTransformer
 from skdyn.preprocessing.embedding import check_odd, embedded_moments
+from skdyn.sessions import naming
 
 _EPSILON = np.finfo(np.float64).eps
 
@@ -114,7 +115,8 @@ class SignAligner(OneToOneFeatureMixin, SessionTransformer):
         return session * self._signs(_correlations(session, self.n_embeddings), self.template_)
 
     def _check_template(self) -> np.ndarray:
-        template = check_array(self.template, dtype=np.float64, copy=True, input_name="template")
+        with naming("template"):
+            template = check_array(self.template, dtype=np.float64, copy=True)
         width = self.n_features_in_ * self.n_embeddings
         if template.shape != (width, width):
             raise ValueError(

@@ -111,7 +111,7 @@ class _Bands(RateChanger):
                 f"low is {self.low} Hz and high is {self.high} Hz, but low < high <= {half} Hz, "
                 "half the sampling frequency, was expected."
             )
-        self.edges_ = np.geomspace(self.low, self.high, self.n_bands + 1)
+        self.edges_ = np.geomspace(self.low, self.high, int(self.n_bands) + 1)
         self.frequencies_ = np.sqrt(self.edges_[:-1] * self.edges_[1:])
 
     def _map(self, session):
@@ -215,7 +215,7 @@ class Spectrogram(_Bands):
         starts = np.rint(middles - length / 2).astype(int) + length
         padded = np.pad(waveform, (length, 2 * length + int(rate / new_rate)))
         windows = np.lib.stride_tricks.sliding_window_view(padded, length)
-        powers = np.empty((n_rows, self.n_bands))
+        powers = np.empty((n_rows, len(self.frequencies_)))
         step = max(_N_AT_ONCE // length, 1)
         for first in range(0, n_rows, step):
             spectra = np.fft.rfft(windows[starts[first : first + step]] * taper, axis=1)
@@ -314,8 +314,8 @@ class GammatoneFilterbank(_Bands):
         starts = self._rows(len(waveform))
         bins = np.searchsorted(starts, np.arange(len(waveform)), side="right") - 1
         counts = np.bincount(bins)
-        powers = np.zeros((len(starts), self.n_bands))
-        for band in range(self.n_bands):
+        powers = np.zeros((len(starts), len(self.frequencies_)))
+        for band in range(len(self.frequencies_)):
             gain, pole = self._resonator(band)
             states = [np.zeros(1, dtype=complex) for _ in range(_ORDER)]
             for first in range(0, len(waveform), _N_AT_ONCE):

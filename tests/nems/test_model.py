@@ -301,7 +301,7 @@ def test_several_outputs_of_trials():
     ],
 )
 def test_numbers_of_samples_that_differ_are_an_error(data, trials):
-    with pytest.raises(ValueError, match=r"data have \{'x': .*'y': .*\} rows, but the same"):
+    with pytest.raises(ValueError, match=r"input has \{'x': .*'y': .*\} rows, but the same"):
         Model([Sum(input=["x", "y"])]).evaluate(data, trials=trials)
 
 
@@ -321,7 +321,7 @@ def test_a_state_of_another_length_is_an_error(x):
     ],
 )
 def test_data_without_rows_are_an_error(data, trials):
-    with pytest.raises(ValueError, match=r"The data have the rows \{.*\}, but arrays with a row"):
+    with pytest.raises(ValueError, match=r"The input has the rows \{.*\}, but arrays with a row"):
         Model([Square(input="input")]).evaluate(data, trials=trials)
 
 

@@ -153,7 +153,7 @@ PARTS = [X[:100], X[100:]]
 BAD_FITS = {
     "nan in X": (missing(X), y, {}, "Input X contains NaN"),
     "inf in X": (missing(X, np.inf), y, {}, "Input X contains infinity"),
-    "nan in y": (X, missing(y), {}, "response contains NaN .* sample_weight of 0"),
+    "nan in y": (X, missing(y), {}, "response, y or target, contains NaN .* sample_weight of 0"),
     "nan in y where there is weight": (
         X,
         missing(y),
@@ -167,14 +167,19 @@ BAD_FITS = {
     "text": (X.astype(str), y, {}, "numeric"),
     "no y": (X, None, {}, "requires y to be passed"),
     "text in y": (X, np.array(["a"] * 240), {}, "could not convert"),
-    "short y": (X, y[1:], {}, r"inconsistent numbers of samples: \[240, 239\]"),
+    "short y": (X, y[1:], {}, r"inconsistent numbers of samples: X has 240 rows, but y .*239"),
     "three axes in y": (X, Y[..., None], {}, "dim 3"),
-    "short weight": (X, y, {"sample_weight": np.ones(3)}, r"samples: \[240, 3\]"),
+    "short weight": (
+        X,
+        y,
+        {"sample_weight": np.ones(3)},
+        r"samples: X has 240 rows, but sample_weight .*\(3,\)",
+    ),
     "wide weight": (X, Y, {"sample_weight": np.ones((240, 3))}, r"\(240, 3\), but y has"),
     "negative weight": (X, y, {"sample_weight": -WEIGHT}, "below zero"),
     "infinite weight": (X, y, {"sample_weight": missing(np.ones(240), np.inf)}, "not finite"),
     "nan weight": (X, y, {"sample_weight": missing(np.ones(240))}, "not finite"),
-    "no weight": (X, y, {"sample_weight": np.zeros(240)}, "weights are zero"),
+    "no weight": (X, y, {"sample_weight": np.zeros(240)}, "sample_weight are zero"),
     "short labels": (X, y, {"sessions": SESSIONS[1:]}, "239 labels, but X has 240 rows"),
     "labels and list": (PARTS, [y], {"sessions": SESSIONS}, "sessions= was given as well"),
     "labels and stack": (X[None], y[None], {"sessions": SESSIONS}, "sessions= was given as well"),
@@ -280,7 +285,7 @@ def test_bad_predictions(kind):
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        ((X, y[1:]), r"\[240, 239\]"),
+        ((X, y[1:]), r"240 rows, but y has the shape \(239,\)"),
         ((X, y), r"1 outputs, but the model was fitted with 2"),
         ((X, np.column_stack([Y, y])), r"outputs|\(240, 3\)|expected"),
         ((X, missing(Y)), "NaN"),

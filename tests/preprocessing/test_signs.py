@@ -187,7 +187,7 @@ def test_sign_aligner_is_the_same_for_the_same_session(random_state):
     [
         ({"n_embeddings": 2}, "n_embeddings is 2, but an odd number"),
         ({"template": np.eye(4)}, r"template has shape \(4, 4\), but \(5, 5\) was expected"),
-        ({"template": np.full((5, 5), np.nan)}, "template contains NaN"),
+        ({"template": np.full((5, 5), np.nan)}, "template: Input contains NaN"),
         ({"n_init": -1}, "'n_init'"),
     ],
 )

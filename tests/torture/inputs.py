@@ -6,6 +6,7 @@ import datetime
 import inspect
 import os
 import random
+import re
 import signal
 import warnings
 from collections import Counter
@@ -39,11 +40,12 @@ X, Y = recording(120, 3)
 ALPHA = np.random.default_rng(1).dirichlet(np.ones(2), len(X))
 COVARIANCES = np.stack([np.eye(3), np.diag([1.0, 2.0, 3.0])])
 LABELS = np.repeat([0, 1], len(X) // 2)
-# What errors of scikit-learn call an argument that they do not name.
-NAMELESS = ("array", "sample", "input", "data", "argument", "shape", "estimator", "label", "number")
-
-
-SYNONYMS = {"random_state": ["seed"], "*": ["alpha", "modes"]}
+# What messages may call an argument instead of its name.
+SYNONYMS = {
+    "random_state": ["seed"],
+    "text": ["word"],
+    "*": ["alpha", "modes", "array 0", "time_series"],
+}
 
 
 # --------------------------------------------------------------------------------- bad values
@@ -174,7 +176,7 @@ ESTIMATORS = _estimators()
 LEGAL = {"checkpoint": {"'x'", "numpy text", "b'x'"}, "verbose": set(VALUES), "n_jobs": set(VALUES)}
 
 
-def _fit(estimator, **data):
+def fit(estimator, **data):
     given = {"X": X, **({"y": Y} if _needs_y(estimator) else {}), **data}
     if isinstance(estimator, analysis.SessionFeatures) and "X" not in data:
         given["X"] = [X[:60], X[60:]]
@@ -189,7 +191,7 @@ def _with_parameter(name, parameter):
     def call(value):
         estimator = clone(ESTIMATORS[name])
         setattr(estimator, parameter, value)  # as a constructor does
-        estimator = _fit(estimator)
+        estimator = fit(estimator)
         method = getattr(estimator, "transform", getattr(estimator, "predict", None))
         return estimator if method is None else method(X)
 
@@ -201,14 +203,14 @@ _FITTED = {}
 
 def _fitted(name):
     if name not in _FITTED:
-        _FITTED[name] = _fit(clone(ESTIMATORS[name]))
+        _FITTED[name] = fit(clone(ESTIMATORS[name]))
     return copy.deepcopy(_FITTED[name])
 
 
 def _with_data(name, method, argument):
     def call(value):
         if method == "fit":
-            estimator = _fit(clone(ESTIMATORS[name]), **{argument: value})
+            estimator = fit(clone(ESTIMATORS[name]), **{argument: value})
             found = {k: v for k, v in vars(estimator).items() if k.endswith("_")}
             return [v for v in found.values() if isinstance(v, np.ndarray | float)]
         function = getattr(_fitted(name), method)
@@ -493,6 +495,8 @@ def _may_be_nan(key, value):
         return True  # layers take what they are given; a zero matrix has no coefficient
     if name.startswith(("BadSegments", "ModeMatcher", "evoked_", "permutation_test")):
         return True  # missing and infinite values are accepted, or have no statistic
+    if key == ("modes_from_mixing", "shrinkage"):
+        return True  # infinity is a legal value
     return "correlation" in name  # of constant courses
 
 
@@ -516,8 +520,8 @@ def _no_output():
 
 def _is_named(message, argument):
     text = message.lower()
-    names = [argument.strip("*").lower(), *NAMELESS, *SYNONYMS.get(argument, ())]
-    return any(name and name in text for name in names)
+    names = [argument.strip("*").lower(), *SYNONYMS.get(argument, ())]
+    return any(name and re.search(rf"\b{re.escape(name)}", text) for name in names)
 
 
 def _try(cases):

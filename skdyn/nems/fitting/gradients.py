@@ -48,7 +48,8 @@ def check_start(objective: Objective, vector: np.ndarray) -> float:
     if not np.isfinite(error):
         raise FitDivergedError(
             "The loss is not finite where the fit starts. Look for logarithms or powers of "
-            "negative numbers in the layers, or for very large values of X and y."
+            "negative numbers in the layers, or for very large values of X, y and "
+            "sample_weight."
         )
     return error
 

@@ -43,6 +43,7 @@ from skdyn.nems.fitting.trials import (
 )
 from skdyn.nems.losses import LOSSES, Loss, make_loss
 from skdyn.nems.model import Model
+from skdyn.sessions import as_numbers
 
 SOLVERS: dict[str, type[Solver]] = {kind.name: kind for kind in (LBFGS, Adam, Proximal)}
 
@@ -383,7 +384,7 @@ def make_settings(options: dict, loss: Loss, n_outputs: int) -> FitSettings:
     ValueError
         If alpha is neither one number nor one per output.
     """
-    alpha = np.asarray(options["alpha"], dtype=float)
+    alpha = as_numbers(options["alpha"], "alpha")
     if alpha.shape not in ((), (n_outputs,)) or not (np.isfinite(alpha) & (alpha >= 0)).all():
         raise ValueError(
             f"alpha={options['alpha']!r} must be a number of at least 0, or one for each of the "

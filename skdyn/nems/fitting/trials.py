@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from skdyn.nems.model import Model
-from skdyn.sessions import refuse_objects
+from skdyn.sessions import as_numbers, naming
 
 # Stretches of which some are held out.
 N_STRETCHES = 20
@@ -80,8 +80,8 @@ def make_trial(
     counts = np.broadcast_to(weight > 0, target.shape)
     if (~np.isfinite(target) & counts).any():
         raise ValueError(
-            "The response contains NaN or infinite values where it has weight; give those a "
-            "sample_weight of 0 to leave them out."
+            "The response, y or target, contains NaN or infinite values where it has weight; give "
+            "those a sample_weight of 0 to leave them out."
         )
     # In one order in memory: matrix products of slices of others are many times as slow.
     target = np.ascontiguousarray(target if counts.all() else np.where(counts, target, 0.0))
@@ -206,11 +206,12 @@ def make_trials(
     ValueError
         If shapes do not agree, or numbers are missing.
     """
-    refuse_objects(target, n_axes=(1, 2, 3), name="target")
-    refuse_objects(sample_weight, n_axes=(1, 2, 3), name="sample_weight")
-    data, target = model.check_data(*given), np.asarray(target, dtype=float)
+    data, target = model.check_data(*given), as_numbers(target, "target")
     weight = _check_weight(sample_weight, target, n_axes=2 if trials else 1)
-    before = None if preceding is None else model.check_data(preceding)
+    with naming("preceding"):
+        before = None if preceding is None else model.check_data(preceding)
+    if 0 in target.shape:
+        raise ValueError(f"target has the shape {target.shape}, but has to have rows and outputs.")
     if not trials:
         data = {name: array[None] for name, array in data.items()}
         before = before and {name: array[None] for name, array in before.items()}
@@ -222,8 +223,9 @@ def make_trials(
     n_trials = max(len(array) for array in data.values())
     if target.ndim < 2 or (n_trials not in (1, len(target))):
         raise ValueError(
-            f"The input has {n_trials} trials, but the response has the shape {target.shape}: "
-            "their first axes must match, unless all repeat one trial of the input."
+            f"The input has {n_trials} trials, but the target, the response, has the shape "
+            f"{target.shape}: their first axes must match, unless all repeat one trial of the "
+            "input."
         )
     model.take_outputs(int(np.prod(target.shape[2:])))
     few = {name: array[0] for name, array in data.items()}
@@ -252,7 +254,9 @@ def _n_samples(data: dict[str, np.ndarray]) -> int:
 def _check_weight(sample_weight, target: np.ndarray, n_axes: int) -> np.ndarray:
     """Weights, with an axis of outputs behind those of trials and samples."""
     samples = target.shape[:n_axes]
-    weight = np.ones(samples) if sample_weight is None else np.asarray(sample_weight, dtype=float)
+    weight = np.ones(samples)
+    if sample_weight is not None:
+        weight = as_numbers(sample_weight, "sample_weight")
     usable = np.all((weight >= 0) & (weight < np.inf))
     if weight.shape not in (samples, (*samples, 1), target.shape) or not usable:
         raise ValueError(
@@ -282,7 +286,7 @@ def check_weighted(trials: Sequence[Trial], model: Model, history: str) -> None:
             f"The model looks back {model.n_past} rows, but n_samples = {longest} in the longest "
             "session, so that no row has a complete history. Use fewer lags, or history='zeros'."
         )
-    raise ValueError("All sample weights are zero; at least one must be positive.")
+    raise ValueError("All numbers of sample_weight are zero; at least one must be positive.")
 
 
 def hold_out(

@@ -336,7 +336,7 @@ def test_a_layer_of_ones_own_that_torch_follows_gives_no_warning():
     ("target", "options", "message"),
     [
         (np.ones((400, 2)), {}, r"\(400, 1\).*\(400, 2\); change the last"),
-        (np.ones(400), {"sample_weight": np.zeros(400)}, "weights are zero"),
+        (np.ones(400), {"sample_weight": np.zeros(400)}, "sample_weight are zero"),
         (np.ones(400), {"sample_weight": -np.ones(400)}, "at least 0"),
         (np.ones(400), {"sample_weight": np.ones(3)}, r"shape \(3,\)"),
         (np.ones(400), {"loss": "huber"}, "'loss' parameter.*'squared_error'"),

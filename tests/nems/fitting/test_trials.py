@@ -108,7 +108,7 @@ def test_numbers_of_trials_and_samples_have_to_agree():
 
 def test_something_has_to_have_weight():
     trials = made(np.ones((2, 20, 2)), np.ones((2, 20)), np.zeros((2, 20)), trials=True)
-    with pytest.raises(ValueError, match="weights are zero"):
+    with pytest.raises(ValueError, match="sample_weight are zero"):
         check_weighted(trials, Model(), "zeros")
     trials[1].weight[3] = 1e-9
     check_weighted(trials, Model(), "zeros")
