@@ -6,7 +6,7 @@ ENV := .venv
 BIN := $(ENV)/bin
 INSTALLED := $(ENV)/.installed
 
-.PHONY: demo test lint docs bench-dynemo bench-dynemo-hard bench-dynemo-agreement bench-dynemo-scaling \
+.PHONY: demo test lint docs docs-browser bench-dynemo bench-dynemo-hard bench-dynemo-agreement bench-dynemo-scaling \
 	bench-dynemo-robustness bench-dynemo-reference bench-nems bench-nems-starts \
 	bench-nems-ferret bench-eeg bench-search bench-rejections bench-imports bench-mutants \
 	bench-spectra bench-spectra-end-to-end bench-arithmetic bench-session-modes \
@@ -45,6 +45,13 @@ lint: $(INSTALLED)
 docs: $(ENV)/.installed-docs
 	rm -rf docs/_build docs/auto_examples docs/generated
 	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
+
+# Needs Chromium; CHROMIUM= lets playwright use its own.
+CHROMIUM ?= $(shell command -v chromium)
+
+docs-browser: $(ENV)/.installed-docs
+	$(BIN)/python -m pip install --quiet 'playwright>=1.49'
+	$(BIN)/python docs/browser_test.py $(if $(CHROMIUM),--chromium $(CHROMIUM)) $(ARGS)
 
 $(ENV)/.installed-docs: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'

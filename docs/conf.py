@@ -36,7 +36,8 @@ extensions = [
 ]
 exclude_patterns = ["_build", "README.md", "auto_examples/*.ipynb", "auto_examples/*.py.md5"]
 templates_path = ["templates"]
-nitpicky = False
+default_role = "literal"
+toc_object_entries_show_parents = "hide"
 suppress_warnings = ["config.cache"]
 
 autosummary_generate = True
@@ -69,7 +70,7 @@ sphinx_gallery_conf = {
     "examples_dirs": str(HERE.parent / "examples"),
     "gallery_dirs": "auto_examples",
     "filename_pattern": r"/plot_",
-    "ignore_pattern": r"/(__init__|draw)\.py",
+    "ignore_pattern": r"(__init__|draw)\.py$",
     "within_subsection_order": ExplicitOrder(GALLERY),
     "backreferences_dir": "generated/backreferences",
     "doc_module": ("skdyn",),
@@ -87,6 +88,8 @@ sphinx_gallery_conf = {
 
 html_theme = "pydata_sphinx_theme"
 html_title = f"skdyn {version}"
+html_favicon = "static/favicon.svg"
+html_context = {"default_mode": "auto"}
 html_static_path = ["static"]
 html_css_files = ["skdyn.css"]
 html_show_sourcelink = False

@@ -13,7 +13,7 @@ It needs hmmlearn (``pip install hmmlearn``) and takes about a minute and a half
 # Three recordings with known truth
 # ---------------------------------
 #
-# Five sessions each. The states of the chain last 50 to 200 rows, 0.2 to 0.8 s.
+# Four sessions each. The states of the chain last 50 to 200 rows, 0.2 to 0.8 s.
 
 import os
 import warnings
@@ -24,7 +24,7 @@ from skdyn.simulation import MixedSineMVN
 
 QUICK = os.environ.get("SKDYN_EXAMPLES") == "quick"  # less data and fewer epochs, for tests
 N_MODES, N_CHANNELS = 3, 8
-N_SESSIONS, N_SAMPLES = (2, 400) if QUICK else (5, 1500)
+N_SESSIONS, N_SAMPLES = (2, 400) if QUICK else (4, 1500)
 SAMPLING_FREQUENCY = 250
 
 
@@ -82,7 +82,7 @@ from skdyn.model_selection import SessionKFold, compare_models
 
 dynemo = DyNeMoEstimator(
     N_MODES,
-    n_epochs=4 if QUICK else 20,
+    n_epochs=4 if QUICK else 10,
     sequence_length=100,
     inference_n_units=32,
     model_n_units=32,
@@ -160,3 +160,5 @@ with warnings.catch_warnings(record=True) as caught:
 print(comparison)
 print(*sorted({str(warning.message).split(":")[0] for warning in caught}), sep="\n")
 comparison.plot()
+
+# sphinx_gallery_thumbnail_number = 1

@@ -128,3 +128,5 @@ print(stack.shape, "->", from_epochs.shape)
 difference = np.abs(from_epochs - epochs.get_data("misc").transpose(0, 2, 1)).mean(axis=(0, 2))
 print(f"mean difference at the ends: {difference[[0, -1]].mean():.3f}")
 print(f"more than half a second inside: {difference[50:-50].mean():.3f}")
+
+# sphinx_gallery_thumbnail_number = 2

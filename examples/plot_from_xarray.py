@@ -95,3 +95,5 @@ print("channels:", *model.feature_names_in_)
 series = pd.Series(predicted, stimuli[11].index)
 print(series.resample("1s").mean().head().round(3))
 print("as before:", np.array_equal(series, prediction[0]))
+
+# sphinx_gallery_thumbnail_number = 2

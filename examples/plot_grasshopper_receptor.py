@@ -194,3 +194,5 @@ for name, search, sound, counts, (ax, curve) in zip(names, encoders, X, y, axes,
         ylabel="Spikes per second",
         ax=[curve],
     )
+
+# sphinx_gallery_thumbnail_number = 2

@@ -108,3 +108,5 @@ names = [f"{measure} {mode}" for measure in measures.values() for mode in range(
 fig, (ax,) = test.plot(feature_names=names)
 ax.tick_params(axis="x", rotation=90)
 ax.set(xlabel="", ylabel="Patients minus controls (t)")
+
+# sphinx_gallery_thumbnail_number = 2

@@ -28,7 +28,7 @@ QUICK = os.environ.get("SKDYN_EXAMPLES") == "quick"  # less data, fewer candidat
 N_MODES = 3
 
 simulation = MixedSineMVN(
-    n_samples=1500 if QUICK else 6000,
+    n_samples=1500 if QUICK else 5000,
     n_modes=N_MODES,
     n_channels=8,
     relative_activation=np.ones(N_MODES),
@@ -40,7 +40,7 @@ simulation = MixedSineMVN(
 
 # %%
 # Each of four contiguous blocks is held out once. `BlockKFold` also keeps the history of one block
-# out of the others. Small networks and 20 epochs are enough here.
+# out of the others. Small networks and 8 epochs are enough here.
 
 from skdyn import DyNeMoEstimator
 from skdyn.model_selection import BlockKFold, compare_models
@@ -49,7 +49,7 @@ SETTINGS = {
     "sequence_length": 100,
     "inference_n_units": 32,
     "model_n_units": 32,
-    "n_epochs": 4 if QUICK else 20,
+    "n_epochs": 4 if QUICK else 8,
     "random_state": 0,
 }
 candidates = (2, 3) if QUICK else (2, 3, 4, 5)
@@ -107,3 +107,5 @@ comparison = compare_models(models, recordings, cv=SessionKFold(2 if QUICK else 
 print(comparison)
 print(comparison.simplest())
 comparison.plot()
+
+# sphinx_gallery_thumbnail_number = 2

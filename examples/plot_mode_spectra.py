@@ -146,3 +146,5 @@ fig.colorbar(image, ax=list(axes), label="Coherence", shrink=0.8)
 from skdyn.analysis import channel_modes
 
 print(channel_modes(pipeline, sampling_frequency=SAMPLING_FREQUENCY))
+
+# sphinx_gallery_thumbnail_number = 3

@@ -193,3 +193,5 @@ NEMSDisplay.from_estimator(
     sampling_frequency=SAMPLING_FREQUENCY,
     frequencies=frequencies,
 )
+
+# sphinx_gallery_thumbnail_number = 3

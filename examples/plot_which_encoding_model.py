@@ -132,3 +132,5 @@ comparison = compare_models(
 )
 print(comparison)
 comparison.plot()
+
+# sphinx_gallery_thumbnail_number = 2
