@@ -29,7 +29,7 @@ def summary_of(parameters: Mapping[str, Any], fitted: Mapping[str, Any]) -> str:
     power = np.trace(f["covariances_"] / scales, axis1=1, axis2=2)
     modes = " ".join(f"{share:.2f}" for share in power / f["n_features_in_"])
     stopped = "was asked to stop" if f["n_iter_"] < p["n_epochs"] else "ran to its last epoch"
-    stopped = "stopped by itself" if f["converged_"] else stopped
+    stopped = "stopped early, without progress" if f["converged_"] else stopped
     return "\n".join(
         [
             f"DyNeMo with {p['n_modes']} modes of {f['n_features_in_']} channels",

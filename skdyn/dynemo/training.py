@@ -584,7 +584,7 @@ def only(network: DyNeMoNetwork, part: str) -> Iterator[None]:
     network : DyNeMoNetwork
         The network.
     part : {"encoder", "prior"}
-        What is trained.
+        The part that is trained.
 
     Yields
     ------

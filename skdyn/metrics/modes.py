@@ -200,7 +200,7 @@ def dice_coefficient(labels, other):
 
         D(a, b) = 2 \, |\{t : a_t = b_t\}| / (n_a + n_b)
 
-    with n the lengths of the sequences, which have to be equal: it is then the
+    with n the lengths of the sequences, which must be equal: it is then the
     share of samples whose states agree. Unlike the correlation, it depends on
     the names of the states, so match the modes first.
 
