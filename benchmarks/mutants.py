@@ -27,7 +27,7 @@ from processes import markdown
 
 ROOT = Path(__file__).parents[1]
 TESTS = {
-    "skdyn/model_selection": ["tests/model_selection"],
+    "skdyn/model_selection": ["tests/model_selection", "tests/test_dask.py"],
     "skdyn/metrics": [
         "tests/test_metrics.py",
         "tests/test_response_metrics.py",

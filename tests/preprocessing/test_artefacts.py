@@ -449,6 +449,14 @@ def test_bad_segments_route_labels():
     assert clone(BadSegments(20, threshold=5.0)).fit(X, sessions=labels).threshold_ == 5.0
 
 
+def test_bad_segments_take_segments_of_two_rows():
+    X = white(0, 100)
+    assert len(BadSegments(segment_length=2).fit(X).is_bad_) == 100
+    for parameters in ({"segment_length": 1}, {"threshold": 0}, {"padding": -1}, {"flat": 1.5}):
+        with pytest.raises(ValueError, match=f"'{next(iter(parameters))}' parameter"):
+            BadSegments(**parameters).fit(X)
+
+
 def test_bad_segments_say_what_is_wrong():
     X = [white(0, 100), white(1, 200)]
     with pytest.raises(NotFittedError):

@@ -10,7 +10,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV, KFold
 from sklearn.pipeline import Pipeline, make_pipeline
 
-from skdyn import DyNeMoEstimator
+from skdyn import DyNeMoEstimator, preprocessing
 from skdyn.preprocessing import (
     AmplitudeEnvelope,
     BadSegments,
@@ -401,3 +401,15 @@ def test_parameters_of_a_step_can_be_searched():
         search = GridSearchCV(small_pipeline(), {"pca__n_embeddings": [1, 3]}, cv=KFold(2))
         search.set_params(estimator__pca__n_components=2).fit(X, sessions=sessions)
     assert np.isfinite(search.cv_results_["mean_test_score"]).all()
+
+
+CLASSES = [
+    one
+    for one in (getattr(preprocessing, name) for name in preprocessing.__all__)
+    if hasattr(one, "fit")
+]
+
+
+@pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.__name__)
+def test_transformers_validate_every_parameter(kind):
+    assert set(kind._parameter_constraints) == set(kind._get_param_names())

@@ -131,6 +131,7 @@ def test_sign_aligner_takes_a_template():
     flips = flips_of(X)
     aligner = SignAligner(template=template, random_state=0).fit(flipped(X, flips)[:2])
     np.testing.assert_array_equal(aligner.template_, template)
+    assert not np.shares_memory(aligner.template_, template)
     left = up_to_all(aligner.signs_ * flips[:2])
     np.testing.assert_array_equal(left, 1)
     covariance = SignAligner(template=np.cov(X[0], rowvar=False), random_state=0)
