@@ -34,11 +34,16 @@ $(OLDEST)/.installed: pyproject.toml constraints-oldest.txt
 torture: $(INSTALLED)
 	MPLBACKEND=Agg OMP_NUM_THREADS=1 $(BIN)/python -m tests.torture $(ARGS)
 
+# Code, tables and quoted messages are in these pages, so .proselintrc.json leaves out the checks of
+# quotation marks, repeated words and the word "very".
+PROSE := $(wildcard *.md benchmarks/*.md docs/*.rst docs/guide/*.rst examples/*.rst)
+
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/codespell
+	$(BIN)/proselint --config .proselintrc.json check $(PROSE)
 	$(BIN)/python -m numpydoc.hooks.validate_docstrings $$(git ls-files 'skdyn/*.py')
 
 # The site, with every example at full length; SKDYN_EXAMPLES=quick shortens them.
