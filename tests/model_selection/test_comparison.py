@@ -147,6 +147,7 @@ def test_compare_models_takes_lists_and_stacks(data, form):
     by_label = compare_models([fir(5)], X, y, cv=2, sessions=np.repeat(range(4), lengths))
     np.testing.assert_array_equal(result.scores, by_label.scores)
     assert compare_models([fir(5)], *given).scores.shape == (1, 4, 1)
+    assert compare_models([fir(5)], *(one[:2] for one in given)).scores.shape == (1, 2, 1)
 
 
 def test_compare_models_scores_modes_by_evidence(recording, small_dynemo):

@@ -25,7 +25,7 @@ from sklearn.preprocessing import StandardScaler
 from skdyn import NEMSRegressor
 from skdyn.metrics import correlation_score
 from skdyn.model_selection import BlockKFold, SessionKFold, compare_models
-from skdyn.model_selection.seams import RunByRun, score_of
+from skdyn.model_selection.seams import RunByRun, fit_runs, score_of
 from skdyn.preprocessing import MovingAverage, SessionScaler, TimeDelayPCA
 
 N_ROWS, LAG = 240, 5
@@ -491,3 +491,18 @@ def test_models_without_metadata_routing_are_given_rows(data, scoring):
         for form, folds in zip(forms, cv, strict=True)
     ]
     assert found[0] == found[1] == found[2]
+
+
+def test_models_that_take_lengths_receive_metadata_too(data):
+    class Chain(BaseEstimator):
+        def fit(self, X, y=None, lengths=None, scale=1):
+            self.fitted_ = lengths, scale
+            return self
+
+        def score(self, X, y=None, lengths=None, scale=1):
+            return scale * sum(lengths)
+
+    model = Chain()
+    fit_runs(model, data[0][:6], None, RUNS, {"scale": 2})
+    assert model.fitted_ == ([3, 2, 1], 2)
+    assert score_of(None, model, data[0][:6], None, RUNS, {"scale": 3}) == 3

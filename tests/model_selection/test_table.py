@@ -96,6 +96,7 @@ def test_plot_shows_means_errors_and_units(result):
     labels = [panel.get_xlabel() for panel in axes]
     assert labels == ["Held-out score", "Difference to the best"]
     assert axes[0].get_ylabel() == "Candidate"
+    assert any(list(line.get_xdata()) == [0, 0] for line in axes[1].lines)
     texts = [text.get_text() for text in axes[1].get_legend().get_texts()]
     assert texts == ["Output", "Mean ± SE"]
     given = plt.figure().subplots(1, 2)
