@@ -8,7 +8,7 @@ it share filters with other neurons? Each answer is an architecture, written as 
 differ more than models do, so models are compared neuron by neuron.
 
 The recordings of the second part come with the Python package nitime:
-``pip install --no-deps nitime==0.12.1``. The example takes about a minute on one core.
+``pip install --no-deps nitime==0.12.1``.
 """
 
 # %%
