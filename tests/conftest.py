@@ -16,13 +16,19 @@ hypothesis.settings.register_profile("suite", derandomize=True, deadline=None, m
 hypothesis.settings.load_profile("suite")
 
 
-# Files that take long come first, so that no process ends with one while the others wait.
-LONG = ("test_examples.py", "test_dask.py", "test_distributed.py", "test_processes.py")
+# Files that take long come first, the longest of all at the front, so that no process ends with one
+# while the others wait.
+LONG = (
+    *("test_examples.py", "test_properties.py", "test_dask.py", "test_distributed.py"),
+    *("test_inference.py", "test_processes.py", "test_common.py", "test_memory.py"),
+    *("test_start.py", "test_checkpoints.py", "test_comparison.py", "test_layers.py"),
+)
 
 
 def pytest_collection_modifyitems(items):
     """Put the tests of long files first."""
-    items.sort(key=lambda item: item.path.name not in LONG)
+    places = {name: place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: places.get(item.path.name, len(LONG)))
 
 
 @pytest.fixture(scope="session")

@@ -109,7 +109,6 @@ pytestmark = [
 @parametrize_with_checks(
     ESTIMATORS,
     expected_failed_checks=lambda estimator: EXPECTED_FAILURES.get(repr(estimator), {}),
-    xfail_strict=True,
 )
 def test_check_estimator(estimator, check):
     check(estimator)

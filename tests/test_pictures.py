@@ -469,9 +469,12 @@ NO_MODEL = {
     "encoding": (partial(NEMSDisplay.from_estimator, X=STIMULUS), r"has no model_\. Pass"),
     "filter": (linear_filter, r"has no model_ and n_features_in_\. Pass"),
     "filters": (plot_filters, r"has no model_ and n_features_in_\. Pass"),
-    "alpha": (plot_alpha, r"X is an estimator, StandardScaler.*what its transform"),
-    "series": (plot_separate_time_series, "X is an estimator, StandardScaler"),
-    "predictions": (partial(plot_predictions, RESPONSE), "X is an estimator, StandardScaler"),
+    "alpha": (plot_alpha, r"alphas is an estimator, StandardScaler.*what its transform"),
+    "series": (plot_separate_time_series, "time_series is an estimator, StandardScaler"),
+    "predictions": (
+        partial(plot_predictions, RESPONSE),
+        "prediction is an estimator, StandardScaler",
+    ),
     "matrices": (plot_matrices, r"matrices is an estimator.*covariances_, or draw it with Modes"),
 }
 

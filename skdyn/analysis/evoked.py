@@ -340,8 +340,8 @@ def _whole(events, n_rows: int) -> np.ndarray:
         )
     if rows.size and (rows.min() < 0 or rows.max() >= n_rows):
         raise ValueError(
-            f"events has rows from {rows.min()} to {rows.max()}, but alpha has rows from 0 to "
-            f"{n_rows - 1}, and these were expected. Subtract the number of the first sample."
+            f"events has rows from {rows.min()} to {rows.max()}, but rows from 0 to {n_rows - 1} "
+            "of alpha were expected. Subtract the number of the first sample."
         )
     return rows.astype(int)
 

@@ -341,8 +341,8 @@ def _columns(n_rows: int, labels, pairs, regressor, covariates) -> tuple:
         n_axes = (1, 2) if name == "covariates" else (1,)
         if array is not None and (array.ndim not in n_axes or len(array) != n_rows):
             raise ValueError(
-                f"{name} has shape {array.shape}, but values has {n_rows} rows. Pass one entry per "
-                "row."
+                f"{name} has shape {array.shape}, but there are {n_rows} rows in values. Pass one "
+                "entry per row."
             )
         if array is not None and name in ("regressor", "covariates"):
             arrays[name] = array = array.astype(np.float64)

@@ -19,7 +19,7 @@ from skdyn import NEMSRegressor
 warnings.simplefilter("ignore")
 rng = np.random.default_rng(0)
 X, Y = rng.standard_normal((16, 500, 34)), rng.standard_normal((16, 500, 60))
-model = NEMSRegressor({words!r}, solver={solver!r}, max_iter=3, random_state=0).fit(X, Y)
+model = NEMSRegressor({words!r}, solver={solver!r}, max_iter=1, random_state=0).fit(X, Y)
 assert sum(one["total"] for one in model.model_.parameter_info.values()) > 2 * 24_000
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 """

@@ -141,11 +141,11 @@ def test_poisson_fit_of_outputs_that_can_be_negative_stays_near_the_counts(last)
 @pytest.mark.parametrize("layers", FREE_UNITS)
 def test_fit_is_the_same_in_other_units(layers, solver):
     X, Y = recording(300, n_outputs=2)
-    model = NEMSRegressor(layers, solver=solver, random_state=0, max_iter=40)
+    model = NEMSRegressor(layers, solver=solver, random_state=0, max_iter=25)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         reference = model.fit(X, Y).predict(X)
-        for x_unit, y_unit in [(1e9, 1), (1e-13, 1), (1, 1e9), (1, 1e-13)]:
+        for x_unit, y_unit in [(1e9, 1e-13), (1e-13, 1e9)]:
             found = model.fit(x_unit * X, y_unit * Y).predict(x_unit * X) / y_unit
             assert np.abs(found - reference).max() < 0.05 * reference.std()
 
