@@ -141,7 +141,7 @@ def test_poisson_fit_of_outputs_that_can_be_negative_stays_near_the_counts(last)
 @pytest.mark.parametrize("layers", FREE_UNITS)
 def test_fit_is_the_same_in_other_units(layers, solver):
     X, Y = recording(300, n_outputs=2)
-    model = NEMSRegressor(layers, solver=solver, random_state=0, max_iter=25)
+    model = NEMSRegressor(layers, solver=solver, random_state=0, max_iter=40)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         reference = model.fit(X, Y).predict(X)
