@@ -49,7 +49,15 @@ from skdyn.dynemo.inference import (
 from skdyn.dynemo.network import DyNeMoNetwork, empty_network
 from skdyn.dynemo.objective import EncoderPretraining, FreeEnergy, PriorPretraining, Thinning
 from skdyn.dynemo.settings import FitSettings
-from skdyn.dynemo.start import Start, draw, find_start, logits_of, read_pieces, set_modes
+from skdyn.dynemo.start import (
+    Start,
+    draw,
+    find_start,
+    logits_of,
+    read_pieces,
+    set_modes,
+    spread_over,
+)
 
 # Epochs of training for one epoch of pretraining, of the encoder and of the prior.
 EPOCHS_PER_PRETRAINING = {"encoder": 5, "prior": 8}
@@ -569,10 +577,12 @@ def _cut(loader: WindowLoader, places: list[tuple[int, int, int]]) -> WindowLoad
 
 
 def _some(windows: Windows) -> Windows:
-    """Windows of about `CHECKED_ROWS` rows, spread over all."""
+    """Windows of about `CHECKED_ROWS` rows, spread over all, between those of a start."""
     n_taken = max(1, CHECKED_ROWS // int(windows.length.max()))
-    spread = np.linspace(0, len(windows) - 1, min(n_taken, len(windows)))
-    return windows[np.unique(spread.round().astype(int))]
+    spread = spread_over(len(windows), n_taken)
+    if 2 * n_taken <= len(windows):
+        spread = (spread[:-1] + spread[1:]) // 2 if n_taken > 1 else np.array([len(windows) // 2])
+    return windows[spread]
 
 
 @contextmanager

@@ -5,6 +5,9 @@ Each wraps the distribution of that name in `scipy.stats`, one for each entry of
 
 from __future__ import annotations
 
+import copy
+from functools import cached_property
+
 import numpy as np
 from scipy import stats
 
@@ -107,7 +110,16 @@ class Distribution:
         Distribution
             Of these.
         """
-        return type(self)(**{k: v[..., numbers] for k, v in self.parameters.items()})
+        part = copy.copy(self)
+        part.parameters = {name: v[..., numbers] for name, v in self.parameters.items()}
+        part._integers = {}
+        del part._scipy  # which takes milliseconds to make, and is often not needed
+        return part
+
+    @cached_property
+    def _scipy(self):
+        """The distribution of SciPy, of a part of which it was not asked before."""
+        return type(self)(**self.parameters)._scipy
 
     def mean(self) -> np.ndarray:
         """Expected values.

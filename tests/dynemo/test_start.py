@@ -7,6 +7,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 
 from skdyn import DyNeMoEstimator, match_modes
+from skdyn.core.windows import cut_windows
 from skdyn.dynemo import start, training
 from skdyn.dynemo.settings import make_settings
 from skdyn.simulation import MixedSineMVN
@@ -28,6 +29,61 @@ def same_modes(first, second):
 
 
 # The default start
+
+
+@pytest.fixture(scope="module")
+def many_channels():
+    """A few rows of many channels: too few for steps of modes on a part of them."""
+    rng = np.random.RandomState(0)
+    states = np.repeat(rng.randint(3, size=60), rng.randint(30, 60, size=60))
+    roots = np.linalg.cholesky([np.cov(rng.standard_normal((16, 40))) for _ in range(3)])
+    return np.einsum("tij,tj->ti", roots[states], rng.standard_normal((len(states), 16)))
+
+
+@pytest.mark.parametrize("max_polished", [64, 4096])
+@pytest.mark.parametrize("case", ["many channels", "few channels"])
+def test_polished_modes_are_taken_only_where_held_out_rows_gain(
+    many_channels, recording, case, max_polished, monkeypatch
+):
+    X = many_channels if case == "many channels" else recording
+    monkeypatch.setattr(start, "MAX_POLISHED", max_polished)
+    bounds = {}
+    judge = start.judge
+
+    def noting(settings, one, *others):
+        bounds[one.name, one.is_polished] = bound = judge(settings, one, *others)
+        return bound
+
+    monkeypatch.setattr(start, "judge", noting)
+    model = DyNeMoEstimator(n_modes=3, sequence_length=50, random_state=0, **STILL).fit(X)
+    for name, bound in model.starts_.items():
+        assert bound == max(bounds[name, False], bounds[name, True])
+    if max_polished == 64:
+        assert not all(bounds[name, True] > bounds[name, False] for name in model.starts_)
+
+
+@pytest.mark.parametrize("length", [50, 200, 5000])
+@pytest.mark.parametrize("n_rows", [[25_600], [12_000, 13_000], [40_000]])
+def test_fits_are_checked_on_other_rows_than_modes_were_polished_on(length, n_rows):
+    windows = cut_windows(n_rows, length, length)
+    polished = start.spread_over(len(windows), max(1, start.MAX_POLISHED // length))
+    checked = training._some(windows)
+    pairs = set(zip(windows.session[polished], windows.start[polished], strict=True))
+    assert len(checked) >= max(1, len(polished) - 1)
+    assert not pairs & set(zip(checked.session, checked.start, strict=True))
+
+
+def test_a_hidden_markov_model_is_taken_if_its_likelihood_is_above_all_bounds(
+    small_dynemo, recording, monkeypatch
+):
+    bounds = {"moments": -5.0, "hmm": -5.0 - start.COARSE / 2}
+    monkeypatch.setattr(start, "judge", lambda settings, one, *others: bounds[one.name])
+    for log_likelihood, taken in ((-4.9, "hmm"), (-5.1, "moments")):
+        monkeypatch.setattr(start, "log_likelihood", lambda rows, hmm, value=log_likelihood: value)
+        assert next(iter(small_dynemo(**STILL).fit(recording).starts_)) == taken
+    bounds["hmm"] = -5.0 - 2 * start.COARSE
+    monkeypatch.setattr(start, "log_likelihood", lambda rows, hmm: -4.9)
+    assert next(iter(small_dynemo(**STILL).fit(recording).starts_)) == "moments"
 
 
 @pytest.mark.parametrize("learn_means", [False, True])

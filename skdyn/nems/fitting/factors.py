@@ -17,6 +17,9 @@ RIDGE = 1e-3
 # Rounds of alternating least squares.
 N_ROUNDS = 15
 
+# Numbers that alternating least squares of several outputs holds at a time.
+NUMBERS_AT_ONCE = 4_000_000
+
 # How often each of several profiles is exchanged for the best beside the others.
 N_EXCHANGES = 3
 
@@ -35,21 +38,23 @@ Restriction = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
 
 def ridge(matrix: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Solve with a load on the diagonal in proportion to it."""
-    diagonal = np.diag(matrix)
-    load = RIDGE * np.where(diagonal > 0, diagonal, np.max(diagonal, initial=0) or 1.0)
-    return np.linalg.solve(matrix + np.diag(load), right)
+    """Solve `matrix (..., n, n) @ x = right` with a load in proportion to the diagonal."""
+    diagonal = np.diagonal(matrix, axis1=-2, axis2=-1)
+    largest = np.max(diagonal, axis=-1, keepdims=True, initial=0)
+    load = RIDGE * np.where(diagonal > 0, diagonal, np.where(largest > 0, largest, 1.0))
+    return np.linalg.solve(matrix + load[..., np.newaxis] * np.eye(matrix.shape[-1]), right)
 
 
 def unit(columns: np.ndarray) -> np.ndarray:
     """Divide columns by their norms; zeros stay."""
-    norms = np.linalg.norm(columns, axis=0)
+    norms = np.linalg.norm(columns, axis=-2, keepdims=True)
     return columns / np.where(norms > 0, norms, 1)
 
 
 def products(filters: np.ndarray, channels: np.ndarray) -> np.ndarray:
-    """Multiply each filter (n_lags, k) by its channels (n_channels, k), as one column."""
-    return np.einsum("lk,ck->lck", filters, channels).reshape(-1, filters.shape[1])
+    """Multiply each filter (..., n_lags, k) by its channels (..., n_channels, k), as a column."""
+    full = filters[..., :, np.newaxis, :] * channels[..., np.newaxis, :, :]
+    return full.reshape(*full.shape[:-3], -1, full.shape[-1])
 
 
 def select(gram: np.ndarray, cross: np.ndarray, n_chosen: int) -> list[int]:
@@ -141,17 +146,19 @@ def alternate(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Alternating least squares of filters and channels (Kroonenberg & de Leeuw 1980).
 
+    Several problems with the same stimulus are solved at once.
+
     Parameters
     ----------
     stimulus : ndarray of shape (n_lags, n_channels, n_lags, n_channels)
         Covariance of the lagged stimulus.
-    response : ndarray of shape (n_lags, n_channels, n_outputs)
-        That with the response.
-    filters : ndarray of shape (n_lags, k)
-        Where to start.
-    channels : ndarray of shape (n_channels, k)
-        Where to start.
-    weights : ndarray of shape (k, n_outputs)
+    response : ndarray of shape (n_problems, n_lags, n_channels, n_outputs)
+        Its covariance with the response of each problem.
+    filters : ndarray of shape (n_problems, n_lags, k)
+        Initial filters.
+    channels : ndarray of shape (n_problems, n_channels, k)
+        Initial channel weights.
+    weights : ndarray of shape (n_problems, k, n_outputs)
         Weights of the products of filters and channels in each output. With more than one output,
         they are found anew in each round.
     restrict : Restriction, default=None
@@ -163,9 +170,9 @@ def alternate(
 
     Returns
     -------
-    filters : ndarray of shape (n_lags, k)
+    filters : ndarray of shape (n_problems, n_lags, k)
         Of norm one, but if channels are kept or restricted.
-    channels : ndarray of shape (n_channels, k)
+    channels : ndarray of shape (n_problems, n_channels, k)
         Of norm one, unless they are kept or restricted.
     """
     n_lags, n_channels = stimulus.shape[:2]
@@ -173,32 +180,39 @@ def alternate(
     # Two axes, since products with one large matrix are faster than those with many small ones.
     by_channel = stimulus.reshape(-1, n_channels)
     by_lag = stimulus.transpose(0, 1, 3, 2).reshape(-1, n_lags)
-    several = response.shape[2] > 1
+    n_problems, n_outputs = len(response), response.shape[3]
     free = restrict is None
 
+    def equations(by, kept):
+        """Matrix (problem, place, k, place, k) and right side, where the other axis is kept."""
+        half = by @ kept.transpose(1, 0, 2).reshape(kept.shape[1], -1)  # l c place, problem k
+        half = half.reshape(n_lags, n_channels, -1, n_problems, kept.shape[2])
+        along = 1 if by is by_channel else 0
+        half = np.moveaxis(half, (3, along), (0, 4))  # problem, place, place, k, the axis kept
+        n_places, shape = half.shape[1], half.shape[:4]
+        matrix = half.reshape(n_problems, -1, half.shape[4]) @ kept
+        matrix = matrix.reshape(*shape, -1).transpose(0, 1, 4, 2, 3)
+        shares = weights @ weights.transpose(0, 2, 1)
+        matrix = matrix * shares[:, np.newaxis, :, np.newaxis]
+        weighed = response @ weights.transpose(0, 2, 1)[:, np.newaxis]
+        right = np.einsum("plck,pck->plk" if along else "plck,plk->pck", weighed, kept)
+        size = n_places * kept.shape[2]
+        return matrix.reshape(n_problems, size, size), right
+
     def new_filters():
-        half = (by_channel @ channels).reshape(n_lags, n_channels, n_lags, -1)  # l c k s
-        matrix = np.tensordot(half, channels, axes=(1, 0)).transpose(0, 3, 1, 2)  # l r k s
-        matrix = matrix * (weights @ weights.T)[:, np.newaxis, :]
-        right = np.tensordot(response @ weights.T, channels, axes=(1, 0))
-        right = np.diagonal(right, axis1=1, axis2=2)  # l r
-        found = ridge(matrix.reshape(right.size, -1), right.ravel())
-        return found.reshape(right.shape)
+        matrix, right = equations(by_channel, channels)
+        return ridge(matrix, right.reshape(n_problems, -1, 1)).reshape(right.shape)
 
     def new_channels():
-        half = (by_lag @ filters).reshape(n_lags, n_channels, n_channels, -1)  # l c d s
-        matrix = np.tensordot(half, filters, axes=(0, 0)).transpose(0, 3, 1, 2)  # c r d s
-        matrix = matrix * (weights @ weights.T)[:, np.newaxis, :]
-        right = np.tensordot(response @ weights.T, filters, axes=(0, 0))
-        right = np.diagonal(right, axis1=1, axis2=2)  # c r
-        matrix = matrix.reshape(right.size, -1)
-        found = ridge(matrix, right.ravel()).reshape(right.shape)
-        return found if restrict is None else restrict(matrix, right, found)
+        matrix, right = equations(by_lag, filters)
+        found = ridge(matrix, right.reshape(n_problems, -1, 1)).reshape(right.shape)
+        if restrict is None:
+            return found
+        return np.stack([restrict(*one) for one in zip(matrix, right, found, strict=True)])
 
     for _ in range(1 if keep_filters or keep_channels else n_rounds):
-        if several:
-            columns = products(filters, channels)
-            weights = ridge(columns.T @ flat @ columns, columns.T @ response.reshape(len(flat), -1))
+        if n_outputs > 1:
+            weights = best_weights(flat, response, filters, channels)
         if not keep_filters:
             filters = new_filters()
             filters = filters if keep_channels else unit(filters)
@@ -210,26 +224,38 @@ def alternate(
     return filters, channels
 
 
-def of_one_output(stimulus, response, n_ranks: int, restrict=None) -> tuple[np.ndarray, np.ndarray]:
-    """Best kernel of a rank for the response (n_lags, n_channels) of one output.
+def best_weights(flat, response, filters, channels) -> np.ndarray:
+    """Weights (n_problems, k, n_outputs) of products of filters and channels in each output."""
+    columns = products(filters, channels)
+    turned = columns.transpose(0, 2, 1)
+    return ridge(turned @ (flat @ columns), turned @ response.reshape(*columns.shape[:2], -1))
 
-    The filters have the sizes that belong to them, the channels a norm of one.
+
+def of_outputs(stimulus, response, n_ranks: int, restrict=None) -> tuple[np.ndarray, np.ndarray]:
+    """Best kernel of a rank for the response (n_outputs, n_lags, n_channels) of each output.
+
+    The filters (n_outputs, n_lags, n_ranks) have the sizes that belong to them, the channels
+    (n_outputs, n_channels, n_ranks) a norm of one.
     """
-    n_lags, n_channels = response.shape
-    # Any start will do; a fixed one is the same for every seed.
+    n_outputs, n_lags, n_channels = response.shape
+    at_once = max(1, NUMBERS_AT_ONCE // (n_lags * n_channels * max(n_lags, n_channels) * n_ranks))
+    if n_outputs > at_once:
+        parts = range(0, n_outputs, at_once)
+        found = [of_outputs(stimulus, response[i : i + at_once], n_ranks, restrict) for i in parts]
+        filters, channels = (np.concatenate(one) for one in zip(*found, strict=True))
+        return filters, channels
+    # Any start will do; a fixed one is the same for every seed and output.
     rng = np.random.RandomState(0)
-    filters = rng.standard_normal((n_lags, n_ranks))
-    channels = rng.standard_normal((n_channels, n_ranks))
+    filters = np.tile(rng.standard_normal((n_lags, n_ranks)), (n_outputs, 1, 1))
+    channels = np.tile(rng.standard_normal((n_channels, n_ranks)), (n_outputs, 1, 1))
     if restrict is not None:
         channels = np.abs(channels)
-    weights = np.ones((n_ranks, 1))
-    filters, channels = alternate(
-        stimulus, response[..., np.newaxis], filters, channels, weights, restrict=restrict
-    )
+    response, weights = response[..., np.newaxis], np.ones((n_outputs, n_ranks, 1))
+    filters, channels = alternate(stimulus, response, filters, channels, weights, restrict=restrict)
     if restrict is None:
-        columns = products(filters, channels)
-        flat = stimulus.reshape(len(columns), -1)
-        filters = filters * ridge(columns.T @ flat @ columns, columns.T @ response.ravel())
+        flat = stimulus.reshape(n_lags * n_channels, -1)
+        sizes = best_weights(flat, response, filters, channels)
+        filters = filters * sizes.transpose(0, 2, 1)
     return filters, channels
 
 

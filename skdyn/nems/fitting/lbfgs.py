@@ -187,16 +187,15 @@ class _Search:
         free = self.free()
         rest = np.where(free, self.gradient, 0.0)
         weights = np.zeros((N_PAIRS, self.n_components))
-        for pair in range(N_PAIRS - 1, -1, -1):
-            if self.inverse[pair].any():
-                weights[pair] = self.inverse[pair] * self.dot(self.steps[pair], rest)
-                rest = rest - weights[pair][self.component] * self.changes[pair]
+        pairs = np.flatnonzero(self.inverse.any(axis=1))
+        for pair in pairs[::-1]:
+            weights[pair] = self.inverse[pair] * self.dot(self.steps[pair], rest)
+            rest = rest - weights[pair][self.component] * self.changes[pair]
         length = self.dot(self.changes[-1], self.changes[-1]) * self.inverse[-1]
         rest = rest / np.where(length > 0, length, 1.0)[self.component]
-        for pair in range(N_PAIRS):
-            if self.inverse[pair].any():
-                back = self.inverse[pair] * self.dot(self.changes[pair], rest)
-                rest = rest + (weights[pair] - back)[self.component] * self.steps[pair]
+        for pair in pairs:
+            back = self.inverse[pair] * self.dot(self.changes[pair], rest)
+            rest = rest + (weights[pair] - back)[self.component] * self.steps[pair]
         new = -np.where(free, rest, 0.0)
         uphill = self.dot(new, self.gradient) >= 0
         self.inverse[:, uphill & chosen] = 0

@@ -369,11 +369,9 @@ def _set_direct(stage: Stage, moments: Sequence[tuple[np.ndarray, Given]]) -> No
     if stage.is_shared:
         _set_shared(stage, moments[0][1])
         return
-    found = {}
+    found: dict[int, tuple] = {}
     for units, given in moments:
-        for place, unit in enumerate(units):
-            part = given if stage.sees is None else given.of(stage.sees[unit])
-            found[unit] = _factors(stage, part, unit, part.response[..., place])
+        found |= zip(units, _factors(stage, given, units), strict=True)
     filters, channels, numbers = zip(*(found[unit] for unit in range(stage.n_units)), strict=True)
     chosen = None if numbers[0] is None else np.stack(numbers, axis=-1)
     stage.put_factors(np.stack(filters, axis=-1), np.stack(channels, axis=-1), chosen)
@@ -386,50 +384,68 @@ def _full_kernels(stage: Stage, units: np.ndarray, given: Given) -> np.ndarray:
     return np.stack(kernels, axis=-1)
 
 
-def _factors(stage: Stage, given: Given, unit: int, response: np.ndarray):
-    """Best filters, channel weights and perhaps profiles of a unit, for (n_lags, n_channels)."""
+def _factors(stage: Stage, given: Given, units: np.ndarray) -> list[tuple]:
+    """Best filters, channel weights and perhaps profiles of each unit."""
+    responses = np.moveaxis(given.response, 2, 0)
+    if stage.sees is None:
+        return _factors_alike(stage, given, units, responses)
+    parts = [given.of(stage.sees[unit]) for unit in units]
+    return [
+        _factors_alike(stage, part, units[[place]], part.response[np.newaxis, ..., place])[0]
+        for place, part in enumerate(parts)
+    ]
+
+
+def _factors_alike(stage: Stage, given: Given, units, responses: np.ndarray) -> list[tuple]:
+    """The same of units that see the same channels, for responses (unit, n_lags, n_channels)."""
     assert stage.weigh is not None
     frozen = [parameter.is_frozen for parameter in stage.weigh.weights]
     if all(frozen) or (stage.profiles is not None and any(frozen)):
-        channels = stage.channel_weights()[..., unit]
-        return _filters_of(stage, given, response, channels), channels, None
+        channels = np.moveaxis(stage.channel_weights()[..., units], -1, 0)
+        filters = _filters_of(stage, given, responses, channels)
+        return [(*pair, None) for pair in zip(filters, channels, strict=True)]
     if stage.profiles is not None:
-        if "profiles" not in given.cache:
-            moments = factors.profile_moments(given.stimulus, stage.profiles)
-            given.cache["profiles"] = moments
-        filters, numbers = factors.of_profiles(
-            given.cache["profiles"], (response @ stage.profiles).T, stage.n_ranks
-        )
-        return filters, stage.profiles[:, numbers], np.array(numbers)
+        return [_of_profiles(stage, given, response) for response in responses]
     if stage.filter is not None and stage.filters is not None and stage.filters.is_frozen:
-        shape = (stage.n_lags, stage.n_ranks, stage.n_units)
-        filters, channels = factors.alternate(
+        all_filters = stage.filters.values.reshape(stage.n_lags, stage.n_ranks, stage.n_units)
+        found = factors.alternate(
             given.stimulus,
-            response[..., np.newaxis],
-            stage.filters.values.reshape(shape)[..., unit],
-            np.ones((len(given.mean), stage.n_ranks)),
-            np.ones((stage.n_ranks, 1)),
+            responses[..., np.newaxis],
+            np.moveaxis(all_filters[..., units], -1, 0),
+            np.ones((len(units), len(given.mean), stage.n_ranks)),
+            np.ones((len(units), stage.n_ranks, 1)),
             restrict=stage.restriction,
             keep_filters=True,
         )
-        return filters, channels, None
-    filters, channels = factors.of_one_output(
-        given.stimulus, response, stage.n_ranks, stage.restriction
+        return [(*pair, None) for pair in zip(*found, strict=True)]
+    filters, channels = factors.of_outputs(
+        given.stimulus, responses, stage.n_ranks, stage.restriction
     )
     if stage.is_free:
-        sizes = np.sqrt(np.linalg.norm(filters, axis=0))
+        sizes = np.sqrt(np.linalg.norm(filters, axis=1, keepdims=True))
         filters, channels = filters / np.where(sizes > 0, sizes, 1), channels * sizes
-    return filters, channels, None
+    return [(*pair, None) for pair in zip(filters, channels, strict=True)]
 
 
-def _filters_of(stage: Stage, given: Given, response: np.ndarray, channels: np.ndarray):
-    """Best filters of channel weights that stay."""
-    ones = np.ones((stage.n_lags, stage.n_ranks))
+def _of_profiles(stage: Stage, given: Given, response: np.ndarray) -> tuple:
+    """Best filters of one unit, and the profiles that go with them."""
+    assert stage.profiles is not None
+    if "profiles" not in given.cache:
+        given.cache["profiles"] = factors.profile_moments(given.stimulus, stage.profiles)
+    filters, numbers = factors.of_profiles(
+        given.cache["profiles"], (response @ stage.profiles).T, stage.n_ranks
+    )
+    return filters, stage.profiles[:, numbers], np.array(numbers)
+
+
+def _filters_of(stage: Stage, given: Given, responses: np.ndarray, channels: np.ndarray):
+    """Best filters of channel weights that stay, of each unit."""
+    ones = np.ones((len(responses), stage.n_lags, stage.n_ranks))
     if stage.filters is None or stage.filters.is_frozen:
         return ones
-    weights = np.ones((stage.n_ranks, 1))
+    weights = np.ones((len(responses), stage.n_ranks, 1))
     filters, _ = factors.alternate(
-        given.stimulus, response[..., np.newaxis], ones, channels, weights, keep_channels=True
+        given.stimulus, responses[..., np.newaxis], ones, channels, weights, keep_channels=True
     )
     return filters
 
