@@ -102,8 +102,10 @@ class DyNeMoEstimator(
             (n_modes, n_channels, n_channels) or fitted DyNeMoEstimator, default="auto"
         Starting modes. "moments": the vertices of the smallest simplex that holds the moments of
         short windows. "hmm": the states of a hidden Markov model, fitted by expectation
-        maximisation. "auto": whichever of both has the higher bound on held-out rows; `starts_`
-        holds the bounds. All three are the same for every random_state if no windows are held out.
+        maximisation. "auto": whichever of both has the higher bound on held-out rows, or "hmm" if
+        its bound is at most .15 nats per row lower and its exact log-likelihood is above both
+        bounds; `starts_` holds the bounds. All three are the same for every random_state if no
+        windows are held out.
         "random": one draw. "random_subset": the best of several draws, each trained briefly. An
         array holds the covariances, in squared units of X. A fitted estimator provides its
         covariances and, if means are learned, its means. See Notes.
@@ -231,7 +233,8 @@ class DyNeMoEstimator(
         Number that each channel is then divided by: its root mean square about `channel_center_`.
     starts_ : dict of float
         Evidence lower bound of each start that was compared, in nats per held-out row of scaled
-        data. The chosen start comes first; NaN if nothing was compared.
+        data. The chosen start comes first, though its bound may be lower (see `init_method`); NaN
+        if nothing was compared.
     problem_ : str
         Problem of the fit, and the first thing to try, as in the warning of `fit`. Empty if there
         is none.

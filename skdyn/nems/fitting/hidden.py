@@ -294,10 +294,15 @@ def _separable(stage: Stage, given: Given, response, mixed, singles, rng) -> Poo
         chosen = factors.select(gram, cross, min(n_units, columns.shape[1]))
         pair = filters[:, chosen], channels[:, chosen]
         if len(chosen) * max(n_lags, n_channels) <= MOST_ALTERNATED:
-            weights = np.ones((len(chosen), n_outputs))
-            pair = factors.alternate(
-                given.stimulus, response, *pair, weights, n_rounds=N_JOINT_ROUNDS
+            joint = factors.alternate(
+                given.stimulus,
+                response[np.newaxis],
+                pair[0][np.newaxis],
+                pair[1][np.newaxis],
+                np.ones((1, len(chosen), n_outputs)),
+                n_rounds=N_JOINT_ROUNDS,
             )
+            pair = joint[0][0], joint[1][0]
         if not stage.is_bent and stage.is_free:
             # All of what a linear readout can make of them is in these already.
             return Pool.of_factors(*pair)

@@ -17,6 +17,7 @@ from skdyn.nems.layers import (
     StaticNonlinearity,
     Tanh,
 )
+from skdyn.nems.layers.nonlinearities import gompertz
 
 SCALED = (RectifiedLinear, SoftRelu, Sigmoid, Tanh)
 ALL = (LevelShift, DoubleExponential, Hinge, LogCompress, *SCALED)
@@ -264,3 +265,42 @@ def test_shapes_that_are_none(layer_class, shape):
 def test_input_that_does_not_fit(layer_class, shape):
     with pytest.raises(ValueError, match=r"but \(n_samples, 2\) was expected\. Make"):
         layer_class((2,)).evaluate(np.ones(shape))
+
+
+# Derivatives in closed form
+
+# Of torch itself, when it differentiates forwards.
+compiled = pytest.mark.filterwarnings("ignore:`torch.jit.script` is:DeprecationWarning")
+
+
+def _curve_by_torch(values, base, amplitude, shift, kappa):
+    return base + amplitude * torch.exp(-torch.exp(-torch.exp(kappa) * (values + shift)))
+
+
+def _arguments_of_a_curve(shape=(3,)):
+    generator = torch.Generator().manual_seed(0)
+    values = 2 * torch.randn(7, 3, generator=generator, dtype=torch.double)
+    parameters = torch.randn(4, *shape, generator=generator, dtype=torch.double)
+    return [one.requires_grad_() for one in (values, *parameters)]
+
+
+@compiled
+@pytest.mark.parametrize("shape", [(3,), (1,), (), (2, 1, 3)])
+def test_derivatives_of_the_double_exponential_are_exact(shape):
+    arguments = _arguments_of_a_curve(shape)
+    checks = {"check_forward_ad": True, "check_batched_grad": True}
+    assert torch.autograd.gradcheck(gompertz, arguments, **checks)
+    assert torch.autograd.gradgradcheck(gompertz, arguments)
+
+
+@compiled
+def test_second_derivatives_of_the_double_exponential_are_those_of_torch():
+    values, *parameters = (one.detach() for one in _arguments_of_a_curve())
+    stacked = torch.stack(parameters)
+    hessians = [
+        torch.func.hessian(lambda p, curve=curve: curve(values, *p).square().sum())(stacked)
+        for curve in (gompertz, _curve_by_torch)
+    ]
+    torch.testing.assert_close(*hessians)
+    rows = torch.func.vmap(lambda row: gompertz(row, *parameters))(values)
+    torch.testing.assert_close(rows, _curve_by_torch(values, *parameters))
