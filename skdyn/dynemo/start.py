@@ -279,9 +279,22 @@ def _shortened(pieces: Pieces, length: int, n_rows: int) -> Pieces:
     return _cut(pieces, windows[spread_over(len(windows), max(1, n_rows // length))])
 
 
-def spread_over(n: int, n_taken: int) -> np.ndarray:
-    """At most so many of the numbers below n, at even distances, the first and last among them."""
-    return np.unique(np.linspace(0, n - 1, min(n_taken, n)).round().astype(int))
+def spread_over(n_all: int, n_taken: int) -> np.ndarray:
+    """Choose some of the numbers below `n_all` at even distances, with the first and the last.
+
+    Parameters
+    ----------
+    n_all : int
+        How many there are.
+    n_taken : int
+        How many are chosen, at most.
+
+    Returns
+    -------
+    ndarray of int
+        The numbers, in rising order.
+    """
+    return np.unique(np.linspace(0, n_all - 1, min(n_taken, n_all)).round().astype(int))
 
 
 # ------------------------------------------------------------------------------------ methods
