@@ -138,8 +138,8 @@ def _write_with_limit(path, n_bytes):
     resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, n_bytes))
     try:
         write_atomically(path, bytes(10_000))
-    except OSError:
-        return "refused"
+    except OSError as error:
+        return str(error)
     return "written"
 
 
@@ -147,7 +147,8 @@ def _write_with_limit(path, n_bytes):
 def test_full_disk_leaves_the_old_file(n_bytes, tmp_path):
     path = tmp_path / "model.skops"
     path.write_bytes(b"old")
-    assert in_child(_write_with_limit, path, n_bytes) == "refused"
+    message = in_child(_write_with_limit, path, n_bytes)
+    assert message == f"[Errno 27] File too large, nothing was written: '{path}'"
     assert path.read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["model.skops"]
 

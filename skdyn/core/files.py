@@ -24,7 +24,7 @@ def write_atomically(path: str | os.PathLike, content: bytes) -> None:
     Raises
     ------
     OSError
-        If the file cannot be written.
+        If the file cannot be written; the message has the path.
     """
     target = Path(os.path.realpath(path))
     if target.exists() and not target.is_file():
@@ -40,9 +40,14 @@ def write_atomically(path: str | os.PathLike, content: bytes) -> None:
         if target.exists():
             temporary.chmod(target.stat().st_mode & 0o7777)
         os.replace(temporary, target)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
+        if isinstance(error, OSError) and error.errno is not None and error.filename is None:
+            # The same class, since OSError makes its subclasses from the number.
+            raise OSError(
+                error.errno, f"{error.strerror}, nothing was written", str(path)
+            ) from error
         raise
     _flush_folder(target.parent)
 

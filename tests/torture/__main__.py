@@ -23,8 +23,11 @@ def report(name, text, wrong):
 
 def kill(count, seed):
     same, unfinished, resumed = kills.run_kills(count, seed=seed)
-    text = f"kill -9: {same} of {count} with the same bits; the kill met {unfinished}, of which "
-    return report("kills", f"{text}{resumed} had a checkpoint", [] if same == count else [same])
+    text = (
+        f"kill -9: {same} of {count} with the same bits; the kill met {unfinished}: {resumed} "
+        f"after a checkpoint, {unfinished - resumed} before the first one"
+    )
+    return report("kills", text, [] if same == count else [same])
 
 
 def interrupt(count, seed):
