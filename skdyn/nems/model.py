@@ -1,4 +1,4 @@
-"""A stack of layers: how they are connected, evaluated, and what parameters they have."""
+"""A stack of layers: wiring, evaluation and parameters."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ INPUT, STATE, RESPONSE, OUTPUT = "input", "state", "response", "output"
 
 RULE = "~" * 64
 
-# Rows that are enough to see which sizes things have.
+# Number of rows used to infer sizes.
 SIZING_ROWS = 256
 
 
 def free_name(name: str, layers: Iterable[Layer]) -> str:
-    """Find a name that no layer has.
+    """Return a name that no layer has.
 
     Parameters
     ----------
     name : str
-        The name that is wanted.
+        The preferred name.
     layers : iterable of Layer
-        Layers that have names.
+        Layers with names.
 
     Returns
     -------
     str
-        That name, or with another number at its end.
+        The preferred name, or the same stem with another number.
     """
-    # In what is told of all layers, "model" stands for all of them.
+    # "model" is the key of the whole model in `parameter_info`.
     taken = {layer.name for layer in layers} | {"model"}
     if name not in taken:
         return name
@@ -56,12 +56,12 @@ def _all_or_none(layers: Iterable[Layer]) -> Iterator[None]:
 
 
 class LayerList(Sequence):
-    """The layers of a model, by place or by name.
+    """Layers of a model, accessible by index or by name.
 
     Parameters
     ----------
     layers : list of Layer
-        The layers, each with a name of its own.
+        The layers, with unique names.
     """
 
     def __init__(self, layers: list[Layer]):
@@ -90,21 +90,21 @@ class LayerList(Sequence):
 
 
 class Model:
-    """A stack of layers: each takes what came out of the one before, or what it names.
+    """A stack of layers; each takes the output of the previous one, or named inputs.
 
     Parameters
     ----------
     layers : Layer or list of Layer, default=None
         The layers, first to last.
     name : str, default="UnnamedModel"
-        What the model is called.
+        The name of the model.
 
     Attributes
     ----------
     layers : LayerList
-        The layers, by place or by name.
+        The layers, by index or by name.
     results : skdyn.nems.fitting.FitResults or None
-        The result of the fit that this model was returned from.
+        The result of the fit that returned this model.
 
     Examples
     --------
@@ -134,7 +134,7 @@ class Model:
 
     @property
     def layers(self) -> LayerList:
-        """The layers, by place or by name.
+        """The layers, by index or by name.
 
         Returns
         -------
@@ -144,15 +144,15 @@ class Model:
         return LayerList(self._layers)
 
     def add_layers(self, *layers: Layer) -> Model:
-        """Put layers at the end.
+        """Append layers.
 
         Parameters
         ----------
         *layers : Layer
-            Layers, which become part of the model. One without a name gets that of its class, with
-            a number if another has it. One whose own name is taken goes in as a copy of another
-            name, so that what you hold, and a model that it is in already, stay as they are; the
-            copy is among `layers`.
+            Layers to append. A layer without a name gets the name of its class, with a number if
+            that is taken. A layer whose own name is taken is added as a copy with another name, so
+            that the original, and any other model that contains it, remain unchanged; `layers`
+            contains the copy.
 
         Returns
         -------
@@ -162,12 +162,12 @@ class Model:
         return self.insert_layers(len(self._layers), *layers)
 
     def insert_layers(self, index: int, *layers: Layer) -> Model:
-        """Put layers before one that is there.
+        """Insert layers before an index.
 
         Parameters
         ----------
         index : int
-            Place of the first of them.
+            Index of the first inserted layer.
         *layers : Layer
             Layers, as in `add_layers`.
 
@@ -176,7 +176,7 @@ class Model:
         Model
             This one.
         """
-        # All are looked at first, so that an error leaves the model as it was.
+        # All layers are checked first, so that an error leaves the model unchanged.
         for number, layer in enumerate(layers):
             if not isinstance(layer, Layer):
                 raise TypeError(
@@ -196,12 +196,12 @@ class Model:
     # -------------------------------------------------------------------------- parameters
 
     def get_parameter_values(self) -> dict[str, dict[str, np.ndarray]]:
-        """Values of all parameters.
+        """Return the values of all parameters.
 
         Returns
         -------
         dict of dict of ndarray
-            By name of the layer, then of the parameter.
+            Values by name of the layer, then of the parameter.
         """
         return {str(x.name): x.get_parameter_values(as_dict=True) for x in self._layers}
 
@@ -211,16 +211,16 @@ class Model:
         Parameters
         ----------
         values : dict of dict of array-like
-            By name of the layer, then of the parameter.
+            Values by name of the layer, then of the parameter.
         ignore_bounds : bool, default=False
-            Whether values may lie outside their bounds.
+            Whether to allow values outside their bounds.
         """
         with _all_or_none(self.layers[name] for name in values):
             for name, named in values.items():
                 self.layers[name].set_parameter_values(named, ignore_bounds=ignore_bounds)
 
     def get_parameter_vector(self) -> np.ndarray:
-        """All values that are not frozen, one after the other.
+        """Return all values that are not frozen, concatenated.
 
         Returns
         -------
@@ -235,9 +235,9 @@ class Model:
         Parameters
         ----------
         vector : array-like of shape (n_free,)
-            As `get_parameter_vector` gives it.
+            Values in the order of `get_parameter_vector`.
         ignore_bounds : bool, default=False
-            Whether values may lie outside their bounds.
+            Whether to allow values outside their bounds.
         """
         vector = np.asarray(vector, dtype=float)
         sizes = [len(layer.parameters.get_vector()) for layer in self._layers]
@@ -252,12 +252,12 @@ class Model:
                 layer.parameters.set_vector(part, ignore_bounds=ignore_bounds)
 
     def get_bounds_vector(self) -> tuple[np.ndarray, np.ndarray]:
-        """Bounds of all values that are not frozen.
+        """Return the bounds of all values that are not frozen.
 
         Returns
         -------
         low, high : ndarray of shape (n_free,)
-            Infinite where there is none.
+            Bounds; infinite for unbounded values.
         """
         pairs = [layer.parameters.get_bounds() for layer in self._layers]
         low, high = (
@@ -266,14 +266,14 @@ class Model:
         return low, high
 
     def sample_from_priors(self, n_copies: int | None = None, random_state=None):
-        """Copy the model, with values drawn from the priors; frozen ones stay.
+        """Return a copy with values drawn from the priors; frozen values are kept.
 
         Parameters
         ----------
         n_copies : int, default=None
-            How many copies; None for one.
+            Number of copies; None returns one model instead of a list.
         random_state : int, Generator, RandomState or None, default=None
-            Where the randomness comes from; None takes fresh entropy.
+            Source of the draws; None uses fresh entropy.
 
         Returns
         -------
@@ -288,7 +288,7 @@ class Model:
         return models[0] if n_copies is None else models
 
     def mean_of_priors(self) -> Model:
-        """Copy the model, with values at the means of the priors; frozen ones stay.
+        """Return a copy with values at the prior means; frozen values are kept.
 
         Returns
         -------
@@ -301,23 +301,23 @@ class Model:
         return model
 
     def freeze_layers(self, *names: str) -> None:
-        """Keep all values of some layers in fits and draws.
+        """Freeze layers: exclude their parameters from fitting and sampling.
 
         Parameters
         ----------
         *names : str
-            Which; none for all.
+            Names of the layers; without names, all layers.
         """
         for layer in self._chosen(names):
             layer.freeze_parameters()
 
     def unfreeze_layers(self, *names: str) -> None:
-        """Let fits and draws change the values of some layers, unless they are permanent.
+        """Unfreeze layers: let fits and draws change values that are not permanent.
 
         Parameters
         ----------
         *names : str
-            Which; none for all.
+            Names of the layers; without names, all layers.
         """
         for layer in self._chosen(names):
             layer.unfreeze_parameters()
@@ -327,24 +327,25 @@ class Model:
 
     @property
     def parameter_info(self) -> dict[str, dict[str, int]]:
-        """How many numbers there are.
+        """Number of parameter values.
 
         Returns
         -------
         dict of dict of int
-            total, unfrozen, frozen and permanent, by name of the layer, and all together, "model".
+            Counts "total", "unfrozen", "frozen" and "permanent" for each layer, by name, and for
+            the whole model, under the key "model".
         """
         info = {str(layer.name): layer.parameter_info for layer in self._layers}
         keys = ("total", "unfrozen", "frozen", "permanent")
         return {**info, "model": {key: sum(one[key] for one in info.values()) for key in keys}}
 
     def copy(self):
-        """Copy, deep.
+        """Return a deep copy.
 
         Returns
         -------
         Model
-            With layers of its own.
+            A copy with its own layers.
         """
         return copy.deepcopy(self)
 
@@ -364,23 +365,23 @@ class Model:
         Parameters
         ----------
         input : array-like of shape (n_samples, ...), or dict of such
-            Rows of time; a dict gives names to several. With `trials`, arrays
-            of shape (n_trials, n_samples, ...); where there is one trial, it is repeated.
+            Rows are time. A dict holds several named inputs. With `trials`, arrays have the shape
+            (n_trials, n_samples, ...); a single trial is repeated.
         state : array-like of shape (n_samples, ...), default=None
-            For layers that take a state: the same as an input of that name.
+            Input of layers that take a state; equivalent to an input named "state".
         trials : bool, default=False
-            Whether the first axis is one of trials. No history goes from one to the next.
+            Whether the first axis is trials. History does not extend across trials.
 
         Returns
         -------
         dict of ndarray
-            What went in, every output that a layer gives a name to, and "output", that of the last
-            layer. Outputs of one axis get a second one.
+            The inputs, every named output of a layer, and "output", the output of the last layer.
+            One-dimensional outputs get a second axis.
 
         Raises
         ------
         ValueError
-            If numbers of samples differ, or a layer names what is not there.
+            If numbers of samples differ, or the named input of a layer is missing.
         """
         data = self.check_data(input, state)
         trials = _check_flag(trials, "trials")
@@ -397,19 +398,19 @@ class Model:
         return {name: stacked([one[name] for one in outputs]) for name in outputs[0]}
 
     def predict(self, input, state=None, *, trials: bool = False, preceding=None):  # noqa: A002
-        """Compute the output of the last layer alone.
+        """Compute the output of the last layer.
 
         Parameters
         ----------
         input, state, trials
             As in `evaluate`.
         preceding : array-like or dict of array-like, default=None
-            Rows right before the input, as history; None for zeros.
+            Rows immediately before the input, used as history; None uses zeros.
 
         Returns
         -------
         ndarray of shape (n_samples, ...) or (n_trials, n_samples, ...)
-            A list of such if the last layer gives several.
+            The output, or a list if the last layer has several outputs.
         """
         if preceding is None:
             return self.evaluate(input, state, trials=trials)[OUTPUT]
@@ -428,14 +429,14 @@ class Model:
         return stacked(outputs)
 
     def check_data(self, given, state=None) -> dict[str, np.ndarray]:
-        """Check what goes in.
+        """Check the inputs.
 
         Parameters
         ----------
         given : array-like or dict of array-like
-            As the input of `evaluate`.
+            Input, as in `evaluate`.
         state : array-like, default=None
-            As there.
+            State, as in `evaluate`.
 
         Returns
         -------
@@ -445,23 +446,23 @@ class Model:
         named = dict(given) if isinstance(given, dict) else {INPUT: given}
         if state is not None:
             named[STATE] = state
-        # Copies: a layer that writes to what goes in changes nothing of the caller's.
+        # Copies, so that a layer that modifies its input does not change the caller's arrays.
         data = {name: np.array(as_numbers(array, name), order="C") for name, array in named.items()}
         check_rows(data, repeated={(1,)})
         return data
 
     def run(self, data: dict) -> dict:
-        """Compute the outputs of all layers, of arrays or tensors, for one trial.
+        """Compute the outputs of all layers for one trial of arrays or tensors.
 
         Parameters
         ----------
         data : dict of ndarray or Tensor of shape (n_samples, ...)
-            What goes in, by name.
+            Inputs by name.
 
         Returns
         -------
         dict of ndarray or Tensor
-            As from `evaluate`.
+            Inputs and outputs, as from `evaluate`.
         """
         for _ in self.steps(data := dict(data)):
             pass
@@ -469,34 +470,34 @@ class Model:
         return data
 
     def output(self, data: dict):
-        """Compute the output of the last layer, of arrays or tensors, for one trial.
+        """Compute the output of the last layer for one trial of arrays or tensors.
 
         Parameters
         ----------
         data : dict of ndarray or Tensor of shape (n_samples, ...)
-            What goes in, by name.
+            Inputs by name.
 
         Returns
         -------
         ndarray, Tensor or list of such
-            What comes out.
+            The output of the last layer.
         """
         return self.run(data)[OUTPUT]
 
     def steps(self, data: dict, *, resize: bool = False) -> Iterator[Layer]:
-        """Compute the output of one layer after the other.
+        """Compute the outputs layer by layer.
 
         Parameters
         ----------
         data : dict of ndarray or Tensor of shape (n_samples, ...)
-            What goes in, by name; outputs are added to it.
+            Inputs by name; outputs are added.
         resize : bool, default=False
-            Whether layers take sizes that are open from what goes in.
+            Whether layers infer missing sizes from their inputs.
 
         Yields
         ------
         Layer
-            Which was computed.
+            The layer whose output was computed.
         """
         data[OUTPUT] = first(data)
         for layer in self._layers:
@@ -511,7 +512,7 @@ class Model:
 
     @property
     def stride(self) -> int:
-        """How many rows of the data there are for each row of the output.
+        """Number of rows of the data per row of the output.
 
         Returns
         -------
@@ -522,18 +523,18 @@ class Model:
 
     @property
     def n_past(self) -> int | None:
-        """How many rows before one count for its output.
+        """Number of past rows that an output depends on.
 
         Returns
         -------
         int or None
-            None if a layer does not say how far it looks back.
+            None if a layer has no known limit.
         """
         return self._n_rows("n_past")
 
     @property
     def n_future(self) -> int:
-        """How many rows after one count for its output, as far as the layers say.
+        """Number of future rows that an output depends on, as far as known.
 
         Returns
         -------
@@ -559,7 +560,7 @@ class Model:
         Returns
         -------
         bool
-            True if every layer maps each row by itself, or knows where trials begin.
+            True if every layer maps rows independently or supports trials.
         """
         return all(
             layer.joins_trials or (layer.n_past == 0 and layer.n_future == 0)
@@ -568,7 +569,7 @@ class Model:
 
     @contextmanager
     def joined(self, n_trials: int) -> Iterator[None]:
-        """Let the layers know that several trials come as one array, one after the other.
+        """Set the number of concatenated trials in all layers.
 
         Parameters
         ----------
@@ -578,7 +579,7 @@ class Model:
         Yields
         ------
         None
-            It is one trial again at the end.
+            The number is reset to one on exit.
         """
         for layer in self._layers:
             layer.n_trials = n_trials
@@ -591,26 +592,26 @@ class Model:
     def with_preceding(
         self, data: dict[str, np.ndarray], preceding: dict[str, np.ndarray] | None
     ) -> tuple[dict[str, np.ndarray], int]:
-        """Put the rows that precede data in front, as many as the model looks back.
+        """Prepend preceding rows to the data, as many as the model depends on.
 
         Parameters
         ----------
         data : dict of ndarray of shape (n_samples, ...)
-            What goes in, by name.
+            Inputs by name.
         preceding : dict of ndarray of shape (n_preceding, ...) or None
-            Rows right before the data.
+            Rows immediately before the data.
 
         Returns
         -------
         data : dict of ndarray
-            Both.
+            The concatenated rows.
         n_before : int
-            The number of rows that were put in front, a multiple of the stride.
+            Number of prepended rows, a multiple of the stride.
 
         Raises
         ------
         ValueError
-            If there are rows of other names, or of other numbers of channels.
+            If names or numbers of channels differ.
         """
         if preceding is None:
             return data, 0
@@ -637,7 +638,7 @@ class Model:
         return joined, n_usable
 
     def has_history(self, n_rows: int, n_before: int = 0) -> np.ndarray:
-        """Which rows of the output have all the rows that they depend on.
+        """Return which rows of the output have a complete history.
 
         Parameters
         ----------
@@ -649,8 +650,8 @@ class Model:
         Returns
         -------
         ndarray of bool of shape (n_rows,)
-            False at the start and, for anticausal filters, at the end. True throughout if a layer
-            does not say how far it looks back.
+            False at the start and, for anticausal filters, at the end. All True if `n_past` is
+            None.
         """
         n_first = -(-max((self.n_past or 0) - n_before, 0) // self.stride)
         n_last = -(-self.n_future // self.stride)
@@ -658,24 +659,24 @@ class Model:
         return (row >= n_first) & (row < n_rows - n_last)
 
     def at_rate(self, values: np.ndarray, n_samples: int) -> np.ndarray:
-        """Rows of a response at the rate of the output.
+        """Return the rows of a response at the rate of the output.
 
         Parameters
         ----------
         values : ndarray of shape (n_samples, ...) or (ceil(n_samples / stride), ...)
-            At the rate of the data, or of the output.
+            Response at the rate of the data, or of the output.
         n_samples : int
             Number of samples of the data.
 
         Returns
         -------
         ndarray of shape (ceil(n_samples / stride), ...)
-            At the rate of the output.
+            Response at the rate of the output.
 
         Raises
         ------
         ValueError
-            If there is another number of rows.
+            If the number of rows is neither.
         """
         n_rows = -(-n_samples // self.stride)
         if len(values) == n_rows:
@@ -689,13 +690,13 @@ class Model:
         )
 
     def take_outputs(self, n_outputs: int) -> None:
-        """Let layers whose sizes are open take them from the number of outputs.
+        """Infer missing sizes of layers from the number of outputs.
 
         Parameters
         ----------
         n_outputs : int
-            The number of outputs. The last layer that can change it takes it, and channel weights
-            right before filters have ranks of their own for each of these.
+            The number of outputs. It sets the size of the last layer that can change the number of
+            channels. Channel weights right before filters get separate ranks for each filter.
         """
         demand: tuple[int | None, ...] | None = (n_outputs,)
         is_first = True
@@ -707,12 +708,12 @@ class Model:
             demand, is_first = layer.take_outputs(demand), False
 
     def take_sizes(self, data: dict) -> None:
-        """Let layers whose sizes are open take them from what goes in, one after the other.
+        """Infer missing sizes of layers from the inputs, layer by layer.
 
         Parameters
         ----------
         data : dict of ndarray of shape (n_samples, ...)
-            What goes in, by name, for one trial.
+            Inputs by name, for one trial.
 
         Raises
         ------
@@ -729,7 +730,7 @@ class Model:
 
     @property
     def sees_response(self) -> bool:
-        """Whether a layer takes the past of the response.
+        """Whether a layer takes the past of the response as input.
 
         Returns
         -------
@@ -739,25 +740,25 @@ class Model:
         return any(map(takes_response, self._layers))
 
     def with_response(self, data: dict, target: np.ndarray) -> dict:
-        """Add the response to what goes in, for layers that take its past.
+        """Add the response to the inputs, for layers that take its past.
 
         Parameters
         ----------
         data : dict of ndarray of shape (n_samples, ...)
-            What goes in, by name.
+            Inputs by name.
         target : ndarray of shape (n_samples,) or (n_samples, n_outputs)
-            The response; it may hold NaN.
+            The response; it may contain NaN.
 
         Returns
         -------
         dict of ndarray
-            The data alone if no layer takes the response, or if it is there already.
+            The data, unchanged if no layer takes the response or if they contain it.
 
         Raises
         ------
         ValueError
-            If a layer sees the response at lag 0, which is what the model predicts, or the model
-            has a stride.
+            If a layer takes the response at lag 0, which is the value to predict, or the model has
+            a stride.
         """
         if not self.sees_response or RESPONSE in data:
             return data
@@ -783,19 +784,19 @@ class Model:
         n_draws: int | None = None,
         random_state=None,
     ) -> np.ndarray:
-        """Simulate a response that feeds back: each row sees the simulated rows before it.
+        """Simulate a response with feedback: each row depends on the simulated rows before.
 
         Parameters
         ----------
         input, state
             As in `evaluate`.
         n_outputs : int, default=None
-            Number of outputs; None for that of the layers that take the response.
+            Number of outputs; None uses that of the layers that take the response.
         n_draws : int, default=None
-            Number of simulations with Poisson counts, whose rate is the prediction, at least 0.
-            None for one in which the predictions themselves are fed back.
+            Number of simulations with Poisson counts; the rate is the prediction, clipped at 0.
+            None returns one simulation in which the predictions themselves are fed back.
         random_state : int, Generator, RandomState or None, default=None
-            Source of the counts; None takes fresh entropy.
+            Source of the counts; None uses fresh entropy.
 
         Returns
         -------
@@ -805,7 +806,7 @@ class Model:
         Raises
         ------
         ValueError
-            If a layer looks ahead, or the number of outputs is not known.
+            If a layer depends on future rows, or the number of outputs is not known.
         """
         data = self.check_data(input, state)
         if n_outputs is None:
@@ -825,7 +826,7 @@ class Model:
         return np.stack(draws)
 
     def _fed_back(self, data: dict, nothing: np.ndarray, draw: Callable) -> np.ndarray:
-        """Rows one after the other; layers before the first that takes the response go first."""
+        """Simulate row by row, after the layers before the first one with feedback."""
         number = next((i for i, one in enumerate(self._layers) if takes_response(one)), None)
         if number is None or self.n_future or self.stride > 1:
             raise ValueError(
@@ -842,7 +843,7 @@ class Model:
         known = [layer.n_past for layer in rest if layer.n_past is not None]
         n_past = sum(known) if len(known) == len(rest) else len(nothing)
         for row in range(len(nothing)):
-            # Rows that this one depends on; all of them if a layer does not say how many.
+            # Rows that this row depends on; all rows if a layer has no known limit.
             begin = max(0, row - n_past)
             window = {name: array[begin : row + 1] for name, array in rows.items()}
             output = previous[begin : row + 1]
@@ -856,7 +857,7 @@ class Model:
 
     # -------------------------------------------------------------------------- as a whole
 
-    # What `fit` calls; `skdyn.nems.fitting`, which knows models, puts it here.
+    # Implementation of `fit`; `skdyn.nems.fitting` sets it, because it imports this module.
     fitter: ClassVar[Callable]
 
     def fit(
@@ -871,28 +872,28 @@ class Model:
         in_place: bool = False,
         **options,
     ) -> Model:
-        """Copy the model and fit the copy to a response.
+        """Fit a copy of the model to a response.
 
         Parameters
         ----------
         input, state
             As in `evaluate`.
         target : array-like of shape (n_samples,) or (n_samples, n_outputs)
-            The response; with `trials`, with an axis of trials in front, and NaN where nothing was
-            recorded. Where there is one trial of the input, all trials of the response repeat it.
+            The response, NaN where nothing was recorded. With `trials`, its first axis is trials; a
+            single trial of the input is repeated for all trials of the response.
         sample_weight : array-like of shape (n_samples,) or like the target, default=None
-            Weights; 0 leaves a number of the response out.
+            Weights; 0 excludes an entry of the response.
         trials : bool, default=False
-            Whether the first axis is one of trials.
+            Whether the first axis is trials.
         preceding : array-like or dict of array-like, default=None
-            Rows right before the input, as history.
+            Rows immediately before the input, used as history.
         in_place : bool, default=False
-            Whether the model itself is fitted, and not a copy.
+            Whether to fit the model itself instead of a copy.
         **options
             Parameters of `NEMSRegressor`: loss, solver, alpha, init, n_init, n_jobs, max_iter, tol,
             early_stopping, validation_fraction, n_iter_no_change, batch_size, learning_rate,
             history, random_state, device, verbose, checkpoint and checkpoint_every. Their defaults
-            are the same, but for init="given", the values that the model has, and verbose=1.
+            are the same, except init="given", the current values of the model, and verbose=1.
 
         Returns
         -------
@@ -902,7 +903,7 @@ class Model:
         Raises
         ------
         ValueError
-            If shapes do not agree, numbers are missing, or an option is not valid.
+            If shapes do not match, values are missing, or an option is not valid.
         FitDivergedError
             If the loss or its gradient is not finite.
         """
@@ -921,21 +922,20 @@ class Model:
         trials: bool = False,
         preceding=None,
     ):
-        """Correlate the prediction with a response.
+        """Return the correlation of the prediction with a response.
 
         Parameters
         ----------
         input, state, trials, preceding
             As in `predict`.
         target : array-like of shape (n_samples,) or (n_samples, n_outputs)
-            The response; with `trials`, with an axis of trials in front, which all repeat the input
-            if it has one trial. NaN where nothing was recorded.
+            The response, NaN where nothing was recorded. With `trials`, its first axis is trials; a
+            single trial of the input is repeated for all of them.
 
         Returns
         -------
         float or ndarray of shape (n_outputs,)
-            Pearson correlation, of each output where there are several; NaN for a constant
-            response.
+            Pearson correlation, one per output if there are several; NaN for a constant response.
         """
         prediction = self.predict(input, state, trials=trials, preceding=preceding)
         target = np.asarray(target, dtype=float)
@@ -947,7 +947,7 @@ class Model:
             target = np.stack([self.at_rate(one, n_samples) for one in target])
         target = target.reshape(-1, *prediction.shape[2:])
         recorded = np.isfinite(target)
-        # Lists of one session, in which there may be more outputs than rows.
+        # Lists of one session, because a list may have more outputs than rows.
         scores = correlation_score(
             [np.where(recorded, target, 0.0)],
             [prediction.reshape(target.shape)],
@@ -978,14 +978,14 @@ def check_rows(data: dict, repeated: Set[tuple[int, ...]] = frozenset()) -> None
     Parameters
     ----------
     data : dict of ndarray of shape (n_samples, ...)
-        What goes in, by name.
+        Inputs by name.
     repeated : set of tuple of int, default=frozenset()
-        Shapes of the first axis that may stand beside any other.
+        Numbers of rows that are compatible with any other, as 1-tuples.
 
     Raises
     ------
     ValueError
-        If they do not, or if one has none.
+        If numbers of rows differ, or an array has no rows.
     """
     rows = {name: array.shape[:1] for name, array in data.items()}
     different = set(rows.values())
@@ -1012,7 +1012,7 @@ def takes_response(layer: Layer) -> bool:
     Returns
     -------
     bool
-        Whether it names it in its input, or is made for it.
+        True if its `input` names the response, or its class takes it.
     """
     wanted = layer.input
     if wanted is None:
@@ -1022,17 +1022,17 @@ def takes_response(layer: Layer) -> bool:
 
 
 def shapes(inputs: list) -> Iterator[tuple[int, ...]]:
-    """Give the shapes of arrays, also of those that go in as one list.
+    """Yield the shapes of arrays, including those in nested lists.
 
     Parameters
     ----------
     inputs : list of ndarray, or of lists of such
-        What goes into a layer.
+        Inputs of a layer.
 
     Yields
     ------
     tuple of int
-        One per array.
+        The shape of each array.
     """
     for one in inputs:
         if isinstance(one, list):
@@ -1042,33 +1042,33 @@ def shapes(inputs: list) -> Iterator[tuple[int, ...]]:
 
 
 def first(data: dict):
-    """Find what goes into a first layer that names nothing.
+    """Return the input of a first layer without named inputs.
 
     Parameters
     ----------
     data : dict of ndarray or Tensor
-        What there is, by name.
+        Data by name.
 
     Returns
     -------
     ndarray, Tensor or None
-        What is called "input", or the only one that is not the state; None if it is not clear.
+        The data named "input", or the only data other than the state; None if ambiguous.
     """
     others = [name for name in data if name != STATE]
     return data[INPUT] if INPUT in data else data[others[0]] if len(others) == 1 else None
 
 
 def arguments(layer: Layer, data: dict, previous) -> tuple[list, dict]:
-    """Collect what goes into a layer.
+    """Collect the arguments of a layer.
 
     Parameters
     ----------
     layer : Layer
-        Whose `input` says what it is.
+        The layer; its `input` names the arguments.
     data : dict of ndarray or Tensor
         Data and named outputs.
     previous : ndarray, Tensor, list of such or None
-        What came out of the layer before.
+        Output of the previous layer.
 
     Returns
     -------
@@ -1080,7 +1080,7 @@ def arguments(layer: Layer, data: dict, previous) -> tuple[list, dict]:
     Raises
     ------
     ValueError
-        If a name is not there, or the first of several data is not clear.
+        If a name is missing, or the default input is ambiguous.
     """
     known = sorted(name for name in data if name != OUTPUT)
 
@@ -1112,24 +1112,24 @@ def arguments(layer: Layer, data: dict, previous) -> tuple[list, dict]:
 
 
 def with_two_axes(output, layer: Layer):
-    """Give an output of one axis a second one.
+    """Add a second axis to one-dimensional outputs.
 
     Parameters
     ----------
     output : ndarray, Tensor or list of such
-        What came out of a layer.
+        Output of a layer.
     layer : Layer
-        Which one.
+        The layer, named in errors.
 
     Returns
     -------
     ndarray, Tensor or list of such
-        Of shape (n_samples, ...).
+        Output of shape (n_samples, ...), with at least two axes.
 
     Raises
     ------
     TypeError
-        If it is something else.
+        If the output is neither an array nor a list of arrays.
     """
     if isinstance(output, list | tuple):
         return [with_two_axes(one, layer) for one in output]
@@ -1142,24 +1142,25 @@ def with_two_axes(output, layer: Layer):
 
 
 def named_outputs(layer: Layer, output) -> dict:
-    """Give outputs the names that their layer says.
+    """Return the outputs of a layer by name.
 
     Parameters
     ----------
     layer : Layer
-        Whose `output` says the names.
+        The layer; its `output` holds the names.
     output : ndarray, Tensor or list of such
-        What came out of it.
+        Output of the layer.
 
     Returns
     -------
     dict of ndarray or Tensor
-        One entry per output; those after the first get ".1", ".2", ... where there is one name.
+        One entry per output; with a single name, outputs after the first get the suffixes ".1",
+        ".2", ...
 
     Raises
     ------
     ValueError
-        If there are more or fewer names than outputs.
+        If the number of names differs from the number of outputs.
     """
     several = output if isinstance(output, list) else [output]
     names = layer.output
@@ -1174,7 +1175,7 @@ def named_outputs(layer: Layer, output) -> dict:
 
 
 def stacked(outputs: list):
-    """Put outputs of several trials into one array.
+    """Stack the outputs of several trials into one array.
 
     Parameters
     ----------
@@ -1184,7 +1185,7 @@ def stacked(outputs: list):
     Returns
     -------
     ndarray of shape (n_trials, n_samples, ...), or list of such
-        Trials first.
+        Outputs with trials as the first axis.
     """
     if isinstance(outputs[0], list):
         return [np.stack(parts) for parts in zip(*outputs, strict=True)]

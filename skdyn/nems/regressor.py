@@ -49,162 +49,165 @@ from skdyn.sessions import (
     refuse_objects,
 )
 
-# A linear map of each row: which number of lags suits depends on the sampling rate.
+# A linear map of each row; a default number of lags would depend on the sampling rate.
 DEFAULT_LAYERS = "wc-lvl"
 
-# What flows through pipelines and searches without being requested, where routing is enabled.
+# Metadata routed through pipelines and searches by default if metadata routing is enabled.
 ROUTED = {"sessions": True, "state": True, "streams": True}
 
 
 class NEMSRegressor(
     CheckpointMixin, CallbackSupportMixin, DocumentedMixin, RegressorMixin, BaseComposition
 ):
-    """Neural encoding model: a response predicted from a stimulus by a stack of fitted layers.
+    """Neural encoding model that predicts a response from a stimulus with a stack of layers.
 
     Parameters
     ----------
     layers : str, Layer, list of Layer, list of (str, Layer) or None, default=None
         The model, from the stimulus to the response: words such as "wc.18x3-fir.15x3-lvl.1-dexp.1",
-        a layer, layers, or layers with names, whose parameters a search can set (`filter__shape`).
-        Sizes that are left out, as in "wc.x3-fir.15-lvl-dexp", are taken from X and y, for any
-        number of outputs. None is "wc-lvl", a linear map of each row without memory.
+        a layer, a list of layers, or a list of (name, layer) pairs, whose parameters a search can
+        set (`filter__shape`). Omitted sizes, as in "wc.x3-fir.15-lvl-dexp", are inferred from X and
+        y, for any number of outputs. None is "wc-lvl", a linear map of each row without memory.
     loss : {"squared_error", "poisson"}, Loss or callable, default="squared_error"
-        What is minimised: the mean squared error; the negative log-likelihood of Poisson counts; a
-        `skdyn.nems.Loss`; or a function of response, prediction and weight, tensors of shape
-        (n_trials, n_samples, n_outputs), that returns a mean over them.
+        The loss to minimise: the mean squared error; the negative log-likelihood of Poisson counts;
+        a `skdyn.nems.Loss`; or a function of response, prediction and weight, tensors of shape
+        (n_trials, n_samples, n_outputs), that returns the mean loss.
     solver : {"lbfgs", "adam", "proximal"} or Solver, default="lbfgs"
-        "lbfgs" takes quasi-Newton steps within bounds on all data, in double precision. "adam"
-        takes steps on batches of windows, for recordings or models that are too large for that.
-        "proximal" takes quasi-Newton steps for layers with the penalties `L1` and `GroupL1`.
+        "lbfgs" is a bounded quasi-Newton method on all data, in double precision. "adam" is
+        stochastic gradient descent on batches of windows, for recordings or models that are too
+        large for "lbfgs". "proximal" is a proximal quasi-Newton method for layers with the
+        penalties `L1` and `GroupL1`.
     alpha : float or array-like of shape (n_outputs,), default=0.0
         Weight of the penalty of each output, in units of its loss: alpha / 2 times the sum of
-        squares of the penalised parameters that the output depends on. Penalised are the
-        coefficients of filters and channels, kappa of `DoubleExponential`, and all parameters of
-        your own layers. A layer with an `l2` has its own weight. Layers with `penalties` have them
-        on top of that.
+        squares of the penalised parameters that the output depends on. The coefficients of filters
+        and channels, kappa of `DoubleExponential`, and all parameters of custom layers are
+        penalised. The `l2` of a layer replaces alpha for that layer; its `penalties` are added.
     init : {"auto", "two_stage", "given", "prior_mean", "prior_sample"}, default="auto"
-        Where the fit starts: "auto" at filters that are found from the data, and nonlinearities
-        that go with them; "two_stage" at the values of a fit whose nonlinearities at the end are
-        skipped; "given" at the values of the layers; "prior_mean" at the means of the
-        priors; "prior_sample" at a draw from them. Frozen parameters keep their values. Filters,
+        Initial values of the fit. "auto" estimates filters from the data and matches the
+        nonlinearities to them; "two_stage" first fits the model with its final nonlinearities
+        skipped; "given" uses the current values of the layers; "prior_mean" uses the means of the
+        priors; "prior_sample" draws from the priors. Frozen parameters keep their values. Filters,
         ranks or hidden units with equal values get small differences, because a fit could not
         separate them.
     n_init : int, default=1
-        Number of fits, of which the best stays. With "auto" and "two_stage", those after the first
-        start at other hidden units, chosen from random halves of the candidates or, if a model has
-        no hidden units, at kernels drawn from the priors and scaled to the data. Otherwise they
-        start at draws from the priors.
+        Number of fits with different initial values; the best one is kept. With "auto" and
+        "two_stage", every fit after the first starts at other hidden units, chosen from random
+        halves of the candidates or, if a model has no hidden units, at kernels drawn from the
+        priors and scaled to the data. With other values of `init` it starts at a draw from the
+        priors.
     n_jobs : int, default=None
-        How many of `n_init` fits run at the same time, each in a process of its own; -1 for as many
-        as there are cores. None is 1, unless in a `joblib.parallel_config`. Results are the same to
-        the bit. Callbacks then see each start as a whole, in order, once all have ended.
+        Number of the `n_init` fits that run in parallel, each in its own process; -1 uses all
+        cores. None is 1, unless in a `joblib.parallel_config`. Results are bit-identical to those
+        of one process. Callbacks receive each start as a whole, in order, after all have ended.
     max_iter : int, default=1000
-        Most iterations of "lbfgs", or epochs of "adam".
+        Maximum number of iterations of "lbfgs", or of epochs of "adam".
     tol : float, default=2e-6
-        With "lbfgs", the fit ends once the loss falls by less than that per iteration, as a mean
-        over five; with "adam", an epoch counts as progress if it falls by more. Relative to the
-        loss of predicting the mean, or to the mean count for "poisson".
+        Tolerance, relative to the loss of predicting the mean, or to the mean count for "poisson".
+        With "lbfgs", the fit stops once the loss falls by less than `tol` per iteration, averaged
+        over five iterations. With "adam", an epoch counts as progress if the loss falls by more.
     early_stopping : bool, default=False
-        Whether stretches of the recording are held out, and the fit ends once their loss does not
-        fall any more. The values of the best iteration stay.
+        Whether to hold out segments of the recording and to stop once the loss on them no longer
+        improves. The parameters of the best iteration are kept.
     validation_fraction : float in (0, 1), default=0.1
-        Share of the rows that is held out, in random stretches of a 20th of all rows. They stay in
-        place as history of what follows.
+        Fraction of the rows that is held out, in random segments of a 20th of all rows. The
+        held-out stimulus still serves as history of the rows after it.
     n_iter_no_change : int, default=10
         Iterations or epochs without progress after which the fit ends, with `early_stopping` or
         "adam".
     batch_size : int or "auto", default="auto"
-        Windows of 256 rows in each step of "adam"; "auto" is an eighth of them, but from 1 to 64.
+        Number of windows of 256 rows in each step of "adam"; "auto" is an eighth of all windows,
+        between 1 and 64.
     learning_rate : float, default=0.01
-        Step size of "adam" at the start, relative to the size of a parameter that matters to the
-        predictions; it falls to zero over `max_iter` epochs.
+        Initial step size of "adam", relative to the change of a parameter that affects the
+        predictions; it decays to zero over `max_iter` epochs.
     history : {"skip", "zeros"}, default="skip"
-        What becomes of the rows at the start of a session that depend on rows before it, and have
-        not been given in `preceding`. "skip" leaves them out of fits and scores, which is right
-        where a recording was cut; "zeros" counts them as if there had been zeros, which is right
-        where a stimulus began in silence. Predictions of those rows take zeros in either case.
+        Treatment of the rows at the start of a session that depend on earlier rows which were not
+        passed as `preceding`. "skip" excludes them from fits and scores, which suits a recording
+        that was cut; "zeros" pads the stimulus with zeros and includes them, which suits a stimulus
+        that begins in silence. Predictions use zero padding in either case.
     random_state : int, RandomState instance or None, default=None
         Source of draws from the priors, held-out stretches and batches. With an int, fits are
-        identical to the bit. None is fresh entropy, not NumPy's global generator.
+        bit-identical. None uses fresh entropy, not NumPy's global generator.
     device : str, default="cpu"
         Torch device that computes gradients, such as "cuda".
     verbose : int, default=0
         0 is silent. 1 shows progress: with "lbfgs" the loss of every 25th iteration and the end,
-        with "adam" a bar with epochs, losses and the time that is left.
+        with "adam" a progress bar with epochs, losses and the remaining time.
     warm_start : bool, default=False
-        Whether `fit` goes on from the values of the fitted model.
+        Whether `fit` continues from the values of the fitted model.
     checkpoint : str or path-like, default=None
-        Folder to which the state of the fit is written. The same fit, called again after it was
-        interrupted or killed, goes on from there and ends with the same bits; once it has ended, it
-        is loaded. A fit of other data or parameters is refused, unless it is that of a clone, such
-        as in a search: these share a folder. With random_state=None, a fit that has ended leaves
-        nothing. None writes nothing. A solver of your own is saved between starts.
+        Folder to which the state of the fit is written. An interrupted or killed fit that is called
+        again continues from there and ends with bit-identical results; a finished fit is loaded. A
+        fit of other data or parameters raises an error, unless it is that of a clone, such as in a
+        search: clones share a folder. With random_state=None, a finished fit leaves nothing. None
+        writes nothing. With a custom solver, the state is saved between starts.
     checkpoint_every : int, default=10
-        Iterations or epochs from one state to the next.
+        Number of iterations or epochs between two saved states.
 
     Attributes
     ----------
     model_ : Model
         The fitted model.
     loss_ : float
-        Its loss, without the penalty, on what it was fitted to.
+        Loss of the model on the training data, without the penalty.
     history_ : dict of list
-        After each iteration or epoch: loss, with the penalty, and validation_loss with
+        Values after each iteration or epoch: "loss", with the penalty, and "validation_loss" with
         `early_stopping`.
     n_iter_ : int
-        Number of iterations or epochs; 1 for a model that is solved in closed form.
+        Number of iterations or epochs; 1 for a closed-form solution.
     converged_ : bool
         Whether the fit ended at a minimum: the loss and the predictions are finite, the gradient is
-        small, and no prediction is constant where the response is not. If not, a ConvergenceWarning
-        says why.
+        small, and no prediction is constant unless the response is. If not, a ConvergenceWarning
+        gives the reason.
     n_features_in_ : int
         Number of channels of the stimulus.
     feature_names_in_ : ndarray of str
-        Names of the channels, where X had any.
+        Names of the channels, if X has column names.
     n_outputs_ : int
         Number of outputs.
 
     See Also
     --------
     skdyn.nems.Model : The model itself, without scikit-learn.
-    skdyn.metrics.correlation_score : The score that is usual for encoding models.
+    skdyn.metrics.correlation_score : The usual score of encoding models.
 
     Notes
     -----
-    Rows are time. X is (n_samples, n_channels), one recording. Several sessions come as labels per
-    row in `sessions`, as a list of 2-D arrays, or as (n_sessions, n_samples, n_channels), and y
-    likewise; predictions have the same form.
+    Rows are time. An X of shape (n_samples, n_channels) is one recording. Several sessions are
+    passed as a label per row in `sessions`, as a list of 2-D arrays, or as an array of shape
+    (n_sessions, n_samples, n_channels), and y likewise; predictions have the same form.
 
-    A model with a stride predicts each stride-th row; y may have all rows, or those.
+    A model with a stride predicts every stride-th row; y may contain all rows or only these.
 
-    A model of one filter, or of channel weights, that sees all channels, with or without a level
-    shift, is linear in its parameters. Its squared error is minimised in closed form, unless
-    the fit is to be stopped early: this is ridge regression on the lags of the stimulus. A ridge
-    penalty r of the sum of squared errors, as in `sklearn.linear_model.Ridge`, is
-    alpha = 2 r / n_samples, for any number of outputs.
+    A model of one filter or of channel weights that receives all channels, with or without a level
+    shift, is linear in its parameters. Its squared error is minimised in closed form, unless early
+    stopping is used: this is ridge regression on the lags of the stimulus. A ridge penalty r of the
+    sum of squared errors, as in `sklearn.linear_model.Ridge`, is alpha = 2 r / n_samples, for any
+    number of outputs.
 
-    The loss of a model is the mean over outputs, weighted by their sample weights. Outputs that
-    share no parameter do not influence each other: their losses count relative to their size.
+    The loss of a model is the mean over outputs, weighted by their sample weights. Outputs without
+    shared parameters do not influence each other, because their losses are scaled by their size.
 
     With scikit-learn's metadata routing, `sessions`, `state` and `streams` flow through pipelines,
     searches and cross-validation without being requested, and `sample_weight` after
     ``set_fit_request(sample_weight=True)`` and ``set_score_request(sample_weight=True)``. Only
-    `cross_val_predict`, and before scikit-learn 1.8 a search over a pipeline, give them to `fit`
-    alone. So does everything without routing, where a pipeline takes ``nemsregressor__sessions=``
-    and ``nemsregressor__sample_weight=``: what is then predicted or scored counts as one session. A
-    halving search may have `max_iter` as its resource; rows, drawn at random, would lose their
-    order in time.
+    `cross_val_predict`, and before scikit-learn 1.8 a search over a pipeline, pass them to `fit`
+    alone. Without routing, all tools pass them to `fit` alone, and a pipeline takes
+    ``nemsregressor__sessions=`` and ``nemsregressor__sample_weight=``: predicted and scored data
+    then count as one session. A halving search may use `max_iter` as its resource; it draws rows at
+    random, which would destroy their order in time.
 
-    Callbacks of scikit-learn >= 1.9 see a task "fit", in it a task "start" for each of `n_init`,
-    and in that a task "iteration" or, with "adam", "epoch" for each; and the estimator as it would
-    be if that start ended there, `history_` included. A callback that asks to stop after one of
-    these ends the start, one that asks after a start leaves out those to come. Metadata of
-    callbacks hold `sample_weight` and, where routing is enabled, `sessions`, `state` and `streams`.
+    Callbacks of scikit-learn >= 1.9 receive a task "fit", which contains a task "start" for each of
+    `n_init`, which in turn contains a task "iteration" or, with "adam", "epoch" for each step. They
+    receive the estimator as if the start ended there, `history_` included. A callback that requests
+    a stop after an iteration or epoch ends the start; a request after a start skips the remaining
+    starts. Metadata of callbacks contain `sample_weight` and, if routing is enabled, `sessions`,
+    `state` and `streams`.
 
     Several processes share a fit with "adam" if each calls `fit`, with the same data and
-    parameters, after `torch.distributed.init_process_group`, in a script that torchrun starts, as
-    in examples/distributed_fit.py. Each computes its share of the windows of every batch, and all
-    end with the values that a single process finds, up to rounding. With "lbfgs" each fits alone.
+    parameters, after `torch.distributed.init_process_group`, in a script started by torchrun, as in
+    examples/distributed_fit.py. Each process computes its share of the windows of every batch, and
+    the result equals that of a single process up to rounding. With "lbfgs" each process fits alone.
 
     Examples
     --------
@@ -217,7 +220,7 @@ class NEMSRegressor(
     >>> round(model.score(X, y), 2)
     1.0
 
-    A population: each of three neurons has channel weights and a filter of its own.
+    Fit a population of three neurons, each with its own channel weights and filter.
 
     >>> Y = np.stack([np.maximum(X[:, n] + np.roll(X[:, n - 1], 1), 0) for n in range(3)], axis=1)
     >>> population = NEMSRegressor("wc.x2-fir.2-relu", random_state=0).fit(X, Y)
@@ -283,12 +286,12 @@ class NEMSRegressor(
         self.checkpoint_every = checkpoint_every
 
     def get_params(self, deep=True):
-        """Get the parameters, and those of layers with names.
+        """Get the parameters, including those of named layers.
 
         Parameters
         ----------
         deep : bool, default=True
-            Whether layers and their parameters are among them.
+            Whether to include layers and their parameters.
 
         Returns
         -------
@@ -302,7 +305,7 @@ class NEMSRegressor(
         return {name: params[name] for name in params if name not in self._layer_names()}
 
     def set_params(self, **params):
-        """Set parameters, layers with names, and parameters of these.
+        """Set parameters, named layers, and parameters of named layers.
 
         Parameters
         ----------
@@ -343,20 +346,20 @@ class NEMSRegressor(
             The stimulus; rows are time.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs), list of such, or array of \
                 shape (n_sessions, n_samples) or (n_sessions, n_samples, n_outputs)
-            The response. Where it has no weight it may be NaN.
+            The response. It may be NaN where its weight is 0.
         sample_weight : array-like of shape (n_samples,), or like y, default=None
-            Weights; 0 leaves a row, or a number of y, out of the loss.
+            Weights; 0 excludes a row, or an entry of y, from the loss.
         sessions : array-like of shape (n_samples,), default=None
             Label of each row of a 2-D X: a contiguous run of one label is one session.
         state : array-like of shape (n_samples,) or (n_samples, n_states), or in the form of X, \
                 default=None
-            What layers name as "state", such as the size of the pupil.
+            Input of layers that take "state", such as the pupil size.
         streams : dict of array-like, or structured array of shape (n_samples,), default=None
-            More of what layers name in `input`, each in the form of X. Cross-validation takes the
-            rows of a structured array, which has a field for each, along with those of X; it does
-            not look into a dict.
+            Further named inputs of layers, each in the form of X. Cross-validation splits a
+            structured array, which has a field for each input, along with X; it does not split a
+            dict.
         preceding : array-like of shape (n_preceding, n_channels), or list of such, default=None
-            Rows right before X, or before each session, as history.
+            Rows immediately before X, or before each session, used as history.
 
         Returns
         -------
@@ -366,10 +369,10 @@ class NEMSRegressor(
         Raises
         ------
         ValueError
-            If X is not finite, y does not go with it or with the model, or nothing has weight.
+            If X is not finite, y does not match X or the model, or all weights are zero.
         FitDivergedError
-            If the loss or its gradient is not finite where the fit starts, or, with "adam", at
-            any learning rate.
+            If the loss or its gradient is not finite at the initial values, or, with "adam", at any
+            learning rate.
         """
         stimulus = check_sessions(self, X, sessions, reset=True)
         given = self._check_data(stimulus, state, streams, preceding)
@@ -399,7 +402,7 @@ class NEMSRegressor(
         metadata = {"sessions": sessions, "state": state, "streams": streams}
         task = FitTask.of(self, self.n_init, X, y, sample_weight=sample_weight, **metadata)
         observer = _Observer(self, task, targets[0].ndim == 2)
-        del targets, weights  # which trials have copies of
+        del targets, weights  # trials have copies of these
         with observer.kept():
             best = fit_trials(model, trials, options, observer, random_state, checkpoint)
         self.__dict__.update(observer.fitted(best))
@@ -408,7 +411,7 @@ class NEMSRegressor(
         return self
 
     def _start(self, model: Model, given, n_outputs: int) -> Model:
-        """The model to be fitted, with all its sizes."""
+        """Return the model to fit, with all its sizes."""
         model.take_outputs(n_outputs)
         model.take_sizes(given[0][0])
         if not self._is_warm():
@@ -445,18 +448,18 @@ class NEMSRegressor(
         state, streams
             As in `fit`.
         preceding : array-like of shape (n_preceding, n_channels), or list of such, default=None
-            Rows right before X, or before each session of a list or a 3-D array, as history. None
-            for zeros.
+            Rows immediately before X, or before each session of a list or a 3-D array, used as
+            history. None uses zeros.
         out : ndarray of float, or list of such, default=None
-            Array or memory map that the prediction is written to, in the form of X. None makes new
-            ones.
+            Array or memory map to which the prediction is written, in the form of X. None allocates
+            new arrays.
 
         Returns
         -------
         ndarray of shape (n_samples,) or (n_samples, n_outputs), or as X
-            The predicted response; `out` if it was given. If layers take the past of the response,
-            they take it from streams={"response": ...}, which gives predictions of the next step;
-            otherwise the predictions themselves are fed back.
+            The predicted response; `out` if it was given. Layers that take the past of the response
+            read it from streams={"response": ...}, for predictions of the next step; without it,
+            the predictions themselves are fed back.
         """
         check_is_fitted(self)
         stimulus = check_sessions(self, X, sessions, reset=False)
@@ -468,7 +471,7 @@ class NEMSRegressor(
     def score(
         self, X, y, sample_weight=None, *, sessions=None, state=None, streams=None, preceding=None
     ):
-        """Coefficient of determination of the prediction, the mean over outputs that vary.
+        """Return the coefficient of determination R^2, averaged over outputs that vary.
 
         Parameters
         ----------
@@ -477,7 +480,7 @@ class NEMSRegressor(
             The stimulus.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs), list of such, or array of \
                 shape (n_sessions, n_samples) or (n_sessions, n_samples, n_outputs)
-            The response. Where it has no weight it may be NaN.
+            The response. It may be NaN where its weight is 0.
         sample_weight : array-like of shape (n_samples,), or like y, default=None
             Weights.
         sessions : array-like of shape (n_samples,), default=None
@@ -488,12 +491,12 @@ class NEMSRegressor(
         Returns
         -------
         float
-            R^2, at most 1. With history="skip", rows whose history is incomplete do not count.
+            R^2, at most 1. With history="skip", rows with an incomplete history are excluded.
 
         Warns
         -----
         UserWarning
-            If an output is constant, so that it has no R^2 and is left out of the mean.
+            If an output is constant, so that its R^2 is undefined and it is excluded from the mean.
         """
         check_is_fitted(self)
         stimulus = check_sessions(self, X, sessions, reset=False)
@@ -521,7 +524,7 @@ class NEMSRegressor(
             prediction = np.concatenate(
                 [output_in_pieces(self.model_, trial.data, copies=True) for trial in trials]
             )
-        with np.errstate(over="ignore", invalid="ignore"):  # looked at below
+        with np.errstate(over="ignore", invalid="ignore"):  # checked below
             score = _mean_r2(target, prediction, np.broadcast_to(weight, target.shape))
         if not np.isfinite(score):
             raise ValueError(
@@ -531,7 +534,7 @@ class NEMSRegressor(
         return score
 
     def _outputs(self, given) -> Iterator[np.ndarray]:
-        """Predictions (n_rows, n_outputs) of checked sessions, one after the other."""
+        """Yield predictions (n_rows, n_outputs) of checked sessions, one at a time."""
         for data, before in given:
             with one_thread():
                 output = self._output(data, before)
@@ -543,7 +546,7 @@ class NEMSRegressor(
             yield output
 
     def _output(self, data, before) -> np.ndarray:
-        """Predictions of one session; those of a model of its own past are fed back to it."""
+        """Predict one session; an autoregressive model receives its own predictions."""
         if self.model_.sees_response and RESPONSE not in data:
             return self.model_.simulate(data, n_outputs=self.n_outputs_)
         joined, n_before = self.model_.with_preceding(data, before)
@@ -561,16 +564,16 @@ class NEMSRegressor(
         n_draws : int, default=1
             Number of simulations.
         sessions : array-like of shape (n_samples,), default=None
-            Label of each row of a 2-D X; each session begins without a past.
+            Label of each row of a 2-D X; each session begins without a history.
         state, streams
             As in `fit`.
         random_state : int, Generator, RandomState or None, default=None
-            Source of the counts; None takes fresh entropy.
+            Source of the counts; None uses fresh entropy.
 
         Returns
         -------
         list of ndarray of shape (n_samples,) or (n_samples, n_outputs), or as X
-            One entry per simulation. Each row sees the simulated rows before it.
+            One entry per simulation. Each row depends on the simulated rows before it.
 
         Raises
         ------
@@ -596,13 +599,13 @@ class NEMSRegressor(
     # ------------------------------------------------------------------------------ checks
 
     def _check_data(self, stimulus: Sessions, state, streams, preceding):
-        """What goes into the model for each session, and what precedes it."""
+        """Return the inputs of each session and the rows that precede them."""
         named = {**_by_name(streams), **({} if state is None else {STATE: state})}
         if INPUT in named:
             raise ValueError(f"{INPUT!r} is the name of X; give streams other names.")
         split = {name: like_sessions(stimulus, values, name) for name, values in named.items()}
         data = [
-            # In one order in memory, so that results do not depend on it.
+            # A fixed memory layout, so that results do not depend on that of the input.
             {INPUT: np.ascontiguousarray(array)}
             | {name: parts[number] for name, parts in split.items()}
             for number, array in enumerate(stimulus.arrays)
@@ -637,7 +640,7 @@ class NEMSRegressor(
             raise
 
     def _check_response(self, stimulus: Sessions, y, sample_weight, model: Model):
-        """Responses and weights that go with a stimulus, at its rate or that of the output."""
+        """Return responses and weights, at the rate of the stimulus or of the output."""
         targets = check_targets(self, stimulus, y, stride=model.stride)
         return targets, check_weights(stimulus, targets, sample_weight)
 
@@ -649,8 +652,8 @@ class NEMSRegressor(
         Returns
         -------
         str
-            A line per layer: its shape, how many numbers it has, and their range. Then one on the
-            fit: how long it took, and the loss.
+            One line per layer with its shape, its number of values and their range, and a line with
+            the number of iterations and the loss.
         """
         check_is_fitted(self)
         layers = [_describe(layer) for layer in self.model_.layers]
@@ -701,7 +704,7 @@ class _Observer(Observer):
         estimator, self.trials = self.estimator, trials
         self.solver = make_solver(estimator.solver)
         self.n_started += 1
-        # One of several processes prints, where they share the fit.
+        # Only the first of several processes that share a fit prints.
         shows = estimator.verbose and (not self.solver.shares_processes or is_first())
         if shows and estimator.n_init > 1:
             print(f"Start {self.n_started} of {estimator.n_init}")
@@ -724,7 +727,7 @@ class _Observer(Observer):
 
     @contextmanager
     def kept(self) -> Iterator[None]:
-        """Let an interrupt of a block bring what its last start had reached."""
+        """Attach the state of the last start to an interrupt of the block."""
         try:
             yield
         except KeyboardInterrupt:
@@ -734,7 +737,7 @@ class _Observer(Observer):
                 raise
 
     def fitted(self, model: Model) -> dict:
-        """Attributes of an estimator whose model this is."""
+        """Return the attributes of an estimator with this fitted model."""
         results = model.results
         assert isinstance(results, FitResults)
         history = {"loss": results.history}
@@ -743,10 +746,10 @@ class _Observer(Observer):
         return self._attributes(model, history, results.final_error, results.converged)
 
     def restored(self, model: Model, history: dict, vector: np.ndarray) -> dict:
-        """Attributes of an estimator whose fit had stopped with these values."""
+        """Return the attributes of an estimator whose fit stopped at these values."""
         model = model.copy()
         objective = Objective(model, self.trials, make_loss(self.estimator.loss))
-        loss = objective.error(vector)  # which gives the values to the model
+        loss = objective.error(vector)  # also sets the values of the model
         return self._attributes(model, history, loss, False)
 
     def _attributes(self, model: Model, history: dict, loss: float, converged: bool) -> dict:
@@ -762,7 +765,7 @@ class _Observer(Observer):
 
 
 def _by_name(streams) -> dict:
-    """Streams, from a dict or the fields of a structured array."""
+    """Return a dict of streams from a dict or the fields of a structured array."""
     if streams is None:
         return {}
     names = getattr(getattr(streams, "dtype", None), "names", None)
@@ -791,7 +794,7 @@ def _with_response(model: Model, given, targets) -> list:
 
 
 def _has_names(layers) -> bool:
-    """Return whether layers are a list of pairs of a name and something else."""
+    """Return whether layers are a list of (name, object) pairs."""
     return (
         isinstance(layers, list)
         and bool(layers)
@@ -802,7 +805,7 @@ def _has_names(layers) -> bool:
 
 
 def _build_model(layers) -> Model:
-    """Make a model of copies of layers, given as words, a layer, a list or a list of pairs."""
+    """Build a model from copies of the layers, in any form that the estimator accepts."""
     layers = DEFAULT_LAYERS if layers is None else layers
     if isinstance(layers, str):
         return Model(from_keywords(layers))
@@ -821,7 +824,7 @@ def _build_model(layers) -> Model:
 
 
 def _mean_r2(target: np.ndarray, prediction: np.ndarray, weight: np.ndarray) -> float:
-    """Mean R^2 of the outputs that vary where they have weight."""
+    """Return the mean R^2 of the outputs that vary where their weight is positive."""
     scores, constant = [], []
     for n in np.flatnonzero(weight.any(axis=0)):
         counted = weight[:, n] > 0
@@ -852,7 +855,7 @@ def _count(number: int, name: str) -> str:
 
 
 def _describe(layer: Layer) -> tuple[str, str, str, str]:
-    """Name, shape, how many numbers, and their range by parameter."""
+    """Return the name, shape and number of values of a layer, and the ranges of its parameters."""
     parameters = dict(layer.parameters.items())
     n_values = sum(parameter.size for parameter in parameters.values())
     n_frozen = sum(one.size for one in parameters.values() if one.is_frozen)

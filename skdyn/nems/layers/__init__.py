@@ -81,5 +81,5 @@ __all__ = [
     "WeightChannelsMulti",
 ]
 
-# All classes, each once; files that `skdyn.persistence` reads may hold them.
+# All classes, each once; `skdyn.persistence` accepts them in files.
 CLASSES = tuple(dict.fromkeys(globals()[name] for name in __all__))

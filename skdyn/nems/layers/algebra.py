@@ -25,11 +25,11 @@ class _Joining(Layer):
 
     @classmethod
     def from_word(cls, word: Word) -> Layer:
-        """Make the layer from a keyword; see `skdyn.nems.from_keywords`."""
+        """Build the layer from a keyword; see `skdyn.nems.from_keywords`."""
         return cls(input=word.names() or None)
 
     def word_options(self) -> list[str]:
-        """Write the names of the inputs."""
+        """Return the names of the inputs."""
         names = [self.input] if isinstance(self.input, str) else self.input or []
         return list(map(str, names))
 
@@ -44,7 +44,7 @@ class Concatenate(_Joining):
     sum_later : bool, default=False
         Whether all inputs but the first are added up, entry by entry, and stand beside it as one.
     **layer_options
-        As for `Layer`; `input` names what goes in.
+        Arguments of `Layer`; `input` names the inputs.
 
     Examples
     --------
@@ -68,7 +68,7 @@ class Concatenate(_Joining):
 
     @classmethod
     def from_word(cls, word: Word) -> Layer:
-        """Make the layer from a keyword; see `skdyn.nems.from_keywords`."""
+        """Build the layer from a keyword; see `skdyn.nems.from_keywords`."""
         names = word.names()
         sums = names[-1:] == ["s"]
         return cls(input=(names[:-1] if sums else names) or None, sum_later=sums)
@@ -110,7 +110,7 @@ class Sum(_Joining):
     Parameters
     ----------
     **layer_options
-        As for `Layer`; `input` names what goes in.
+        Arguments of `Layer`; `input` names the inputs.
 
     Examples
     --------
@@ -129,7 +129,7 @@ class Sum(_Joining):
         Parameters
         ----------
         *inputs : ndarray or Tensor of shape (n_samples, ...), or one list of such
-            Of equal shapes; where an axis has one entry it is repeated.
+            Inputs of equal or broadcastable shapes.
 
         Returns
         -------
@@ -145,7 +145,7 @@ class Multiply(_Joining):
     Parameters
     ----------
     **layer_options
-        As for `Layer`; `input` names what goes in.
+        Arguments of `Layer`; `input` names the inputs.
 
     Examples
     --------
@@ -164,7 +164,7 @@ class Multiply(_Joining):
         Parameters
         ----------
         *inputs : ndarray or Tensor of shape (n_samples, ...), or one list of such
-            Of equal shapes; where an axis has one entry it is repeated.
+            Inputs of equal or broadcastable shapes.
 
         Returns
         -------
@@ -182,7 +182,7 @@ class Select(Layer):
     channels : int or sequence of int
         Which, along axis 1, in the order in which they come out; negative ones count from the end.
     **layer_options
-        As for `Layer`.
+        Arguments of `Layer`.
 
     Examples
     --------
@@ -236,7 +236,7 @@ class MultiplyByExp(_Joining):
     Parameters
     ----------
     **layer_options
-        As for `Layer`; `input` names the two.
+        Arguments of `Layer`; `input` names the two inputs.
 
     Examples
     --------
@@ -255,7 +255,7 @@ class MultiplyByExp(_Joining):
         Parameters
         ----------
         *inputs : ndarray or Tensor of shape (n_samples, ...), or one list of such
-            Two of equal shapes; where an axis has one entry it is repeated.
+            Two inputs of equal or broadcastable shapes.
 
         Returns
         -------
@@ -276,7 +276,7 @@ class SwapDims(Layer):
     first, second : int, default=1, 2
         The axes; not 0, which is time.
     **layer_options
-        As for `Layer`.
+        Arguments of `Layer`.
 
     Examples
     --------
@@ -302,7 +302,7 @@ class SwapDims(Layer):
 
     @classmethod
     def from_word(cls, word: Word) -> Layer:
-        """Make the layer from a keyword; see `skdyn.nems.from_keywords`."""
+        """Build the layer from a keyword; see `skdyn.nems.from_keywords`."""
         if not (len(word.pieces) in (0, 2) and all(map(str.isdigit, word.pieces))):
             raise ValueError(f"{word.text!r} must have two numbers of axes, as in 'sd.1.2'.")
         return cls(*map(int, word.pieces))
@@ -345,7 +345,7 @@ class ConcatSkip(Layer):
     ----------
     shape : tuple of int
         (n_in, n_out): channels of the widest of the later inputs, and sums of all of them, of which
-        each gets an equal share. An n_in of None is taken from the data.
+        each gets an equal share. An n_in of None is inferred from the data.
     **layer_options
         As for `Layer`; `input` names what goes in, "input" for the data.
 
@@ -373,7 +373,7 @@ class ConcatSkip(Layer):
 
     @classmethod
     def from_word(cls, word: Word) -> Layer:
-        """Make the layer from a keyword; see `skdyn.nems.from_keywords`."""
+        """Build the layer from a keyword; see `skdyn.nems.from_keywords`."""
         names = [option for option in word.options if not option.startswith("l2:")]
         for name in names:
             if name[0].isdigit():
@@ -381,7 +381,7 @@ class ConcatSkip(Layer):
         return cls(word.shape(2), input=names or None, l2=word.penalty)
 
     def word_options(self) -> list[str]:
-        """Write the names of the inputs."""
+        """Return the names of the inputs."""
         names = [self.input] if isinstance(self.input, str) else self.input or []
         return list(map(str, names))
 
@@ -409,12 +409,12 @@ class ConcatSkip(Layer):
         return (n_in or max(shape[1] for shape in shapes[1:]), n_out)
 
     def initial_parameters(self) -> Phi:
-        """Make the weights.
+        """Return the weights.
 
         Returns
         -------
         Phi
-            With coefficients, of the shape of the layer.
+            The parameter coefficients, of the shape of the layer.
         """
         return Phi(Parameter("coefficients", self.shape, prior=Normal(0, 0.1)))
 
@@ -473,7 +473,7 @@ class NumPy(Layer):
     op_kwargs : dict, default=None
         Arguments with names.
     **layer_options
-        As for `Layer`.
+        Arguments of `Layer`.
 
     Notes
     -----
@@ -502,7 +502,7 @@ class NumPy(Layer):
 
     @classmethod
     def from_word(cls, word: Word) -> Layer:
-        """Make the layer from a keyword; see `skdyn.nems.from_keywords`."""
+        """Build the layer from a keyword; see `skdyn.nems.from_keywords`."""
         operation, *options = word.pieces or ("",)
         found = [re.fullmatch(r"([A-Za-z]*)(-?\d+)", option) for option in options]
         if not operation or not all(found):

@@ -26,45 +26,46 @@ RULE = "=" * 32
 
 
 class Layer(LayerDescription):
-    """One step from a stimulus to a response.
+    """Base class of layers, the processing steps of a model.
 
-    To make one of your own, subclass it: `initial_parameters` says which parameters there are, and
-    `evaluate` what comes out for what goes in. Arithmetic that works on NumPy arrays and on torch
-    tensors alike is fitted with exact gradients; with calls of NumPy it still works, only slower.
+    To write a custom layer, subclass it: `initial_parameters` returns its parameters, and
+    `evaluate` computes its output from its inputs. Arithmetic that works on both NumPy arrays and
+    torch tensors is fitted with exact gradients; NumPy functions work too, but fits are slower.
 
     Parameters
     ----------
     shape : tuple of int, default=None
-        Sizes that the parameters depend on. A size that is None is taken from the data.
+        Sizes of the parameters. A size of None is inferred from the data.
     input : str, list, dict or None, default=None
-        What goes in: None is what came out of the layer before, or, for the first, the data; a
-        string is a name, of data or of an earlier output; a list holds names of positional
-        arguments, of which one that is a list becomes a list of arrays; a dict holds names of
-        keyword arguments.
+        Inputs of the layer. None is the output of the previous layer, or the data for the first
+        layer; a string is the name of data or of an earlier output; a list holds names of
+        positional arguments, in which a nested list is passed as a list of arrays; a dict holds
+        names of keyword arguments.
     output : str, list of str or None, default=None
-        What the outputs are stored as, so that later layers can name them.
+        Names under which the outputs are stored, for use as inputs of later layers.
     parameters : Phi, default=None
-        Used in place of `initial_parameters`.
+        Parameters that replace those of `initial_parameters`.
     priors : dict of Distribution, default=None
-        Replace the priors of parameters of that name, whose values become their means.
+        Priors by name of the parameter, which replace the default ones; values are set to their
+        means.
     bounds : dict of tuple, default=None
-        Replace the bounds of parameters of that name.
+        Bounds by name of the parameter, which replace the default ones.
     name : str, default=None
-        What the layer is called in its model; None is the name of its class.
+        Name of the layer in its model; None uses the name of its class.
     l2 : float, default=None
-        Weight of half the sum of squares of this layer's penalised parameters when its model is
-        fitted, in place of the model's `alpha`; None leaves it to `alpha`. Penalised are the
-        coefficients of filters and channels, and all parameters of a layer of your own, unless its
-        attribute `penalised` names those that are.
+        Weight of half the sum of squares of this layer's penalised parameters, which replaces the
+        model's `alpha`; None uses `alpha`. The coefficients of filters and channels are penalised.
+        All parameters of a custom layer are penalised, unless its attribute `penalised` names a
+        subset.
     penalties : sequence of Penalty, default=()
-        Further penalties of this layer's parameters, on top of `l2` or `alpha`: `skdyn.nems.L2`,
-        `BandedL2`, `Smooth`, `L1` and `GroupL1`.
+        Further penalties of this layer's parameters, added to that of `l2` or `alpha`:
+        `skdyn.nems.L2`, `BandedL2`, `Smooth`, `L1` and `GroupL1`.
     values : dict of array-like, default=None
-        Values of parameters of that name, instead of the means of their priors.
+        Initial values by name of the parameter, which replace the means of the priors.
     frozen : bool or tuple of str, default=()
-        Names of the parameters that fits and draws leave alone; True for all.
+        Names of parameters that are excluded from fitting and sampling; True for all.
     permanent : tuple of str, default=()
-        Names of the parameters that are frozen for good.
+        Names of parameters that are frozen permanently.
 
     Examples
     --------
@@ -80,10 +81,10 @@ class Layer(LayerDescription):
     2.3937
     """
 
-    # The word that stands for the layer, such as "fir"; "wc.g" is "wc" with the option "g".
+    # Keyword of the layer, such as "fir"; "wc.g" is "wc" with the option "g".
     word: ClassVar[str | None] = None
 
-    # Names of arguments that are only shown where they are set.
+    # Names of arguments that the repr omits if they are unset.
     quiet: ClassVar[frozenset[str]] = frozenset({"skipped"})
 
     def __init__(
@@ -116,12 +117,12 @@ class Layer(LayerDescription):
 
     @property
     def shape(self):
-        """Sizes that the parameters depend on; parameters are made anew if it changes.
+        """Sizes of the parameters; setting a new shape resets the parameters.
 
         Returns
         -------
         tuple of int or None
-            Sizes that are None are taken from the data.
+            Sizes of None are inferred from the data.
         """
         return self._shape
 
@@ -134,7 +135,7 @@ class Layer(LayerDescription):
     # ------------------------------------------------------------------ what a subclass says
 
     def initial_parameters(self) -> Phi:
-        """Say which parameters there are; by default none.
+        """Return the parameters of the layer; by default none.
 
         Returns
         -------
@@ -144,7 +145,7 @@ class Layer(LayerDescription):
         return Phi()
 
     def evaluate(self, *inputs):
-        """Compute what comes out for what goes in; each layer has its own.
+        """Compute the output; every layer implements it.
 
         Parameters
         ----------
@@ -154,7 +155,7 @@ class Layer(LayerDescription):
         Returns
         -------
         ndarray, Tensor or list of such
-            As many rows.
+            Output with the same number of rows.
         """
         raise NotImplementedError(f"{type(self).__name__} has no evaluate(self, *inputs).")
 
@@ -165,7 +166,7 @@ class Layer(LayerDescription):
         Parameters
         ----------
         word : Word
-            Sizes and options. By default the sizes are the shape, and there are no options.
+            Sizes and options. By default the sizes are the shape, and options are not accepted.
 
         Returns
         -------
@@ -176,33 +177,34 @@ class Layer(LayerDescription):
         return cls(shape=word.sizes) if word.sizes else cls()
 
     def word_options(self) -> list[str]:
-        """Write the options that `from_word` reads, without the shape and the penalty.
+        """Return the options that `from_word` reads, without the shape and the penalty.
 
         Returns
         -------
         list of str
-            None by default.
+            Empty by default.
         """
         return []
 
     def take_outputs(self, demand: tuple[int | None, ...]) -> tuple[int | None, ...] | None:
-        """Take sizes that were left out from what the layers behind need.
+        """Infer missing sizes from the requirements of later layers.
 
         Parameters
         ----------
         demand : tuple of int or None
-            The axes behind that of time that the next layer takes: (n_outputs,), or (n_ranks,
-            n_filters) of filters that each have ranks of their own.
+            Axes after time of the input of the next layer: (n_outputs,), or (n_ranks, n_filters)
+            for filters with separate ranks.
 
         Returns
         -------
         tuple of int or None, or None
-            The same of the layer before; None, by default, if it may be anything.
+            The required axes of the previous layer's output; None, the default, if any are
+            accepted.
         """
         return None
 
     def sizes_from(self, *shapes: tuple[int, ...]) -> tuple[int, ...] | None:
-        """Complete the shape, once it is known what goes in.
+        """Complete the shape from the shapes of the inputs.
 
         Parameters
         ----------
@@ -212,7 +214,7 @@ class Layer(LayerDescription):
         Returns
         -------
         tuple of int or None
-            By default each size that is missing is the width of the first input.
+            The shape. By default each missing size is the width of the first input.
         """
         if self.shape is None:
             return None
@@ -228,17 +230,17 @@ class Layer(LayerDescription):
 
     @property
     def is_sized(self) -> bool:
-        """Whether all sizes are known, so that there are parameters.
+        """Whether all sizes are known, so that the parameters exist.
 
         Returns
         -------
         bool
-            False if the data are to say a size.
+            False if a size has yet to be inferred from the data.
         """
         return self.shape is None or None not in self.shape
 
     def resize(self, *shapes: tuple[int, ...]) -> None:
-        """Take the sizes that are missing from what goes in.
+        """Infer missing sizes from the shapes of the inputs.
 
         Parameters
         ----------
@@ -277,7 +279,7 @@ class Layer(LayerDescription):
         Phi
             By name.
         """
-        if self._parameters is None and self.is_sized:  # sizes were set one by one
+        if self._parameters is None and self.is_sized:  # sizes were set separately
             self._parameters = self._make_parameters()
         if self._parameters is None:
             raise ValueError(
@@ -293,19 +295,19 @@ class Layer(LayerDescription):
         self.parameters[name].update(values)
 
     def get_parameter_values(self, *names: str, as_dict: bool = False):
-        """Values of parameters.
+        """Return the values of parameters.
 
         Parameters
         ----------
         *names : str
-            Which; none for all.
+            Names of the parameters; without names, all parameters.
         as_dict : bool, default=False
-            Whether they come with their names.
+            Whether to return a dict instead of a list.
 
         Returns
         -------
         list or dict of ndarray
-            While a model is fitted with exact gradients, of torch tensors.
+            The values; torch tensors while a model is fitted with exact gradients.
         """
         chosen = names or tuple(self.parameters)
         values: dict = {name: self.parameters[name].values for name in chosen}
@@ -319,11 +321,11 @@ class Layer(LayerDescription):
         Parameters
         ----------
         values : dict of array-like, default=None
-            By name.
+            Values by name of the parameter.
         ignore_bounds : bool, default=False
-            Whether values may lie outside their bounds.
+            Whether to allow values outside their bounds.
         **named : array-like
-            The same, as keywords.
+            Further values, as keywords.
         """
         with self.parameters.all_or_none():
             for name, value in {**(values or {}), **named}.items():
@@ -333,34 +335,34 @@ class Layer(LayerDescription):
         return [self.parameters[name] for name in names or self.parameters]
 
     def freeze_parameters(self, *names: str) -> None:
-        """Keep values in fits and draws.
+        """Freeze parameters: exclude them from fitting and sampling.
 
         Parameters
         ----------
         *names : str
-            Which; none for all.
+            Names of the parameters; without names, all parameters.
         """
         for parameter in self._chosen(names):
             parameter.freeze()
 
     def unfreeze_parameters(self, *names: str) -> None:
-        """Let fits and draws change values, unless they are permanent.
+        """Unfreeze parameters that are not permanent.
 
         Parameters
         ----------
         *names : str
-            Which; none for all.
+            Names of the parameters; without names, all parameters.
         """
         for parameter in self._chosen(names):
             parameter.unfreeze()
 
     def set_permanent_values(self, **values) -> None:
-        """Freeze parameters for good.
+        """Freeze parameters permanently.
 
         Parameters
         ----------
         **values : array-like
-            What to freeze them at.
+            Values by name of the parameter.
         """
         with self.parameters.all_or_none():
             for name, value in values.items():
@@ -373,17 +375,17 @@ class Layer(LayerDescription):
         Returns
         -------
         dict of Distribution
-            By name.
+            Priors by name of the parameter.
         """
         return {name: parameter.prior for name, parameter in self.parameters.items()}
 
     def set_priors(self, **priors: Distribution) -> None:
-        """Replace priors; the values become their means.
+        """Replace priors and set the values to their means.
 
         Parameters
         ----------
         **priors : Distribution
-            By name of the parameter.
+            New settings by name of the parameter.
         """
         with self.parameters.all_or_none():
             for name, prior in priors.items():
@@ -396,36 +398,36 @@ class Layer(LayerDescription):
         Returns
         -------
         dict of tuple of two ndarrays
-            By name.
+            Lower and upper bounds by name of the parameter.
         """
         return {name: parameter.bounds for name, parameter in self.parameters.items()}
 
     def set_bounds(self, **bounds) -> None:
-        """Replace bounds; the values stay.
+        """Replace bounds; values are kept.
 
         Parameters
         ----------
         **bounds : tuple of two array-likes
-            By name of the parameter.
+            New settings by name of the parameter.
         """
         with self.parameters.all_or_none():
             for name, pair in bounds.items():
                 self.parameters[name].set_bounds(pair)
 
     def sample_from_priors(self, random_state=None, *, inplace: bool = True) -> Layer:
-        """Draw values from the priors, within the bounds; frozen ones stay.
+        """Draw values from the priors, within the bounds; frozen values are kept.
 
         Parameters
         ----------
         random_state : int, Generator, RandomState or None, default=None
-            Where the randomness comes from; None takes fresh entropy.
+            Source of the draws; None uses fresh entropy.
         inplace : bool, default=True
-            Whether this layer changes, or a copy.
+            Whether to change this layer instead of a copy.
 
         Returns
         -------
         Layer
-            The one that has changed.
+            The changed layer.
         """
         random = as_generator(random_state)
         layer = self if inplace else self.copy()
@@ -434,17 +436,17 @@ class Layer(LayerDescription):
         return layer
 
     def mean_of_priors(self, *, inplace: bool = True) -> Layer:
-        """Set values to the means of the priors; frozen ones stay.
+        """Set values to the means of the priors; frozen values are kept.
 
         Parameters
         ----------
         inplace : bool, default=True
-            Whether this layer changes, or a copy.
+            Whether to change this layer instead of a copy.
 
         Returns
         -------
         Layer
-            The one that has changed.
+            The changed layer.
         """
         layer = self if inplace else self.copy()
         for parameter in layer.parameters.values():
@@ -453,12 +455,12 @@ class Layer(LayerDescription):
 
     @property
     def parameter_info(self) -> dict[str, int]:
-        """How many numbers there are.
+        """Number of parameter values.
 
         Returns
         -------
         dict of int
-            total, unfrozen, frozen, and permanent ones among the frozen.
+            Counts "total", "unfrozen", "frozen" and, as part of the frozen ones, "permanent".
         """
         counts = dict.fromkeys(("total", "unfrozen", "frozen", "permanent"), 0)
         for parameter in self.parameters.values():
@@ -471,17 +473,17 @@ class Layer(LayerDescription):
 
     @contextmanager
     def tensors(self, tensors: dict[str, torch.Tensor] | None) -> Iterator[None]:
-        """Let `get_parameter_values` give tensors, so that torch can follow `evaluate`.
+        """Make `get_parameter_values` return tensors, so that autograd can trace `evaluate`.
 
         Parameters
         ----------
         tensors : dict of Tensor or None
-            One per parameter; None for the parameters' own values.
+            Tensors by name of the parameter; None for the stored values.
 
         Yields
         ------
         None
-            The values are put back at the end.
+            The previous values are restored on exit.
         """
         before, self._tensors = self._tensors, tensors
         try:
@@ -504,12 +506,12 @@ class Layer(LayerDescription):
         return list(names)
 
     def get_params(self, deep: bool = True) -> dict:
-        """What the layer was made with, for scikit-learn's searches.
+        """Return the arguments of the constructor, for scikit-learn's searches.
 
         Parameters
         ----------
         deep : bool, default=True
-            Not used; there is nothing nested.
+            Not used, because a layer has no nested estimators.
 
         Returns
         -------
@@ -520,7 +522,7 @@ class Layer(LayerDescription):
         return {name: getattr(self, name) for name in names} | self._given_or_found()
 
     def _given_or_found(self) -> dict:
-        """What says the parameters: as given until there are any, then their present state."""
+        """Return parameter arguments: as given until sizes are known, then the current state."""
         if self._parameters is None:
             return dict(self._given)
         default = self._blank()._make_parameters()
@@ -547,7 +549,7 @@ class Layer(LayerDescription):
         return {**given, "values": changed or None, **flags}
 
     def _blank(self) -> Layer:
-        """A shallow copy as it was made, but for values and what is frozen."""
+        """Return a shallow copy without given values, frozen and permanent parameters."""
         blank = copy.copy(self)
         blank._given = {**self._given, "values": None, "frozen": (), "permanent": ()}
         return blank
@@ -558,13 +560,13 @@ class Layer(LayerDescription):
         Parameters
         ----------
         **params
-            Arguments by name. Parameters that they do not concern keep their values, and stay
-            frozen or permanent; the others are made anew.
+            Arguments by name. Parameters that they do not affect keep their values, and remain
+            frozen or permanent; the others are reset.
 
         Returns
         -------
         Layer
-            This one.
+            This layer.
         """
         unknown = sorted(set(params) - set(self._names_of_arguments()))
         if unknown:
@@ -587,7 +589,7 @@ class Layer(LayerDescription):
         return self
 
     def _set_state(self, state: dict) -> None:
-        """Set values and what is frozen, where they are given."""
+        """Set the values and the frozen and permanent parameters that are given."""
         parameters = self.parameters
         for name, values in (state.get("values") or {}).items():
             parameters[name].update(values)
@@ -605,28 +607,28 @@ class Layer(LayerDescription):
         return self.copy()
 
     def copy(self) -> Layer:
-        """Copy, deep.
+        """Return a deep copy.
 
         Returns
         -------
         Layer
-            With parameters of its own.
+            A copy with its own parameters.
         """
         return copy.deepcopy(self)
 
     def some_outputs(self, numbers: np.ndarray) -> Layer | None:
-        """Make a layer that computes some of the outputs, if each has parameters of its own.
+        """Return a layer for a subset of outputs, if outputs share no parameters.
 
         Parameters
         ----------
         numbers : ndarray of int
-            Which outputs.
+            Indices of the outputs.
 
         Returns
         -------
         Layer or None
-            A copy with these entries of the last axis of the shape and of all parameters; None if
-            a parameter has no such axis, or if there are `penalties`.
+            A copy with these entries along the last axis of all parameters; None if a parameter has
+            no such axis, or if the layer has `penalties`.
         """
         n_outputs = self.shape[-1] if self.shape else None
         if self.penalties or any(
@@ -640,7 +642,7 @@ class Layer(LayerDescription):
         return layer
 
     def is_like(self, other: Layer) -> bool:
-        """Return whether another layer was made with the same arguments, whatever its values.
+        """Return whether another layer has the same arguments, regardless of its values.
 
         Parameters
         ----------
@@ -695,12 +697,12 @@ class Layer(LayerDescription):
 
 _ARGUMENTS = inspect.signature(Layer.__init__).parameters
 
-# Arguments that say the state of parameters.
+# Arguments that set the state of parameters.
 _STATE = ("values", "frozen", "permanent")
 
 
 def _carried_over(current: Phi, old: Phi, new: Phi) -> Phi:
-    """Parameters as they are where old and new defaults agree, and otherwise as far as they can."""
+    """Return current parameters if old and new defaults agree, else carry over what is valid."""
     parameters = []
     for name, parameter in new.items():
         if name in current and old[name] == parameter:
@@ -712,7 +714,7 @@ def _carried_over(current: Phi, old: Phi, new: Phi) -> Phi:
 
 
 def _carry_over(current: Parameter, old: Parameter, new: Parameter) -> None:
-    """Give a parameter the state of one that had another shape, prior or bounds."""
+    """Copy the state of a parameter that may differ in shape, prior or bounds."""
     for flag in ("is_frozen", "is_permanent"):
         if getattr(old, flag) == getattr(new, flag):
             setattr(new, flag, getattr(current, flag))
@@ -733,7 +735,7 @@ def _carry_over(current: Parameter, old: Parameter, new: Parameter) -> None:
 
 
 def on_tensors(evaluate: Callable) -> Callable:
-    """Let an `evaluate` that is written for torch take and give NumPy arrays, too.
+    """Make an `evaluate` that is written for torch accept and return NumPy arrays.
 
     Parameters
     ----------
@@ -743,7 +745,7 @@ def on_tensors(evaluate: Callable) -> Callable:
     Returns
     -------
     callable
-        A method that gives arrays, unless an input or a parameter was a tensor.
+        A method that returns arrays, unless an input or a parameter is a tensor.
     """
 
     @wraps(evaluate)
@@ -751,7 +753,7 @@ def on_tensors(evaluate: Callable) -> Callable:
         given = _flat([*inputs, *named.values()])
         traced = self._tensors is not None or any(map(torch.is_tensor, given))
         values = self.get_parameter_values(as_dict=True)
-        # Fits run on one thread; so does this, which may be in a process that was forked.
+        # One thread, as in fits, because this may run in a forked process.
         tensors = {name: _as_tensor(value) for name, value in values.items()}
         with self.tensors(tensors), nullcontext() if traced else one_thread():
             output = evaluate(
@@ -768,7 +770,7 @@ def _as_tensor(array) -> torch.Tensor:
     if torch.is_tensor(array):
         return array if array.is_floating_point() else array.double()
     array = np.asarray(array)
-    # torch takes no negative strides, and warns of what it could write to but should not.
+    # torch does not support negative strides, and warns about read-only arrays.
     usable = array.flags.writeable and min(array.strides, default=0) >= 0
     return torch.from_numpy(array if usable and array.dtype == float else np.array(array, float))
 
@@ -791,23 +793,23 @@ def _flat(values) -> Iterator:
 
 
 def is_count(value) -> bool:
-    """Return whether something counts: a whole number from 1 on.
+    """Return whether a value is a positive integer.
 
     Parameters
     ----------
     value : object
-        Anything.
+        Any object.
 
     Returns
     -------
     bool
-        True for an int, also of NumPy, that is positive.
+        True for a positive int, including NumPy integers.
     """
     return isinstance(value, int | np.integer) and not isinstance(value, bool) and bool(value > 0)
 
 
 def plain_sizes(shape) -> tuple[int | None, ...]:
-    """Make plain numbers of sizes, which a search may take from an array.
+    """Convert sizes to plain ints, because a search may pass NumPy integers.
 
     Parameters
     ----------
@@ -817,21 +819,21 @@ def plain_sizes(shape) -> tuple[int | None, ...]:
     Returns
     -------
     tuple of int or None
-        The same.
+        The sizes.
     """
     sizes = np.atleast_1d(np.array(shape, dtype=object))
     return tuple(None if size is None else operator.index(size) for size in sizes)
 
 
 def check_penalty(l2, layer: Layer) -> float | None:
-    """Check the weight of a layer's own penalty.
+    """Check the weight of a layer's penalty.
 
     Parameters
     ----------
     l2 : float or None
         The weight.
     layer : Layer
-        The layer, which has to have something that is penalised.
+        The layer, which must have a penalised parameter.
 
     Returns
     -------
@@ -856,12 +858,12 @@ def check_penalty(l2, layer: Layer) -> float | None:
 
 
 def is_equal(value, other) -> bool:
-    """Return whether two layers were given the same.
+    """Return whether two arguments of layers are equal.
 
     Parameters
     ----------
     value, other : object
-        What they were given, arrays perhaps.
+        Arguments of the two layers, possibly arrays.
 
     Returns
     -------
@@ -879,12 +881,12 @@ def check_sampling_frequency(sampling_frequency) -> float:
     Parameters
     ----------
     sampling_frequency : float
-        The number.
+        The sampling frequency in Hz.
 
     Returns
     -------
     float
-        The same.
+        The sampling frequency.
     """
     is_number = isinstance(sampling_frequency, Real) and not isinstance(
         sampling_frequency, bool | np.bool_
@@ -897,21 +899,21 @@ def check_sampling_frequency(sampling_frequency) -> float:
 
 
 def check_shape(shape, expected: str, n_sizes: Container[int]) -> tuple:
-    """Check the shape that a layer is given.
+    """Check the shape of a layer.
 
     Parameters
     ----------
     shape : int, None or sequence of such
         The sizes.
     expected : str
-        How they are written, for the error.
+        Description of the sizes, for the error.
     n_sizes : container of int
-        How many there may be.
+        Allowed numbers of sizes.
 
     Returns
     -------
     tuple of int or None
-        The sizes; those that are None are still to come from the data.
+        The sizes; those that are None have yet to be inferred from the data.
     """
     sizes = np.atleast_1d(np.array(shape, dtype=object))
     counts = all(size is None or is_count(size) for size in sizes.flat)
@@ -924,23 +926,23 @@ def check_shape(shape, expected: str, n_sizes: Container[int]) -> tuple:
 
 
 def misfit(layer: Layer, shape, expected: str, advice: str) -> ValueError:
-    """Make the error for what does not fit into a layer.
+    """Return the error for an input that does not fit the layer.
 
     Parameters
     ----------
     layer : Layer
         The layer.
     shape : tuple of int
-        Shape of what came in.
+        Shape of the input.
     expected : str
-        What should have come.
+        Description of the expected input.
     advice : str
-        What to do, as a sentence without its full stop.
+        Advice to the user, as a sentence without its full stop.
 
     Returns
     -------
     ValueError
-        To be raised.
+        The error to raise.
     """
     name = type(layer).__name__
     return ValueError(
@@ -950,38 +952,38 @@ def misfit(layer: Layer, shape, expected: str, advice: str) -> ValueError:
 
 
 def with_last_size(layer: Layer, n_outputs: int | None) -> tuple[int | None, ...]:
-    """Complete a shape whose last size is the number of channels that come out.
+    """Complete a shape with the number of output channels as its last size.
 
     Parameters
     ----------
     layer : Layer
-        Whose shape.
+        The layer.
     n_outputs : int or None
         The number of channels.
 
     Returns
     -------
     tuple of int or None
-        The shape, whose last size is unchanged where it was known.
+        The shape; a known last size is unchanged.
     """
     *sizes, last = layer.shape or (None,)
     return (*sizes, n_outputs if last is None else last)
 
 
 def passed_through(layer: Layer, demand: tuple[int | None, ...]) -> tuple[int | None, ...]:
-    """Let a layer from which as many channels come as go in take its last size.
+    """Infer the last size of a layer that keeps the number of channels.
 
     Parameters
     ----------
     layer : Layer
-        Whose shape is completed, unless filters that follow may have ranks of their own.
+        The layer; its shape is completed unless filters with separate ranks follow.
     demand : tuple of int or None
-        What the layers behind need; see `Layer.take_outputs`.
+        Requirements of later layers; see `Layer.take_outputs`.
 
     Returns
     -------
     tuple of int or None
-        The same, for the layer before.
+        The same demand, for the previous layer.
     """
     if len(demand) == 1:
         layer.shape = with_last_size(layer, demand[0])
@@ -989,12 +991,12 @@ def passed_through(layer: Layer, demand: tuple[int | None, ...]) -> tuple[int | 
 
 
 def sizes_with_width(layer: Layer, shape: tuple[int, ...]) -> tuple:
-    """Complete a shape that begins with the number of channels that come in.
+    """Complete a shape with the number of input channels as its first size.
 
     Parameters
     ----------
     layer : Layer
-        Whose shape.
+        The layer.
     shape : tuple of int
         Shape of the input, (n_samples, n_in).
 
@@ -1015,14 +1017,14 @@ def sizes_with_width(layer: Layer, shape: tuple[int, ...]) -> tuple:
 
 
 def check_width(layer: Layer, shape: tuple[int, ...]) -> None:
-    """Check that what comes in has as many channels as the shape of the layer begins with.
+    """Check the number of input channels against the first size of the layer's shape.
 
     Parameters
     ----------
     layer : Layer
         The layer.
     shape : tuple of int
-        Shape of the input, which has to be (n_samples, n_in).
+        Shape of the input, which must be (n_samples, n_in).
     """
     n_in, *_ = layer.shape or (None,)
     if tuple(shape[1:]) != (n_in,):

@@ -100,17 +100,17 @@ class _FreeWeights(Layer):
         super().__init__(check_shape(shape, *self._sizes), **layer_options)
 
     def word_options(self) -> list[str]:
-        """Write the options that `from_word` reads."""
+        """Return the options that `from_word` reads."""
         flags = {"n": self.norm_coefficients, "p": self.positive_only, "i": self.input == "input"}
         return [name for name, is_set in flags.items() if is_set]
 
     def initial_parameters(self) -> Phi:
-        """Make the weights.
+        """Return the weights.
 
         Returns
         -------
         Phi
-            With coefficients, of the shape of the layer.
+            The parameter coefficients, of the shape of the layer.
         """
         mean = np.full(self.shape, 0.01)
         mean.flat[:: self.shape[0] + 2] = 0.02
@@ -149,13 +149,13 @@ class WeightChannels(_FreeWeights):
     ----------
     shape : tuple of int
         (n_in, n_out), or (n_in, n_ranks, n_out) for n_ranks sums per output, as filters of several
-        ranks take them. An n_in of None is taken from the data.
+        ranks take them. An n_in of None is inferred from the data.
     norm_coefficients : bool, default=False
         Whether the weights are divided by their root mean square.
     positive_only : bool, default=False
         Whether weights must not be negative.
     **layer_options
-        As for `Layer`.
+        Arguments of `Layer`.
 
     Notes
     -----
@@ -179,7 +179,7 @@ class WeightChannels(_FreeWeights):
 
     @classmethod
     def from_word(cls, word: Word) -> Layer:
-        """Make the layer from a keyword; see `skdyn.nems.from_keywords`."""
+        """Build the layer from a keyword; see `skdyn.nems.from_keywords`."""
         flags = word.flags("n", "p", "i", PENALTY)
         return cls(
             word.shape(2, 3),
@@ -196,7 +196,7 @@ class WeightChannels(_FreeWeights):
         return 1, self.shape[0], self.shape[1]
 
     def take_outputs(self, demand: tuple[int | None, ...]) -> None:
-        """Take the number of outputs, and of ranks of each."""
+        """Infer the number of outputs, and of ranks per output."""
         self.shape = _outputs_from(self.shape, demand)
 
     def sizes_from(self, *shapes: tuple[int, ...]) -> tuple[int, ...]:
@@ -210,7 +210,7 @@ class WeightChannels(_FreeWeights):
         Returns
         -------
         tuple of int
-            With n_in from the input.
+            The shape, with n_in from the input.
         """
         return sizes_with_width(self, shapes[0])
 
@@ -247,7 +247,7 @@ class WeightChannelsMulti(_FreeWeights):
     positive_only : bool, default=False
         Whether weights must not be negative.
     **layer_options
-        As for `Layer`.
+        Arguments of `Layer`.
 
     Notes
     -----
@@ -273,7 +273,7 @@ class WeightChannelsMulti(_FreeWeights):
 
     @classmethod
     def from_word(cls, word: Word) -> Layer:
-        """Make the layer from a keyword; see `skdyn.nems.from_keywords`."""
+        """Build the layer from a keyword; see `skdyn.nems.from_keywords`."""
         flags = word.flags("n", "p", "i", PENALTY)
         return cls(
             word.shape(3),
@@ -352,9 +352,9 @@ class WeightChannelsGaussian(Layer):
     Parameters
     ----------
     shape : tuple of int
-        (n_in, n_out) or (n_in, n_ranks, n_out). An n_in of None is taken from the data.
+        (n_in, n_out) or (n_in, n_ranks, n_out). An n_in of None is inferred from the data.
     **layer_options
-        As for `Layer`.
+        Arguments of `Layer`.
 
     Notes
     -----
@@ -384,19 +384,19 @@ class WeightChannelsGaussian(Layer):
 
     @classmethod
     def from_word(cls, word: Word) -> Layer:
-        """Make the layer from a keyword; see `skdyn.nems.from_keywords`."""
+        """Build the layer from a keyword; see `skdyn.nems.from_keywords`."""
         return cls(word.shape(2, 3), input="input" if "i" in word.flags("i") else None)
 
     def word_options(self) -> list[str]:
-        """Write the options that `from_word` reads."""
+        """Return the options that `from_word` reads."""
         return ["i"] if self.input == "input" else []
 
     def take_outputs(self, demand: tuple[int | None, ...]) -> None:
-        """Take the number of outputs, and of ranks of each."""
+        """Infer the number of outputs, and of ranks per output."""
         self.shape = _outputs_from(self.shape, demand)
 
     def initial_parameters(self) -> Phi:
-        """Make the Gaussians.
+        """Return the parameters of the Gaussians.
 
         Returns
         -------
@@ -423,7 +423,7 @@ class WeightChannelsGaussian(Layer):
         Returns
         -------
         tuple of int
-            With n_in from the input.
+            The shape, with n_in from the input.
         """
         return sizes_with_width(self, shapes[0])
 
@@ -474,9 +474,9 @@ class GaussianExpansion(Layer):
     Parameters
     ----------
     shape : tuple of int
-        (n_in, n_out). An n_in of None is taken from the data.
+        (n_in, n_out). An n_in of None is inferred from the data.
     **layer_options
-        As for `Layer`.
+        Arguments of `Layer`.
 
     Notes
     -----
@@ -506,16 +506,16 @@ class GaussianExpansion(Layer):
 
     @classmethod
     def from_word(cls, word: Word) -> Layer:
-        """Make the layer from a keyword; see `skdyn.nems.from_keywords`."""
+        """Build the layer from a keyword; see `skdyn.nems.from_keywords`."""
         word.flags()
         return cls(word.shape(2))
 
     def take_outputs(self, demand: tuple[int | None, ...]) -> None:
-        """Take the number of outputs."""
+        """Infer the number of outputs."""
         self.shape = with_last_size(self, demand[-1])  # type: ignore[assignment]
 
     def initial_parameters(self) -> Phi:
-        """Make the Gaussians.
+        """Return the parameters of the Gaussians.
 
         Returns
         -------
@@ -541,7 +541,7 @@ class GaussianExpansion(Layer):
         Returns
         -------
         tuple of int
-            With n_in from the input.
+            The shape, with n_in from the input.
         """
         return sizes_with_width(self, shapes[0])
 

@@ -40,7 +40,7 @@ class Conv2d(_Filter):
     shape : tuple of int
         (n_lags, n_bands) for one filter, (n_lags, n_bands, n_filters), or (n_lags, n_bands,
         n_planes, n_filters) for an input of several planes, such as the filters of a layer before.
-        Where there are three sizes, n_planes is 1. An n_planes of None is taken from the data.
+        Where there are three sizes, n_planes is 1. An n_planes of None is inferred from the data.
     pooling : {"average", "max", "min", "sum", "product", "std", "stack", "cat"}, default="average"
         What becomes of the filters: one number for each channel; all of them in a third axis,
         "stack"; or all beside each other, "cat", filter k of channel f in column
@@ -51,7 +51,7 @@ class Conv2d(_Filter):
     stride, channel_stride : int, default=1
         Only each of so many rows, and channels, comes out, from the first on.
     **layer_options
-        As for `Layer`.
+        Arguments of `Layer`.
 
     Notes
     -----
@@ -105,7 +105,7 @@ class Conv2d(_Filter):
 
     @classmethod
     def from_word(cls, word: Word) -> Layer:
-        """Make the layer from a keyword; see `skdyn.nems.from_keywords`."""
+        """Build the layer from a keyword; see `skdyn.nems.from_keywords`."""
         word.refuse("PROD|STACK|MAX|MIN|AVG|STD|SUM|CAT", "is written in small letters here")
         paddings = ["reflect", "nopad"]
         flags = word.flags(*POOLINGS, *paddings, "s#", PENALTY)
@@ -126,7 +126,7 @@ class Conv2d(_Filter):
         )
 
     def word_options(self) -> list[str]:
-        """Write the options that `from_word` reads."""
+        """Return the options that `from_word` reads."""
         strides = f"s{self.stride}{self.channel_stride}"
         padding = {"zeros": "", "none": "nopad"}.get(self.padding, self.padding)
         return [
@@ -136,12 +136,12 @@ class Conv2d(_Filter):
         ]
 
     def initial_parameters(self) -> Phi:
-        """Make the filters.
+        """Return the filters.
 
         Returns
         -------
         Phi
-            With coefficients, of the shape of the layer.
+            The parameter coefficients, of the shape of the layer.
         """
         mean, size = np.zeros(self.shape), float(np.prod(self.shape))
         if self.shape[0] > 2:
@@ -186,12 +186,12 @@ class Conv2d(_Filter):
 
     @property
     def n_past(self) -> int:  # type: ignore[override]
-        """How many rows before one count for its output.
+        """Number of past rows that an output depends on.
 
         Returns
         -------
         int
-            One less than there are lags.
+            The number of lags minus one.
         """
         return self.shape[0] - 1
 

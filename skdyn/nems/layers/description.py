@@ -1,4 +1,4 @@
-"""What layers say about themselves to models and fits; the defaults are those of any layer."""
+"""Properties of layers that models and fits rely on, with defaults for any layer."""
 
 from __future__ import annotations
 
@@ -14,41 +14,42 @@ from skdyn.nems.parameter import Parameter, Phi
 
 @dataclass(frozen=True)
 class KernelPart:
-    """The part that a linear layer has in kernels of lags and channels.
+    """Contribution of a linear layer to kernels of lags and channels.
 
-    A kernel is a sum, over ranks, of channel weights times a filter. Layers that only weigh
-    channels, or only filter, have one of the two.
+    A kernel is the sum over ranks of channel weights times a filter. A layer may contribute channel
+    weights, a filter, or both.
 
     Attributes
     ----------
     sizes : tuple of int
-        Axes of the parameters behind the first one, that of channels or lags.
+        Sizes of the parameters' axes after the first one, which is channels or lags.
     n_channels : int, default=0
-        Number of channels that are weighed; 0 for filters of what comes in.
+        Number of weighted channels; 0 for a layer without channel weights.
     n_lags, n_future : int
-        Number of lags, and how many rows after the present the first is; below 0 if it is before.
+        Number of lags, and position of the first lag in rows after the present; negative if it lies
+        before the present.
     stride : int, default=1
-        Only each of so many rows comes out.
+        Step between output rows.
     weights : tuple of Parameter, default=()
-        What describes the channel weights.
+        Parameters of the channel weights.
     channel_weights : callable, default=None
-        Returns the present channel weights, of shape (n_channels, *sizes).
+        Function that returns the current channel weights, of shape (n_channels, *sizes).
     is_normed : bool, default=False
         Whether channel weights are divided by their root mean square.
     n_banks : int, default=1
-        Channel c * n_banks + b belongs to bank b, which goes into filter b alone.
+        Number of banks. Channel c * n_banks + b belongs to bank b, the only input of filter b.
     profiles : ndarray of shape (n_channels, n_profiles), default=None
-        Channel weights that can be chosen, where not every number is free.
+        Candidate channel weights, if the weights are constrained.
     settings : ndarray of shape (len(weights), n_profiles), default=None
-        What to set the parameters to for each profile.
+        Parameter values of each profile.
     filters : Parameter, default=None
         Impulse responses, of shape (n_lags, *sizes).
     shift : Parameter, default=None
-        What is added to each filter's output.
+        Offset that is added to each filter's output.
     rectifies : bool, default=False
-        Whether what is below zero is cut off.
+        Whether negative values are set to zero.
     skip : float, default=0.0
-        Factor of the first channels, which are added to the outputs.
+        Factor of the first channels, which are added to the outputs as a skip connection.
     """
 
     sizes: tuple[int, ...]
@@ -70,16 +71,16 @@ class KernelPart:
 
 @dataclass(frozen=True)
 class WantedOutput:
-    """Numbers that describe what is to come out of a layer, each of shape (n_channels,).
+    """Target statistics of a layer's output, each of shape (n_channels,).
 
     Attributes
     ----------
     level : ndarray
-        Mean.
+        The mean.
     low, high : ndarray
-        Percentiles near both ends.
+        A low and a high percentile.
     size : ndarray
-        A typical size that is positive: the standard deviation or, if that is 0, the mean or 1.
+        A typical positive size: the standard deviation or, if that is 0, the mean or 1.
     """
 
     level: np.ndarray
@@ -89,10 +90,10 @@ class WantedOutput:
 
 
 class LayerDescription:
-    """What a layer says about itself; each subclass overrides what it knows better."""
+    """Properties of a layer, with defaults that subclasses override."""
 
-    # What is said of the computation of a class; a subclass that computes something else, and does
-    # not say these anew, has the defaults.
+    # Properties of the computation of a class. A subclass that overrides the computation without
+    # these properties falls back to the defaults.
     _OF_THE_COMPUTATION = ("level", "filter_sizes", "kernel_part", "neutral")
 
     def __init_subclass__(cls, **kwargs):
@@ -102,57 +103,57 @@ class LayerDescription:
                 if hasattr(LayerDescription, name):
                     setattr(cls, name, getattr(LayerDescription, name))
 
-    # Names of the parameters that count in a penalty; None for all.
+    # Names of the penalised parameters; None for all.
     penalised: tuple[str, ...] | None = None
 
     # Names of the axes of parameters, for penalties along them: "lags", "channels".
     axes: ClassVar[Mapping[str, tuple[str, ...]]] = MappingProxyType({})
 
-    # Names of the parameters whose usual size has nothing to do with the units of the data.
+    # Names of the parameters with a scale that is independent of the units of the data.
     unit_free: tuple[str, ...] = ()
 
-    # Whether each channel is mapped on its own, so that as many come out as go in.
+    # Whether each channel is mapped independently, so that the number of channels is kept.
     keeps_channels: ClassVar[bool] = False
 
-    # Whether a fit starts where about what goes in comes out, though others matter, too.
+    # Whether a fit starts near the identity, although channels interact.
     modulates: ClassVar[bool] = False
 
-    # Names of parameters that describe what goes in, and are set where a fit starts, also if they
+    # Names of parameters that describe the input. They are set at the start of a fit, even if they
     # are frozen, but not if they are permanent.
     statistics: ClassVar[tuple[str, ...]] = ()
 
-    # Whether as many channels come out as go in, although they are not all mapped on their own.
+    # Whether the number of channels is kept, although channels are not mapped independently.
     passes_outputs: ClassVar[bool] = False
 
-    # Name of the parameter that is added to each channel, of a layer that does nothing else.
+    # Name of the parameter that is added to each channel, if the layer does nothing else.
     level: ClassVar[str | None] = None
 
-    # How many rows of the past and of the future count for an output; None if that is not known.
+    # Number of past and future rows that an output depends on; None if unknown.
     n_past: int | None = None
     n_future: int = 0
 
     # Lag of the first row of a filter's "coefficients", in samples; see `filter_sizes`.
     first_lag: int = 0
 
-    # How many trials of equal length come as one array; only layers that have `joins_trials`, or
-    # that map each row by itself, are ever given more than one.
+    # Number of concatenated trials of equal length; more than one only for layers that have
+    # `joins_trials` or map each row independently.
     n_trials: int = 1
     joins_trials: ClassVar[bool] = False
 
-    # Whether torch finds the right derivatives of what a class of the package computes; otherwise
-    # they are compared with finite differences, as those of other classes are.
+    # Whether autograd is known to be exact for a class of the package; otherwise gradients are
+    # compared with finite differences, as for custom classes.
     derivatives_are_sure: ClassVar[bool] = True
 
-    # Values at which a nonlinearity neither moves nor scales. Hidden units get these where a fit
-    # starts at the data; other parameters, and layers without any, stay as they are.
+    # Values at which a nonlinearity neither shifts nor scales. Hidden units start from them in a
+    # data-driven start; other parameters, and layers without any, keep their values.
     neutral: ClassVar[Mapping[str, float]] = MappingProxyType({})
 
-    # Whether a nonlinearity is flat on both sides, so that inputs must not be far from its middle.
+    # Whether a nonlinearity saturates on both sides, so that inputs must lie near its centre.
     saturates: ClassVar[bool] = False
 
     @property
     def bends(self) -> bool:
-        """Whether the layer is more than a shift of each channel.
+        """Whether the layer does more than shift each channel.
 
         Returns
         -------
@@ -162,64 +163,65 @@ class LayerDescription:
         return self.level is None
 
     def filter_sizes(self) -> tuple[int, int, int] | None:
-        """Sizes of the layer, if it is one linear filter of all channels that may take any values.
+        """Return the sizes of an unconstrained linear filter of all channels.
 
         Returns
         -------
         tuple of int or None
-            (n_lags, n_channels, n_outputs); then "coefficients" are the impulse responses, in
-            that order. None, by default, for a layer of another kind.
+            (n_lags, n_channels, n_outputs), the axes of "coefficients"; None, the default, for any
+            other layer.
         """
         return None
 
     def kernel_part(self) -> KernelPart | None:
-        """Describe the part that the layer has in linear kernels, for starts at the data.
+        """Describe the layer's contribution to linear kernels, for data-driven starts.
 
         Returns
         -------
         KernelPart or None
-            None, by default, for a layer that has none.
+            None, the default, for a layer without such a contribution.
         """
         return None
 
     def start_from(
         self, random_state: np.random.RandomState, *inputs: np.ndarray
     ) -> dict[str, np.ndarray]:
-        """Choose values to start a fit from, by what goes into the layer alone.
+        """Choose initial values from the inputs of the layer alone.
 
-        Layers that describe kernels or keep channels have other starts, which come before.
+        Layers that describe kernels or keep channels have other starts, which take precedence.
 
         Parameters
         ----------
         random_state : RandomState
             Source of draws.
         *inputs : ndarray of shape (n_samples, ...)
-            What goes into the layer, trials one after the other.
+            Inputs of the layer, trials concatenated.
 
         Returns
         -------
         dict of ndarray
-            By name; parameters that are left out keep their values. By default empty.
+            Values by name; other parameters keep theirs. Empty by default.
         """
         return {}
 
     def stand_in(self) -> Any:
-        """Make a layer of free values that stands in for this one where a fit starts at the data.
+        """Return an unconstrained layer that replaces this one in a data-driven start.
 
         Returns
         -------
         Layer or None
-            None, by default, if none is needed. Otherwise `resemble` follows.
+            None, the default, if no replacement is needed. Otherwise `resemble` is called
+            afterwards.
         """
         return None
 
     def resemble(self, layer: Any, random_state: np.random.RandomState) -> None:
-        """Set parameters so that about the same comes out as of the layer that stood in.
+        """Set parameters to approximate the output of the replacement layer.
 
         Parameters
         ----------
         layer : Layer
-            What `stand_in` made, with its values.
+            The layer that `stand_in` returned, with its values.
         random_state : RandomState
             Source of draws.
         """
@@ -227,54 +229,54 @@ class LayerDescription:
     def start_values(
         self, mean: np.ndarray, spread: np.ndarray, wanted: WantedOutput
     ) -> dict[str, np.ndarray]:
-        """Choose values of the parameters to start a fit from, of a layer that keeps channels.
+        """Choose initial values of a layer that keeps channels.
 
         Parameters
         ----------
         mean, spread : ndarray of shape (n_channels,)
-            Mean and standard deviation of what comes in; the latter may be 0.
+            Mean and standard deviation of the input; the latter may be 0.
         wanted : WantedOutput
-            What is to come out.
+            The target output.
 
         Returns
         -------
         dict of ndarray
-            By name; parameters that are left out keep their values. By default empty.
+            Values by name; other parameters keep theirs. Empty by default.
         """
         return {}
 
     def invert(self, target: np.ndarray, wanted: WantedOutput) -> np.ndarray:
-        """Compute what should come in, of a layer that starts at `start_values`.
+        """Compute the input that yields a target output at `start_values`.
 
         Parameters
         ----------
         target : ndarray of shape (n_samples, n_channels)
-            What is to come out.
+            The target output.
         wanted : WantedOutput
-            Numbers that describe it.
+            Statistics of the target output.
 
         Returns
         -------
         ndarray of shape (n_samples, n_channels)
-            By default the same.
+            The input; by default the target itself.
         """
         return target
 
 
 def check_given(given: Mapping[str, Any], layer: object) -> None:
-    """Check the types of what a layer is given for its parameters.
+    """Check the types of a layer's parameter arguments.
 
     Parameters
     ----------
     given : mapping
         parameters, priors, bounds, values, frozen and permanent.
     layer : Layer
-        Its class is named in errors.
+        The layer; errors name its class.
 
     Raises
     ------
     TypeError
-        If one has another type than it may have.
+        If an argument has an invalid type.
     """
     kinds = {
         "parameters": (Phi, "a Phi"),
@@ -294,7 +296,7 @@ def check_given(given: Mapping[str, Any], layer: object) -> None:
 
 
 def check_names(given: Mapping[str, Any], phi: Phi, layer: object) -> None:
-    """Check that what a layer is given names its parameters.
+    """Check that parameter arguments name existing parameters.
 
     Parameters
     ----------
@@ -303,12 +305,12 @@ def check_names(given: Mapping[str, Any], phi: Phi, layer: object) -> None:
     phi : Phi
         The parameters.
     layer : Layer
-        Its class is named in errors.
+        The layer; errors name its class.
 
     Raises
     ------
     ValueError
-        If there is no parameter of a name.
+        If a name is unknown.
     """
     for option in ("priors", "bounds", "values", "frozen", "permanent"):
         names = given[option] or ()

@@ -177,7 +177,7 @@ class _Filter(Layer):
 
     @property
     def n_past(self) -> int:  # type: ignore[override]
-        """How many rows before one count for its output.
+        """Number of past rows that an output depends on.
 
         Returns
         -------
@@ -188,7 +188,7 @@ class _Filter(Layer):
 
     @property
     def n_future(self) -> int:  # type: ignore[override]
-        """How many rows after one count for its output.
+        """Number of future rows that an output depends on.
 
         Returns
         -------
@@ -217,7 +217,7 @@ class FiniteImpulseResponse(_Filter):
         (n_lags, n_ranks) for one filter, or (n_lags, n_ranks, n_filters). Other sizes than n_lags
         can be None and are then taken from the data, where they can be told.
     stride : int, default=1
-        Only each of so many rows of the output is kept, from the first on.
+        Step between the rows of the output that are kept, from the first on.
     include_anticausal : bool, default=False
         Whether the lags lie around the present: n_lags // 2 - 1 (at least none) of the rows that
         count lie before it, and the others after. Row 0 of h is the latest.
@@ -228,7 +228,7 @@ class FiniteImpulseResponse(_Filter):
     sampling_frequency : float, default=None
         Rows per second, in Hz, with `tmin` and `tmax`, which are rounded to whole samples.
     **layer_options
-        As for `Layer`.
+        Arguments of `Layer`.
 
     Notes
     -----
@@ -285,7 +285,7 @@ class FiniteImpulseResponse(_Filter):
 
     @classmethod
     def from_word(cls, word: Word) -> Layer:
-        """Make the layer from a keyword; see `skdyn.nems.from_keywords`."""
+        """Build the layer from a keyword; see `skdyn.nems.from_keywords`."""
         word.refuse(r"[pz]\d.*", "asks for a filter of poles and zeros: write 'pz.15x3.p2.z1'")
         flags = word.flags("s#", "ac", PENALTY)
         return cls(
@@ -296,7 +296,7 @@ class FiniteImpulseResponse(_Filter):
         )
 
     def word_options(self) -> list[str]:
-        """Write the options that `from_word` reads."""
+        """Return the options that `from_word` reads."""
         return [*_stride_option(self.stride), *(["ac"] if self.include_anticausal else [])]
 
     @property
@@ -345,7 +345,7 @@ class FiniteImpulseResponse(_Filter):
         Returns
         -------
         Phi
-            With coefficients, of the shape of the layer.
+            The parameter coefficients, of the shape of the layer.
         """
         start = [0.0, 2.0, -1.0] if self.shape[0] > 2 else []
         return Phi(_initial_coefficients(self.shape, start))
@@ -361,7 +361,7 @@ class FiniteImpulseResponse(_Filter):
         Returns
         -------
         tuple of int
-            With sizes from the input.
+            The shape, with sizes from the input.
         """
         n_lags, *sizes = self.shape
         given = list(shapes[0][1:])
@@ -429,23 +429,23 @@ class STRF(_Filter):
     Parameters
     ----------
     shape : tuple of int
-        (n_in, n_ranks, n_lags, n_filters); (n_in, n_ranks, n_lags) for one filter; or
-        (n_in, n_lags) for one filter with a response of its own for each channel, which has neither
-        w nor shift. An n_in of None is taken from the data, and n_ranks of None, of four sizes, is
-        the smaller one of n_in and n_lags.
+        (n_in, n_ranks, n_lags, n_filters); (n_in, n_ranks, n_lags) for one filter; or (n_in,
+        n_lags) for one filter with a response of its own for each channel, which has neither w nor
+        shift. An n_in of None is inferred from the data, and n_ranks of None, of four sizes, is the
+        smaller one of n_in and n_lags.
     skip_alpha : float, default=0.0
         If not zero, abs(skip_alpha) times the first n_filters channels are added: before the
         activation if it is negative, after it if it is positive.
     activation : {None, "relu"}, default=None
         "relu" cuts off what is below zero.
     stride : int, default=1
-        Only each of so many rows of the output is kept, from the first on.
+        Step between the rows of the output that are kept, from the first on.
     tmin, tmax : float, default=None
         First and last lag in seconds, as for `FiniteImpulseResponse`; n_lags is then None.
     sampling_frequency : float, default=None
         Rows per second, in Hz, with `tmin` and `tmax`.
     **layer_options
-        As for `Layer`.
+        Arguments of `Layer`.
 
     Notes
     -----
@@ -497,7 +497,7 @@ class STRF(_Filter):
 
     @classmethod
     def from_word(cls, word: Word) -> Layer:
-        """Make the layer from a keyword; see `skdyn.nems.from_keywords`."""
+        """Build the layer from a keyword; see `skdyn.nems.from_keywords`."""
         flags = word.flags("relu", "sk", "sk#", "skl", "skl#", "s#", PENALTY)
         word.exclude("sk", "sk#", "skl", "skl#")
         after = 100 if "sk" in flags else word.number("sk", 0)
@@ -511,7 +511,7 @@ class STRF(_Filter):
         )
 
     def word_options(self) -> list[str]:
-        """Write the options that `from_word` reads."""
+        """Return the options that `from_word` reads."""
         name = "sk" if self.skip_alpha > 0 else "skl"
         skip = [f"{name}{abs(round(100 * self.skip_alpha))}"] if self.skip_alpha else []
         activation = [self.activation] if self.activation else []
@@ -594,7 +594,7 @@ class STRF(_Filter):
         Returns
         -------
         tuple of int
-            With n_in from the input.
+            The shape, with n_in from the input.
         """
         sizes = list[int | None](self.shape)
         if len(sizes) == 4 and sizes[1] is None and sizes[2] is not None:

@@ -25,11 +25,11 @@ class ResponseHistory(Layer):
     Parameters
     ----------
     shape : tuple of int
-        (n_lags, n_outputs). An n_outputs of None is taken from the data.
+        (n_lags, n_outputs). An n_outputs of None is inferred from the data.
     coupled : bool, default=False
         Whether each output sees the past of all outputs, and not of itself alone.
     **layer_options
-        As for `Layer`.
+        Arguments of `Layer`.
 
     Notes
     -----
@@ -69,17 +69,17 @@ class ResponseHistory(Layer):
 
     @classmethod
     def from_word(cls, word: Word) -> Layer:
-        """Make the layer from a keyword; see `skdyn.nems.from_keywords`."""
+        """Build the layer from a keyword; see `skdyn.nems.from_keywords`."""
         flags = word.flags("c", PENALTY)
         return cls(word.shape(2), coupled="c" in flags, l2=word.penalty)
 
     def word_options(self) -> list[str]:
-        """Write the options that `from_word` reads."""
+        """Return the options that `from_word` reads."""
         return ["c"] if self.coupled else []
 
     @property
     def n_past(self) -> int:  # type: ignore[override]
-        """How many rows before one count for its output.
+        """Number of past rows that an output depends on.
 
         Returns
         -------
@@ -107,7 +107,7 @@ class ResponseHistory(Layer):
         return (n_lags, shapes[0][1] if n_outputs is None else n_outputs)
 
     def initial_parameters(self) -> Phi:
-        """Make the filters.
+        """Return the filters.
 
         Returns
         -------

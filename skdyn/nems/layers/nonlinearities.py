@@ -20,14 +20,14 @@ from skdyn.nems.layers.description import WantedOutput
 from skdyn.nems.parameter import Parameter, Phi
 from skdyn.nems.words import Word
 
-# exp(-exp(u)) is zero in double precision long before u comes here, and exp(u) is not yet infinite;
-# exp(kappa) that is infinite would be multiplied with such zeros.
+# Upper limit of u: exp(-exp(u)) underflows to zero far below it, and exp(u) is still finite. An
+# infinite exp(kappa) would be multiplied by these zeros.
 LARGEST_EXPONENT, LARGEST_KAPPA = 30.0, 100.0
-# Above this, log(1 + exp(x)) is x to the last bit.
+# Above this, log(1 + exp(x)) equals x to machine precision.
 LINEAR_FROM = 40.0
-# Least share of its gain that a smooth rectifier starts at.
+# Minimum initial slope of a smooth rectifier, as a fraction of its gain.
 SMALLEST_SHARE = 1e-3
-# Share of the range of a saturating curve that a response is taken to lie in where a fit starts.
+# Fraction of the range of a saturating curve that the response covers at the start.
 INSIDE = 0.97
 
 
@@ -57,7 +57,7 @@ def gompertz(
 
 
 class _Gompertz(torch.autograd.Function):
-    """The curve with derivatives in closed form, which take two thirds of the time of torch's own.
+    """The curve with derivatives in closed form, in two thirds of the time of autograd.
 
     With e = exp(-exp(kappa) (x + shift)) and g = exp(-e), the derivatives of base + amplitude g by
     x and shift are amplitude exp(kappa) e g, and that by kappa is this times x + shift.
@@ -95,7 +95,7 @@ class _Gompertz(torch.autograd.Function):
         if slopes is None:
             return (None,) * 5
         values, _, amplitude, shift, kappa, shifted, decayed, curve = ctx.saved_tensors
-        if torch.is_grad_enabled():  # to be differentiated again
+        if torch.is_grad_enabled():  # for second derivatives
             shifted, decayed, curve = _gompertz_parts(values, shift, kappa)
         gain = amplitude * _steepness(kappa)
         by_curve = slopes * curve
@@ -110,33 +110,33 @@ def _steepness(kappa: torch.Tensor) -> torch.Tensor:
 
 
 def _gompertz_parts(values, shift, kappa) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The shifted values x + shift, exp(-exp(kappa) (x + shift)), and exp(-) of that."""
+    """Return x + shift, e = exp(-exp(kappa) (x + shift)), and exp(-e)."""
     shifted = values + shift
-    # Without the limit the gradient would be zero times infinity where the curve is flat.
+    # Without the limit, the gradient is zero times infinity in the flat part of the curve.
     decayed = torch.exp((shifted * -_steepness(kappa)).clamp(max=LARGEST_EXPONENT))
     return shifted, decayed, torch.exp(-decayed)
 
 
 class StaticNonlinearity(Layer):
-    """A curve that each channel goes through; the ground on which others stand.
+    """Base class of pointwise nonlinearities, applied to each channel.
 
-    To make one of your own, subclass it: `initial_parameters` says which parameters there are, and
-    `nonlinearity` what comes out for what goes in, in torch. A parameter named shift is what stays
-    if the layer is skipped.
+    To write a custom nonlinearity, subclass it: `initial_parameters` returns its parameters, and
+    `nonlinearity` computes the output in torch. If the layer is skipped, only a parameter named
+    shift is applied.
 
     Parameters
     ----------
     shape : tuple of int, default=None
-        (n_channels,), the last axis of the input. None is taken from the data.
+        (n_channels,), the last axis of the input. None is inferred from the data.
     skipped : bool, default=False
-        Whether the layer only adds its shift, and its other parameters are not fitted.
+        Whether the layer only adds its shift; its other parameters are then not fitted.
     **layer_options
-        As for `Layer`.
+        Arguments of `Layer`.
 
     Attributes
     ----------
     is_skipped : bool
-        Whether only the shift is at work.
+        Whether only the shift is applied.
 
     Examples
     --------
@@ -166,12 +166,12 @@ class StaticNonlinearity(Layer):
 
     @classmethod
     def from_word(cls, word: Word) -> Layer:
-        """Make the layer from a keyword; see `skdyn.nems.from_keywords`."""
+        """Build the layer from a keyword; see `skdyn.nems.from_keywords`."""
         word.flags()
         return cls(word.shape(1))
 
     def nonlinearity(self, input):  # noqa: A002
-        """Bend; each subclass has its own, and here y = x + shift.
+        """Apply the nonlinearity; here y = x + shift, and subclasses override it.
 
         Parameters
         ----------
@@ -181,13 +181,13 @@ class StaticNonlinearity(Layer):
         Returns
         -------
         Tensor of shape (n_samples, ..., n_channels)
-            What the curve makes of them.
+            The output.
         """
         return input + self.get_parameter_values(as_dict=True).get("shift", 0.0)
 
     @on_tensors
     def evaluate(self, input):  # noqa: A002
-        """Bend, or, if the layer is skipped, only shift.
+        """Apply the nonlinearity or, if the layer is skipped, only the shift.
 
         Parameters
         ----------
@@ -197,7 +197,7 @@ class StaticNonlinearity(Layer):
         Returns
         -------
         ndarray or Tensor of shape (n_samples, ..., n_channels)
-            As the input.
+            Output of the same shape.
         """
         if input.ndim < 2 or input.shape[-1:] != self.shape:
             raise misfit(
@@ -212,23 +212,23 @@ class StaticNonlinearity(Layer):
 
     @property
     def bends(self) -> bool:
-        """Whether the layer is more than a shift; see `Layer`."""
+        """Whether the layer does more than shift each channel; see `Layer`."""
         return not self.skipped and super().bends
 
     def start_values(
         self, mean: np.ndarray, spread: np.ndarray, wanted: WantedOutput
     ) -> dict[str, np.ndarray]:
-        """Choose values to start a fit from; see `Layer`. Subclasses define `_start_values`."""
+        """Choose initial values; see `Layer`. Subclasses define `_start_values`."""
         if self.skipped:
             return {"shift": wanted.level - mean} if "shift" in self.parameters else {}
         return self._start_values(mean, spread, wanted)
 
     def invert(self, target: np.ndarray, wanted: WantedOutput) -> np.ndarray:
-        """Compute what should come in; see `Layer`. Subclasses define `_invert`."""
+        """Compute the input of a target output; see `Layer`. Subclasses define `_invert`."""
         return target if self.skipped else self._invert(target, wanted)
 
     def _start_values(self, mean, spread, wanted: WantedOutput) -> dict[str, np.ndarray]:
-        """Move the input to the level that is wanted, if the layer has a neutral shift."""
+        """Shift the input to the target level, if the layer has a neutral shift."""
         if "shift" not in self.neutral:
             return {}
         shape = wanted.level.shape
@@ -240,7 +240,7 @@ class StaticNonlinearity(Layer):
 
     @property
     def is_skipped(self) -> bool:
-        """Whether only the shift is at work.
+        """Whether only the shift is applied.
 
         Returns
         -------
@@ -262,9 +262,9 @@ class StaticNonlinearity(Layer):
                 parameter.freeze()
 
     def skip_nonlinearity(self) -> None:
-        """Let y = x + shift, and freeze all parameters but shift.
+        """Set y = x + shift, and freeze all parameters except shift.
 
-        A model is often fitted so first, and with its nonlinearities after that.
+        A model is often fitted with skipped nonlinearities first.
         """
         if not self.skipped:
             self.skipped = True
@@ -272,7 +272,7 @@ class StaticNonlinearity(Layer):
                 self._freeze_curve(self.parameters)
 
     def unskip_nonlinearity(self) -> None:
-        """Put the curve back, and unfreeze those parameters that were not frozen before."""
+        """Restore the nonlinearity and unfreeze the parameters that were not frozen before."""
         if self.skipped:
             self.skipped = False
             for name, parameter in self.parameters.items() if self.is_sized else ():
@@ -286,9 +286,9 @@ class LevelShift(StaticNonlinearity):
     Parameters
     ----------
     shape : tuple of int, default=None
-        (n_channels,). None is taken from the data.
+        (n_channels,). None is inferred from the data.
     **layer_options
-        As for `Layer`.
+        Arguments of `Layer`.
 
     Notes
     -----
@@ -309,7 +309,7 @@ class LevelShift(StaticNonlinearity):
     neutral = MappingProxyType({"shift": 0.0})
 
     def initial_parameters(self) -> Phi:
-        """Make the parameter.
+        """Return the parameter.
 
         Returns
         -------
@@ -320,22 +320,22 @@ class LevelShift(StaticNonlinearity):
 
 
 class DoubleExponential(StaticNonlinearity):
-    """Sigmoid that rises fast and saturates slowly.
+    """Double-exponential sigmoid (Gompertz curve), which rises fast and saturates slowly.
 
-    The output is y = base + amplitude exp(-exp(-exp(kappa) (x + shift))), the curve of Gompertz.
+    The output is y = base + amplitude exp(-exp(-exp(kappa) (x + shift))).
 
     Parameters
     ----------
     shape : tuple of int, default=None
-        (n_channels,). None is taken from the data.
+        (n_channels,). None is inferred from the data.
     **layer_options
-        As for `Layer`.
+        Arguments of `Layer`.
 
     Notes
     -----
     All priors are normal. Of base: -0.1 with a standard deviation of 0.02; of amplitude: 0.5 with
-    0.2; of shift: 0 with 0.1; of kappa: 0.2 with 0.1. A penalty counts kappa, too: otherwise a
-    steeper curve would make up for any filter that it shrinks.
+    0.2; of shift: 0 with 0.1; of kappa: 0.2 with 0.1. kappa is penalised, too: otherwise a steeper
+    curve would compensate the shrinkage of filters.
 
     Examples
     --------
@@ -353,7 +353,7 @@ class DoubleExponential(StaticNonlinearity):
     neutral = MappingProxyType({"base": 0.0, "amplitude": 1.0, "shift": 0.0, "kappa": 0.0})
 
     def initial_parameters(self) -> Phi:
-        """Make the parameters.
+        """Return the parameters.
 
         Returns
         -------
@@ -368,7 +368,7 @@ class DoubleExponential(StaticNonlinearity):
         )
 
     def nonlinearity(self, input):  # noqa: A002
-        """Bend.
+        """Apply the nonlinearity.
 
         Parameters
         ----------
@@ -386,10 +386,10 @@ class DoubleExponential(StaticNonlinearity):
         return gompertz(input, base, amplitude, shift, kappa)
 
     def _start_values(self, mean, spread, wanted: WantedOutput) -> dict[str, np.ndarray]:
-        """Go from what is seldom below to what is seldom above, steep where the input is."""
+        """Span the low to high percentiles, with the steep part at the input."""
         return {
             "base": wanted.low,
-            # Not 0 if a response is nearly always the same: the filters would have no gradient.
+            # Not 0 for a nearly constant response, because the filters would have no gradient.
             "amplitude": np.maximum(wanted.high - wanted.low, wanted.size),
             "shift": -mean,
             "kappa": -np.log(np.where(spread > 0, spread, 1.0)),
@@ -397,7 +397,7 @@ class DoubleExponential(StaticNonlinearity):
 
 
 class _ScaledNonlinearity(StaticNonlinearity):
-    """y = offset + gain * curve(x + shift), of which parts can be left out for good."""
+    """y = offset + gain * curve(x + shift), with optional shift, offset and gain."""
 
     neutral = MappingProxyType({"shift": 0.0, "offset": 0.0, "gain": 1.0})
 
@@ -415,7 +415,7 @@ class _ScaledNonlinearity(StaticNonlinearity):
 
     @classmethod
     def from_word(cls, word: Word) -> Layer:
-        """Make the layer from a keyword; see `skdyn.nems.from_keywords`."""
+        """Build the layer from a keyword; see `skdyn.nems.from_keywords`."""
         word.refuse("n", "has no effect in NEMS and is not supported; remove it")
         letters = set("".join(word.flags("s", "o", "os", "g")))
         word.exclude("s", "os")
@@ -424,17 +424,17 @@ class _ScaledNonlinearity(StaticNonlinearity):
         return cls(word.shape(1), **{name: one not in letters for name, one in fixed.items()})
 
     def word_options(self) -> list[str]:
-        """Write the options that `from_word` reads."""
+        """Return the options that `from_word` reads."""
         flags = {"s": self.no_shift, "o": self.no_offset, "g": self.no_gain}
         return [name for name, is_fixed in flags.items() if not is_fixed]
 
     def initial_parameters(self) -> Phi:
-        """Make the parameters.
+        """Return the parameters.
 
         Returns
         -------
         Phi
-            With shift, offset and gain; those that are left out are permanent, at 0, 0 and 1.
+            The parameters shift, offset and gain; omitted ones are permanent, at 0, 0 and 1.
         """
         phi = Phi(
             Parameter("shift", self.shape, prior=Normal(0.05, 0.01)),
@@ -447,7 +447,7 @@ class _ScaledNonlinearity(StaticNonlinearity):
         return phi
 
     def nonlinearity(self, input):  # noqa: A002
-        """Bend.
+        """Apply the nonlinearity.
 
         Parameters
         ----------
@@ -457,7 +457,7 @@ class _ScaledNonlinearity(StaticNonlinearity):
         Returns
         -------
         Tensor of shape (n_samples, ..., n_channels)
-            Bent.
+            The output.
         """
         shift, offset, gain = self.get_parameter_values("shift", "offset", "gain")
         return offset + gain * self._curve(input + shift)
@@ -467,20 +467,20 @@ class _ScaledNonlinearity(StaticNonlinearity):
 
 
 class RectifiedLinear(_ScaledNonlinearity):
-    """Cut off what is below zero: y = offset + gain max(x + shift, 0).
+    """Rectified linear unit: y = offset + gain max(x + shift, 0).
 
     Parameters
     ----------
     shape : tuple of int, default=None
-        (n_channels,). None is taken from the data.
+        (n_channels,). None is inferred from the data.
     no_shift, no_offset, no_gain : bool, default=True
-        Whether shift and offset stay 0, and gain 1, for good.
+        Whether shift and offset are fixed at 0, and gain at 1.
     **layer_options
-        As for `Layer`.
+        Arguments of `Layer`.
 
     Notes
     -----
-    All priors are normal with a standard deviation of 0.01, around 0.05 for shift, -0.05 for
+    All priors are normal with a standard deviation of 0.01 and means of 0.05 for shift, -0.05 for
     offset and 1 for gain.
 
     Examples
@@ -503,16 +503,16 @@ ReLU = RectifiedLinear
 class SoftRelu(_ScaledNonlinearity):
     """Smooth rectifier: y = offset + gain log(1 + exp(x + shift)).
 
-    Priors are those of `RectifiedLinear`.
+    The priors are those of `RectifiedLinear`.
 
     Parameters
     ----------
     shape : tuple of int, default=None
-        (n_channels,). None is taken from the data.
+        (n_channels,). None is inferred from the data.
     no_shift, no_offset, no_gain : bool, default=True
-        Whether shift and offset stay 0, and gain 1, for good.
+        Whether shift and offset are fixed at 0, and gain at 1.
     **layer_options
-        As for `Layer`.
+        Arguments of `Layer`.
 
     Examples
     --------
@@ -525,17 +525,17 @@ class SoftRelu(_ScaledNonlinearity):
     word = "srelu"
 
     def _start_values(self, mean, spread, wanted: WantedOutput) -> dict[str, np.ndarray]:
-        """Let the usual input come out at the level that is wanted."""
+        """Map the mean input to the target level."""
         offset, gain = self._offset_and_gain(wanted)
         return {"offset": offset, "gain": gain, "shift": self._usual_input(wanted) - mean}
 
     def _invert(self, target: np.ndarray, wanted: WantedOutput) -> np.ndarray:
-        """A line through the usual input: the curve itself is steep where little comes out."""
+        """Invert linearly around the usual input, because the inverse curve is steep near zero."""
         _, gain = self._offset_and_gain(wanted)
         return (target - wanted.level) / gain + self._usual_input(wanted)
 
     def _usual_input(self, wanted: WantedOutput) -> np.ndarray:
-        """The input that comes out at the level that is wanted."""
+        """Return the input that yields the target level."""
         offset, gain = self._offset_and_gain(wanted)
         share = np.maximum((wanted.level - offset) / gain, SMALLEST_SHARE)
         return share + np.log(-np.expm1(-share))
@@ -560,7 +560,7 @@ class _Saturating(_ScaledNonlinearity):
     steepness: ClassVar[float]
 
     def _start_values(self, mean, spread, wanted: WantedOutput) -> dict[str, np.ndarray]:
-        """Let the responses lie inside the curve, with the usual input at their level."""
+        """Place the response range inside the curve, with the usual input at its mean."""
         offset, gain = self._offset_and_gain(wanted)
         middle = self._invert(wanted.level[np.newaxis], wanted)[0]
         return {"offset": offset, "gain": gain, "shift": middle - mean}
@@ -584,16 +584,16 @@ class _Saturating(_ScaledNonlinearity):
 class Sigmoid(_Saturating):
     """Logistic curve: y = offset + gain / (1 + exp(-(x + shift))).
 
-    Priors are those of `RectifiedLinear`.
+    The priors are those of `RectifiedLinear`.
 
     Parameters
     ----------
     shape : tuple of int, default=None
-        (n_channels,). None is taken from the data.
+        (n_channels,). None is inferred from the data.
     no_shift, no_offset, no_gain : bool, default=True
-        Whether shift and offset stay 0, and gain 1, for good.
+        Whether shift and offset are fixed at 0, and gain at 1.
     **layer_options
-        As for `Layer`.
+        Arguments of `Layer`.
 
     Examples
     --------
@@ -613,16 +613,16 @@ class Sigmoid(_Saturating):
 class Tanh(_Saturating):
     """Hyperbolic tangent: y = offset + gain tanh(x + shift).
 
-    Priors are those of `RectifiedLinear`.
+    The priors are those of `RectifiedLinear`.
 
     Parameters
     ----------
     shape : tuple of int, default=None
-        (n_channels,). None is taken from the data.
+        (n_channels,). None is inferred from the data.
     no_shift, no_offset, no_gain : bool, default=True
-        Whether shift and offset stay 0, and gain 1, for good.
+        Whether shift and offset are fixed at 0, and gain at 1.
     **layer_options
-        As for `Layer`.
+        Arguments of `Layer`.
 
     Examples
     --------
@@ -640,14 +640,14 @@ class Tanh(_Saturating):
 
 
 class Hinge(StaticNonlinearity):
-    """Two lines that meet at -shift: y = z above zero and alpha z / 10 below, with z = x + shift.
+    """Leaky rectifier: y = z above zero and alpha z / 10 below, with z = x + shift.
 
     Parameters
     ----------
     shape : tuple of int, default=None
-        (n_channels,). None is taken from the data.
+        (n_channels,). None is inferred from the data.
     **layer_options
-        As for `Layer`.
+        Arguments of `Layer`.
 
     Notes
     -----
@@ -669,7 +669,7 @@ class Hinge(StaticNonlinearity):
     neutral = MappingProxyType({"shift": 0.0})
 
     def initial_parameters(self) -> Phi:
-        """Make the parameters.
+        """Return the parameters.
 
         Returns
         -------
@@ -680,7 +680,7 @@ class Hinge(StaticNonlinearity):
         return Phi(Parameter("shift", self.shape, prior=Normal(0.05, 0.01)), alpha)
 
     def nonlinearity(self, input):  # noqa: A002
-        """Bend.
+        """Apply the nonlinearity.
 
         Parameters
         ----------
@@ -690,7 +690,7 @@ class Hinge(StaticNonlinearity):
         Returns
         -------
         Tensor of shape (n_samples, ..., n_channels)
-            Bent.
+            The output.
         """
         shift, alpha = self.get_parameter_values("shift", "alpha")
         moved = input + shift
@@ -701,21 +701,21 @@ PReLU = Hinge
 
 
 class LogCompress(StaticNonlinearity):
-    """Logarithm that compresses loud sounds: y = log((x + d) / d), with d = 10^s.
+    """Logarithmic compression: y = log((x + d) / d), with d = 10^s.
 
-    In this s is shift, but beyond -2 and 2 it goes on with a slope of 1 / 50 only.
+    Here s equals shift between -2 and 2, and continues with a slope of 1 / 50 outside.
 
     Parameters
     ----------
     shape : tuple of int, default=None
-        (n_channels,). None is taken from the data.
+        (n_channels,). None is inferred from the data.
     **layer_options
-        As for `Layer`.
+        Arguments of `Layer`.
 
     Notes
     -----
-    The prior of shift is normal, 0 with a standard deviation of 0.02. What goes in must be larger
-    than -d, or what comes out is not a number; powers and amplitudes are.
+    The prior of shift is normal, 0 with a standard deviation of 0.02. The input must be larger than
+    -d, as powers and amplitudes are; the output is NaN otherwise.
 
     Examples
     --------
@@ -729,7 +729,7 @@ class LogCompress(StaticNonlinearity):
     unit_free = ("shift",)
 
     def initial_parameters(self) -> Phi:
-        """Make the parameter.
+        """Return the parameter.
 
         Returns
         -------
@@ -749,7 +749,7 @@ class LogCompress(StaticNonlinearity):
         Returns
         -------
         Tensor of shape (n_samples, ..., n_channels)
-            Compressed.
+            The output.
         """
         (shift,) = self.get_parameter_values("shift")
         within = shift.clamp(-2.0, 2.0)
@@ -757,14 +757,14 @@ class LogCompress(StaticNonlinearity):
 
 
 class PowerCompress(Layer):
-    """Compression of sizes that is fixed, as of the envelopes of a sound.
+    """Fixed compression of magnitudes, such as the envelopes of a sound.
 
     Parameters
     ----------
     mode : {"sqrt", "log10x", None}, default="sqrt"
         "sqrt" is y = sqrt(abs(x)); "log10x" is y = log(1 + 10 max(x, 0)) / 2; None is y = x.
     **layer_options
-        As for `Layer`.
+        Arguments of `Layer`.
 
     Examples
     --------
@@ -788,13 +788,13 @@ class PowerCompress(Layer):
 
     @classmethod
     def from_word(cls, word: Word) -> Layer:
-        """Make the layer from a keyword; see `skdyn.nems.from_keywords`."""
+        """Build the layer from a keyword; see `skdyn.nems.from_keywords`."""
         flags = word.flags("sqrt", "log10x", "none")
         word.exclude("sqrt", "log10x", "none")
         return cls("log10x" if "log10x" in flags else None if "none" in flags else "sqrt")
 
     def word_options(self) -> list[str]:
-        """Write the mode."""
+        """Return the mode."""
         return [self.mode or "none"]
 
     @on_tensors
@@ -809,13 +809,13 @@ class PowerCompress(Layer):
         Returns
         -------
         ndarray or Tensor of shape (n_samples, ...)
-            As the input.
+            Output of the same shape.
         """
         if self.mode == "log10x":
             return torch.log1p(10 * torch.relu(input)) / 2
         if self.mode is None:
             return input.clone()
         size = input.abs()
-        # The slope at zero, which is infinite, is left out.
+        # The infinite slope at zero is replaced by zero.
         is_zero = size == 0
         return torch.where(is_zero, size, torch.where(is_zero, torch.ones_like(size), size).sqrt())

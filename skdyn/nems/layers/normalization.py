@@ -32,7 +32,7 @@ class _Normalization(Layer):
 
     @classmethod
     def from_word(cls, word: Word) -> Layer:
-        """Make the layer from a keyword; see `skdyn.nems.from_keywords`."""
+        """Build the layer from a keyword; see `skdyn.nems.from_keywords`."""
         word.flags()
         return cls(word.shape(1))
 
@@ -62,9 +62,9 @@ class BatchNormalization(_Normalization):
     Parameters
     ----------
     shape : tuple of int, default=None
-        (n_channels,), the last axis of the input. None is taken from the data.
+        (n_channels,), the last axis of the input. None is inferred from the data.
     **layer_options
-        As for `Layer`.
+        Arguments of `Layer`.
 
     Notes
     -----
@@ -94,7 +94,7 @@ class BatchNormalization(_Normalization):
     statistics = ("mean", "sd")
 
     def initial_parameters(self) -> Phi:
-        """Make the parameters.
+        """Return the parameters.
 
         Returns
         -------
@@ -139,7 +139,7 @@ class BatchNormalization(_Normalization):
         Returns
         -------
         ndarray or Tensor of shape (n_samples, ..., n_channels)
-            As the input.
+            Output of the same shape.
         """
         self._check(input)
         gain, offset, mean, sd = self.get_parameter_values("gain", "offset", "mean", "sd")
@@ -152,9 +152,9 @@ class OutputNormalization(_Normalization):
     Parameters
     ----------
     shape : tuple of int, default=None
-        (n_channels,), the last axis of the input. None is taken from the data.
+        (n_channels,), the last axis of the input. None is inferred from the data.
     **layer_options
-        As for `Layer`.
+        Arguments of `Layer`.
 
     Notes
     -----
@@ -175,7 +175,7 @@ class OutputNormalization(_Normalization):
     statistics = ("sd",)
 
     def initial_parameters(self) -> Phi:
-        """Make the parameter.
+        """Return the parameter.
 
         Returns
         -------
@@ -185,7 +185,7 @@ class OutputNormalization(_Normalization):
         return Phi(self._sd())
 
     def take_outputs(self, demand: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        """Take the number of channels; as many come out as go in."""
+        """Infer the number of channels, which the layer keeps."""
         return passed_through(self, demand)
 
     def start_from(
@@ -206,7 +206,7 @@ class OutputNormalization(_Normalization):
         Returns
         -------
         ndarray or Tensor of shape (n_samples, ..., n_channels)
-            As the input.
+            Output of the same shape.
         """
         self._check(input)
         (sd,) = self.get_parameter_values("sd")

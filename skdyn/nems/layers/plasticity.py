@@ -34,11 +34,11 @@ class ShortTermPlasticity(Layer):
     Parameters
     ----------
     shape : tuple of int, default=None
-        (n_channels,), the last axis of the input. None is taken from the data.
+        (n_channels,), the last axis of the input. None is inferred from the data.
     sampling_frequency : float, default=100.0
         Rows per second of the data, in Hz.
     **layer_options
-        As for `Layer`.
+        Arguments of `Layer`.
 
     Notes
     -----
@@ -77,17 +77,17 @@ class ShortTermPlasticity(Layer):
 
     @classmethod
     def from_word(cls, word: Word) -> Layer:
-        """Make the layer from a keyword; see `skdyn.nems.from_keywords`."""
+        """Build the layer from a keyword; see `skdyn.nems.from_keywords`."""
         word.flags("fs#")
         return cls(word.shape(1), sampling_frequency=word.number("fs", 100))
 
     def word_options(self) -> list[str]:
-        """Write the options that `from_word` reads."""
+        """Return the options that `from_word` reads."""
         rate = self.sampling_frequency
         return [] if rate == 100 else [f"fs{rate:.0f}"]
 
     def initial_parameters(self) -> Phi:
-        """Make the parameters.
+        """Return the parameters.
 
         Returns
         -------
@@ -106,7 +106,7 @@ class ShortTermPlasticity(Layer):
         )
 
     def take_outputs(self, demand: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        """Take the number of channels; as many come out as go in."""
+        """Infer the number of channels, which the layer keeps."""
         return passed_through(self, demand)
 
     def start_from(
@@ -132,7 +132,7 @@ class ShortTermPlasticity(Layer):
         Returns
         -------
         ndarray or Tensor of shape (n_samples, ..., n_channels)
-            As the input.
+            Output of the same shape.
         """
         if input.ndim < 2 or input.shape[-1:] != self.shape:
             raise misfit(

@@ -44,9 +44,9 @@ class PoleZeroFilter(_Filter):
     sampling_frequency : float, default=100.0
         Rows per second of the data, in Hz.
     stride : int, default=1
-        Only each of so many rows of the output is kept, from the first on.
+        Step between the rows of the output that are kept, from the first on.
     **layer_options
-        As for `Layer`.
+        Arguments of `Layer`.
 
     Notes
     -----
@@ -100,7 +100,7 @@ class PoleZeroFilter(_Filter):
 
     @classmethod
     def from_word(cls, word: Word) -> Layer:
-        """Make the layer from a keyword; see `skdyn.nems.from_keywords`."""
+        """Build the layer from a keyword; see `skdyn.nems.from_keywords`."""
         word.flags("p#", "z#", "fs#", "s#")
         return cls(
             word.shape(2, 3),
@@ -111,7 +111,7 @@ class PoleZeroFilter(_Filter):
         )
 
     def word_options(self) -> list[str]:
-        """Write the options that `from_word` reads."""
+        """Return the options that `from_word` reads."""
         rate = self.sampling_frequency
         rates = [] if rate == 100 else [f"fs{rate:.0f}"]
         return [f"p{self.n_poles}", f"z{self.n_zeros}", *rates, *_stride_option(self.stride)]
@@ -156,18 +156,18 @@ class PoleZeroFilter(_Filter):
         Returns
         -------
         tuple of int
-            With sizes from the input.
+            The shape, with sizes from the input.
         """
         return FiniteImpulseResponse(self.shape).sizes_from(*shapes)
 
     @property
     def n_past(self) -> int:  # type: ignore[override]
-        """How many rows before one count for its output.
+        """Number of past rows that an output depends on.
 
         Returns
         -------
         int
-            One less than there are lags.
+            The number of lags minus one.
         """
         return self.shape[0] - 1
 

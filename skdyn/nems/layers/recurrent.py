@@ -31,9 +31,9 @@ class GatedRecurrentUnit(Layer):
     Parameters
     ----------
     shape : tuple of int, default=(None, None)
-        (n_in, n_units). An n_in of None is taken from the data.
+        (n_in, n_units). An n_in of None is inferred from the data.
     **layer_options
-        As for `Layer`.
+        Arguments of `Layer`.
 
     Notes
     -----
@@ -65,12 +65,12 @@ class GatedRecurrentUnit(Layer):
 
     @classmethod
     def from_word(cls, word: Word) -> Layer:
-        """Make the layer from a keyword; see `skdyn.nems.from_keywords`."""
+        """Build the layer from a keyword; see `skdyn.nems.from_keywords`."""
         word.flags(PENALTY)
         return cls(word.shape(2), l2=word.penalty)
 
     def take_outputs(self, demand: tuple[int | None, ...]) -> None:
-        """Take the number of units."""
+        """Infer the number of units."""
         self.shape = with_last_size(self, demand[-1])  # type: ignore[assignment]
 
     def sizes_from(self, *shapes: tuple[int, ...]) -> tuple[int, ...]:
@@ -84,7 +84,7 @@ class GatedRecurrentUnit(Layer):
         Returns
         -------
         tuple of int
-            With n_in from the input.
+            The shape, with n_in from the input.
         """
         return sizes_with_width(self, shapes[0])
 

@@ -28,12 +28,12 @@ class StateModulation(Layer):
     Parameters
     ----------
     shape : tuple of int, default=(None, None)
-        (n_states, n_channels). With one row more than the state has columns, row 0 belongs to a
-        state that is always 1. An n_states of None is that: one more than there are columns. An
-        n_channels of None is taken from the data; 1 means the same gain and offset for all.
+        (n_states, n_channels). If n_states exceeds the number of columns of the state by one, row 0
+        belongs to a constant state of 1. An n_states of None is the number of columns plus one. An
+        n_channels of None is inferred from the data; 1 means one gain and offset for all channels.
     **layer_options
-        As for `Layer`. Without `input` the layer takes what came out of the layer before, and the
-        data that are called "state".
+        Arguments of `Layer`. Without `input` the layer takes the output of the previous layer and
+        the data named "state".
     """
 
     penalised: tuple[str, ...] | None = ()
@@ -49,12 +49,12 @@ class StateModulation(Layer):
 
     @classmethod
     def from_word(cls, word: Word) -> Layer:
-        """Make the layer from a keyword; see `skdyn.nems.from_keywords`."""
+        """Build the layer from a keyword; see `skdyn.nems.from_keywords`."""
         word.flags()
         return cls(word.shape(2))
 
     def take_outputs(self, demand: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        """Take the number of channels; as many come out as go in."""
+        """Infer the number of channels, which the layer keeps."""
         return passed_through(self, demand)
 
     def sizes_from(self, *shapes: tuple[int, ...]) -> tuple[int, ...]:
@@ -189,12 +189,12 @@ class StateGain(StateModulation):
     Parameters
     ----------
     shape : tuple of int, default=(None, None)
-        (n_states, n_channels). With one row more than the state has columns, row 0 belongs to a
-        state that is always 1. An n_states of None is that: one more than there are columns. An
-        n_channels of None is taken from the data; 1 means the same gain and offset for all.
+        (n_states, n_channels). If n_states exceeds the number of columns of the state by one, row 0
+        belongs to a constant state of 1. An n_states of None is the number of columns plus one. An
+        n_channels of None is inferred from the data; 1 means one gain and offset for all channels.
     **layer_options
-        As for `Layer`. Without `input` the layer takes what came out of the layer before, and the
-        data that are called "state".
+        Arguments of `Layer`. Without `input` the layer takes the output of the previous layer and
+        the data named "state".
 
     Notes
     -----
@@ -272,12 +272,12 @@ class StateDexp(StateModulation):
     Parameters
     ----------
     shape : tuple of int, default=(None, None)
-        (n_states, n_channels). With one row more than the state has columns, row 0 belongs to a
-        state that is always 1. An n_states of None is that: one more than there are columns. An
-        n_channels of None is taken from the data; 1 means the same gain and offset for all.
+        (n_states, n_channels). If n_states exceeds the number of columns of the state by one, row 0
+        belongs to a constant state of 1. An n_states of None is the number of columns plus one. An
+        n_channels of None is inferred from the data; 1 means one gain and offset for all channels.
     **layer_options
-        As for `Layer`. Without `input` the layer takes what came out of the layer before, and the
-        data that are called "state".
+        Arguments of `Layer`. Without `input` the layer takes the output of the previous layer and
+        the data named "state".
 
     Notes
     -----
@@ -379,14 +379,14 @@ class StateHinge(StateModulation):
     Parameters
     ----------
     shape : tuple of int, default=(None, None)
-        (n_states, n_channels). With one row more than the state has columns, row 0 belongs to a
-        state that is always 1. An n_states of None is that: one more than there are columns. An
-        n_channels of None is taken from the data; 1 means the same gain and offset for all.
+        (n_states, n_channels). If n_states exceeds the number of columns of the state by one, row 0
+        belongs to a constant state of 1. An n_states of None is the number of columns plus one. An
+        n_channels of None is inferred from the data; 1 means one gain and offset for all channels.
     match_sign : bool, default=False
         Whether gain2 and offset2 have the signs of gain1 and offset1, whatever theirs are.
     **layer_options
-        As for `Layer`. Without `input` the layer takes what came out of the layer before, and the
-        data that are called "state".
+        Arguments of `Layer`. Without `input` the layer takes the output of the previous layer and
+        the data named "state".
 
     Notes
     -----
@@ -411,12 +411,12 @@ class StateHinge(StateModulation):
 
     @classmethod
     def from_word(cls, word: Word) -> Layer:
-        """Make the layer from a keyword; see `skdyn.nems.from_keywords`."""
+        """Build the layer from a keyword; see `skdyn.nems.from_keywords`."""
         flags = word.flags("m")
         return cls(word.shape(2), match_sign="m" in flags)
 
     def word_options(self) -> list[str]:
-        """Write the options that `from_word` reads."""
+        """Return the options that `from_word` reads."""
         return ["m"] if self.match_sign else []
 
     def initial_parameters(self) -> Phi:
