@@ -272,12 +272,12 @@ class Layer(LayerDescription):
 
     @property
     def parameters(self) -> Phi:
-        """The parameters.
+        """Parameters of the layer.
 
         Returns
         -------
         Phi
-            By name.
+            The parameters by name.
         """
         if self._parameters is None and self.is_sized:  # sizes were set separately
             self._parameters = self._make_parameters()
