@@ -1,4 +1,4 @@
-"""Modes of components and embedded columns, back in channels."""
+"""Modes of components and embedded columns, mapped back to channels."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from skdyn.preprocessing import TimeDelayEmbedder, TimeDelayPCA
 
 _COVARIANCES = ("zero_lag", "mean")
 _METHODS = ("embedding", "autocovariance")
-# Shortest Fourier transform of autocovariances, as in the field.
+# Shortest Fourier transform of autocovariances, as in osl-dynamics.
 _SHORTEST_FFT = 64
 
 
 def channel_modes(model, *, sampling_frequency=None, covariance="zero_lag"):
-    """Modes of a fitted model in channels, whatever came before the model.
+    """Modes of a fitted model in channels, mapped back through the preprocessing steps.
 
-    The covariances and means of the modes go back through the steps of a pipeline by the steps' own
-    inverses: scalers, principal components, and time-delay embedding with or without components.
+    The covariances and means of the modes are transformed back by the inverses of the steps of the
+    pipeline: scalers, principal components, and time-delay embedding with or without components.
 
     Parameters
     ----------
@@ -31,11 +31,12 @@ def channel_modes(model, *, sampling_frequency=None, covariance="zero_lag"):
         that holds it. Steps after it do not matter. A hidden Markov model with `means_` and
         `covars_` is accepted, too.
     sampling_frequency : float, default=None
-        Rows per second, in Hz, of what enters the embedding, so that lags are in seconds. With None
-        they count rows.
+        Rows per second, in Hz, of the input of the embedding; lags are then in seconds. With None
+        they are in rows.
     covariance : {"zero_lag", "mean"}, default="zero_lag"
-        What the covariance of two channels is if rows are embedded: the one in the middle row, or
-        the field's mean over all pairs of lags (within a channel: over equal lags).
+        Covariance of two channels if rows are embedded: the covariance at lag zero in the middle
+        row, or the mean over all pairs of lags (within a channel: over equal lags), as in
+        osl-dynamics.
 
     Returns
     -------
@@ -61,8 +62,8 @@ def channel_modes(model, *, sampling_frequency=None, covariance="zero_lag"):
     -----
     With an inverse ``x = W z + b``, a covariance D becomes ``W D W^T`` and a mean m becomes
     ``W m + b``. Steps that keep each channel a channel and cannot be inverted, such as
-    `SessionScaler`, filters and `SignAligner`, are left as they are: the modes are those of what
-    the last of them returns, and steps before it are not undone.
+    `SessionScaler`, filters and `SignAligner`, are not undone: the modes are those of the output of
+    the last such step, and no earlier step is undone either.
 
     Examples
     --------
@@ -120,7 +121,7 @@ def channel_modes(model, *, sampling_frequency=None, covariance="zero_lag"):
 class ChannelModes:
     """Modes in channels: means, covariances, autocovariances and spectra.
 
-    `channel_modes` makes it.
+    Returned by `channel_modes`.
 
     Parameters
     ----------
@@ -140,7 +141,7 @@ class ChannelModes:
     Attributes
     ----------
     correlations : ndarray of shape (n_modes, n_channels, n_channels)
-        Correlations, 0 where a channel does not vary.
+        Correlations, 0 for constant channels.
     partial_correlations : ndarray of shape (n_modes, n_channels, n_channels)
         Correlations of two channels given all others, from the pseudo-inverse of `correlations`:
         after PCA, these have a rank below the number of channels.
@@ -198,8 +199,8 @@ class ChannelModes:
         Returns
         -------
         ModeSpectra
-            Without an axis of sessions. With n lags, frequencies are resolved to the rate by n at
-            best.
+            Without an axis of sessions. With n lags, the frequency resolution is at best the rate
+            divided by n.
 
         Raises
         ------
@@ -248,18 +249,18 @@ class ChannelModes:
         Parameters
         ----------
         ax : Axes or sequence of Axes, default=None
-            Where to draw, one per mode; not together with `fig`.
+            Axes to draw into, one per mode; mutually exclusive with `fig`.
         partial : bool, default=False
             Whether partial correlations are drawn.
         mode_labels : list of str, default=None
             Titles; None for "Mode 0", "Mode 1", ...
         fig : Figure or SubFigure, default=None
-            Where to make the panels; with None a new figure.
+            Figure to add the panels to; None creates one.
 
         Returns
         -------
         fig, axes : Figure or SubFigure, and ndarray of Axes of shape (n_modes,)
-            What holds the panels, and the panels.
+            The figure and its panels.
         """
         matrices = self.partial_correlations if partial else self.correlations
         label = "Partial correlation" if partial else "Correlation"
@@ -293,7 +294,7 @@ class ChannelModes:
 
 
 def _find_modes(steps: list[Any]) -> tuple[list[Any], Any]:
-    """What comes before the last step with modes, and that step."""
+    """The steps before the last step with modes, and that step."""
     for place in reversed(range(len(steps))):
         step = steps[place]
         if hasattr(step, "means_") and _covariances(step) is not None:
@@ -314,7 +315,7 @@ def _covariances(step) -> np.ndarray | None:
 
 
 def _keeps_channels(step) -> bool:
-    """Whether a step has no inverse, and its columns are the channels that it was given."""
+    """Whether a step has no inverse and its output columns are its input channels."""
     if hasattr(step, "inverse_transform") or isinstance(step, TimeDelayEmbedder | TimeDelayPCA):
         return False
     names = [f"x{channel}" for channel in range(step.n_features_in_)]
@@ -329,7 +330,7 @@ def _keeps_channels(step) -> bool:
 
 
 def _inverse(step) -> tuple[np.ndarray, np.ndarray] | None:
-    """What undoes a step row by row, ``z @ matrix + offset``; None if it does nothing to a row."""
+    """Inverse of a step, ``z @ matrix + offset``; None if the step leaves rows unchanged."""
     if isinstance(step, TimeDelayEmbedder):
         return None
     undo = step.inverse_components if isinstance(step, TimeDelayPCA) else step.inverse_transform
@@ -372,7 +373,7 @@ def _covariance_of_channels(embedded, n_lags, kind):
 
 
 def _filled(correlations, varies):
-    """Correlations with their diagonal, 1 where a channel varies, and 0 where one does not."""
+    """Correlations with their diagonal: 1 for channels that vary, 0 for constant ones."""
     channels = np.arange(correlations.shape[1])
     both = varies[:, :, np.newaxis] & varies[:, np.newaxis]
     filled = np.where(both, np.clip(np.nan_to_num(correlations), -1, 1), 0)

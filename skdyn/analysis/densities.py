@@ -23,11 +23,11 @@ from skdyn._drawing import (
     tidy,
 )
 
-# What is made of the bins of a band.
+# Summaries of the bins of a band.
 _SUMMARIES = ("mean", "sum", "integral")
-# By how much a coherence in single precision can exceed 1.
+# Largest excess of a coherence over 1 by rounding in single precision.
 _ROUNDING = 1e-4
-# Below the largest density of a picture, densities are no longer told apart.
+# Smallest density drawn, relative to the largest of the figure.
 _DEEPEST = 1e-6
 
 
@@ -35,8 +35,8 @@ _DEEPEST = 1e-6
 class ModeSpectra:
     """Cross-spectral densities of modes, per session.
 
-    `mode_spectra` and `ChannelModes.spectra` make it. One 2-D recording without session labels has
-    no axis of sessions, nor has a group.
+    Returned by `mode_spectra` and `ChannelModes.spectra`. The axis of sessions is missing for one
+    2-D recording without session labels and for a group.
 
     Parameters
     ----------
@@ -54,7 +54,7 @@ class ModeSpectra:
     intercept : ndarray of shape (n_sessions, n_channels, n_channels, n_frequencies) or None
         With ``method="regression"``, the density at mean mixing, which each mode's contains.
     coefficient_scale : ndarray of shape (n_sessions, n_modes) or None
-        With ``method="regression"``, what the coefficients were multiplied by.
+        With ``method="regression"``, factors that the coefficients were multiplied by.
 
     Attributes
     ----------
@@ -109,7 +109,7 @@ class ModeSpectra:
             sizes /= self.coefficient_scale[..., np.newaxis, np.newaxis, np.newaxis]
             return _normalised(sizes, power)
         coherence = _normalised(np.abs(self.cross_spectra), self.psd)
-        # Rounding can put what is 1 above it.
+        # Rounding can lift a coherence of 1 above 1.
         return np.where(coherence < 1 + _ROUNDING, np.minimum(coherence, 1), coherence)
 
     def group(self):
@@ -195,7 +195,7 @@ class ModeSpectra:
         return np.where((mean > 0).any(axis=-1), peaks, np.nan)
 
     def to_frame(self):
-        """Give a table with a row per session, mode, channel and frequency.
+        """Return a table with a row per session, mode, channel and frequency.
 
         Returns
         -------
@@ -219,7 +219,7 @@ class ModeSpectra:
         Parameters
         ----------
         ax : Axes or sequence of Axes, default=None
-            Where to draw, one per mode; not together with `fig`.
+            Axes to draw into, one per mode; mutually exclusive with `fig`.
         channels : array-like of int or str, default=None
             Numbers or names of the channels that are averaged; None for all.
         mode_labels : list of str, default=None
@@ -227,12 +227,12 @@ class ModeSpectra:
         log : bool, default=True
             Whether densities are on a logarithmic scale.
         fig : Figure or SubFigure, default=None
-            Where to make the panels; with None a new figure.
+            Figure to add the panels to; None creates one.
 
         Returns
         -------
         fig, axes : Figure or SubFigure, and ndarray of Axes of shape (n_modes,)
-            What holds the panels, and the panels. Each has its mode in colour, the mean over
+            The figure and its panels. Each has its mode in colour, the mean over
             sessions weighted by rows, within one standard deviation over sessions, and the other
             modes in grey. Sessions in which a mode has no power do not count.
         """
@@ -283,7 +283,7 @@ class ModeSpectra:
         return float(np.diff(self.frequencies[:2]).sum())
 
     def _curves(self, channels):
-        """Mean density of each mode, and where its spread over sessions begins and ends."""
+        """Mean density of each mode, and both ends of its spread over sessions."""
         psd = self.psd if self._has_sessions else self.psd[np.newaxis]
         if channels is not None:
             psd = psd[:, :, _numbers(channels, self.channel_names)]
@@ -293,7 +293,7 @@ class ModeSpectra:
         return mean, mean - spread, mean + spread
 
     def _shares(self) -> np.ndarray:
-        """Weight of each session in the mean of each mode: none where the mode has no power."""
+        """Weight of each session in the mean of each mode: 0 if the mode has no power."""
         psd = self.psd if self._has_sessions else self.psd[np.newaxis]
         shares = self.weights[:, np.newaxis] * (psd > 0).any(axis=(2, 3))
         total = shares.sum(axis=0)
@@ -333,7 +333,7 @@ class ModeBand:
         )
 
     def to_frame(self):
-        """Give a table with a row per session, mode and channel.
+        """Return a table with a row per session, mode and channel.
 
         Returns
         -------
@@ -355,16 +355,16 @@ class ModeBand:
         Parameters
         ----------
         ax : Axes or sequence of Axes, default=None
-            Where to draw, one per mode; not together with `fig`.
+            Axes to draw into, one per mode; mutually exclusive with `fig`.
         mode_labels : list of str, default=None
             Titles; None for "Mode 0", "Mode 1", ...
         fig : Figure or SubFigure, default=None
-            Where to make the panels; with None a new figure.
+            Figure to add the panels to; None creates one.
 
         Returns
         -------
         fig, axes : Figure or SubFigure, and ndarray of Axes of shape (n_modes,)
-            What holds the panels, and the panels.
+            The figure and its panels.
         """
         coherence = self.coherence if self.power.ndim == 2 else self.coherence.mean(axis=0)
         label = f"Coherence, {self.low:g} to {self.high:g} Hz"
@@ -377,20 +377,20 @@ def draw_networks(matrices, cmap, label, mode_labels, ax, fig):
     Parameters
     ----------
     matrices : ndarray of shape (n_modes, n_channels, n_channels)
-        What to draw.
+        The matrices.
     cmap : str
         Colour map: from 0 on if "viridis", else symmetric about 0.
     label : str
-        What the colours stand for.
+        Label of the colour bar.
     mode_labels : list of str or None
         Titles.
     ax, fig : object
-        Where to draw, as in :meth:`ModeBand.plot`.
+        As in :meth:`ModeBand.plot`.
 
     Returns
     -------
     fig, axes : Figure or SubFigure, and ndarray of Axes of shape (n_modes,)
-        What holds the panels, and the panels.
+        The figure and its panels.
     """
     shown = np.array(matrices, dtype=float)
     titles = check_names(mode_labels, len(shown), "mode_labels")
@@ -418,7 +418,7 @@ def long_table(names, values, columns):
     names : list of str
         Names of the axes, for the first columns.
     values : list of array-like
-        What the positions along each axis stand for.
+        Labels of the positions along each axis.
     columns : dict of str to ndarray
         The arrays, all with these axes.
 
@@ -448,7 +448,7 @@ def _diagonal(matrices):
 
 
 def _normalised(sizes, power):
-    """Divide by the root of the power of both channels; 0 where one has none."""
+    """Divide by the root of the power of both channels; 0 if either has no power."""
     root = np.sqrt(np.maximum(power, 0))
     product = root[..., :, np.newaxis, :] * root[..., np.newaxis, :, :]
     return np.divide(sizes, product, out=np.zeros_like(sizes), where=product > 0)
@@ -468,7 +468,7 @@ def _numbers(channels, names):
 
 
 def _log_scale(axes, mean):
-    """Scale logarithmically, down to what can be told from zero."""
+    """Set a logarithmic scale down to the smallest density drawn."""
     top = mean.max()
     if not top > 0:
         return

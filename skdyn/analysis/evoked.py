@@ -1,4 +1,4 @@
-"""Mixing around events: its mean over events, and whether it follows them at all."""
+"""Mixing around events: mean over events, and a test of whether mixing follows them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MOST_RATE = 1e9
 class EvokedAlpha(Bunch):
     """Mean mixing around events.
 
-    A Bunch: a dictionary whose values are attributes, too. `evoked_alpha` makes it. The axis of
+    A Bunch: a dictionary whose values are also attributes, returned by `evoked_alpha`. The axis of
     sessions is missing if alpha was one 2-D array without `sessions`.
 
     Parameters
@@ -38,9 +38,9 @@ class EvokedAlpha(Bunch):
     mean : ndarray of shape (n_sessions, n_times, n_modes)
         Mean mixing coefficients over events, less those of the baseline if there is one.
     standard_error : ndarray of shape (n_sessions, n_times, n_modes)
-        Of `mean`, over events; NaN for a single event.
+        Standard error of `mean` over events; NaN for a single event.
     n_events : ndarray of int of shape (n_sessions,)
-        Events whose window is within the session.
+        Number of events with the window inside the session.
     baseline : tuple of float or None
         As given, in seconds.
     sessions : list
@@ -60,11 +60,11 @@ class EvokedAlpha(Bunch):
         Parameters
         ----------
         ax : Axes, default=None
-            Where to draw; not together with `fig`.
+            Axes to draw into; mutually exclusive with `fig`.
         mode_labels : sequence of str, default=None
             A name per mode; None for numbers.
         fig : Figure or SubFigure, default=None
-            Where to make the panel; with None a new figure.
+            Figure to add the panel to; None creates one.
 
         Returns
         -------
@@ -106,8 +106,8 @@ def evoked_alpha(
             (n_sessions, n_samples, n_modes)
         Mixing coefficients, or posterior probabilities of states, of any model; also normalised.
     events : array-like of int of shape (n_events,), or one such per session
-        Rows of the events: of a 2-D alpha, numbers of its rows, whether it has sessions or not; of
-        a list or 3-D alpha, a list of arrays with numbers of rows of each session.
+        Row indices of the events. For a 2-D alpha they count its rows, with or without sessions;
+        for a list or 3-D alpha, a list of arrays that count the rows of each session.
     sampling_frequency : float
         Rows per second, in Hz.
     window : tuple of two floats, default=(-0.5, 1.5)
@@ -121,18 +121,18 @@ def evoked_alpha(
     Returns
     -------
     EvokedAlpha
-        Means, with their standard errors; `plot()` gives a picture.
+        Means, with their standard errors; `plot()` draws them.
 
     Raises
     ------
     ValueError
-        If an event is outside of its session, a session has none whose window is within it, or
+        If an event is outside its session, a session has no event with the window inside it, or
         times are in the wrong order.
 
     See Also
     --------
     evoked_test : Whether mixing follows the events at all.
-    permutation_test : Whether it does so over people: give it `mean`, with a baseline.
+    permutation_test : The same question over people: pass `mean`, with a baseline.
 
     Examples
     --------
@@ -179,10 +179,10 @@ def evoked_test(
 ):
     """Test whether mixing coefficients follow events, at any time and in any mode.
 
-    The events of each session are moved together by a random number of rows, and wrap around at the
-    end of the session: their distances and the dynamics of the mixing stay as they are, while
-    nothing links them any more. One session is enough. For a statement about people rather than
-    about these sessions, give `evoked_alpha(...).mean` to `permutation_test`.
+    Under the null, all events of a session are shifted circularly by the same random number of
+    rows. This keeps the intervals between events and the dynamics of the mixing, and removes the
+    relation between them. One session is enough. For inference about people rather than these
+    sessions, pass `evoked_alpha(...).mean` to `permutation_test`.
 
     Parameters
     ----------
@@ -302,7 +302,7 @@ def _rows_between(times, rate: float, name: str) -> np.ndarray:
 
 
 def _used_events(mixing: Sessions, events, span: _Span) -> list[np.ndarray]:
-    """Rows of the events of each session whose window is within it."""
+    """Rows of the events of each session that have the window inside it."""
     lengths = np.array([len(array) for array in mixing.arrays])
     if mixing.container == "array":
         edges = np.cumsum([0, *lengths])
@@ -347,9 +347,9 @@ def _whole(events, n_rows: int) -> np.ndarray:
 
 
 def _after_events(alpha: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Mean of alpha so many rows after all events, around the end of the session, for each number.
+    """Mean of alpha over events at each lag: the circular cross-correlation with the event train.
 
-    The circular cross-correlation of alpha with the train of events, by Fourier transforms.
+    Computed by Fourier transforms.
     """
     train = np.bincount(rows, minlength=len(alpha)) / len(rows)
     product = np.fft.rfft(alpha, axis=0) * np.fft.rfft(train).conj()[:, np.newaxis]

@@ -1,4 +1,4 @@
-"""A row of features per session, for the prediction of what differs between people."""
+"""One row of features per session, for predicting differences between people."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ Names = list[str]
 
 @dataclass(frozen=True)
 class _Material:
-    """What features are computed from.
+    """Input of the feature functions.
 
     Attributes
     ----------
     statistics : ModeStatistics
-        Of all sessions, with an axis of them.
+        Statistics of all sessions, with the axis of sessions.
     durations : ndarray of shape (n_sessions, 1)
-        Seconds.
+        Duration of each session in seconds.
     modes : callable
-        From nothing to a `SessionModes`, where a feature asks for it.
+        Function without arguments that returns `SessionModes`; called by features that need them.
     """
 
     statistics: ModeStatistics
@@ -46,7 +46,7 @@ class _Material:
 def _statistic(name: str) -> Callable[[_Material], np.ndarray]:
     def values(material: _Material) -> np.ndarray:
         found = material.statistics[name]
-        # A mode that never comes back has been away for all of the session.
+        # The interval of a mode without a second visit is the whole session.
         missing = material.durations if name == "mean_interval" else 0.0
         return np.where(np.isnan(found), missing, found)
 
@@ -104,16 +104,16 @@ FEATURES: dict[str, tuple[Callable, Callable]] = {
 class SessionFeatures(DocumentedMixin, SessionTransformerMixin, BaseEstimator):
     """One row of features per session, from a model that is fitted to the training sessions.
 
-    Put before a classifier or a regressor in a Pipeline, and cross-validate that with a list of
-    sessions, one per person, as X and one number per person as y: folds are then made of people,
-    and the model of each fold has seen its training people alone.
+    Put it before a classifier or a regressor in a Pipeline, and cross-validate with a list of
+    sessions, one per person, as X and one number per person as y: folds then split people, and the
+    model of each fold is fitted to its training people only.
 
     Parameters
     ----------
     model : estimator
         With `fit`, `transform`, `means_` and `covariances_`, for lists of sessions, such as a
-        `DyNeMoEstimator`, or a Pipeline that ends in one. It is cloned, and fitted in `fit`; give
-        ``FrozenEstimator(model)`` to keep one that is fitted already.
+        `DyNeMoEstimator`, or a Pipeline that ends in one. `fit` clones and fits it; pass
+        ``FrozenEstimator(model)`` to use a fitted model.
     what : str or sequence of str, default=("normalised_weight", "mean_lifetime", "switching_rate")
         Kinds of features, in their order: columns of the table of `mode_statistics`, such as
         "occupancy", "standard_deviation" or "fano_factor"; "entropy"; "transitions"; and
@@ -141,9 +141,9 @@ class SessionFeatures(DocumentedMixin, SessionTransformerMixin, BaseEstimator):
 
     Notes
     -----
-    The features of a session do not depend on the other sessions that are transformed with it, but
-    for binarize="mixture". What is undefined gets a number: the lifetime of a mode that is never
-    active is 0, its interval the length of the session, all else 0.
+    The features of a session do not depend on the other sessions that are transformed with it,
+    except with binarize="mixture". Undefined features are replaced by numbers: the lifetime of a
+    mode that is never active is 0, its interval is the length of the session, and all others are 0.
 
     X may also be an array (n_sessions, n_samples, n_channels), or one 2-D array with `sessions`,
     which cannot be cross-validated together with one y per session.
@@ -214,7 +214,7 @@ class SessionFeatures(DocumentedMixin, SessionTransformerMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            If there is no such kind of features, or the model refuses X.
+            If a kind of features is unknown, or the model raises ValueError for X.
         """
         kinds = self._kinds()
         pieces = pieces_of(X, sessions)

@@ -1,13 +1,13 @@
 """Tests of groups and conditions, corrected for many modes, bands, channels or edges.
 
-All tests follow one plan. A statistic is computed for each feature, and again after the data are
-rearranged as they could as well have come if nothing differed: differences change sign, labels are
-shuffled, or the residuals of a regression on the covariates are. The largest statistic over
-features in each arrangement is the null distribution, which holds for all features at once,
-however they depend on each other.
+All tests are permutation tests with the maximum statistic. A statistic is computed for each feature
+of the data and of arrangements that are equally likely under the null hypothesis: the signs of
+differences are flipped, labels are shuffled, or the residuals of a regression on the covariates
+are shuffled. The largest statistic over features in each arrangement forms the null distribution,
+which controls the family-wise error under any dependence between features.
 
-SciPy's `permutation_test` keeps the statistics of all features for all arrangements, and knows no
-covariates. Here arrangements are rows of a matrix, so that many of them are one matrix product.
+SciPy's `permutation_test` keeps the statistics of all features for all arrangements and has no
+covariates. Here arrangements are rows of a matrix, so that one matrix product computes many.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ ALTERNATIVES = {"two-sided": np.abs, "greater": np.positive, "less": np.negative
 class PermutationTest(Bunch):
     """The result of a test of many features.
 
-    A Bunch: a dictionary whose values are attributes, too. `permutation_test` and `evoked_test`
-    make it.
+    A Bunch: a dictionary whose values are also attributes. Returned by `permutation_test` and
+    `evoked_test`.
 
     Parameters
     ----------
@@ -50,8 +50,8 @@ class PermutationTest(Bunch):
     statistic : ndarray of the shape of the features
         Studentised effect, without unit.
     p_value : ndarray of the shape of the features
-        Corrected for all features: the share of arrangements whose largest statistic is at least
-        this one, the observed arrangement included.
+        Corrected for all features: the share of arrangements, the observed one included, with a
+        largest statistic of at least this one.
     p_uncorrected : ndarray of the shape of the features
         The same for each feature alone.
     critical_value : float
@@ -64,7 +64,7 @@ class PermutationTest(Bunch):
     is_exact : bool
         Whether these are all there are.
     alternative : {"two-sided", "greater", "less"}
-        What is tested.
+        Alternative hypothesis.
     level : float
         The level of `critical_value`.
     kind : {"one sample", "paired", "groups", "regression", "events"}
@@ -82,7 +82,7 @@ class PermutationTest(Bunch):
         )
 
     def to_frame(self, names=None):
-        """Give a table with one row per feature.
+        """Return a table with one row per feature.
 
         Parameters
         ----------
@@ -119,11 +119,11 @@ class PermutationTest(Bunch):
         Parameters
         ----------
         ax : Axes, default=None
-            Where to draw; not together with `fig`.
+            Axes to draw into; mutually exclusive with `fig`.
         feature_names : sequence of str, default=None
             A name per feature; None for numbers.
         fig : Figure or SubFigure, default=None
-            Where to make the panel; with None a new figure.
+            Figure to add the panel to; None creates one.
 
         Returns
         -------
@@ -189,9 +189,9 @@ def permutation_test(
     regressor : array-like of shape (n_sessions,), default=None
         Numbers, such as ages, instead of labels.
     covariates : array-like of shape (n_sessions,) or (n_sessions, n_covariates), default=None
-        What else may differ, such as age or motion; its linear influence is removed [1]_. Of pairs,
-        the differences count: what is the same for both rows has no influence. With values alone
-        the effect is that at covariates of 0: centre them.
+        Nuisance variables, such as age or motion; their linear influence is removed [1]_. For
+        pairs, the differences of covariates count, so that constants of a pair have no influence.
+        With values alone the effect is that at covariates of 0, so centre them.
     alternative : {"two-sided", "greater", "less"}, default="two-sided"
         Whether effects of both signs count, positive ones or negative ones.
     n_permutations : int, default=10_000
@@ -204,14 +204,14 @@ def permutation_test(
     Returns
     -------
     PermutationTest
-        Effects, statistics, p values corrected by the maximum statistic [2]_; `to_frame()` gives a
-        table and `plot()` a picture.
+        Effects, statistics and p values corrected by the maximum statistic [2]_; `to_frame()`
+        returns a table and `plot()` draws them.
 
     Raises
     ------
     ValueError
-        If shapes do not agree, labels and pairs do not go together, the regressor is a combination
-        of covariates, or there are too few rows.
+        If shapes do not agree, labels and pairs are inconsistent, the regressor is a linear
+        combination of covariates, or there are too few rows.
 
     Warns
     -----
@@ -295,7 +295,7 @@ def _table(values) -> np.ndarray:
 
 
 def check_choices(alternative, n_permutations, level) -> None:
-    """Check what a caller chooses.
+    """Check the parameters of a test.
 
     Parameters
     ----------
@@ -325,7 +325,7 @@ def check_choices(alternative, n_permutations, level) -> None:
 
 
 def _columns(n_rows: int, labels, pairs, regressor, covariates) -> tuple:
-    """What describes rows, as arrays of the right length; covariates as columns."""
+    """Labels, pairs, regressor and covariates as arrays of the right length."""
     if labels is not None and regressor is not None:
         raise ValueError("labels and regressor were both given. Pass one of them.")
     if pairs is not None and labels is None:

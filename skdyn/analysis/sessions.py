@@ -1,27 +1,27 @@
-"""A session's own modes: means and covariances of each session, given how modes are mixed.
+"""Session-specific modes: means and covariances of each session, given the mixing coefficients.
 
 With the mixing coefficients fixed, the modes of a session are those of a linear covariance model
 
     x_t ~ N(sum_j alpha_tj mu_j, sum_j alpha_tj D_j),
 
 whose log-likelihood has closed-form gradients (`skdyn.core.gaussian`). One session has few rows for
-so many numbers, so its modes are drawn towards the group's, G_j and m_j, by the penalty
+so many parameters, so its modes are shrunk towards the group's, G_j and m_j, by the penalty
 
     (nu / 2) sum_j [ log|D_j| + tr(D_j^-1 (G_j + (mu_j - m_j)(mu_j - m_j)')) ],
 
-that is, as if the group's modes had been seen in nu further rows of each mode alone: where a mode
+that is, as if the group's modes had been observed in nu further rows of each mode alone: if a mode
 has all the weight in n rows, D_j = (n S_j + nu G_j) / (n + nu). A mode that a session hardly visits
-stays with the group's. The number nu says how much sessions differ, and is the same for all: modes
-of half of the rows predict the other half, and nu is the number that does so best. Where mixing was
-inferred with the group's modes it favours modes that are too extreme, in the rows held out, too:
-nu is then the largest number that keeps 99 % of the best gain over the group's modes.
+stays close to the group's. The shrinkage nu is the same for all sessions and is chosen by
+cross-validation: modes of half of the rows predict the other half. Mixing that was inferred with
+the group's modes favours modes that are too extreme, in held-out rows as well; nu is then the
+largest number that keeps 99 % of the best gain over the group's modes.
 
-Mixing coefficients are never known. Their posterior means move less than they do, and modes that
-fit those come out too far apart; so the likelihood is averaged over draws from the posterior, which
-is what training maximises, too.
+Mixing coefficients are not observed. Their posterior means vary less than the coefficients, and
+modes fitted to them are too far apart. The likelihood is therefore averaged over draws from the
+posterior, as in the training objective.
 
-Numbers are found in coordinates in which the problem is round: with G_j = L L' and a triangular M,
-D_j = L M M' L', where M = I is the start, and steps are relative to the rows that a mode has.
+The optimisation is preconditioned: with G_j = L L' and a triangular M, D_j = L M M' L', starting
+at M = I, and steps are relative to the number of rows of a mode.
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ N_PIECES = 10
 # Ratio of one candidate for the shrinkage to the next, and the largest one, in rows of a session.
 RATIO, LARGEST = 4.0, 8.0
 
-# Share of the best held-out gain over the group's modes that the chosen shrinkage keeps, where
-# mixing was inferred and where it is known.
+# Share of the best held-out gain over the group's modes that the chosen shrinkage keeps, for
+# # inferred and for known mixing.
 SHARE_INFERRED, SHARE_KNOWN = 0.99, 1.0
 
 # Gain in nats below which a fit stops, when it is final and when it serves a choice.
@@ -69,7 +69,7 @@ SMALLEST_GAIN, SMALLEST_GAIN_OF_CHOICE = 0.02, 0.2
 class SessionModes(Bunch):
     """The modes of each session.
 
-    A Bunch: a dictionary whose values are attributes, too. `session_modes` makes it. The axis of
+    A Bunch: a dictionary whose values are also attributes, returned by `session_modes`. The axis of
     sessions is missing if X was one 2-D array without `sessions`.
 
     Parameters
@@ -93,8 +93,8 @@ class SessionModes(Bunch):
         each, in nats per row; empty if `shrinkage` was given.
     log_likelihood, group_log_likelihood : ndarray of shape (n_sessions,)
         Mean log-likelihood of the rows of a session under its own modes and under the group's, in
-        nats per row. The rows were fitted, so the former is too high by what the fit has learned
-        of their noise.
+        nats per row. The rows were fitted, so the former is too high because of
+        overfitting.
     sessions : list
         Names of the sessions: their labels, or 0, 1, ...
     """
@@ -124,7 +124,7 @@ class SessionModes(Bunch):
         return np.array(found).reshape(self.covariances.shape[:-2])
 
     def to_frame(self):
-        """Give a table with one row per session and mode.
+        """Return a table with one row per session and mode.
 
         Returns
         -------
@@ -152,14 +152,14 @@ class SessionModes(Bunch):
         return pd.DataFrame(columns, index=index)
 
     def plot(self, ax=None, *, fig=None):
-        """Draw how far the modes of each session are from the group's.
+        """Draw the distance of the modes of each session from the group's.
 
         Parameters
         ----------
         ax : Axes, default=None
-            Where to draw; not together with `fig`.
+            Axes to draw into; mutually exclusive with `fig`.
         fig : Figure or SubFigure, default=None
-            Where to make the panel; with None a new figure.
+            Figure to add the panel to; None creates one.
 
         Returns
         -------
@@ -183,29 +183,29 @@ def session_modes(
 ):
     """Modes of each session, given the mixing coefficients that a fitted model infers.
 
-    The networks run once, and the mixing coefficients are drawn from what they infer. Then means,
-    where the model's are not all zero, and covariances are the most likely ones of the session,
-    shrunk towards the model's, see Notes.
+    The inference network runs once, and mixing coefficients are drawn from its posterior. Means
+    (if the model's are not all zero) and covariances are then the most likely ones of the session,
+    shrunk towards the model's (see Notes).
 
     Parameters
     ----------
     model : fitted estimator, Pipeline or search
         With `transform`, `means_` and `covariances_`, such as a `DyNeMoEstimator`; or a Pipeline
-        that ends in one, whose modes are those of what its last step receives; or a search over
-        one of these.
+        that ends in one, with the modes of the input of its last step; or a search over one of
+        these.
     X : array-like of shape (n_samples, n_channels), list of such, or array of shape \
             (n_sessions, n_samples, n_channels)
         The recording.
     sessions : array-like of shape (n_samples,), default=None
         Label of each row of a 2-D X.
     shrinkage : "auto" or float, default="auto"
-        Rows of each mode for which the model's modes count, from 0, which gives the modes of
-        maximum likelihood, to infinity, which gives the model's. "auto" lets one half of each
-        session predict the other, and takes the largest number that keeps 99 % of the best gain
-        over the model's modes, in all sessions given; 10,000 rows of whole sessions are enough.
+        Weight of the model's modes, in rows of each mode, from 0 (maximum likelihood) to infinity
+        (the model's modes). "auto" predicts one half of each session from the other and chooses
+        the largest number that keeps 99 % of the best gain over the model's modes, over all
+        sessions in X; it uses whole sessions of 10,000 rows in all.
     n_draws : int, default=2
-        Draws of the mixing coefficients over which the likelihood is averaged. A model without
-        `draw_alpha` has none: what its `transform` gives is taken as it is.
+        Draws of the mixing coefficients over which the likelihood is averaged. For a model without
+        `draw_alpha`, the output of its `transform` is used instead.
     random_state : int or RandomState instance, default=0
         Source of the draws.
     n_jobs : int or None, default=None
@@ -214,29 +214,30 @@ def session_modes(
     Returns
     -------
     SessionModes
-        The modes, with a row per session; `to_frame()` gives a table.
+        The modes, with a row per session; `to_frame()` returns a table.
 
     Raises
     ------
     ValueError
-        If X does not go with the model, or shrinkage is out of its range.
+        If X does not match the model, or shrinkage is out of its range.
     sklearn.exceptions.NotFittedError
         If the model is not fitted.
 
     See Also
     --------
     modes_from_mixing : The same from arrays, for any model.
-    fine_tune : Train the inference network on, too.
+    fine_tune : Also continue the training of the inference network.
 
     Notes
     -----
-    osl-dynamics calls this dual estimation, trains the modes by a number of epochs from the
-    group's, and shrinks nothing. Here the log-likelihood of a session is penalised as if the
-    group's modes had been seen in further rows, so that modes which a session hardly visits stay
-    near the group's. If all covariances of the group are diagonal, those of sessions are, too.
+    osl-dynamics calls this dual estimation, trains the modes for a number of epochs from the
+    group's, and uses no shrinkage. Here the log-likelihood of a session is penalised as if the
+    group's modes had been observed in further rows, so that modes which a session hardly visits
+    stay close to the group's. If all covariances of the group are diagonal, so are those of
+    sessions.
 
-    The mixing coefficients are those that the group's modes lead to, so that a difference between
-    sessions can be taken for mixing where modes are similar.
+    The mixing coefficients are inferred with the group's modes. If modes are similar, a difference
+    between sessions can therefore be attributed to mixing.
 
     Examples
     --------
@@ -277,7 +278,7 @@ def modes_from_mixing(
             (n_sessions, n_samples, n_channels)
         The recording.
     alpha : array-like of shape (n_samples, n_modes), or as X
-        Mixing coefficients, or posterior probabilities of states, of any model. They are taken as
+        Mixing coefficients, or posterior probabilities of states, of any model. They are used as
         known.
     covariances : array-like of shape (n_modes, n_channels, n_channels)
         Covariances of the group's modes, positive definite.
@@ -332,17 +333,17 @@ def modes_from_mixing(
 
 
 def fine_tune(model, X, *, sessions=None, n_epochs=None):
-    """Train a fitted DyNeMo on with another recording, its prior network as it is.
+    """Continue the training of a DyNeMo on another recording, with its prior network frozen.
 
-    The inference network, the modes and the temperature of the softmax are trained on, at a tenth
-    of the learning rate, as far as the model learns them; how modes follow each other stays as the
-    group has taught it, so that a single session is enough.
+    The inference network, the modes and the temperature of the softmax are trained further at a
+    tenth of the learning rate, if the model learns them. The prior network, which describes the
+    temporal dynamics, keeps the weights of the group, so that a single session is enough.
 
     Parameters
     ----------
     model : DyNeMoEstimator, Pipeline or search
-        A fitted model, or a fitted Pipeline that ends in one, of which the last step is trained;
-        of a fitted search its `best_estimator_`.
+        A fitted model; a fitted Pipeline that ends in one, which is trained; or a fitted search,
+        for which `best_estimator_` is used.
     X : array-like of shape (n_samples, n_channels), list of such, or array of shape \
             (n_sessions, n_samples, n_channels)
         The recording.
@@ -549,7 +550,7 @@ class _Likelihood:
         return found - 0.5 * shrinkage * (log_det + quadratic)
 
     def used(self, means: Tensor, covariances: Tensor) -> tuple[Tensor | None, Tensor]:
-        """Modes as the core takes them: no means of zero, and diagonals where there is no more."""
+        """Modes in the core's form: None for zero means, diagonals for diagonal covariances."""
         if self.group.is_diagonal:
             covariances = covariances.diagonal(0, 1, 2)
         return means if self.group.has_means else None, covariances
@@ -654,7 +655,7 @@ def _choose(rows, alpha, group: _Group, share: float) -> tuple[np.ndarray, np.nd
     numbers: list[np.ndarray | None] = [None] * len(folds)
     size = float(np.mean([train.size for train, _ in folds]))
     shrinkage = LARGEST * size
-    # From the group's modes down, each time from where the last one ended, until little is gained.
+    # From strong to weak shrinkage, with warm starts, until the gain is small.
     while len(scores) < 3 or scores[-1] - scores[-2] > (1 - share) * (max(scores) - scores[0]):
         before, total = candidates[-1], 0.0
         for place, (train, test) in enumerate(folds):

@@ -19,7 +19,7 @@ from skdyn.analysis.windows import Windows
 from skdyn.preprocessing.embedding import blocks
 from skdyn.sessions import Sessions, check_sessions, like_sessions
 
-# Shortest Fourier transform, in rows, as in the field: bins are no wider than a 256th of the rate.
+# Shortest Fourier transform in rows, as in osl-dynamics: bins of at most 1/256 of the rate.
 _SHORTEST_FFT = 256
 # Relative to its mean: a regressor that varies less is constant.
 _CONSTANT = 1e-10
@@ -64,20 +64,20 @@ def mode_spectra(
         Length of a window in seconds. Longer windows resolve frequencies better and changes of the
         mixing worse.
     step : float, default=None
-        Time between the starts of two windows, in seconds. None for a quarter of what is tapered,
-        a window or sub-window; for half a window with "welch", for a window with "multitaper".
+        Time between the starts of two windows, in seconds. None for a quarter of a tapered
+        piece (window or sub-window), half a window with "welch", a window with "multitaper".
     n_sub_windows : int, default=1
         Pieces into which each window is cut; the spectrum of a window is the mean of theirs.
     frequency_range : (float, float), default=None
         Lowest and highest frequency in Hz, both included. None for all up to half the rate.
     method : {"mixture", "regression", "welch", "multitaper"}, default="mixture"
-        How spectra are estimated, see Notes.
+        Estimator of the spectra, see Notes.
     n_refinement_steps : int, default=None
         Rounds in which "mixture" raises the likelihood. None for 5.
     standardize : bool, default=None
         Whether each channel of each session is brought to mean 0 and variance 1 first, so that
         spectra are in 1/Hz rather than in squared units of X per Hz. None for False with "mixture",
-        for True with the other methods, whose definitions say so.
+        for True with the other methods, by their definitions.
     rescale : bool, default=False
         Whether "regression" multiplies the coefficients of a mode by the session's largest
         z-scored regressor of that mode. Coherence stays that of the coefficients as they are.
@@ -110,10 +110,10 @@ def mode_spectra(
 
     Notes
     -----
-    "mixture" takes the model at its word: if the covariance of a row is ``sum_j alpha_tj D_j``,
+    "mixture" follows from the model: if the covariance of a row is ``sum_j alpha_tj D_j``,
     then the cross-spectrum of a window is ``sum_j a_j S_j(f)``, where a averages alpha over the
     window, weighted by its squared taper, since a periodogram is quadratic. Least squares over
-    windows gives S_j, with negative eigenvalues put to zero. Then they are refined on the Whittle
+    windows estimates S_j; negative eigenvalues are set to zero. Then S_j is refined on the Whittle
     likelihood of the Fourier transforms, ``x(f) ~ CN(0, sum_j a_j S_j(f))``, by steps of
     majorisation-minimisation that have the fixed points of EM. Spectra are positive semi-definite,
     so that power is not negative and coherence is within 0 and 1 for any alpha, and do not depend
@@ -225,7 +225,7 @@ def _regression(rows, alpha, windows, given):
     starts = windows.starts(len(alpha))
     regressors = _windowed(padded, windows, starts, windows.tapers[0])
     spread = regressors.std(axis=0)
-    # What the zeros at both ends do to a constant is no change of the mixing.
+    # Padding with zeros makes a constant vary at both ends, which is no change of the mixing.
     varies = np.ptp(alpha, axis=0) > _CONSTANT * np.abs(alpha).max(axis=0)
     varies &= spread > _CONSTANT * regressors.max(axis=0)
     regressors = (regressors - regressors.mean(axis=0)) * varies / np.where(varies, spread, 1)
@@ -240,7 +240,7 @@ def _regression(rows, alpha, windows, given):
 
 
 def _of_states(rows, alpha, windows, given):
-    """Mean over windows of the spectra of what is left of the recording in each mode."""
+    """Mean over windows of the spectra of the recording times the mixing of each mode."""
     starts = windows.starts(len(rows))
     weights = np.full((1, len(starts)), 1 / len(starts))
     share = (alpha**2).mean(axis=0)
@@ -254,10 +254,10 @@ def _of_states(rows, alpha, windows, given):
 
 @dataclass(frozen=True)
 class _Method:
-    """How spectra are estimated."""
+    """An estimator of spectra."""
 
     estimate: Callable
-    # From the rows of a piece, and what was given, to tapers.
+    # Function from the rows of a piece and the given parameters to tapers.
     tapers: Callable
     # Rows of a window, or of a piece with `steps_by_piece`, per step.
     steps: float
@@ -337,7 +337,7 @@ def _one_session(method, windows, standardize, single, given, session, alpha):
     deviation = rows.std(axis=0)
     largest = np.abs(session).max(axis=0).astype(np.float64)
     deviation[deviation <= 10 * np.finfo(np.float64).eps * largest] = 0
-    # Units of channels must not matter to what is computed; a constant channel has no power.
+    # The result must not depend on the units of channels; a constant channel has no power.
     rows *= np.divide(1, deviation, out=np.zeros_like(deviation), where=deviation > 0)
     rows = rows.astype(np.float32 if single else np.float64, copy=False)
     found = method.estimate(rows, alpha, windows, given)
@@ -472,7 +472,7 @@ def _windows(
     tapers = tapers / np.linalg.norm(tapers, axis=1, keepdims=True)
     doubled = np.full(len(bins), 2.0)
     if not method.is_padded:
-        # At 0 and at half the rate, there is no negative frequency to be counted, too.
+        # The bins at 0 and at half the rate have no negative counterpart.
         doubled[(bins == 0) | (2 * bins == n_fft)] = 1
     sizes = {"length": n_rows, "step": rows_of_step, "n_pieces": int(n_pieces), "n_fft": n_fft}
     return Windows(

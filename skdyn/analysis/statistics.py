@@ -1,4 +1,4 @@
-"""Statistics of mixing coefficients: how much of each mode there is, how long, and how often."""
+"""Statistics of mixing coefficients: weight, lifetime and switching rate of each mode."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from skdyn.sessions import (
     split_sessions,
 )
 
-# What a row of the table holds, and the label of its axis in a picture.
+# Columns of the table, and their axis labels in the figure.
 COLUMNS = {
     "mean": "Mean mixing coefficient",
     "standard_deviation": "SD of mixing coefficient",
@@ -43,11 +43,11 @@ COLUMNS = {
     "fano_factor": "Fano factor",
     "n_visits": "Visits",
 }
-# Most values to which the two Gaussians of binarize="mixture" are fitted, and the smallest
-# coefficient whose logit is told from that of 0.
+# Largest number of values that the two Gaussians of binarize="mixture" are fitted to, and the
+# # smallest coefficient; logits of smaller ones are clipped.
 MOST_VALUES, SMALLEST = 100_000, 1e-9
 
-# Of a mixing coefficient, so that sums of products are still numbers.
+# Largest mixing coefficient for which sums of products stay finite.
 LARGEST = 1e100
 
 
@@ -59,7 +59,7 @@ def normalised_alpha(alpha, covariances, *, sessions=None):
         a_{tj} = \frac{\alpha_{tj} \, tr(D_j)}{\sum_k \alpha_{tk} \, tr(D_k)}
 
     is the share of the variance at time t that mode j explains, summed over channels. A raw mixing
-    coefficient is no such share: a small mode needs a large one to explain as much.
+    coefficient is not such a share: a mode of small variance needs a larger one to explain as much.
 
     Parameters
     ----------
@@ -68,8 +68,8 @@ def normalised_alpha(alpha, covariances, *, sessions=None):
         Non-negative mixing coefficients, or posterior probabilities of states.
     covariances : array-like of shape (n_modes, n_channels, n_channels), (n_modes, n_channels) or \
             (n_sessions, n_modes, n_channels, n_channels)
-        Covariances of the modes, their diagonals, or those of each session. They say what counts
-        as size: with those of the components of a PCA, variance is that of the components.
+        Covariances of the modes, their diagonals, or those of each session. They define the
+        variance: with covariances of PCA components, shares refer to the variance of components.
     sessions : array-like of shape (n_samples,), default=None
         Label of each row of a 2-D alpha. It matters for covariances of each session alone.
 
@@ -82,7 +82,7 @@ def normalised_alpha(alpha, covariances, *, sessions=None):
     Raises
     ------
     ValueError
-        If alpha is negative or not finite, or covariances do not go with it.
+        If alpha is negative or not finite, or covariances do not match it.
 
     Examples
     --------
@@ -174,8 +174,8 @@ def _sizes(covariances, n_sessions: int, n_modes: int) -> np.ndarray:
 class ModeStatistics(Bunch):
     """Statistics of the modes of each session.
 
-    A Bunch: a dictionary whose values are attributes, too. `mode_statistics` makes it. The axis of
-    sessions is missing everywhere if alpha was one 2-D array without `sessions`.
+    A Bunch: a dictionary whose values are also attributes, returned by `mode_statistics`. The
+    axis of sessions is missing everywhere if alpha was one 2-D array without `sessions`.
 
     Parameters
     ----------
@@ -185,7 +185,8 @@ class ModeStatistics(Bunch):
     Attributes
     ----------
     mean, standard_deviation, kurtosis : ndarray of shape (n_sessions, n_modes)
-        Of the mixing coefficients over rows; excess kurtosis, 0 for a Gaussian, NaN for a constant.
+        Moments of the mixing coefficients over rows; excess kurtosis, 0 for a Gaussian, NaN for a
+        constant.
     normalised_weight, normalised_standard_deviation, normalised_kurtosis : ndarray of shape \
             (n_sessions, n_modes)
         The same of `normalised_alpha`; only with covariances. `normalised_weight` is the mean
@@ -195,21 +196,21 @@ class ModeStatistics(Bunch):
     n_visits : ndarray of int of shape (n_sessions, n_modes)
         Runs of rows in which the mode is active, those at the first and the last row included.
     mean_lifetime : ndarray of shape (n_sessions, n_modes)
-        Mean length of these runs, in seconds; NaN where there is none.
+        Mean length of these runs, in seconds; NaN without runs.
     mean_interval : ndarray of shape (n_sessions, n_modes)
-        Mean length of the gaps between runs, in seconds; NaN where there are fewer than two runs.
+        Mean length of the gaps between runs, in seconds; NaN with fewer than two runs.
     switching_rate : ndarray of shape (n_sessions, n_modes)
         Runs per second, in Hz. A run that starts in the first row counts.
     fano_factor : ndarray of shape (n_sessions, n_modes)
         Variance of the number of runs that start in a window of `fano_window` seconds, by its
-        mean: 1 if they start at random, 0 if regularly. The start of a run that is on in the first
-        row has not been seen and does not count. NaN where no run starts, or with less than two
-        windows.
+        mean: 1 if they start at random, 0 if regularly. The start of a run that is active in the
+        first row was not observed and does not count. NaN if no run starts, or with fewer than
+        two windows.
     lifetimes, intervals : list of list of ndarray
         All of them in seconds, for each session and mode.
     transition_matrix : ndarray of shape (n_sessions, n_modes, n_modes)
         Probability that row t + 1 has mode j as its largest if row t has mode i; rows sum to one,
-        and are NaN for a mode that is never left. Always of the largest mode, whatever `binarize`.
+        and are NaN for a mode that is never left. It refers to the largest mode for any `binarize`.
     entropy : ndarray of shape (n_sessions,)
         Mean over rows of -sum_j a_j log a_j, in nats, of coefficients divided by their sum: 0 if
         each row is one mode alone, log(n_modes) if all modes have equal weight throughout.
@@ -225,7 +226,7 @@ class ModeStatistics(Bunch):
         return f"<ModeStatistics: {sessions}{n_modes} modes, at {self.sampling_frequency:g} Hz>"
 
     def to_frame(self):
-        """Give a table with one row per session and mode.
+        """Return a table with one row per session and mode.
 
         Returns
         -------
@@ -261,19 +262,19 @@ class ModeStatistics(Bunch):
             Label of each session: sessions of one label get one colour, and the outline of their
             distribution where there are at least five.
         ax : Axes or sequence of Axes, default=None
-            Where to draw, one per statistic; not together with `fig`.
+            Axes to draw into, one per statistic; mutually exclusive with `fig`.
         fig : Figure or SubFigure, default=None
-            Where to make the panels; with None a new figure.
+            Figure to add the panels to; None creates one.
 
         Returns
         -------
         fig, axes : Figure or SubFigure, and ndarray of Axes of shape (n_statistics,)
-            What holds the panels, and the panels.
+            The figure and its panels.
 
         Raises
         ------
         ValueError
-            If there is no such statistic, or labels and sessions do not agree.
+            If a statistic is unknown, or labels and sessions do not agree.
         """
         weight = "normalised_weight" if "normalised_weight" in self else "mean"
         names = [weight, "occupancy", "mean_lifetime", "switching_rate"] if names is None else names
@@ -325,22 +326,22 @@ def mode_statistics(
             (n_sessions, n_modes, n_channels, n_channels), default=None
         Covariances of the modes, for the normalised weights, see `normalised_alpha`.
     binarize : {"argmax", "mixture"} or float in (0, 1), default="argmax"
-        When a mode is active. "argmax": where it is the largest of its row, the first of equal
-        ones. "mixture": where the larger component of a mixture of two Gaussians, fitted to the
-        logits of its coefficients in all sessions, is the likelier one. A number: where its
-        coefficient is above it. Several modes, or none, can be active at once but for "argmax".
+        Criterion for an active mode. "argmax": it is the largest of its row, the first of equal
+        ones. "mixture": the larger component of a mixture of two Gaussians, fitted to the logits
+        of its coefficients in all sessions, is more likely. A number: its coefficient exceeds that
+        threshold. Except with "argmax", several modes or none can be active at the same time.
     fano_window : float, default=5.0
         Length of the windows of the Fano factor, in seconds.
 
     Returns
     -------
     ModeStatistics
-        Arrays with a row per session; `to_frame()` gives a table, `plot()` a picture.
+        Arrays with a row per session; `to_frame()` returns a table, `plot()` draws them.
 
     Raises
     ------
     ValueError
-        If alpha is negative or not finite, covariances do not go with it, or a parameter is out of
+        If alpha is negative or not finite, covariances do not match it, or a parameter is out of
         its range.
 
     See Also
@@ -350,11 +351,11 @@ def mode_statistics(
 
     Notes
     -----
-    The definitions of occupancy, lifetime, interval and Fano factor are those of osl-dynamics, and
-    numbers agree. The switching rate does not: there, a run that is on in the first row of a
-    session is no switch, so that the rate of this mode is too low by one run per session. Here it
-    counts, so that the rate times the duration is the number of runs. Runs that the ends of a
-    session cut short count with the length that was seen, there as here.
+    Occupancy, lifetime, interval and Fano factor are defined as in osl-dynamics, with equal
+    results. The switching rate differs: in osl-dynamics a run that is active in the first row of a
+    session is not a switch, so that the rate of this mode is too low by one run per session. Here
+    it counts, so that the rate times the duration is the number of runs. In both, runs cut short by
+    the ends of a session count with their observed length.
 
     Examples
     --------
@@ -406,7 +407,7 @@ def session_names(parts: list, sessions=None) -> list:
     parts : list
         The sessions.
     sessions : array-like of shape (n_samples,), default=None
-        Label of each row, as it was split by.
+        Labels of rows that the sessions were split by.
 
     Returns
     -------
@@ -439,7 +440,7 @@ def _of_alpha(alpha: np.ndarray, *names: str) -> dict[str, np.ndarray]:
 
 
 def _active(arrays: list[np.ndarray], binarize) -> list[np.ndarray]:
-    """Which modes are active in each row."""
+    """Boolean arrays of the active modes of each row."""
     if isinstance(binarize, str) and binarize == "argmax":
         return [np.eye(array.shape[1], dtype=bool)[array.argmax(axis=1)] for array in arrays]
     if isinstance(binarize, str) and binarize == "mixture":

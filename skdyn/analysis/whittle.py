@@ -1,4 +1,4 @@
-"""Cross-spectra of modes whose mixture explains those of windows, by Whittle likelihood."""
+"""Cross-spectra of modes from those of windows, by maximum Whittle likelihood."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-# Of the mean spectrum's largest eigenvalue at a frequency: directions below it are empty.
+# Share of the mean spectrum's largest eigenvalue below which a direction is empty.
 _EMPTY = 1e-10
-# Of the mean spectrum. The least that a mode holds where refinement starts, as what is zero would
-# stay zero, and the least that it keeps, so that no likelihood is infinite.
+# Lower bounds of a mode as shares of the mean spectrum: at the start of the refinement, because
+# # zeros would stay zero, and at its end, so that the likelihood is finite.
 _FLOOR_OF_START, _FLOOR = 1e-3, 1e-6
-# Of the largest weight of any mode: a mode that is lighter cannot be told from none at all.
+# Share of the largest weight of any mode below which a mode counts as absent.
 _SILENT = 1e-9
 
 
@@ -49,7 +49,7 @@ def fit_mixture(
     if not len(heard):
         return spectra
     whitener, colourer = _whitening(mean)
-    # No mode holds more than all that there is.
+    # No mode exceeds the total.
     most = len(weights) / total[heard]
     start = whitener @ moments[heard] @ _adjoint(whitener)
     found = _clipped(start, _FLOOR_OF_START if n_steps else 0.0, most)
@@ -67,7 +67,7 @@ def _step(spectra, weights, whitener, blocks):
 
     With M the mixture in a window and P its cross-spectra, mode S becomes the geometric mean of
     G^-1 and S H S, where G sums a M^-1 over windows and H sums a M^-1 P M^-1. The fixed points are
-    those of EM, the steps are longer, and none of them lowers the likelihood.
+    those of EM; the steps are longer, and no step lowers the likelihood.
     """
     shares = np.zeros_like(spectra)
     pulls = np.zeros_like(spectra)
@@ -75,7 +75,7 @@ def _step(spectra, weights, whitener, blocks):
     usual = weights.sum(axis=1).mean()
     for block, transforms in blocks:
         own = weights[block]
-        # Windows in which no mode is active say nothing of modes.
+        # Windows without an active mode carry no information about modes.
         kept = own.sum(axis=1) > _SILENT * usual
         own, pieces = own[kept], whitener @ transforms[kept].conj()
         inverse = np.linalg.inv(np.tensordot(own, spectra + floor, 1))
@@ -89,7 +89,7 @@ def _step(spectra, weights, whitener, blocks):
 def _geometric_mean(first, second):
     """The geometric mean of the inverse of the first matrix and the second."""
     values, vectors = np.linalg.eigh(first)
-    # Rounding alone puts what is positive definite to zero.
+    # Rounding alone can make a positive definite matrix singular.
     roots = np.sqrt(np.maximum(values, np.finfo(float).tiny))[..., np.newaxis, :]
     root = (vectors * roots) @ _adjoint(vectors)
     inverse_root = (vectors / roots) @ _adjoint(vectors)
@@ -100,7 +100,7 @@ def _geometric_mean(first, second):
 
 
 def _whitening(mean):
-    """What makes the mean spectrum the identity in directions that are not empty, and back."""
+    """Whitening matrix of the mean spectrum in directions that are not empty, and its inverse."""
     values, vectors = np.linalg.eigh(_hermitian(mean))
     full = values > _EMPTY * np.maximum(values[:, -1:], 0)
     roots = np.sqrt(np.where(full, values, 1))

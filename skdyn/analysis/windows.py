@@ -12,7 +12,7 @@ from skdyn.preprocessing.embedding import blocks
 
 @dataclass(frozen=True)
 class Windows:
-    """How sessions are cut into windows, and windows into pieces that are tapered and transformed.
+    """Layout of windows in a session, and of tapered pieces in a window.
 
     Attributes
     ----------
@@ -21,7 +21,7 @@ class Windows:
     step : int
         Rows from the start of a window to that of the next.
     n_pieces : int
-        Pieces of a window; what is left over at its end is not used.
+        Pieces of a window; a remainder at its end is not used.
     tapers : ndarray of shape (n_tapers, length // n_pieces)
         Weights of the rows of a piece, of unit energy.
     n_fft : int
@@ -29,7 +29,7 @@ class Windows:
     bins : ndarray of int of shape (n_frequencies,)
         Bins that are kept.
     scale : ndarray of shape (n_frequencies,)
-        From squared moduli to densities, in 1/Hz.
+        Factors from squared moduli to densities, in 1/Hz.
     is_padded : bool
         Whether half a window of zeros stands before and after each session, with windows from
         the first zero on for as many steps as the session has; otherwise windows lie inside.
@@ -71,7 +71,7 @@ class Windows:
         Returns
         -------
         ndarray of int of shape (n_windows, n_pieces)
-            Rows of what `padded` returns.
+            Indices into the rows returned by `padded`.
         """
         inside = (n_samples - self.length) // self.step + 1
         n_windows = n_samples // self.step if self.is_padded else inside
@@ -84,7 +84,7 @@ class Windows:
         Parameters
         ----------
         rows : ndarray of shape (n_rows, n_channels)
-            What `padded` returns.
+            Rows returned by `padded`.
         starts : ndarray of int of shape (n_starts,)
             First rows of the pieces.
 
@@ -108,7 +108,7 @@ class Windows:
         Parameters
         ----------
         values : ndarray of shape (n_rows, n_columns)
-            What `padded` returns.
+            Rows returned by `padded`.
         starts : ndarray of int of shape (n_starts,)
             First rows of the pieces.
         weights : ndarray of shape (length // n_pieces,)
@@ -133,7 +133,7 @@ class Windows:
         Parameters
         ----------
         rows : ndarray of shape (n_rows, n_channels)
-            What `padded` returns.
+            Rows returned by `padded`.
         starts : ndarray of int of shape (n_starts,)
             First rows of the pieces.
         weights : ndarray of shape (n_sums, n_starts)

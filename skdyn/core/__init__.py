@@ -1,1 +1,1 @@
-"""The torch core: likelihoods, recurrent networks and the training loop. Knows no scikit-learn."""
+"""The torch core: likelihoods, recurrent networks and the training loop, without scikit-learn."""

@@ -1,7 +1,7 @@
-"""Checkpoints: the state of a fit on disk, from which the same fit goes on to the same bits.
+"""Checkpoints: the state of a fit on disk, from which the fit resumes bit for bit.
 
-A checkpoint has two files, written in turn, so that one is whole whatever happens to the other. A
-file holds numbers, text and arrays, and no code; its digest tells whether it is damaged.
+A checkpoint has two files that are written alternately, so that one is always intact. A file
+holds numbers, text and arrays, and no code; a digest detects damage.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from skdyn.core.training import Watcher
 
 HEADER = b"skdyn checkpoint 1\n"
 
-# Bytes of an array that are digested at a time.
+# Block size for hashing arrays, in bytes.
 BYTES_AT_ONCE = 2**24
 
 # Characters of a digest, and of a description in a message.
@@ -38,18 +38,18 @@ class Checkpoint:
     Parameters
     ----------
     folder : str or path-like
-        The folder; it is made when something is written.
+        The folder; created by the first write.
     name : str
-        What files of this fit are called.
+        Stem of the file names.
     identity : mapping of str
-        What makes it the same fit: a description of each parameter and of the data, by name.
+        Identity of the fit: a description of each parameter and of the data, by name.
     every : int, default=1
-        Steps of a training from one state to the next.
+        Number of training steps between two saved states.
 
     Attributes
     ----------
     problem : str
-        What `load` found wrong, and what it did about it; empty if nothing was.
+        Problem found by `load` and the action taken; empty if there was none.
     """
 
     def __init__(
@@ -66,17 +66,17 @@ class Checkpoint:
         return [self.folder / f"{self.name}.{number}.checkpoint" for number in (0, 1)]
 
     def load(self) -> dict[str, Any] | None:
-        """Read the last state that was written.
+        """Read the last saved state.
 
         Returns
         -------
         dict or None
-            The state; None if there is none. If a file is damaged, the state before.
+            The state, or None without one. If the last file is damaged, the previous state.
 
         Raises
         ------
         ValueError
-            If it is the state of another fit; the message names what differs.
+            If the state belongs to another fit; the message names the differences.
         """
         found, damaged = [], []
         for path in self.paths:
@@ -110,7 +110,7 @@ class Checkpoint:
         )
 
     def save(self, state: dict[str, Any]) -> None:
-        """Write a state; where processes share a fit, the first of them does.
+        """Write a state; if several processes share the fit, only the first writes.
 
         Parameters
         ----------
@@ -130,19 +130,19 @@ class Checkpoint:
 
 
 def load_together(checkpoint: Checkpoint | None, device: torch.device) -> dict[str, Any] | None:
-    """Let the first process load a checkpoint for all.
+    """Load a checkpoint in the first process and broadcast it.
 
     Parameters
     ----------
     checkpoint : Checkpoint or None
         The checkpoint; None for none.
     device : torch.device
-        Where the training runs.
+        Device of the training.
 
     Returns
     -------
     dict or None
-        As from `Checkpoint.load`, in all processes; what that raises is raised in all.
+        The result of `Checkpoint.load`, in all processes; its errors are raised in all of them.
     """
 
     def attempt():
@@ -161,20 +161,20 @@ def load_together(checkpoint: Checkpoint | None, device: torch.device) -> dict[s
 
 
 class Saver(Watcher):
-    """Writes the state of a training to a checkpoint, and calls another watcher.
+    """Watcher that writes the training state to a checkpoint and forwards to another watcher.
 
     Parameters
     ----------
     watcher : Watcher
-        The other one.
+        The watcher that calls are forwarded to.
     checkpoint : Checkpoint or None
-        Where states are written; None for nowhere.
+        Checkpoint that states are written to; None writes nothing.
     earlier : dict or None
-        State of the training to go on from.
+        State of the training to resume from.
     whole : callable
-        Makes the state of the fit of that of the training.
+        Function from the state of the training to the state of the fit.
     together : bool, default=False
-        Whether processes share the training, so that the first one writes.
+        Whether several processes share the training; then only the first writes.
     """
 
     def __init__(
@@ -198,15 +198,15 @@ class Saver(Watcher):
         return self.watcher.end(numbers, weights)
 
     def earlier(self) -> dict[str, Any] | None:
-        """Give the state to go on from; see `Watcher`."""
+        """Return the state to resume from; see `Watcher`."""
         return self.state
 
     def resume(self, history: dict[str, list[float]]) -> None:
-        """Take the history of the steps before; see `Watcher`."""
+        """Receive the history of the earlier steps; see `Watcher`."""
         self.watcher.resume(history)
 
     def keep(self, state: Callable[[], dict[str, Any]], *, is_last: bool) -> None:
-        """Write the state, if it is time; see `Watcher`."""
+        """Write the state if a save is due; see `Watcher`."""
         self.n_steps += 1
         if self.checkpoint is not None and (is_last or self.n_steps % self.checkpoint.every == 0):
             self.write(state())
@@ -217,7 +217,7 @@ class Saver(Watcher):
         Parameters
         ----------
         state : dict or None
-            That of the training; None before its first step.
+            State of the training; None before its first step.
         """
         if self.checkpoint is not None and (not self.together or is_first()):
             self.checkpoint.save(self.whole(state))
@@ -237,7 +237,7 @@ def describe(value: Any) -> str:
     Returns
     -------
     str
-        The value itself where it is short; else its type and a digest.
+        The value itself if it is short, otherwise its type and a digest.
     """
     if value is None or isinstance(value, bool | int | float | str):
         text = repr(value)
@@ -257,7 +257,7 @@ def describe(value: Any) -> str:
 
 
 def _parts(value: Any, above: tuple[int, ...]) -> Iterable[str]:
-    """Descriptions of all that a container or an object holds."""
+    """Descriptions of the items of a container or the attributes of an object."""
     if id(value) in above:
         yield "itself"
         return
@@ -298,7 +298,7 @@ def _digest(blocks: Iterable[bytes | memoryview]) -> str:
 
 
 def _blocks(array: np.ndarray) -> Iterable[bytes]:
-    """The bytes of an array, also of a large memory map, some rows at a time."""
+    """The bytes of an array in blocks of rows, so that memory maps are not loaded whole."""
     if array.ndim == 0:
         yield array.tobytes()
         return
@@ -337,7 +337,7 @@ def _unpack(content: bytes) -> dict[str, Any]:
 
 
 def _plain(value: Any, arrays: dict[str, np.ndarray]) -> Any:
-    """A tree of what JSON has, with the numbers of arrays in place of arrays."""
+    """A JSON-compatible tree in which arrays are replaced by their indices."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, np.generic):

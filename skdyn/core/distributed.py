@@ -1,10 +1,10 @@
-"""One training that several processes share, over `torch.distributed`.
+"""Data-parallel training over `torch.distributed`.
 
-A training is shared if its process belongs to a process group, which the caller has initialised:
-nothing here starts one, or reads the environment. All processes go through the same batches with
-the same random numbers. Each computes its own windows of a batch, and gradients and losses are
-summed, so that all take the step that one process alone would take. The batch itself is the same
-as in one process, however many share it.
+A training is shared if the caller has initialised a process group. This module does not start
+one and does not read the environment. All processes iterate over the same batches with the same
+random numbers. Each process computes its own windows of a batch; gradients and losses are summed,
+so that every process takes the step of a single-process training. The batch size does not depend
+on the number of processes.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from torch import Tensor, distributed, nn
 
 Anything = TypeVar("Anything")
 
-# How far numbers may lie apart that several processes have computed from the same data.
+# Relative tolerance between results of several processes for the same data.
 ROUNDING = 1e-6
 
-# Parameters that each process may have its own of.
+# Parameters that may differ between processes.
 MAY_DIFFER = ("random_state", "verbose")
 
 
 def n_processes() -> int:
-    """How many processes share a training.
+    """Return the number of processes that share a training.
 
     Returns
     -------
     int
-        Size of the default process group; 1 where none is initialised.
+        Size of the default process group; 1 if none is initialised.
     """
     if not (distributed.is_available() and distributed.is_initialized()):
         return 1
@@ -41,7 +41,7 @@ def n_processes() -> int:
 
 
 def is_first() -> bool:
-    """Whether this process is the one that speaks for all.
+    """Return whether this process is the first, which prints and writes files.
 
     Returns
     -------
@@ -53,19 +53,19 @@ def is_first() -> bool:
 
 @dataclass(frozen=True)
 class Share:
-    """Which windows of a batch this process computes.
+    """The windows of a batch that this process computes.
 
-    A process that has none, because there are fewer windows than processes, computes the first one
-    like the process that it belongs to, and it does not count. So no network sees an empty batch.
+    A process left without windows recomputes the first window with weight zero, so that no network
+    gets an empty batch.
 
     Attributes
     ----------
     rows : slice
-        Windows that are computed, at least one.
+        Computed windows, at least one.
     n_counted : int
-        How many of them count: all, or none.
+        Number of computed windows that count: all or none.
     n_windows : int
-        Windows of the whole batch.
+        Number of windows of the whole batch.
     """
 
     rows: slice
@@ -74,7 +74,7 @@ class Share:
 
     @property
     def weight(self) -> float:
-        """Share of the windows of the batch; those of all processes have sum one."""
+        """Share of the windows of the batch; the weights of all processes sum to one."""
         return self.n_counted / self.n_windows
 
 
@@ -89,7 +89,7 @@ def share(n_windows: int) -> Share:
     Returns
     -------
     Share
-        What falls to this process; everything, where it is alone.
+        The share of this process; the whole batch without a process group.
     """
     size = n_processes()
     if size == 1:
@@ -103,14 +103,14 @@ def share(n_windows: int) -> Share:
 
 @dataclass(frozen=True)
 class Draws:
-    """Random numbers for windows of a batch: those that they get if one process computes it all.
+    """Random numbers for windows of a batch, equal to those of a single-process training.
 
     Attributes
     ----------
     generator : torch.Generator
-        Where they are drawn from, as many as the whole batch needs.
+        Source of the random numbers; every process draws those of the whole batch.
     windows : Share
-        Which of them are given out.
+        Windows whose numbers are returned.
     """
 
     generator: torch.Generator
@@ -122,7 +122,7 @@ class Draws:
         Parameters
         ----------
         like : Tensor of shape (n_own_windows, ...)
-            Whose shape, device and number type the numbers have.
+            Template for the shape, device and number type of the result.
 
         Returns
         -------
@@ -140,7 +140,7 @@ class Draws:
         Parameters
         ----------
         like : Tensor of shape (n_own_windows, ...)
-            Whose shape, device and number type the numbers have.
+            Template for the shape, device and number type of the result.
 
         Returns
         -------
@@ -157,9 +157,9 @@ class Draws:
 
 
 def sum_gradients(loss: Tensor, gradients: Sequence[Tensor], weight: float) -> Tensor:
-    """Add up what all processes have computed, in one message.
+    """Sum loss and gradients over all processes in one all-reduce.
 
-    A number that is not finite in one process is not finite in the sum, in any of them.
+    A number that is not finite in one process is not finite in the sum of any process.
 
     Parameters
     ----------
@@ -168,7 +168,7 @@ def sum_gradients(loss: Tensor, gradients: Sequence[Tensor], weight: float) -> T
     gradients : sequence of Tensor
         Its gradients; overwritten by their sum.
     weight : float
-        What this process' numbers are multiplied by before.
+        Factor of this process's numbers in the sum.
 
     Returns
     -------
@@ -194,12 +194,12 @@ def add_up(numbers: Iterable[Tensor | float], device: torch.device) -> list[floa
     numbers : iterable of Tensor of shape () or float
         Numbers of this process.
     device : torch.device
-        Where the training runs.
+        Device of the training.
 
     Returns
     -------
     list of float
-        Sums, the same to the bit in all processes.
+        Sums, bit-identical in all processes.
     """
     own = [float(number) for number in numbers]
     if n_processes() == 1:
@@ -210,14 +210,14 @@ def add_up(numbers: Iterable[Tensor | float], device: torch.device) -> list[floa
 
 
 def any_process(asked: bool, device: torch.device) -> bool:
-    """Tell whether something is asked for in any of the processes.
+    """Return whether a flag is set in any of the processes.
 
     Parameters
     ----------
     asked : bool
-        Whether it is in this one.
+        The flag of this process.
     device : torch.device
-        Where the training runs.
+        Device of the training.
 
     Returns
     -------
@@ -228,22 +228,22 @@ def any_process(asked: bool, device: torch.device) -> bool:
 
 
 def gathered(own: Tensor, windows: Share) -> Tensor:
-    """What all processes have computed for the windows of a batch.
+    """All-gather the results for the windows of a batch, with gradients.
 
-    A loss of it may combine windows at will. If all processes compute the same loss, and their
-    gradients are added up with the weights of their shares, the sum is its gradient.
+    A loss of the result may combine windows freely. If all processes compute the same loss, the sum
+    of their gradients, weighted by their shares, is its gradient.
 
     Parameters
     ----------
     own : Tensor of shape (n_own_windows, ...)
-        What this process has computed.
+        Results of this process.
     windows : Share
-        For which windows.
+        The windows of this process.
 
     Returns
     -------
     Tensor of shape (n_windows, ...)
-        For all windows; gradients flow to those of this process.
+        Results for all windows; gradients flow to those of this process.
     """
     return own if n_processes() == 1 else _Gathered.apply(own, windows)
 
@@ -260,25 +260,25 @@ class _Gathered(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, gradient):
-        # The share's weight will multiply it; no windows but those that are counted get there.
+        # The gradient is later multiplied by the share's weight; uncounted windows get none.
         rows = gradient[ctx.windows.rows]
         return rows * (ctx.windows.n_windows / len(rows)), None
 
 
 def by_first(compute: Callable[[], Anything], device: torch.device) -> Anything:
-    """Let the first process compute something for all.
+    """Compute something in the first process and broadcast the result.
 
     Parameters
     ----------
     compute : callable
-        Gives something that can be pickled; called in the first process alone.
+        Function that returns a picklable object; called in the first process only.
     device : torch.device
-        Where the training runs.
+        Device of the training.
 
     Returns
     -------
     object
-        What it gave, in all processes.
+        The result, in all processes.
     """
     if n_processes() == 1:
         return compute()
@@ -288,12 +288,12 @@ def by_first(compute: Callable[[], Anything], device: torch.device) -> Anything:
 
 
 def copy_first(module: nn.Module) -> None:
-    """Give all processes the weights and buffers of the first.
+    """Broadcast the weights and buffers of the first process.
 
     Parameters
     ----------
     module : torch.nn.Module
-        A module of the same make in each process; changed in place.
+        A module of the same architecture in each process; changed in place.
     """
     if n_processes() > 1:
         for values in module.state_dict().values():
@@ -306,25 +306,25 @@ def start_together(
     random_state: np.random.RandomState,
     device: torch.device,
 ) -> None:
-    """Check that all processes begin the same training, and give them the same random numbers.
+    """Check that all processes begin the same training, and synchronise their random state.
 
     Parameters
     ----------
     parameters : mapping
-        Those of the training, by name. The ones that are numbers are compared, but for
-        random_state and verbose.
+        Parameters of the training, by name. Numbers are compared, except random_state and
+        verbose.
     data : sequence of float
         Numbers that describe the data of this process.
     random_state : numpy.random.RandomState
         Set to the state of the first process.
     device : torch.device
-        Where the training runs.
+        Device of the training.
 
     Raises
     ------
     ValueError
-        In all processes, if what they bring differs, or if the process group cannot send what lies
-        on the device.
+        In all processes, if their parameters or data differ, or if the process group cannot send
+        tensors of the device.
     """
     if n_processes() == 1:
         return

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Atomic writing of files."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ def write_atomically(path: str | os.PathLike, content: bytes) -> None:
     Parameters
     ----------
     path : str or path-like
-        The file. What a symbolic link points to is replaced, and not the link.
+        The file. The target of a symbolic link is replaced, not the link.
     content : bytes
         The new content.
 
     Raises
     ------
     OSError
-        If the file cannot be written; the message has the path.
+        If the file cannot be written; the message contains the path.
     """
     target = Path(os.path.realpath(path))
     if target.exists() and not target.is_file():
@@ -32,7 +32,7 @@ def write_atomically(path: str | os.PathLike, content: bytes) -> None:
         return
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
     try:
-        # The mode that open() gives, which the process' umask restricts.
+        # The mode of a file created by open(), which the umask restricts.
         with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "wb") as file:
             file.write(content)
             file.flush()

@@ -1,4 +1,4 @@
-"""Log-density of a Gaussian whose mean and covariance are mixtures, and how covariances are stored.
+"""Log-density of a Gaussian with mixtures as mean and covariance; parametrised covariances.
 
 The observation model of every soft mixture of network modes is
 
@@ -9,8 +9,8 @@ With r = x - m, P = C^-1 and z = P r, the log-density and its derivatives are
     log p    = -(c log 2 pi + log|C| + r' z) / 2
     dlogp/dC = (z z' - P) / 2           dlogp/dm = z,
 
-so that one inverse with its determinant and a few matrix products give the value and every
-gradient. Rows are taken in blocks: nothing of size rows x modes x channels^2 is ever formed.
+so that the value and all gradients need one inverse with its determinant and a few matrix products.
+Rows are processed in blocks: no array of size rows x modes x channels^2 is formed.
 
 LAPACK is called matrix by matrix, and works at a fraction of the speed of operations on many
 matrices at once. So matrices of up to 40 channels are inverted all together, by sweeping them
@@ -51,7 +51,7 @@ LARGEST_LAPACK = 24
 # The spread of a score below which a mode counts as equal to the average of all.
 SMALLEST_SPREAD = 1e-6
 
-# What is added to the diagonal of a Cholesky factor, as in TensorFlow Probability's FillScaleTriL.
+# Added to the diagonal of a Cholesky factor, as in TensorFlow Probability's FillScaleTriL.
 DIAGONAL_SHIFT = 1e-5
 
 
@@ -112,8 +112,8 @@ def mixture_log_likelihood(
     weights : Tensor of shape (n_rows,), default=None
         Weight of each row; None stands for ones.
     rescue : bool, default=True
-        Whether a row whose covariance has no Cholesky factor is given one, as `safe_cholesky`
-        does; that asks the device a question. Without it the result is NaN.
+        Whether a covariance without a Cholesky factor gets jitter, as in `safe_cholesky`, which
+        synchronises with the device. Otherwise the result is NaN.
 
     Returns
     -------
@@ -174,7 +174,7 @@ class _MixtureLogLikelihood(torch.autograd.Function):
 
 
 def _blocks(data: Tensor) -> list[slice]:
-    """Rows whose matrices are held at once."""
+    """Slices of rows whose matrices are in memory at the same time."""
     n_rows, n_channels = data.shape
     numbers = BLOCK_SIZE if is_host(data.device) else DEVICE_BLOCK_SIZE
     size = max(1, numbers // (n_channels + 1) ** 2)
@@ -279,8 +279,8 @@ def precisions(matrices: Tensor, *, rescue: bool = True) -> tuple[Tensor, Tensor
     matrices : Tensor of shape (n_matrices, n_channels, n_channels)
         Symmetric matrices.
     rescue : bool, default=True
-        Whether one that is not positive definite is loaded as `safe_cholesky` does. Without it
-        its logarithm is NaN, and the device is not asked whether there was one.
+        Whether a matrix that is not positive definite gets jitter, as in `safe_cholesky`.
+        Otherwise its logarithm is NaN, without synchronisation with the device.
 
     Returns
     -------
@@ -381,7 +381,7 @@ def _whitened_modes(
     if covariances.ndim == 2:
         whitening = average.rsqrt()
         return center, own * whitening, whitening, shapes * whitening.square()
-    # `safe_cholesky` would ask the device a question; an average of modes is positive definite.
+    # `safe_cholesky` would synchronise with the device; an average of modes is positive definite.
     factor, info = torch.linalg.cholesky_ex(average)
     factor = torch.where(info == 0, factor, math.nan)
     eye = torch.eye(len(average), dtype=average.dtype, device=average.device)
@@ -390,12 +390,12 @@ def _whitened_modes(
 
 
 def safe_cholesky(matrices: Tensor) -> Tensor:
-    """Cholesky factors; a matrix that is not positive definite is loaded until it is.
+    """Cholesky factors, with jitter for matrices that are not positive definite.
 
-    This is the one policy for matrices that rounding has made indefinite: the diagonal of such a
-    matrix, and of no other, is raised by 10 eps, 100 eps, ... of its mean, to a few thousandths.
-    One that still has no factor (non-finite, or truly indefinite) gives NaN, which the training
-    loop sees as a diverged step.
+    The only treatment of matrices that rounding has made indefinite: the diagonal of such a
+    matrix, and of no other, is increased by 10 eps, 100 eps, ... of its mean, up to a few
+    thousandths. A matrix that still has no factor (non-finite, or truly indefinite) results in
+    NaN, which the training loop treats as a diverged step.
 
     Parameters
     ----------
@@ -437,7 +437,7 @@ def covariances_from_vectors(
     n_channels : int
         Size of the matrices.
     epsilon : float
-        What is added to the diagonal.
+        Constant added to the diagonal.
     diagonal : bool, default=False
         Whether the vectors hold diagonals.
 
@@ -464,9 +464,9 @@ def vectors_from_covariances(covariances: Tensor, epsilon: float) -> Tensor:
     ----------
     covariances : Tensor of shape (n_modes, n_channels, n_channels) or (n_modes, n_channels)
         Positive definite matrices, or positive diagonals. A matrix D whose smallest eigenvalue
-        is not above epsilon cannot be reached; D + epsilon I is taken in its place.
+        is not above epsilon cannot be reached and is replaced by D + epsilon I.
     epsilon : float
-        What `covariances_from_vectors` adds to the diagonal.
+        Constant that `covariances_from_vectors` adds to the diagonal.
 
     Returns
     -------
@@ -503,7 +503,7 @@ def sample_mixture(
     alpha, means, covariances : Tensor
         As in `mixture_log_prob`.
     generator : torch.Generator
-        Where the randomness comes from.
+        Source of the random numbers.
 
     Returns
     -------

@@ -172,7 +172,7 @@ default=None
     Returns
     -------
     HMMFit
-        Model of the restart with the largest objective, and what it infers.
+        Model of the restart with the largest objective, and its posterior.
 
     Examples
     --------
@@ -293,7 +293,7 @@ class _Rows:
     center: np.ndarray  # (n_channels,)
     weights: np.ndarray  # (n_steps, n_blocks); zero for padding
     resets: list[np.ndarray]  # for each step, the blocks in which a session or padding begins
-    columns: np.ndarray  # (n_rows,): where each row of the chain lies
+    columns: np.ndarray  # (n_rows,): position of each row of the chain
     lengths: np.ndarray  # (n_sessions,)
 
     @classmethod
@@ -335,7 +335,7 @@ class _Rows:
         return self.columns[_beginnings(self.lengths)]
 
     def slices(self, n_numbers: int) -> list[slice]:
-        """Columns that are computed at once if each takes so many numbers."""
+        """Number of columns per block, given the numbers that each column needs."""
         size = max(1, BLOCK_SIZE // n_numbers)
         return [slice(one, one + size) for one in range(0, self.data.shape[1], size)]
 
@@ -353,7 +353,7 @@ def _beginnings(lengths: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class _Batch:
-    """Arrays whose first axis is the restart."""
+    """Arrays with the restart as first axis."""
 
     def take(self, kept: np.ndarray) -> Self:
         """Keep some restarts."""
@@ -379,7 +379,7 @@ class _Parameters(_Batch):
 
 @dataclass(frozen=True)
 class _Messages(_Batch):
-    """Results of the forward recursion, with what the backward recursion needs of them."""
+    """Results of the forward recursion that the backward recursion needs."""
 
     log_likelihood: np.ndarray  # (n_restarts,)
     densities: np.ndarray  # (n_restarts, n_states, n_steps, n_blocks), largest of a row 1

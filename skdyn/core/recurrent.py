@@ -1,8 +1,9 @@
 """Stacks of recurrent layers, initialised and regularised as Keras does it.
 
 Each layer is RNN -> normalisation -> activation -> dropout. Weights are drawn from an explicit
-generator: glorot-uniform kernels, orthogonal recurrent kernels, zero biases but for a forget-gate
-bias of one. An LSTM has one bias per gate; torch's second one stays at zero and is not trained.
+generator: glorot-uniform kernels, orthogonal recurrent kernels, zero biases except for a
+forget-gate bias of one. An LSTM has one bias per gate; torch's second one stays at zero and is
+not trained.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ NORMALIZATIONS = ("layer", "batch")
 
 @dataclass(frozen=True)
 class RecurrentSettings:
-    """What a stack of recurrent layers is made of."""
+    """Architecture of a stack of recurrent layers."""
 
     rnn: str = "lstm"
     n_layers: int = 1
@@ -48,9 +49,9 @@ class RecurrentStack(nn.Module):
     Parameters
     ----------
     n_inputs : int
-        Features that come in.
+        Number of input features.
     settings : RecurrentSettings
-        What the layers are.
+        Architecture of the layers.
     bidirectional : bool, default=False
         Whether each layer also runs backwards, its output then joined to the forward one.
     """
@@ -86,7 +87,7 @@ class RecurrentStack(nn.Module):
         Parameters
         ----------
         generator : torch.Generator
-            Where the randomness comes from.
+            Source of the random numbers.
         """
         for name, weight in self._cell_parameters():
             if "weight_ih" in name:
@@ -117,7 +118,7 @@ class RecurrentStack(nn.Module):
         inputs : Tensor of shape (batch, time, n_inputs)
             The windows.
         draws : Draws, default=None
-            Where dropout draws from; without one nothing is dropped.
+            Source of the dropout masks; None disables dropout.
         state : list, default=None
             One state per layer to start from; replaced in place by the states at the end.
         lengths : Tensor of int of shape (batch,), default=None
@@ -144,7 +145,7 @@ class RecurrentStack(nn.Module):
 
 
 def _backwards(inputs: Tensor, lengths: Tensor | None) -> Callable[[Tensor], Tensor]:
-    """What reverses the rows of each window and leaves its padding at the end."""
+    """Row indices that reverse each window and leave its padding at the end."""
     if lengths is None:
         return lambda values: values.flip(1)
     steps = torch.arange(inputs.shape[1], device=inputs.device)
@@ -163,7 +164,7 @@ def dropout(values: Tensor, probability: float, draws: Draws | None) -> Tensor:
     probability : float in [0, 1)
         Share that is dropped.
     draws : Draws or None
-        Where the randomness comes from; without one nothing is dropped.
+        Source of the dropout masks; None disables dropout.
 
     Returns
     -------
@@ -183,7 +184,7 @@ def initialise_linear(layer: nn.Linear, generator: torch.Generator) -> None:
     layer : torch.nn.Linear
         The layer.
     generator : torch.Generator
-        Where the randomness comes from.
+        Source of the random numbers.
     """
     nn.init.xavier_uniform_(layer.weight, generator=generator)
     nn.init.zeros_(layer.bias)

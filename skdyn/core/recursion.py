@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# Rows that one matrix product filters; what comes before them is carried from block to block.
+# Rows filtered by one matrix product; the state is carried from block to block.
 BLOCK = 64
 
 
@@ -74,7 +74,7 @@ def smooth(series: Tensor, decay: Tensor, lengths: Tensor | None = None) -> Tens
     both = torch.cat([series, counted])
     forward, backward = first_order_filter(torch.cat([both, both.flip(1)]), decay).chunk(2)
     sums = forward + backward.flip(1) - both
-    # At least 1 where there are rows; far into the padding it underflows.
+    # At least 1 for rows of data; far into the padding it underflows.
     total = sums[len(series) :].clamp_min(0.5)
     return sums[: len(series)] / total
 
@@ -132,7 +132,7 @@ class _LimitedRecursion(torch.autograd.Function):
     @staticmethod
     def backward(ctx, slopes: Tensor):
         factors, values = ctx.saved_tensors
-        # What is at a limit does not depend on what was before.
+        # A value at a limit does not depend on earlier values.
         inside = (values > ctx.low) & (values < ctx.high)
         onwards = torch.where(inside, factors, torch.zeros_like(factors))
         shifted = torch.cat([onwards[1:], torch.zeros_like(onwards[:1])])
@@ -143,7 +143,7 @@ class _LimitedRecursion(torch.autograd.Function):
 
     @staticmethod
     def vmap(info, in_dims, factors, inputs, low, high):
-        """Put the axis that is vectorised behind that of time."""
+        """Move the vectorised axis behind the time axis."""
         parts = [
             part.movedim(dim, 1)
             if dim is not None

@@ -40,10 +40,10 @@ def check_device(device: str) -> torch.device:
 
 
 def is_host(device: torch.device) -> bool:
-    """Whether tensors lie where Python runs, so that asking for their values costs nothing.
+    """Return whether tensors are in host memory, so that reading their values is free.
 
-    Elsewhere a question such as `if tensor.any()` waits until the device has done all its work,
-    and work comes to an end while Python thinks.
+    On other devices a condition such as `if tensor.any()` waits until all queued work is done,
+    and the device is then idle until Python queues more.
 
     Parameters
     ----------
@@ -64,9 +64,9 @@ def make_generator(random_state: np.random.RandomState, device: torch.device) ->
     Parameters
     ----------
     random_state : numpy.random.RandomState
-        Where the seed comes from.
+        Source of the seed.
     device : torch.device
-        Where the generator lives.
+        Device of the generator.
 
     Returns
     -------
@@ -105,7 +105,7 @@ def make_adam(weights: Iterable, **options) -> torch.optim.Adam:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Run a block on one thread and put the caller's setting back.
+    """Run a block on one thread and restore the caller's setting.
 
     The matrices and networks here are small: on two threads the recurrent networks were measured
     to take 1 to 1.5 times the wall time and 2 to 3 times the CPU time of one. It also makes results

@@ -1,9 +1,9 @@
 """The smallest simplex around a cloud of points.
 
-Points that are convex combinations of a few vertices fill part of a simplex. Where enough of them
+Points that are convex combinations of a few vertices fill part of a simplex. If enough of them
 lie near its facets, the vertices are found even if no point comes near a vertex: they are those of
 the simplex of least volume that holds the points [1]_. With noise some points fall outside, so that
-what lies outside is penalised rather than forbidden [2]_.
+points outside are penalised rather than forbidden [2]_.
 
 References
 ----------
@@ -28,27 +28,27 @@ PENALTY = 100.0
 # Over which range of weights the penalty turns from none to proportional.
 SOFTNESS = 0.02
 
-# How often each corner of a furthest sum may be replaced.
+# Largest number of replacements of each corner of a furthest sum.
 N_REPLACEMENTS = 10
 
 
 def furthest_sum(points: np.ndarray, n_corners: int) -> np.ndarray:
-    """Points that lie far from each other [3]_.
+    """Select points that are far from each other [3]_.
 
     Each new corner has the largest sum of distances to those before it; then the earliest ones
-    are chosen anew, which forgets where the search began.
+    are chosen anew, so that the result does not depend on the first point.
 
     Parameters
     ----------
     points : ndarray of shape (n_points, n_dims)
         A cloud of points, at least as many as corners.
     n_corners : int
-        How many are wanted.
+        Number of points to select.
 
     Returns
     -------
     ndarray of int of shape (n_corners,)
-        Which points they are.
+        Indices of the points.
     """
     chosen = [int(np.argmax(np.linalg.norm(points - points.mean(axis=0), axis=1)))]
     sums = _distances(points, chosen[0])
@@ -67,7 +67,7 @@ def _distances(points: np.ndarray, index: int) -> np.ndarray:
 
 
 def minimum_volume_simplex(points: np.ndarray) -> np.ndarray:
-    """Vertices of the smallest simplex that holds a cloud of points, but for noise.
+    """Vertices of the smallest simplex that contains a cloud of points, up to noise.
 
     With V the vertices, a column of ones appended to them and to the points, Q = V^-1 gives the
     weights of the points, points @ Q. Minimised is

@@ -1,4 +1,4 @@
-"""One epoch loop for every model that is trained by gradient steps."""
+"""The epoch loop of all models that are trained by gradient descent."""
 
 from __future__ import annotations
 
@@ -23,69 +23,72 @@ from skdyn.core.distributed import (
 )
 from skdyn.core.runtime import is_host, make_adam
 
-# How often in a row an epoch may be undone, its learning rate halved each time.
+# Largest number of successive rollbacks of an epoch; each halves the learning rate.
 MAX_HALVINGS = 10
 
 
 class FitDivergedError(ArithmeticError):
-    """Training gave non-finite numbers again and again, at ever smaller learning rates."""
+    """The loss or gradient stayed non-finite after repeated halvings of the learning rate."""
 
 
 class Objective(Protocol):
-    """What is minimised.
+    """Interface of an objective that `train` minimises.
 
-    Where several processes share the training, each computes its `share` of the windows.
+    If several processes share the training, each computes its `share` of the windows.
     """
 
     def training_terms(self, batch: Any, epoch: int) -> dict[str, Tensor]:
-        """Terms of the loss, with "loss" among them, to be differentiated.
+        """Return the terms of the loss; "loss" is differentiated.
 
         Means over the windows of a batch, or over those of this process.
         """
 
     def held_out_loss(self) -> float:
-        """What early stopping watches, or what this process adds to it; called after each epoch."""
+        """Return the loss that early stopping monitors, or this process's part of it, per epoch."""
 
     def take_care(self) -> bool:
-        """Tell, after an epoch that was not finite, if it is worth repeating at the same rate."""
+        """Return whether to repeat a non-finite epoch at the same learning rate, with jitter."""
 
 
 class Watcher:
-    """Who is told of each step of a fit, and may end it. This one never does."""
+    """Receives a call before and after every step of a fit and can stop the training.
+
+    The base class does nothing.
+    """
 
     def begin(self) -> None:
-        """Hear that a step begins."""
+        """Receive the call before a step."""
 
     def end(self, numbers: dict[str, float], weights: Any) -> bool:
-        """Hear what a step gave.
+        """Receive the result of a step.
 
         Parameters
         ----------
         numbers : dict of float
             The losses.
         weights : object
-            What would remain if this step was the last. It changes with the fit: who keeps it
-            copies it.
+            Current weights, in the form in which a fit returns them. They change with the next
+            step, so copy them to keep them.
 
         Returns
         -------
         bool
-            Whether this step is to be the last.
+            Whether to stop after this step.
         """
         return False
 
     def earlier(self) -> dict[str, Any] | None:
-        """Give the state of an interrupted training to go on from.
+        """Return the state of an interrupted training to resume from.
 
         Returns
         -------
         dict or None
-            What `keep` received; None to begin anew.
+            A state that `keep` received; None for a new training.
         """
         return None
 
     def resume(self, history: dict[str, list[float]]) -> None:
-        """Take the history of the steps of an interrupted training that goes on.
+        """Receive the history of an interrupted training that is resumed.
 
         Parameters
         ----------
@@ -94,50 +97,51 @@ class Watcher:
         """
 
     def keep(self, state: Callable[[], dict[str, Any]], *, is_last: bool) -> None:
-        """Receive the state after a step, once its end is decided.
+        """Receive the state after a step, once it is known whether the training stops.
 
         Parameters
         ----------
         state : callable
-            Gives all that a training needs to go on to the same bits: numbers, arrays, tensors, and
-            containers of these.
+            Function that returns all that is needed to resume bit for bit: numbers, arrays,
+            tensors, and containers of these.
         is_last : bool
-            Whether the training ends.
+            Whether the training stops after this step.
         """
 
 
-NOBODY = Watcher()
+NO_CALLBACK = Watcher()
 
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """How an objective is minimised.
+    """Settings of `train`.
 
     Attributes
     ----------
     n_epochs : int
-        Most epochs.
+        Largest number of epochs.
     learning_rate : callable
-        Learning rate of an epoch, counted from zero.
+        Learning-rate schedule: a function of the epoch, counted from zero.
     gradient_clip : float or None
         Largest norm of the gradient of each weight tensor.
     n_iter_no_change : int or None
-        Epochs without progress after which training stops; None trains for all epochs and looks
-        at nothing.
+        Epochs without progress after which training stops; None trains for all epochs without
+        a held-out loss.
     tol : float
         Smallest decrease of the held-out loss that counts as progress.
     first_watched_epoch : int
-        Epoch from which on the held-out loss counts.
+        First epoch whose held-out loss counts.
     verbose : int
         Whether a progress bar is shown.
     label : str
-        What the progress bar is called.
+        Label of the progress bar.
     advice : str
-        What to try if training diverges.
+        Advice in the error message if training diverges.
     report : callable
-        What is shown, recorded and told of an epoch, made of its terms.
+        Function from the terms of an epoch to the numbers that are shown, recorded and passed to
+        the watcher.
     watcher : Watcher
-        Who is told of each epoch; the weights are a state dict.
+        Receives a call before and after every epoch; the weights are a state dict.
     """
 
     n_epochs: int
@@ -150,21 +154,21 @@ class TrainingSettings:
     label: str = "fit"
     advice: str = "Try a smaller learning_rate."
     report: Callable[[dict[str, float]], dict[str, float]] = dict
-    watcher: Watcher = NOBODY
+    watcher: Watcher = NO_CALLBACK
 
 
 @dataclass
 class Training:
-    """What came of a training run.
+    """The result of the training.
 
     Attributes
     ----------
     history : dict of list
         One number per epoch and term, with "learning_rate" and "seconds".
     converged : bool
-        Whether the held-out loss stopped moving within the budget.
+        Whether the held-out loss stopped improving within the budget.
     stopped : bool
-        Whether the watcher ended it before that.
+        Whether the watcher stopped the training.
     """
 
     history: dict[str, list[float]] = field(default_factory=dict)
@@ -173,7 +177,7 @@ class Training:
 
     @property
     def is_over(self) -> bool:
-        """Whether it ended before its budget."""
+        """Whether the training ended before its budget."""
         return self.converged or self.stopped
 
     @property
@@ -251,29 +255,30 @@ def train(
 ) -> Training:
     """Minimise an objective with Adam.
 
-    An epoch that meets a non-finite loss or gradient is undone, weights and optimiser alike, and
-    repeated at half the learning rate, or at the same rate if the objective can take more care.
-    With `n_iter_no_change`, the weights of the best held-out loss are the ones that remain, also
-    where a watcher ends the training.
+    An epoch with a non-finite loss or gradient is rolled back, weights and optimiser state alike,
+    and repeated at half the learning rate, or at the same rate if the objective adds jitter. With
+    `n_iter_no_change`, the weights with the best held-out loss are restored at the end, also if a
+    watcher stops the training.
 
-    Processes that share the training, see `skdyn.core.distributed`, start from the weights of the
-    first, take the same steps, and end with the same weights.
+    Processes that share the training (see `skdyn.core.distributed`) start from the weights of the
+    first process, take the same steps and end with the same weights.
 
     Parameters
     ----------
     module : torch.nn.Module
-        Holds the weights; trained in place and left in evaluation mode.
+        Module with the weights; trained in place and left in evaluation mode.
     objective : Objective
-        Gives the loss of a batch and the held-out loss.
+        Computes the loss of a batch and the held-out loss.
     epoch_batches : callable
-        Gives the batches of one epoch, each as long as it has windows.
+        Function that returns the batches of one epoch; the length of a batch is its number of
+        windows.
     settings : TrainingSettings
-        How to train.
+        Settings of the training.
 
     Returns
     -------
     Training
-        The history, and whether training stopped by itself.
+        The history, and whether training converged.
 
     Raises
     ------
@@ -328,7 +333,7 @@ def train(
 
 @dataclass
 class _Progress:
-    """What early stopping has seen of a training."""
+    """State of early stopping."""
 
     training: Training = field(default_factory=Training)
     n_stale: int = 0
@@ -349,7 +354,7 @@ class _Progress:
         self.training.converged = self.n_stale >= patience
 
     def whole(self) -> dict[str, Any]:
-        """All of it, as plain numbers and tensors."""
+        """The whole state, as plain numbers and tensors."""
         own = {name: value for name, value in vars(self).items() if name != "training"}
         return {"progress": own, "training": vars(self.training)}
 
@@ -363,10 +368,10 @@ _NUMBERS = ("n_halvings", "learning_rate", "last_loss")
 
 
 class _Run:
-    """A training under way, which can go back to weights that are known to be good.
+    """A training in progress, which can roll back to the last finite state.
 
-    Weights are known to be good once an epoch that started from them was finite throughout; those
-    that the last step of an epoch leaves behind are not, yet.
+    Weights count as finite once an epoch that started from them was finite throughout; the
+    weights after the last step of an epoch have not been checked yet.
     """
 
     def __init__(self, module, objective, epoch_batches, settings):
@@ -388,34 +393,34 @@ class _Run:
         return _snapshot(self.module), copy.deepcopy(self.optimizer.state_dict())
 
     def restore(self, state) -> None:
-        """Go back to earlier weights and moments."""
+        """Restore earlier weights and optimiser state."""
         weights, moments = state
         self.module.load_state_dict(weights)
         self.optimizer.load_state_dict(copy.deepcopy(moments))
 
     def whole(self) -> dict[str, Any]:
-        """All that another run needs to go on from here."""
+        """State from which another run can resume."""
         numbers = {name: getattr(self, name) for name in _NUMBERS}
         return {"state": self._state(), "good": self.good, **numbers}
 
     def go_on(self, earlier: dict[str, Any]) -> None:
-        """Go on from where another run was."""
+        """Resume from the state of another run."""
         self.restore(earlier["state"])
         self.good = earlier["good"]
         for name in _NUMBERS:
             setattr(self, name, earlier[name])
 
     def held_out_loss(self) -> float:
-        """Give the loss that early stopping watches."""
+        """Return the loss that early stopping monitors."""
         self.module.eval()
         return add_up([self.objective.held_out_loss()], self.device)[0]
 
     def stands(self) -> bool:
-        """Tell whether the weights as they are give a finite loss."""
+        """Return whether the loss at the current weights is finite."""
         return math.isfinite(self.held_out_loss())
 
     def epoch(self, epoch: int) -> dict[str, float]:
-        """Train for one epoch; if it is not finite, undo it and repeat it, at half the rate."""
+        """Train for one epoch; roll back and repeat at half the rate if it is not finite."""
         start = self._state()
         for _ in range(MAX_HALVINGS + 1):
             self.learning_rate = self.settings.learning_rate(epoch) / 2**self.n_halvings
@@ -425,7 +430,7 @@ class _Run:
                 return terms
             self.restore(start)
             if not self.stands():
-                # The last step of the epoch before had gone too far already.
+                # The last step of the previous epoch had already diverged.
                 start = self.good
                 self.restore(start)
             self.n_halvings += not self.objective.take_care()
@@ -460,14 +465,14 @@ class _Run:
         return {name: total / n_windows for name, total in zip(sums, totals, strict=True)}
 
     def _step(self, loss: Tensor, weight: float) -> Tensor:
-        """Take one step and tell whether the loss and its gradients were finite."""
+        """Take one step; return whether the loss and its gradients were finite."""
         self.optimizer.zero_grad()
         loss.backward()
         gradients = [weight.grad for weight in self.weights if weight.grad is not None]
         loss = sum_gradients(loss.detach(), gradients, weight)
         norms = torch.stack([gradient.norm() for gradient in gradients])
         if self.settings.gradient_clip is not None:
-            # A limit beyond single precision limits nothing.
+            # A limit beyond single precision has no effect.
             largest = min(self.settings.gradient_clip, torch.finfo(norms.dtype).max)
             _clip(gradients, norms, largest)
         self.optimizer.step()

@@ -1,4 +1,4 @@
-"""Sessions cut into windows, windows gathered into batches, results stitched back to sessions.
+"""Windows of sessions, batches of windows, and merging of windowed results into sessions.
 
 A window never crosses from one session into the next. No row is dropped: the last window of a
 session is shifted back until it ends with the session, and a session shorter than the window is a
@@ -20,13 +20,13 @@ from skdyn.core.runtime import is_host
 # The largest recording, in bytes of single precision, that is kept on a device other than the CPU.
 RESIDENT_SIZE = 2**32
 
-# Most rows of a batch, padding included, for each row of the recording in it.
+# Largest ratio of the rows of a batch, padding included, to its rows without padding.
 MOST_PADDED = 1.5
 
 
 @dataclass(frozen=True)
 class Windows:
-    """Where windows lie, one entry per window in each array.
+    """Positions of windows, with one entry per window in each array.
 
     Attributes
     ----------
@@ -79,8 +79,8 @@ def cut_windows(n_rows: Sequence[int], length: int, stride: int) -> Windows:
 def jitter(windows: Windows, n_rows: Sequence[int], generator: torch.Generator) -> Windows:
     """Shift each window by up to half its length, within its session.
 
-    A network that sees a recording cut at the same places in every epoch learns the pieces by
-    heart, and infers badly from windows that begin elsewhere.
+    With fixed windows the networks overfit to where they are cut, and inference from windows at
+    other positions is poor.
 
     Parameters
     ----------
@@ -89,7 +89,7 @@ def jitter(windows: Windows, n_rows: Sequence[int], generator: torch.Generator) 
     n_rows : sequence of int
         Rows of each session.
     generator : torch.Generator
-        Where the shifts are drawn from.
+        Source of the random shifts.
 
     Returns
     -------
@@ -105,7 +105,7 @@ def jitter(windows: Windows, n_rows: Sequence[int], generator: torch.Generator) 
 
 
 def disjoint(windows: Windows) -> np.ndarray:
-    """Which windows share no row with another window.
+    """Find the windows that share no row with another window.
 
     Parameters
     ----------
@@ -115,7 +115,7 @@ def disjoint(windows: Windows) -> np.ndarray:
     Returns
     -------
     ndarray of bool of shape (n_windows,)
-        True where a window stands alone.
+        True for windows without overlap.
     """
     same = windows.session[1:] == windows.session[:-1]
     shares = same & (windows.start[1:] < windows.start[:-1] + windows.length[:-1])
@@ -147,10 +147,10 @@ def gaps(windows: Windows, n_rows: Sequence[int]) -> Windows:
 
 
 def kept_rows(windows: Windows) -> list[slice]:
-    """The rows that each window answers for, so that every row belongs to exactly one window.
+    """Assign every row to exactly one window.
 
-    Where two windows overlap, the seam lies in the middle of the overlap: no row is taken from
-    the edge of a window while another window sees more on both of its sides.
+    If two windows overlap, each keeps its half of the overlap, so that every row is taken from
+    the window with more context on both sides.
 
     Parameters
     ----------
@@ -160,7 +160,7 @@ def kept_rows(windows: Windows) -> list[slice]:
     Returns
     -------
     list of slice
-        Rows within each window.
+        Rows to keep, counted within each window.
     """
     end = windows.start + windows.length
     same = windows.session[1:] == windows.session[:-1]
@@ -176,17 +176,17 @@ def kept_rows(windows: Windows) -> list[slice]:
 def batches(
     windows: Windows, batch_size: int, generator: torch.Generator | None = None
 ) -> Iterator[np.ndarray]:
-    """Indices of the windows of each batch, which are padded to the longest of them.
+    """Yield the indices of the windows of each batch.
 
-    Windows of any length share a batch, unless that would mean much padding; then those of a batch
-    differ by less than a factor of two.
+    A batch is padded to its longest window. Windows of any length share a batch, unless that would
+    need much padding; then the lengths within a batch differ by less than a factor of two.
 
     Parameters
     ----------
     windows : Windows
         The windows.
     batch_size : int
-        Most windows in a batch.
+        Largest number of windows in a batch.
     generator : torch.Generator, default=None
         Shuffles windows and batches; without one they keep their order.
 
@@ -221,7 +221,7 @@ class Batch:
     Attributes
     ----------
     rows : Tensor of shape (n_windows, n_rows, n_channels)
-        Scaled rows; zero where their weight is.
+        Scaled rows; zero if their weight is zero.
     weight : Tensor of shape (n_windows, n_rows) or None
         Weight of each row, zero for padding; None if all are 1.
     lengths : Tensor of int of shape (n_windows,) or None
@@ -243,9 +243,9 @@ class Batch:
 
 @dataclass(frozen=True)
 class WindowLoader:
-    """Reads windows out of sessions, as needed, so that sessions may be memory maps.
+    """Reads windows of sessions on demand, so that sessions may be memory maps.
 
-    On a device other than the CPU a recording of up to `RESIDENT_SIZE` is sent there once, and
+    A recording of up to `RESIDENT_SIZE` is copied once to a device other than the CPU, and
     windows are cut there.
 
     Attributes
@@ -253,11 +253,11 @@ class WindowLoader:
     sessions : list of ndarray of shape (n_rows, n_channels)
         The recordings, of any number type.
     scale : ndarray of shape (n_channels,)
-        What each channel is divided by.
+        Divisor of each channel.
     device : torch.device
-        Where the windows are sent.
+        Device of the batches.
     center : ndarray of shape (n_channels,) or float, default=0.0
-        What is subtracted from each channel before.
+        Offset subtracted from each channel before the division.
     weights : list of ndarray of shape (n_rows,) or None
         Weight of each row; rows of weight zero are read as zeros. None if all are 1.
     """
@@ -321,14 +321,14 @@ class WindowLoader:
         )
 
     def read(self, windows: Windows, parts: Iterable[np.ndarray]) -> Iterator[Batch]:
-        """Gather batches, one after the other.
+        """Yield batches of windows.
 
         Parameters
         ----------
         windows : Windows
             Windows.
         parts : iterable of ndarray of int
-            Which windows are in each batch.
+            Indices of the windows of each batch.
 
         Yields
         ------
@@ -340,7 +340,7 @@ class WindowLoader:
             yield from (self(windows[part]) for part in parts)
             return
         n_rows, parts = np.array(self.n_rows), list(parts)
-        # All places are sent at once, so that nothing is sent between two steps.
+        # All positions are copied at once, so that no transfer occurs between two steps.
         first = (np.cumsum(n_rows) - n_rows)[windows.session] + windows.start
         places = torch.from_numpy(first[np.concatenate(parts)]).to(self.device)
         for part, starts in zip(parts, places.split([len(part) for part in parts]), strict=True):
@@ -361,14 +361,14 @@ class WindowLoader:
 def stitch(
     windows: Windows, results: Sequence[np.ndarray], n_rows: Sequence[int]
 ) -> list[np.ndarray]:
-    """Put what was computed on windows back together, a row of result for each row of data.
+    """Merge results for windows into one row of result per row of data.
 
     Parameters
     ----------
     windows : Windows
         Windows that cover their sessions.
     results : sequence of ndarray of shape (length, ...)
-        What came out for each window.
+        Results for each window.
     n_rows : sequence of int
         Rows of each session.
 

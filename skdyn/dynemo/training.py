@@ -20,7 +20,7 @@ from skdyn.core.checkpoint import Checkpoint, Saver, load_together
 from skdyn.core.distributed import by_first, n_processes, start_together
 from skdyn.core.runtime import is_host, make_generator
 from skdyn.core.training import (
-    NOBODY,
+    NO_CALLBACK,
     FitDivergedError,
     Objective,
     Training,
@@ -120,7 +120,7 @@ def fit_network(
     settings: FitSettings,
     loader: WindowLoader,
     random_state: np.random.RandomState,
-    watcher: Watcher = NOBODY,
+    watcher: Watcher = NO_CALLBACK,
     previous: Fit | None = None,
     checkpoint: Checkpoint | None = None,
 ) -> Fit:
@@ -134,7 +134,7 @@ def fit_network(
         The recording.
     random_state : numpy.random.RandomState
         Source of all randomness.
-    watcher : Watcher, default=NOBODY
+    watcher : Watcher, default=NO_CALLBACK
         Called before and after each epoch of the training proper.
     previous : Fit, default=None
         A fit to continue from; None starts a new one.

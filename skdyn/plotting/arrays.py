@@ -51,14 +51,14 @@ def plot_separate_time_series(
     channel_names : list of str, default=None
         A name per row, with the unit; with None "Channel 0", "Channel 1" and so on.
     ax : Axes or sequence of Axes, default=None
-        Where to draw, one per channel; not together with `fig`.
+        Axes to draw into, one per channel; mutually exclusive with `fig`.
     fig : Figure or SubFigure, default=None
-        Where to make the rows; with None a new figure.
+        Figure to add the rows to; None creates one.
 
     Returns
     -------
     fig, axes : Figure or SubFigure, and ndarray of Axes of shape (n_channels,)
-        What holds the rows, and the rows.
+        The figure and its rows.
 
     Examples
     --------
@@ -129,20 +129,20 @@ def plot_matrices(
     colorbar : bool, default=True
         Whether to draw the colour bar.
     colorbar_label : str, default="Value"
-        What the colours stand for, with the unit.
+        Label of the colour bar, with the unit.
     xlabel, ylabel : str, default="Channel"
         What columns and rows are.
     n_columns : int, default=None
         Panels in a row; with None the square root of their number, rounded up.
     ax : Axes or sequence of Axes, default=None
-        Where to draw, one per matrix; not together with `fig`.
+        Axes to draw into, one per matrix; mutually exclusive with `fig`.
     fig : Figure or SubFigure, default=None
-        Where to make the panels; with None a new figure.
+        Figure to add the panels to; None creates one.
 
     Returns
     -------
     fig, axes : Figure or SubFigure, and ndarray of Axes of shape (n_matrices,)
-        What holds the panels, and the panels.
+        The figure and its panels.
 
     Examples
     --------

@@ -54,7 +54,7 @@ class BadSegmentsDisplay:
     threshold : float
         As given.
     figure_ : Figure or SubFigure
-        What holds the picture.
+        The figure that was drawn into.
     ax_ : Axes
         The panel.
     line_, threshold_line_ : Line2D
@@ -134,11 +134,11 @@ class BadSegmentsDisplay:
         Parameters
         ----------
         ax : Axes, default=None
-            Where to draw; not together with `fig`.
+            Axes to draw into; mutually exclusive with `fig`.
         sampling_frequency : float, default=None
             In Hz; the time axis is then in seconds. With None it counts samples.
         fig : Figure or SubFigure, default=None
-            Where to make the panel; with None a new figure.
+            Figure to add the panel to; None creates one.
 
         Returns
         -------

@@ -53,7 +53,7 @@ class NEMSDisplay:
             ndarray, callable, str or None
         As given.
     figure_ : Figure or SubFigure
-        What holds the picture.
+        The figure that was drawn into.
     ax_ : ndarray of Axes
         All panels: filters, nonlinearities, loss, predictions.
     filter_ax_, nonlinearity_ax_, loss_ax_, prediction_ax_ : ndarray of Axes
@@ -184,9 +184,9 @@ class NEMSDisplay:
         Parameters
         ----------
         ax : sequence of Axes, default=None
-            Where to draw, in the order of `ax_`; not together with `fig`.
+            Axes to draw into, in the order of `ax_`; mutually exclusive with `fig`.
         fig : Figure or SubFigure, default=None
-            Where to make the panels; with None a new figure.
+            Figure to add the panels to; None creates one.
         outputs : list of int, default=None
             Outputs that are drawn; with None the first four. If there are not as many filters as
             outputs, the first four filters are.

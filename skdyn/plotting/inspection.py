@@ -165,7 +165,7 @@ class ReceptiveFieldDisplay:
         ax : sequence of Axes, default=None
             Where to draw, one per feature and one per field; not together with `fig`.
         fig : Figure or SubFigure, default=None
-            Where to make the panels; with None a new figure.
+            Figure to add the panels to; None creates one.
         sampling_frequency : float, default=None
             In Hz; lags are then in ms and rows in s. With None they count samples.
         channel_names, frequencies : sequence, default=None
@@ -294,9 +294,9 @@ class TuningDisplay:
         Parameters
         ----------
         ax : Axes or sequence of Axes, default=None
-            Where to draw, one per output; not together with `fig`.
+            Axes to draw into, one per output; mutually exclusive with `fig`.
         fig : Figure or SubFigure, default=None
-            Where to make the panels; with None a new figure.
+            Figure to add the panels to; None creates one.
         outputs : list of int, default=None
             Outputs that are drawn; with None all.
         frequencies : array-like of shape (n_channels,), default=None
@@ -412,9 +412,9 @@ class LayersDisplay:
         Parameters
         ----------
         ax : sequence of two Axes, default=None
-            Where to draw; not together with `fig`.
+            Axes to draw into; mutually exclusive with `fig`.
         fig : Figure or SubFigure, default=None
-            Where to make the panels; with None a new figure.
+            Figure to add the panels to; None creates one.
 
         Returns
         -------
@@ -537,7 +537,7 @@ class StateDisplay:
         ax : sequence of Axes, default=None
             Where to draw: gains of all columns, then offsets; not together with `fig`.
         fig : Figure or SubFigure, default=None
-            Where to make the panels; with None a new figure.
+            Figure to add the panels to; None creates one.
         state_names, output_names : list of str, default=None
             A name per column of the state, with the unit, and per output.
 
@@ -656,9 +656,9 @@ class StartsDisplay:
         Parameters
         ----------
         ax : sequence of two Axes, default=None
-            Where to draw; not together with `fig`.
+            Axes to draw into; mutually exclusive with `fig`.
         fig : Figure or SubFigure, default=None
-            Where to make the panels; with None a new figure.
+            Figure to add the panels to; None creates one.
 
         Returns
         -------

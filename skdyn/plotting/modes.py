@@ -63,14 +63,14 @@ def plot_alpha(
         explains, see `skdyn.analysis.normalised_alpha`. With None the coefficients as they are,
         which say nothing about power where modes differ in size.
     ax : Axes or sequence of Axes, default=None
-        Where to draw, one per array; not together with `fig`.
+        Axes to draw into, one per array; mutually exclusive with `fig`.
     fig : Figure or SubFigure, default=None
-        Where to make the panels; with None a new figure.
+        Figure to add the panels to; None creates one.
 
     Returns
     -------
     fig, axes : Figure or SubFigure, and ndarray of Axes of shape (n_alphas,)
-        What holds the panels, and the panels.
+        The figure and its panels.
 
     Examples
     --------
@@ -123,7 +123,7 @@ class ModesDisplay:
     covariances, means, weights : ndarray or None
         Copies of what was given.
     figure_ : Figure or SubFigure
-        What holds the picture.
+        The figure that was drawn into.
     ax_ : ndarray of Axes of shape (n_modes,)
         A panel per mode.
     images_, mean_images_ : list of AxesImage
@@ -210,13 +210,13 @@ class ModesDisplay:
         Parameters
         ----------
         ax : Axes or sequence of Axes, default=None
-            Where to draw, one per mode; not together with `fig`.
+            Axes to draw into, one per mode; mutually exclusive with `fig`.
         correlations : bool, default=True
             Draw correlations, their diagonal left out, and say the mean variance over channels
             in the title: structure stays readable when few channels or modes hold most of the
             variance. With False the covariances as they are.
         fig : Figure or SubFigure, default=None
-            Where to make the panels; with None a new figure.
+            Figure to add the panels to; None creates one.
 
         Returns
         -------

@@ -84,18 +84,18 @@ def plot_filters(
     colorbar : bool, default=True
         Whether to draw the colour bar.
     colorbar_label : str, default="Weight"
-        What the colours stand for, with the unit.
+        Label of the colour bar, with the unit.
     n_columns : int, default=None
         Panels in a row; with None up to four.
     ax : Axes or sequence of Axes, default=None
-        Where to draw, one per filter; not together with `fig`.
+        Axes to draw into, one per filter; mutually exclusive with `fig`.
     fig : Figure or SubFigure, default=None
-        Where to make the panels; with None a new figure.
+        Figure to add the panels to; None creates one.
 
     Returns
     -------
     fig, axes : Figure or SubFigure, and ndarray of Axes of shape (n_filters,)
-        What holds the panels, and the panels.
+        The figure and its panels.
 
     Examples
     --------
@@ -168,14 +168,14 @@ def plot_nonlinearity(
     n_columns : int, default=None
         Panels in a row; with None up to four.
     ax : Axes or sequence of Axes, default=None
-        Where to draw, one per channel; not together with `fig`.
+        Axes to draw into, one per channel; mutually exclusive with `fig`.
     fig : Figure or SubFigure, default=None
-        Where to make the panels; with None a new figure.
+        Figure to add the panels to; None creates one.
 
     Returns
     -------
     fig, axes : Figure or SubFigure, and ndarray of Axes of shape (n_channels,)
-        What holds the panels, and the panels.
+        The figure and its panels.
 
     Examples
     --------
@@ -258,14 +258,14 @@ def plot_predictions(
         A name per row, with the unit. With None "Response" for one output, and "Output 0", "Output
         1" and so on for several.
     ax : Axes or sequence of Axes, default=None
-        Where to draw, one per output; not together with `fig`.
+        Axes to draw into, one per output; mutually exclusive with `fig`.
     fig : Figure or SubFigure, default=None
-        Where to make the rows; with None a new figure.
+        Figure to add the rows to; None creates one.
 
     Returns
     -------
     fig, axes : Figure or SubFigure, and ndarray of Axes of shape (n_outputs,)
-        What holds the rows, and the rows. Above each is Pearson's correlation over all samples
+        The figure and its rows. Above each is Pearson's correlation over all samples
         that were given, those that are not drawn too.
 
     Examples

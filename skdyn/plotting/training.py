@@ -43,7 +43,7 @@ class TrainingDisplay:
     step, unit : str
         As given.
     figure_ : Figure or SubFigure
-        What holds the picture.
+        The figure that was drawn into.
     ax_ : Axes
         The loss curves.
     schedule_ax_ : Axes or None
@@ -125,7 +125,7 @@ class TrainingDisplay:
         ax : Axes or sequence of two Axes, default=None
             One for the loss curves alone, or a second for the schedules.
         fig : Figure or SubFigure, default=None
-            Where to make the panels; with None a new figure.
+            Figure to add the panels to; None creates one.
 
         Returns
         -------

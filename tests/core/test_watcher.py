@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from skdyn.core.training import NOBODY, TrainingSettings, Watcher, train
+from skdyn.core.training import NO_CALLBACK, TrainingSettings, Watcher, train
 
 
 class Slope:
@@ -95,7 +95,7 @@ def test_a_training_that_ends_by_itself_was_not_stopped():
 
 
 def test_nobody_asks_for_nothing():
-    _, training = run(NOBODY)
+    _, training = run(NO_CALLBACK)
     assert len(training.history["loss"]) == 5
-    assert NOBODY.begin() is None
-    assert NOBODY.end({}, None) is False
+    assert NO_CALLBACK.begin() is None
+    assert NO_CALLBACK.end({}, None) is False

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from skdyn.core.distributed import gathered, n_processes, share
 from skdyn.core.runtime import make_generator
 from skdyn.core.training import (
-    NOBODY,
+    NO_CALLBACK,
     Training,
     TrainingSettings,
     Watcher,
@@ -57,7 +57,7 @@ class Adam(Solver):
         objective: Objective,
         settings: FitSettings,
         random_state: np.random.RandomState,
-        watcher: Watcher = NOBODY,
+        watcher: Watcher = NO_CALLBACK,
     ) -> FitResults:
         """Fit the model of an objective in place; see `Solver`."""
         model = objective.model

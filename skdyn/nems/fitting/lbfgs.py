@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from skdyn._warnings import warn
-from skdyn.core.training import NOBODY, FitDivergedError, Watcher
+from skdyn.core.training import NO_CALLBACK, FitDivergedError, Watcher
 from skdyn.nems.fitting.gradients import check_start, layer_not_followed, single_is_enough
 from skdyn.nems.fitting.minimum import SMALL_DECREASE, promise_at_kinks, promised, promises
 from skdyn.nems.fitting.objective import Objective
@@ -69,7 +69,7 @@ class LBFGS(Solver):
         objective: Objective,
         settings: FitSettings,
         random_state: np.random.RandomState,
-        watcher: Watcher = NOBODY,
+        watcher: Watcher = NO_CALLBACK,
     ) -> FitResults:
         """Fit the model of an objective in place; see `Solver`."""
         return _Fit(objective, settings, watcher).run()

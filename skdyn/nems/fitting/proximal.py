@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from skdyn.core.training import NOBODY, FitDivergedError, Watcher
+from skdyn.core.training import NO_CALLBACK, FitDivergedError, Watcher
 from skdyn.nems.fitting.closed_form import is_linear, linear_curvature
 from skdyn.nems.fitting.gradients import check_start, layer_not_followed
 from skdyn.nems.fitting.minimum import SMALL_DECREASE, promise_at_kinks, promises
@@ -60,7 +60,7 @@ class Proximal(Solver):
         objective: Objective,
         settings: FitSettings,
         random_state: np.random.RandomState,
-        watcher: Watcher = NOBODY,
+        watcher: Watcher = NO_CALLBACK,
     ) -> FitResults:
         """Fit the model of an objective in place; see `Solver`."""
         start = np.clip(

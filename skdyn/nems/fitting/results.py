@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from skdyn.core.training import NOBODY, Watcher
+from skdyn.core.training import NO_CALLBACK, Watcher
 from skdyn.nems.fitting.objective import Objective
 from skdyn.nems.fitting.settings import FitSettings
 
@@ -150,7 +150,7 @@ class Solver:
         objective: Objective,
         settings: FitSettings,
         random_state: np.random.RandomState,
-        watcher: Watcher = NOBODY,
+        watcher: Watcher = NO_CALLBACK,
     ) -> FitResults:
         """Fit the model of an objective in place, from its present values.
 
@@ -162,7 +162,7 @@ class Solver:
             Number of iterations, tolerance and so on.
         random_state : RandomState
             Source of randomness.
-        watcher : Watcher, default=NOBODY
+        watcher : Watcher, default=NO_CALLBACK
             Called before and after each step; it may end the fit.
 
         Returns

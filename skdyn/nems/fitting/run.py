@@ -18,7 +18,7 @@ from skdyn._warnings import warn
 from skdyn.core.checkpoint import Checkpoint
 from skdyn.core.distributed import n_processes
 from skdyn.core.runtime import check_device, one_thread
-from skdyn.core.training import NOBODY, Watcher
+from skdyn.core.training import NO_CALLBACK, Watcher
 from skdyn.nems.fitting.adam import Adam
 from skdyn.nems.fitting.closed_form import is_linear, solve_linear
 from skdyn.nems.fitting.lbfgs import LBFGS
@@ -109,7 +109,7 @@ class Observer:
         Watcher
             Which receives a call before and after each step.
         """
-        return NOBODY
+        return NO_CALLBACK
 
     def end(self, model: Model) -> bool:
         """Receive a call after a fit.
@@ -274,7 +274,7 @@ def _fit_start(
     number: int,
     random_state: np.random.RandomState,
     one: Model | None = None,
-    watcher: Watcher = NOBODY,
+    watcher: Watcher = NO_CALLBACK,
     saving: Saving | None = None,
     *,
     settings: FitSettings,
