@@ -1,9 +1,9 @@
-"""Checks of a file of skops before anything is made of it.
+"""Checks of a skops file before any object is created from it.
 
-A small file can ask for much memory: by members that are compressed well, by one member that is
-referred to many times, or by the header of an array. And a type that is trusted as a whole can be
-called with any arguments, or be given attributes in place of its methods. Each of these is refused
-here, from the archive's directory and its schema alone.
+A small file can need much memory: by members with a high compression ratio, by many references to
+one member, or by the header of an array. A trusted type can also be called with arbitrary
+arguments, or get attributes that replace its methods. These checks refuse all of these, using only
+the archive's directory and its schema.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ __all__ = ["check_archive", "check_members", "check_types", "read_schema", "seal
 
 SCHEMA = "schema.json"
 
-# Bytes that may be read of a file, however small it is, and how many for each of its own.
+# Bytes that may be read from any file, and further bytes per byte of the file.
 MOST_BYTES, BYTES_PER_BYTE = 2**26, 32
-# The same of the schema, whose text is repetitive, for each byte of its compressed form.
+# The same for the schema, a repetitive text, per byte of its compressed form.
 MOST_OF_SCHEMA, SCHEMA_PER_BYTE = 2**23, 64
 
 # The end of a file: the version that wrote it, and a digest of everything else.
 SEAL = re.compile(rb"(?P<version>\S+ \S+) sha256:(?P<digest>[0-9a-f]{64})", re.ASCII)
 NO_DIGEST = b"0" * 64
 
-# Loaders whose types are called, and what these have to be.
+# Loaders that call a type, and the required base classes of the type.
 BASES: dict[str, type | tuple[type, ...]] = {
     "BytearrayNode": bytearray,
     "BytesNode": bytes,
@@ -51,17 +51,17 @@ BASES: dict[str, type | tuple[type, ...]] = {
 }
 # Types of the keys of dictionaries, which are called with their text.
 KEYS = (bool, int, float, str, np.number, np.bool_, np.str_)
-# Values of classes that instances may replace.
+# Types of class attributes that instances may replace.
 PLAIN = (
     *(bool, int, float, complex, str, bytes, tuple, frozenset, np.ndarray, type(None)),
     cached_property,  # whose value is kept as an attribute of its name
 )
-# What makes scikit-learn write links into an estimator's representation.
+# Prefix of attributes that make scikit-learn write links into an estimator's representation.
 LINKS = "_doc_link"
 
 
 class _NotSafe(ValueError):
-    """What a file asks for is refused."""
+    """A file was refused."""
 
 
 # ---------------------------------------------------------------------------------- the seal
@@ -100,12 +100,12 @@ def unseal(content: bytes) -> str:
     Returns
     -------
     str
-        The version; empty if the file has no seal, such as one that skops itself wrote.
+        The version; empty if the file has no seal, such as one written by skops itself.
 
     Raises
     ------
     ValueError
-        If a byte is not what it was when the file was sealed.
+        If a byte has changed since the file was sealed.
     """
     with ZipFile(BytesIO(content)) as archive:
         comment = archive.comment
@@ -127,7 +127,7 @@ def _digest(body: bytes) -> bytes:
 
 
 def check_archive(content: bytes) -> None:
-    """Check how much would be read of an archive.
+    """Check how many bytes would be read from an archive.
 
     Parameters
     ----------
@@ -163,7 +163,7 @@ def _check_member(member: ZipInfo) -> None:
 
 
 def most_bytes(content: bytes) -> int:
-    """Return how many bytes may be read of a file."""
+    """Return the number of bytes that may be read from a file."""
     return max(MOST_BYTES, BYTES_PER_BYTE * len(content))
 
 
@@ -191,7 +191,7 @@ def read_schema(content: bytes) -> dict[str, Any]:
 
 
 def check_members(content: bytes, schema: dict[str, Any]) -> None:
-    """Check how much a schema would read of the members of its file.
+    """Check how many bytes a schema would read from the members of its file.
 
     Parameters
     ----------
@@ -203,8 +203,8 @@ def check_members(content: bytes, schema: dict[str, Any]) -> None:
     Raises
     ------
     ValueError
-        If an array is larger than what is stored of it, or members are missing, or are referred to
-        so often that too much would be read.
+        If an array is larger than its stored data, a member is missing, or members are referenced
+        so often that too many bytes would be read.
     """
     nodes = [node for node in _nodes(schema) if "file" in node]
     # A node of the same identity is read once.
@@ -225,7 +225,7 @@ def check_members(content: bytes, schema: dict[str, Any]) -> None:
 
 
 def check_types(schema: dict[str, Any], own: frozenset[str]) -> None:
-    """Check what a schema would make of types that are trusted.
+    """Check how a schema uses trusted types.
 
     Parameters
     ----------
@@ -237,8 +237,8 @@ def check_types(schema: dict[str, Any], own: frozenset[str]) -> None:
     Raises
     ------
     ValueError
-        If a type stands where another kind is expected, is called with arguments, or has
-        attributes that hide what its class defines.
+        If a type is used where another kind is expected, is called with arguments, or has
+        attributes that hide those of its class.
     """
     for node in _nodes(schema):
         _check_type(node, own)
@@ -258,7 +258,7 @@ def _nodes(value) -> Iterator[dict[str, Any]]:
 
 
 def _check_array(archive: ZipFile, name: str, size: int) -> None:
-    """Check that an array is as large as what is stored of it."""
+    """Check that the size of an array agrees with its stored data."""
     with archive.open(name) as file:
         version = npy.read_magic(file)
         read = {
@@ -326,7 +326,7 @@ def _check_attributes(node: dict[str, Any], name: str) -> None:
 
 
 def _takes_arguments(kind: type) -> bool:
-    """Whether what is stored of an object is not its attributes, but what a method of it gave."""
+    """Whether the stored state of an object is the result of a method, not its attributes."""
     if issubclass(kind, BaseEstimator):
         return False
     return getattr_static(kind, "__getstate__") is not getattr_static(object, "__getstate__")

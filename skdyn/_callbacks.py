@@ -1,4 +1,4 @@
-"""Callbacks of scikit-learn: how a fit reports its steps to them."""
+"""Callbacks of scikit-learn: reporting the steps of a fit to them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class _NoContext:
 
 
 class _NoCallbacks:
-    """Stands for scikit-learn's mixin in versions without callbacks; none can be set."""
+    """Replaces scikit-learn's mixin in versions without callbacks; none can be set."""
 
     def _init_callback_context(self, **task) -> _NoContext:
         return _NoContext()
@@ -136,7 +136,7 @@ class FitTask:
 
 
 def _names_of(estimator) -> dict:
-    """What an estimator knows of its data before it is fitted."""
+    """Attributes of an estimator that describe its data before it is fitted."""
     names = ("n_features_in_", "feature_names_in_")
     return {name: value for name, value in vars(estimator).items() if name in names}
 
@@ -152,7 +152,7 @@ class StepWatcher(Watcher):
         Name of a step.
     restore : callable
         Function of the history so far, a dict of lists with a number per step, and of weights,
-        which it must copy. It returns the attributes of a fitted estimator.
+        which it must copy. It returns the attributes of the fitted estimator.
     keep_last : bool, default=False
         Whether an interrupt leaves a fitted estimator, see `kept`.
     """
@@ -189,7 +189,7 @@ class StepWatcher(Watcher):
 
     @contextmanager
     def kept(self) -> Iterator[None]:
-        """Let an interrupt of a block bring the attributes of the last step, if there is one.
+        """Convert an interrupt of a block into `FitInterrupted` with the last step's attributes.
 
         Yields
         ------
@@ -214,7 +214,7 @@ class StepWatcher(Watcher):
             ) from error
 
     def resume(self, history: dict[str, list[float]]) -> None:
-        """Take the history of the steps before; see `Watcher`."""
+        """Receive the history of the earlier steps; see `Watcher`."""
         self.history = {name: [*numbers] for name, numbers in history.items()}
 
     def close(self) -> None:

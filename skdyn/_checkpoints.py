@@ -1,4 +1,4 @@
-"""Checkpoints of estimators and models: which fit a folder holds, and its beginning and end."""
+"""Checkpoints of estimators and models: opening, closing, and the identity of a fit."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CHECKPOINT_CONSTRAINTS: dict[str, list] = {
     "checkpoint_every": [Interval(Integral, 1, None, closed="left")],
 }
 
-# Parameters that do not change what a fit finds.
+# Parameters that do not change the result of a fit.
 _WITHOUT_EFFECT = ("checkpoint", "checkpoint_every", "verbose")
 
 
@@ -44,16 +44,16 @@ def open_checkpoint(
     parameters : dict
         All parameters of the fit; `checkpoint`, the folder, and `checkpoint_every` among them.
     data : dict
-        What is fitted, by name; None where it is not given.
+        Data of the fit, by name; None if not given.
     before : object, default=None
-        The fit that this one goes on from.
+        The fit that this one continues.
     is_clone : bool, default=False
         Whether other fits share the folder.
 
     Returns
     -------
     Checkpoint or None
-        The checkpoint; None if there is to be none.
+        The checkpoint; None if the parameter `checkpoint` is None.
 
     Raises
     ------
@@ -90,7 +90,7 @@ def close_checkpoint(checkpoint: Checkpoint | None, random_state: Any) -> None:
     checkpoint : Checkpoint or None
         The checkpoint of the fit.
     random_state : object
-        Parameter of the fit: without a seed, the next fit is another one.
+        Parameter of the fit; without a seed, the next fit is a different one.
     """
     if checkpoint is None:
         return
@@ -103,8 +103,8 @@ def close_checkpoint(checkpoint: Checkpoint | None, random_state: Any) -> None:
 class CheckpointMixin:
     """A mixin for estimators with the parameters `checkpoint` and `checkpoint_every`.
 
-    A folder holds one fit that was called directly, and any number of fits of clones, such as those
-    of a search, and of warm starts, each under a name made of its parameters and data.
+    A folder holds one fit that was called directly, and any number of fits of clones (such as those
+    of a search) and of warm starts, each under a name derived from its parameters and data.
     """
 
     checkpoint: str | PathLike | None
@@ -118,7 +118,7 @@ class CheckpointMixin:
         return clone
 
     def _open_checkpoint(self, before: Any = None, **data: Any) -> Checkpoint | None:
-        """The checkpoint of a fit to data, from a fit before or anew, if there is to be one."""
+        """The checkpoint of a fit to data, or None; `before` is an earlier fit to continue."""
         parameters = self.get_params(deep=False)  # type: ignore[attr-defined]
         is_clone = getattr(self, "_is_clone", False)
         return open_checkpoint(type(self).__name__, parameters, data, before, is_clone=is_clone)

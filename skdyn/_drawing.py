@@ -1,4 +1,4 @@
-"""What the pictures of plotting are put together from: colours, axes, scales, keys, checks.
+"""Parts of the pictures of `plotting`: colours, axes, scales, keys and checks.
 
 matplotlib is imported inside functions only.
 """
@@ -26,12 +26,12 @@ TICK_SIZE = 8
 
 def mode_palette(n_modes):
     """
-    Give colours for modes that colour-blind readers can tell apart too.
+    Return colours for modes that colour-blind readers can distinguish as well.
 
     Parameters
     ----------
     n_modes : int
-        How many colours, at least 1. The first 16 are hues; later ones are lighter and
+        Number of colours, at least 1. The first 16 are hues; later ones are lighter and
         darker tones of those.
 
     Returns
@@ -70,7 +70,7 @@ def check_names(names, n_expected, what):
 
 
 def as_arrays(arrays, columns, *, finite, name):
-    """Check time series, each an array or in sessions; 2-D float arrays come back."""
+    """Check time series, each an array or in sessions; return 2-D float arrays."""
     if not arrays:
         raise ValueError(
             f"There is no array to draw. Pass at least one of shape (n_samples, {columns})."
@@ -111,7 +111,7 @@ def session_lengths(values):
 
 
 def with_gaps(time, values, lengths, *, start=0):
-    """Put NaN between sessions, so that no line goes from one to the next."""
+    """Insert NaN between sessions, so that no line connects them."""
     borders = np.cumsum(lengths)[:-1] - start
     borders = borders[(borders > 0) & (borders < len(values))]
     between = (time[borders - 1] + time[borders]) / 2
@@ -119,7 +119,7 @@ def with_gaps(time, values, lengths, *, start=0):
 
 
 def draw_borders(panel, lengths, step, *, color=FAINT, linewidth=0.6, linestyle=":"):
-    """Draw a line where each session begins, except for the first."""
+    """Draw a line at the start of each session except the first."""
     low, high = panel.get_xlim()
     places = (np.cumsum(lengths)[:-1] - 0.5) * step
     style = {"color": color, "lw": linewidth, "ls": linestyle}
@@ -158,7 +158,7 @@ def color_limits(values, vmin, vmax):
 
 
 def correlation_matrices(covariances):
-    """Correlations with a blank diagonal; blank too where a channel has no variance."""
+    """Correlations with a blank diagonal; constant channels are blank too."""
     deviations = np.sqrt(np.diagonal(covariances, axis1=1, axis2=2))
     scale = deviations[:, :, None] * deviations[:, None, :]
     blank = np.full_like(covariances, np.nan)
@@ -170,7 +170,7 @@ def correlation_matrices(covariances):
 def panels(
     n_panels, ax, fig, figsize, *, n_columns=1, height_ratios=None, layout="constrained", **sharing
 ):
-    """Give the axes to draw into: the caller's, or new ones in the caller's or a new figure."""
+    """Return the axes to draw into: the caller's, or new ones in the caller's or a new figure."""
     if ax is not None:
         axes = np.atleast_1d(np.asarray(ax, dtype=object)).ravel()
         if fig is not None:
@@ -203,7 +203,7 @@ def matrix_panels(n_panels, n_columns, ax, fig):
     n_columns = min(n_columns, n_panels)
     n_rows = -(-n_panels // n_columns)
     figsize = (1.85 * n_columns + 1.3, 2.25 * n_rows + 0.4)
-    # Squares leave room beside or above them, which this layout takes away.
+    # Square panels leave empty space beside or above them, which this layout removes.
     return panels(n_panels, ax, fig, figsize, n_columns=n_columns, layout="compressed")
 
 
@@ -215,7 +215,7 @@ def tidy(panel):
 
 
 def check_rate(sampling_frequency):
-    """Check a sampling frequency; the time from one sample to the next comes back."""
+    """Check a sampling frequency; return the time from one sample to the next."""
     if sampling_frequency is None:
         return 1
     is_number = isinstance(sampling_frequency, Real) and not isinstance(sampling_frequency, bool)
@@ -320,7 +320,7 @@ def draw_points(panel, shown, place, width, color):
             "bodies"
         ]
         body.set(facecolor=color, alpha=0.25, linewidth=0)
-    # Points side by side in an order that does not follow their size.
+    # The order of points side by side does not depend on their values.
     steps = (np.arange(len(shown)) * 0.618034) % 1 - 0.5
     panel.plot(place + steps * width, shown, "o", ms=2.5, mew=0, color=color, alpha=0.8)
     panel.plot([place - width, place + width], [shown.mean()] * 2, color=INK, lw=1.2)
@@ -348,7 +348,7 @@ def draw_images(axes, stack, cmap, vmin, vmax, *, origin="upper", labels=("", ""
 
 
 def name_edges(panel, edges, xlabel, ylabel):
-    """Write numbers and names where no panel is below, and where none is left."""
+    """Write tick labels and axis labels on the panels at the bottom and left edges."""
     bottom, left = edges
     panel.tick_params(labelbottom=bottom, labelleft=left)
     panel.set_xlabel(xlabel if bottom else "", size=LABEL_SIZE, color=INK)
@@ -356,7 +356,7 @@ def name_edges(panel, edges, xlabel, ylabel):
 
 
 def draw_bar(panel, color):
-    """Draw the colour that plot_alpha gives a mode above its panel."""
+    """Draw the colour of a mode in plot_alpha above its panel."""
     from matplotlib.patches import Rectangle
 
     bar = Rectangle((0, 1.015), 1, 0.03, transform=panel.transAxes, color=color, lw=0)

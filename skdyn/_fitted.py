@@ -83,7 +83,7 @@ def find_step(estimator, *names: str):
 
 
 def ask(estimator, method: str, X, sessions=None):
-    """Call a method of a fitted estimator; labels of rows reach what takes them.
+    """Call a method of a fitted estimator; labels of rows reach the steps that take them.
 
     Parameters
     ----------
@@ -99,7 +99,7 @@ def ask(estimator, method: str, X, sessions=None):
     Returns
     -------
     object
-        What the method returns.
+        The result of the method.
     """
     function = getattr(estimator, method)
     with config_context(enable_metadata_routing=True):
@@ -124,7 +124,7 @@ def transform_through(steps, X, sessions=None):
     Returns
     -------
     array-like or list of array-like
-        What the last step returns; X if there are no steps.
+        The output of the last step; X if there are no steps.
     """
     for step in steps:
         X = ask(step, "transform", X, sessions)
@@ -132,7 +132,7 @@ def transform_through(steps, X, sessions=None):
 
 
 def mode_order(modes, after) -> np.ndarray:
-    """Order in which the steps after a model, such as a `ModeMatcher`, put its modes.
+    """Order of modes after the steps that follow the model, such as a `ModeMatcher`.
 
     Parameters
     ----------

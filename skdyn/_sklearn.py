@@ -46,27 +46,27 @@ __all__ = [
 def one_blas_thread() -> Iterator[None]:
     """Run a block with NumPy's and SciPy's matrix products on one thread.
 
-    Where cores are busy, threads of small products wait for each other: a product of 1 ms was
-    measured to take 90.
+    On busy cores, threads of small products wait for each other: a product of 1 ms was measured to
+    take 90 ms.
 
     Yields
     ------
     None
-        The caller's setting is put back at the end.
+        The caller's setting is restored at the end.
     """
     with _get_threadpool_controller().limit(limits=1, user_api="blas"):
         yield
 
 
 class FitInterrupted(KeyboardInterrupt):
-    """An interrupt of a fit that has come far enough to be kept.
+    """An interrupt of a fit that has a usable result.
 
     Parameters
     ----------
     message : str
-        What was reached.
+        Description of the result.
     attributes : dict
-        Attributes that make the estimator a fitted one.
+        Attributes of the fitted estimator.
     """
 
     def __init__(self, message: str, attributes: dict):
@@ -75,16 +75,16 @@ class FitInterrupted(KeyboardInterrupt):
 
 
 def fit_context(*, prefer_skip_nested_validation: bool):
-    """Validate parameters before a fit, and leave no estimator half fitted.
+    """Validate parameters before a fit, and never leave an estimator partly fitted.
 
-    Whatever ends a fit early, an estimator that was fitted before keeps that fit whole, and one
-    that was not is not fitted. Only `FitInterrupted` brings attributes of its own.
+    If a fit ends early, an estimator that was fitted before keeps that fit, and one that was not
+    fitted stays unfitted. Only `FitInterrupted` sets the attributes that it carries.
 
     Parameters
     ----------
     prefer_skip_nested_validation : bool
-        As for scikit-learn's own decorator of that name: whether parameters of inner estimators
-        and functions are validated.
+        Whether to skip the validation of parameters of inner estimators and functions, as in
+        scikit-learn's decorator.
 
     Returns
     -------
@@ -114,15 +114,15 @@ def fit_context(*, prefer_skip_nested_validation: bool):
 class SessionTransformerMixin(TransformerMixin):
     """A TransformerMixin whose `set_output` also holds for several sessions.
 
-    scikit-learn turns what `transform` returns into one DataFrame. Where several sessions come
-    back, as a list or as a 3-D array, each becomes a DataFrame of its own, in a list. Sessions may
-    come in one 3-D array, and single precision stays.
+    scikit-learn converts the output of `transform` to one DataFrame. If it holds several sessions,
+    as a list or a 3-D array, each becomes a separate DataFrame, in a list. Sessions may be passed
+    as one 3-D array, and single precision is kept.
     """
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
         for name in ("transform", "fit_transform"):
-            # Also what is inherited: scikit-learn has wrapped its own fit_transform.
+            # Inherited methods too: scikit-learn has wrapped its own fit_transform.
             method = getattr(getattr(cls, name, None), "__wrapped__", None)
             if method is not None:
                 setattr(cls, name, _wrap_each_session(method))
@@ -134,7 +134,7 @@ class SessionTransformerMixin(TransformerMixin):
         return tags
 
     def _rows_that_stay(self, X, sessions):
-        """The rows of a DataFrame whose index the output takes; a downsampler drops some."""
+        """Rows of a DataFrame that provide the output's index; a downsampler drops some."""
         return X
 
 
@@ -149,7 +149,7 @@ def _wrap_each_session(method):
             _wrap_data_with_container("transform", one, self._rows_that_stay(given, None), self)
             for one, given in zip(output, X, strict=True)
         ]
-        # Where no container was asked for, what came as one array goes back as one.
+        # Without a requested container, one input array results in one output array.
         return output if all(isinstance(frame, np.ndarray) for frame in frames) else frames
 
     return wrapped
@@ -158,8 +158,8 @@ def _wrap_each_session(method):
 class DocumentedMixin:
     """The HTML diagram shows the docstring's text of each parameter, without links.
 
-    scikit-learn shows the text only where the name of a parameter links to a page of
-    documentation, so the tables are made with a link, which is then removed.
+    scikit-learn shows the text only if the name of a parameter links to a documentation page, so
+    the tables are made with a link, which is then removed.
     """
 
     def _get_params_html(self, *args, **kwargs):

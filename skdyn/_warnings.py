@@ -10,7 +10,7 @@ import sklearn
 
 __all__ = ["warn"]
 
-# Frames that lie between a warning and the caller: methods of skdyn, and what wraps them.
+# Frames between a warning and the caller: methods of skdyn and their wrappers.
 _BETWEEN = (*map(str, (Path(__file__).parent, *sklearn.__path__)),)
 
 

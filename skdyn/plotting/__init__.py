@@ -1,7 +1,7 @@
 """Pictures: functions that draw arrays, and Displays that draw fitted estimators.
 
 matplotlib is imported when something is drawn, not before. No global setting of matplotlib is
-changed and nothing is shown: what is drawn comes back to the caller.
+changed and no window is opened: functions return the figure and its axes.
 """
 
 from skdyn._drawing import mode_palette

@@ -118,12 +118,12 @@ def plot_matrices(
     Parameters
     ----------
     matrices : array-like of shape (n_matrices, n_rows, n_columns) or (n_rows, n_columns)
-        What to draw; NaN entries are left grey.
+        The matrices; NaN entries are grey.
     titles : list of str, default=None
         One per matrix.
     vmin, vmax : float, default=None
-        Ends of the colour scale. By default it is symmetric about 0: with neither given out
-        to the largest magnitude, with one given from it to its negative.
+        Ends of the colour scale. By default it is symmetric about 0: up to the largest
+        magnitude if neither is given, or from the given one to its negative.
     cmap : str or Colormap, default="RdBu_r"
         Colour map; the default is white at the middle of the scale.
     colorbar : bool, default=True
@@ -131,7 +131,7 @@ def plot_matrices(
     colorbar_label : str, default="Value"
         Label of the colour bar, with the unit.
     xlabel, ylabel : str, default="Channel"
-        What columns and rows are.
+        Labels of columns and rows.
     n_columns : int, default=None
         Panels in a row; with None the square root of their number, rounded up.
     ax : Axes or sequence of Axes, default=None

@@ -27,7 +27,7 @@ _COLORS = {
 
 class BadSegmentsDisplay:
     """
-    Bad segments of a recording: how far outside each row is, and what is marked.
+    Bad segments of a recording: the score of each row, the threshold and the marked segments.
 
     Build it with :meth:`from_estimator`; the picture can be drawn again with :meth:`plot`.
     Sessions follow each other on one time axis.
@@ -35,20 +35,20 @@ class BadSegmentsDisplay:
     Parameters
     ----------
     scores : array-like of shape (n_samples,)
-        How far outside each row is, in robust standard deviations of the log amplitude. NaN
-        leaves a gap.
+        Score of each row, in robust standard deviations of the log amplitude. NaN leaves a
+        gap.
     segments : sequence of (start, stop, reason)
         The bad segments: the first row, the row after the last, and "amplitude", "difference",
         "flat" or "missing".
     threshold : float
         The score above which rows are bad.
     session_lengths : array-like of int of shape (n_sessions,), default=None
-        Rows of each session, for lines where sessions begin; None for one session.
+        Rows of each session, for lines at their borders; None for one session.
 
     Attributes
     ----------
     scores, session_lengths : ndarray
-        Copies of what was given, as arrays.
+        Copies of the arguments, as arrays.
     segments : list of (int, int, str)
         As given.
     threshold : float
@@ -62,7 +62,7 @@ class BadSegmentsDisplay:
     spans_ : list of Polygon or Rectangle
         The bad segments, in their order.
     borders_ : list of Line2D
-        Where sessions begin, except for the first.
+        Lines at the start of each session except the first.
 
     Examples
     --------
@@ -87,7 +87,7 @@ class BadSegmentsDisplay:
     @classmethod
     def from_estimator(cls, estimator, *, sampling_frequency=None, ax=None, fig=None):
         """
-        Draw what a `BadSegments` has found.
+        Draw the results of a fitted `BadSegments`.
 
         Parameters
         ----------
@@ -106,7 +106,7 @@ class BadSegmentsDisplay:
         sklearn.exceptions.NotFittedError
             If the estimator is not fitted.
         TypeError
-            If it is no `BadSegments`.
+            If the estimator is not a `BadSegments`.
         """
         _, bad, _ = find_step(estimator, "segments_", "scores_")
         scores, lengths = bad.scores_, bad.session_lengths_
@@ -154,7 +154,7 @@ class BadSegmentsDisplay:
         for start, stop, reason in self.segments:
             label = reason.capitalize() if reason not in named else None
             named.add(reason)
-            # From half a row before the first to half a row after the last, so that one row shows.
+            # Half a row wider at both ends, so that a single row is visible.
             ends = ((start - 0.5) * step, (stop - 0.5) * step)
             style = {"color": _COLORS[reason], "alpha": 0.35, "lw": 0.8, "label": label}
             self.spans_.append(self.ax_.axvspan(*ends, **style))

@@ -13,7 +13,7 @@ from skdyn.plotting.responses import plot_filters, plot_nonlinearity, plot_predi
 from skdyn.plotting.training import TrainingDisplay
 from skdyn.sessions import check_sessions, container_of
 
-# What is drawn of many filters or outputs, and of a long recording, unless more is asked for.
+# Default numbers of filters or outputs and of rows that are drawn.
 MOST_OUTPUTS, MOST_SAMPLES = 4, 500
 # Filters or nonlinearities in a row.
 MOST_ACROSS = 4
@@ -21,31 +21,31 @@ MOST_ACROSS = 4
 
 class NEMSDisplay:
     """
-    What an encoding model has learned: its filters, its nonlinearity, its prediction, its loss.
+    Filters, nonlinearity, prediction and loss of an encoding model.
 
     Build it with :meth:`from_estimator`; the picture can be drawn again with :meth:`plot`.
 
     Parameters
     ----------
     prediction : array-like of shape (n_samples,) or (n_samples, n_outputs)
-        What the model says.
+        Prediction of the model.
     response : array-like of the same shape, default=None
-        What was measured; with None there is no picture of the prediction.
+        Measured response; with None the prediction is not drawn.
     filters : array-like of shape (n_lags, n_channels, n_filters), default=None
         Impulse responses, as from :func:`linear_filter`.
     lags : array-like of int of shape (n_lags,), default=None
         Lags of `filters` in samples; with None they count from 0.
     nonlinearity : callable, default=None
-        What the layers at the end do to each output by itself: from an array (n_points, n_outputs)
-        to such an array.
+        The pointwise layers at the end of the model: a function from an array of shape
+        (n_points, n_outputs) to one of the same shape.
     inputs : array-like of shape (n_samples, n_outputs), default=None
-        What goes into `nonlinearity`.
+        Inputs of `nonlinearity`.
     loss : array-like of shape (n_iter,), default=None
         Loss after each iteration.
     step : str, default="Iteration"
-        What the loss was noted after.
+        Unit of the steps of the loss, for the label of the axis.
     session_lengths : array-like of int of shape (n_sessions,), default=None
-        Rows of each session, for gaps where sessions begin; None for one session.
+        Rows of each session, for gaps between them; None for one session.
 
     Attributes
     ----------
@@ -57,7 +57,7 @@ class NEMSDisplay:
     ax_ : ndarray of Axes
         All panels: filters, nonlinearities, loss, predictions.
     filter_ax_, nonlinearity_ax_, loss_ax_, prediction_ax_ : ndarray of Axes
-        The same by what they show; empty where there is nothing to show.
+        The panels of each kind; empty if there are none.
 
     See Also
     --------
@@ -107,7 +107,7 @@ class NEMSDisplay:
     @classmethod
     def from_estimator(cls, estimator, X, y=None, *, sessions=None, ax=None, fig=None, **options):
         """
-        Draw a fitted estimator or model, and how it does on some data.
+        Draw a fitted estimator or model, and its predictions for given data.
 
         Parameters
         ----------
@@ -116,12 +116,13 @@ class NEMSDisplay:
             or search that holds one; or a model.
         X : array-like of shape (n_samples, n_channels), list of such, or dict of such
             Stimulus, as the estimator, the pipeline or the search takes it. A list, or an array
-            with an axis of sessions in front, holds several, between which no history goes. A
-            dict, of arrays by name, is for a model only.
+            with sessions as first axis, holds several sessions, which share no history. A dict of
+            arrays by name is for a model only.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
             Response, in sessions if the stimulus is.
         sessions : array-like of shape (n_samples,), default=None
-            A session label per row of `X`, passed on to what takes them; for an estimator only.
+            A session label per row of `X`, passed to the steps that take them; for an estimator
+            only.
         ax, fig, **options : object
             As in :meth:`plot`.
 
@@ -179,7 +180,7 @@ class NEMSDisplay:
         output_names=None,
     ):
         """
-        Draw what there is.
+        Draw all panels that have data.
 
         Parameters
         ----------
@@ -193,10 +194,10 @@ class NEMSDisplay:
         sampling_frequency : float, default=None
             In Hz; lags and times are then in ms and s. With None they count samples.
         start, n_samples : int, default=0, 500
-            Row that the prediction begins with, and how many rows are drawn; None for all. The
-            correlation and the measured means are those of all rows.
+            First row and number of rows of the prediction to draw; None for all. The correlation
+            and the measured means are those of all rows.
         channel_names, frequencies : sequence, default=None
-            What the channels of the stimulus are, as in :func:`plot_filters`.
+            Channels of the stimulus, as in :func:`plot_filters`.
         output_names : list of str, default=None
             A name for each output that is drawn; with None their indices.
 
@@ -304,7 +305,7 @@ def _joined(sessions):
 
 
 def _parts_of(model, sessions):
-    """Find the filters and the nonlinearity of a model, and what goes into the latter."""
+    """Find the filters and the nonlinearity of a model, and the inputs of the latter."""
     stages = [_stages(model, one) for one in sessions]
     stimulus, n_layers = stages[0][0], len(model.layers)
     n_before = static_part(model, stages[0])
@@ -320,7 +321,7 @@ def _parts_of(model, sessions):
 
 
 def _stages(model, session):
-    """What goes into each layer, and what comes out of the last."""
+    """Inputs of each layer, and the output of the last."""
     data = model.check_data(session)
     name = model.layers[0].input
     stages = [data[name] if isinstance(name, str) else first(data)]

@@ -1,4 +1,4 @@
-"""What a model does to a stimulus, found by asking its layers: they are evaluated, not read."""
+"""Impulse responses and linear parts of a model, found by evaluating its layers."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from skdyn._drawing import check_count
 from skdyn._fitted import find_step
 from skdyn.nems import Model
 
-# Sizes of what layers are tried on: what bends only small or only large numbers is found, too.
+# Magnitudes of test inputs; some layers are nonlinear for small or for large numbers only.
 SCALES = (1e-3, 1.0, 1e3, 1e6)
-# Relative to the largest number, what counts as rounding.
+# Largest rounding error, relative to the largest number.
 ROUNDING = 1e-9
-# The same for what is left of an impulse.
+# The same for the end of an impulse response.
 SILENCE = 1e-12
-# Rows of such a trial, and rows after which a response has to have ended.
+# Rows of a test input, and rows after which an impulse response must have ended.
 N_TRIED, MOST_ROWS = 64, 4096
 
 
@@ -22,29 +22,28 @@ def linear_filter(model, n_channels=None, *, n_lags=None):
     """
     Impulse responses of the linear layers that a model begins with, as one filter.
 
-    Channel weights, filters and weights again are linear together: what they give is the sum of
-    all channels at all lags, each times a number. Those numbers are found by giving the layers a
-    one in each channel by itself. Constants that are added on the way are left out.
+    A sequence of linear layers, such as channel weights, filters and weights, is one linear filter:
+    its output is a weighted sum of all channels at all lags. The weights are found by passing a
+    unit impulse in each channel through the layers. Offsets are excluded.
 
     Parameters
     ----------
     model : skdyn.nems.Model or estimator
-        The model, a fitted `NEMSRegressor`, or a fitted pipeline or search that holds one. Layers
-        that are pointwise may come first, such as a logarithm that compresses; the
-        filter is then one of what they give. That of a pipeline is one of what its earlier steps
-        give.
+        The model, a fitted `NEMSRegressor`, or a fitted pipeline or search that holds one.
+        Pointwise layers may come first, such as a compressive logarithm; the filter then applies to
+        their output. The filter of a pipeline applies to the output of its earlier steps.
     n_channels : int, default=None
         Channels of the stimulus; None for those that an estimator was fitted to.
     n_lags : int, default=None
-        How many lags from the present on; with None as many as the layers reach back.
+        Number of lags from the present on; None for the memory of the layers.
 
     Returns
     -------
     filters : ndarray of shape (n_lags, n_channels, n_outputs)
-        What each channel adds to each output of the last of these layers, per unit.
+        Weight of each channel in each output of the last of these layers.
     lags : ndarray of int of shape (n_lags,)
-        How many samples the stimulus is earlier than the output: 0, 1, 2 and so on. Where a layer
-        looks ahead they begin below 0.
+        Lag of the output behind the stimulus in samples: 0, 1, 2 and so on. If a layer is acausal,
+        they begin below 0.
 
     Raises
     ------
@@ -58,9 +57,10 @@ def linear_filter(model, n_channels=None, *, n_lags=None):
 
     Notes
     -----
-    A layer counts as linear if it takes what came out of the one before, gives a row for each
-    row, and sums of inputs give sums of outputs. How far the layers reach is tried with values
-    drawn from the priors as well, so that a filter that ends with zeros keeps its length.
+    A layer counts as linear if its input is the output of the previous layer, it returns one row
+    per row, and its response to a sum of inputs is the sum of its responses. The memory of the
+    layers is also measured with values drawn from the priors, so that a filter that ends with zeros
+    keeps its length.
 
     Examples
     --------
@@ -109,14 +109,14 @@ def linear_filter(model, n_channels=None, *, n_lags=None):
 
 
 def linear_part(model, n_channels):
-    """Find the first run of linear layers; what bends each channel by itself may come first."""
+    """Find the first run of linear layers; pointwise layers may come first."""
     begin = 0
     values = np.random.RandomState(0).standard_normal((N_TRIED, n_channels))
     for number, layer in enumerate(model.layers):
         if not _is_plain(layer, first=number == 0):
             return begin, number
         alone = layers_alone(model, number, number + 1)
-        # With other values too: a power is a line where its exponent is 0 or 1.
+        # With other values too: a power is linear for exponents of 0 and 1.
         other = alone.sample_from_priors(random_state=0)
         if not all(_is_linear(one, values.shape[1:]) for one in (alone, other)):
             if begin < number or not _is_static(alone, values.shape[1:]):
@@ -127,7 +127,7 @@ def linear_part(model, n_channels):
 
 
 def static_part(model, inputs):
-    """Find where the last run of pointwise layers begins."""
+    """Find the first layer of the last run of pointwise layers."""
     begin = len(model.layers)
     for number in reversed(range(len(model.layers))):
         given = inputs[number]
@@ -146,7 +146,7 @@ def layers_alone(model, begin, end):
 
 
 def _is_plain(layer, *, first):
-    # What the first layer takes is the stimulus, whatever it is called.
+    # The input of the first layer is the stimulus, under any name.
     named = not isinstance(layer.input, str) if first else True
     return not (layer.input is not None and named) and not getattr(layer, "state_arg", None)
 
@@ -155,7 +155,7 @@ def _is_linear(alone, shape):
     rng = np.random.RandomState(0)
     for scale in SCALES:
         one, other = scale * rng.standard_normal((2, N_TRIED, *shape))
-        # What cannot be computed, such as a logarithm of less than zero, is not linear.
+        # A layer that cannot be evaluated, such as a logarithm of a negative number, is not linear.
         with np.errstate(all="ignore"):
             parts = [alone.predict(given) for given in (one, other, one + other, 0 * one)]
         if isinstance(parts[0], list) or len(parts[0]) != N_TRIED:
@@ -167,7 +167,7 @@ def _is_linear(alone, shape):
 
 
 def _is_static(alone, shape):
-    """Tell whether order does not matter, and each channel goes its own way."""
+    """Return whether a layer treats rows and channels independently."""
     given = np.random.RandomState(0).standard_normal((N_TRIED, *shape))
     other = given.copy()
     other[:, 0] += 1
@@ -180,7 +180,7 @@ def _is_static(alone, shape):
 
 
 def _reach(part, n_channels):
-    """How many rows before and after an impulse are not as they are without it."""
+    """Number of rows before and after an impulse that it changes."""
     weights = np.random.RandomState(0).standard_normal(n_channels)
     n_rows, n_future, n_past = 16, 0, MOST_ROWS
     while n_rows < MOST_ROWS and 2 * max(n_future, n_past) > n_rows:

@@ -1,4 +1,4 @@
-"""Pictures of what a model has learned: receptive fields, tuning, layers, states, and starts."""
+"""Pictures of fitted models: receptive fields, tuning, layers, states and starts."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from skdyn.nems.inspection import (
 from skdyn.plotting.responses import plot_filters
 from skdyn.sessions import in_sessions
 
-# Rows from which features are computed unless others are asked for, and curves with a name each.
+# Default number of rows from which features are computed, and most curves with a label each.
 MOST_ROWS, MOST_CURVES = 500, 8
 # Panels in a row.
 MOST_ACROSS = 4
@@ -118,13 +118,13 @@ class ReceptiveFieldDisplay:
                 (n_sessions, n_samples, n_channels)
             The stimulus.
         output : int, default=0
-            The output whose fields are drawn.
+            Output of the fields.
         n_components, n_fields : int, default=3, 3
-            Number of features, and of rows whose fields are drawn.
+            Number of features, and of rows with a field drawn.
         rows : array-like of int, default=None
             Rows from which features are computed; None for up to 500 that are evenly spaced.
         layer : str or int, default=None
-            Name or place of the layer whose output is meant; None for the last.
+            Name or index of the layer that has the output; None for the last.
         sessions, state, streams : object
             As in :func:`skdyn.nems.inspection.local_receptive_fields`.
         ax, fig, **options : object
@@ -163,7 +163,7 @@ class ReceptiveFieldDisplay:
         Parameters
         ----------
         ax : sequence of Axes, default=None
-            Where to draw, one per feature and one per field; not together with `fig`.
+            Axes to draw into, one per feature and field; mutually exclusive with `fig`.
         fig : Figure or SubFigure, default=None
             Figure to add the panels to; None creates one.
         sampling_frequency : float, default=None
@@ -205,7 +205,7 @@ class ReceptiveFieldDisplay:
 
 class TuningDisplay:
     """
-    Tuning curves: the response to each channel by itself, a curve per level, a panel per output.
+    Tuning curves: the response to each channel alone, a curve per level, a panel per output.
 
     Build it with :meth:`from_estimator`; the picture can be drawn again with :meth:`plot`.
 
@@ -343,7 +343,7 @@ class TuningDisplay:
 
 class LayersDisplay:
     """
-    What each layer brings to the prediction of a response: linear readout and unique contribution.
+    Contribution of each layer to the prediction: linear readout and unique contribution.
 
     Build it with :meth:`from_estimator`; the picture can be drawn again with :meth:`plot`.
 
@@ -442,7 +442,7 @@ class LayersDisplay:
 
 class StateDisplay:
     """
-    How predictions change with the state: gain and offset against each column of the state.
+    Effect of the state on predictions: gain and offset against each column of the state.
 
     Build it with :meth:`from_estimator`; the picture can be drawn again with :meth:`plot`.
 
@@ -535,7 +535,7 @@ class StateDisplay:
         Parameters
         ----------
         ax : sequence of Axes, default=None
-            Where to draw: gains of all columns, then offsets; not together with `fig`.
+            Axes to draw into: gains of all columns, then offsets; mutually exclusive with `fig`.
         fig : Figure or SubFigure, default=None
             Figure to add the panels to; None creates one.
         state_names, output_names : list of str, default=None
@@ -585,7 +585,7 @@ class StartsDisplay:
     parameters : array-like of shape (n_starts, n_parameters)
         Fitted values at the end of each start.
     best : int
-        The start whose values the model has.
+        Index of the start that the values of the model come from.
     step : str, default="Iteration"
         The unit of a step of the loss.
 

@@ -1,4 +1,4 @@
-"""Pictures of modes: what they are, and how they are mixed over time."""
+"""Pictures of modes and of mixing coefficients over time."""
 
 from __future__ import annotations
 
@@ -59,9 +59,9 @@ def plot_alpha(
     mode_labels : list of str, default=None
         Names in the key; with None the column indices, from 0.
     normalise : array-like of shape (n_modes, n_channels, n_channels), default=None
-        Covariances of the modes: what is drawn is then the share of the variance that each mode
-        explains, see `skdyn.analysis.normalised_alpha`. With None the coefficients as they are,
-        which say nothing about power where modes differ in size.
+        Covariances of the modes. If given, the share of the variance that each mode explains is
+        drawn, see `skdyn.analysis.normalised_alpha`. With None the raw coefficients are drawn,
+        which do not measure power if modes differ in variance.
     ax : Axes or sequence of Axes, default=None
         Axes to draw into, one per array; mutually exclusive with `fig`.
     fig : Figure or SubFigure, default=None
@@ -105,7 +105,7 @@ def plot_alpha(
 
 class ModesDisplay:
     """
-    What the modes are: covariance, mean and share of each.
+    Covariance, mean and share of each mode.
 
     Build it with :meth:`from_estimator`; the picture can be drawn again with :meth:`plot`.
 
@@ -121,13 +121,13 @@ class ModesDisplay:
     Attributes
     ----------
     covariances, means, weights : ndarray or None
-        Copies of what was given.
+        Copies of the arguments.
     figure_ : Figure or SubFigure
         The figure that was drawn into.
     ax_ : ndarray of Axes of shape (n_modes,)
         A panel per mode.
     images_, mean_images_ : list of AxesImage
-        The matrices, and the strips of means; none of these when all means are 0.
+        The matrices, and the strips of means; no strips if all means are 0.
 
     Examples
     --------
@@ -166,14 +166,14 @@ class ModesDisplay:
         estimator : estimator
             Fitted, with `means_` and `covariances_`, and `transform` if `X` is given; or a fitted
             pipeline or search that holds such a model. Its modes are then drawn in channels, see
-            `skdyn.analysis.channel_modes`, and a `ModeMatcher` after it gives their order. The
-            model alone, such as ``pipeline[-1]``, is drawn in the columns that it saw.
+            `skdyn.analysis.channel_modes`, in the order of a `ModeMatcher` after the model. The
+            model alone, such as ``pipeline[-1]``, is drawn in the columns of its own input.
         X : array-like of shape (n_samples, n_channels), list of such, or array of shape \
                 (n_sessions, n_samples, n_channels), default=None
             Recordings as the estimator, the pipeline or the search takes them; their mean mixing
-            coefficients go into the titles.
+            coefficients are shown in the titles.
         sessions : array-like of shape (n_samples,), default=None
-            A session label per row of `X`, passed on to what takes them.
+            A session label per row of `X`, passed to the steps that take them.
         correlations, ax, fig : object
             As in :meth:`plot`.
 
@@ -212,9 +212,9 @@ class ModesDisplay:
         ax : Axes or sequence of Axes, default=None
             Axes to draw into, one per mode; mutually exclusive with `fig`.
         correlations : bool, default=True
-            Draw correlations, their diagonal left out, and say the mean variance over channels
-            in the title: structure stays readable when few channels or modes hold most of the
-            variance. With False the covariances as they are.
+            Draw correlations without their diagonal, and show the mean variance over channels in
+            the title, so that structure stays readable when few channels or modes have most of
+            the variance. With False, draw the covariances.
         fig : Figure or SubFigure, default=None
             Figure to add the panels to; None creates one.
 

@@ -1,4 +1,4 @@
-"""Pictures of how a response follows from a stimulus: filters, nonlinearities, predictions."""
+"""Pictures of encoding models: filters, nonlinearities and predictions."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from skdyn.sessions import as_numbers, in_sessions, join_sessions, naming
 
 # Points of a curve, and the most channels of which each has its name beside it.
 N_POINTS, MOST_NAMES = 200, 12
-# Colours of what was measured and of what the model says.
+# Colours of the measured response and of the prediction.
 MEASURED, PREDICTED = "0.7", PALETTE[0]
 MEASURED_MEAN = "Measured \N{PLUS-MINUS SIGN} SE"
 
@@ -63,18 +63,18 @@ def plot_filters(
     ----------
     filters : array-like of shape (n_lags, n_channels) or (n_lags, n_channels, n_filters), or \
             estimator
-        Weights, such as :func:`linear_filter` gives; or a fitted `NEMSRegressor`, or a fitted
+        Weights, such as those of :func:`linear_filter`; or a fitted `NEMSRegressor`, or a fitted
         pipeline or search that holds one. Channel 0 is drawn at the bottom.
     lags : array-like of int of shape (n_lags,), default=None
         Lags of the rows in samples, each one more than the one before; with None they count from
         0, the present, or are those of an estimator's filters.
     sampling_frequency : float, default=None
-        In Hz; lags are then in ms, or in s if there is one of a second or more. With None they
-        count samples.
+        In Hz; lags are then in ms, or in s if one is a second or more. With None they count
+        samples.
     channel_names : list of str, default=None
-        A name per channel; of more than 12 some are written.
+        A name per channel; of more than 12, only some are written.
     frequencies : array-like of shape (n_channels,), default=None
-        What each channel stands for, in Hz; not together with `channel_names`.
+        Frequency of each channel in Hz; mutually exclusive with `channel_names`.
     titles : list of str, default=None
         One per filter.
     vmin, vmax : float, default=None
@@ -147,24 +147,25 @@ def plot_nonlinearity(
     fig=None,
 ):
     """
-    Draw what bends each channel by itself as a curve, a panel per channel, over its data.
+    Draw a pointwise nonlinearity as a curve over its data, a panel per channel.
 
     Parameters
     ----------
     nonlinearity : callable
-        From an array (n_points, n_channels) to such an array: the `evaluate` of a layer.
+        Function from an array of shape (n_points, n_channels) to one of the same shape, such as
+        the `evaluate` of a layer.
     inputs : array-like of shape (n_samples,) or (n_samples, n_channels), or list of such
-        What goes into it, all sessions together; the curve is drawn over their range.
+        Its inputs, all sessions together; the curve is drawn over their range.
     response : array-like of shape (n_samples,) or (n_samples, n_channels), or list of such, \
             default=None
-        What was measured. Its mean is drawn, with the standard error, in bins of the input, of
-        which each holds as many samples. Rows with NaN do not count.
+        Measured response. Its mean and standard error are drawn in bins of the input with equal
+        numbers of samples. Rows with NaN do not count.
     n_bins : int, default=20
-        How many bins.
+        Number of bins.
     titles : list of str, default=None
         One per channel.
     xlabel, ylabel : str, default="Input", "Response"
-        What the axes are, with the unit.
+        Labels of the axes, with the unit.
     n_columns : int, default=None
         Panels in a row; with None up to four.
     ax : Axes or sequence of Axes, default=None
@@ -242,16 +243,16 @@ def plot_predictions(
     ----------
     response : array-like of shape (n_samples,) or (n_samples, n_outputs), list of such, or array \
             of shape (n_sessions, n_samples, n_outputs)
-        What was measured. NaN leaves a gap. Sessions follow each other, with a line between them.
+        Measured response. NaN leaves a gap. Sessions follow each other, with a line between them.
     prediction : array-like of shape (n_samples,) or (n_samples, n_outputs), list of such, or \
             array of shape (n_sessions, n_samples, n_outputs)
-        What a model says.
+        Prediction of a model.
     sampling_frequency : float, default=None
         In Hz; the time axis is then in seconds. With None it counts samples.
     start : int, default=0
         Row that the picture begins with.
     n_samples : int, default=None
-        How many rows are drawn; with None all that follow.
+        Number of rows to draw; with None all that follow.
     labels : sequence of two str, default=("Response", "Prediction")
         Names in the legend.
     output_names : list of str, default=None
@@ -372,7 +373,7 @@ def _check_lags(lags, n_lags):
 
 
 def _check_channels(channel_names, frequencies, n_channels):
-    """Give what is written beside some channels, and the label of their axis."""
+    """Return the tick labels of channels, and the label of their axis."""
     if channel_names is not None and frequencies is not None:
         raise ValueError("channel_names and frequencies were both given. Pass one of them.")
     if channel_names is not None:

@@ -1,4 +1,4 @@
-"""How a fit went."""
+"""Pictures of the training history."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from skdyn._fitted import find_step
 
 class TrainingDisplay:
     """
-    How a fit went: the loss per step, and the schedules that steered it.
+    Training history: the loss per step, and the schedules of the training.
 
     Build it with :meth:`from_estimator`; the picture can be drawn again with :meth:`plot`.
 
@@ -32,14 +32,14 @@ class TrainingDisplay:
         "loss" and, as far as they were recorded, "ll_loss", "validation_loss", "kl_factor"
         and "learning_rate". Values that are not finite are left out of the curves.
     step : str, default="Epoch"
-        What the loss was noted after, for the label of the axis.
+        Unit of the steps of the loss, for the label of the axis.
     unit : str, default=None
         Unit of the loss, for the label of the axis.
 
     Attributes
     ----------
     history : dict of str to ndarray
-        A copy of what was given, as arrays.
+        A copy of the argument, as arrays.
     step, unit : str
         As given.
     figure_ : Figure or SubFigure
@@ -91,8 +91,8 @@ class TrainingDisplay:
             Fitted, with `history_`: a dict of numbers per epoch; or a fitted pipeline or search
             that holds such a model.
         step : str, default=None
-            What the loss was noted after; with None "Iteration" for an encoding model whose solver
-            goes by iterations, and "Epoch" otherwise.
+            Unit of the steps of the loss; with None "Iteration" for an encoding model with an
+            iterative solver, and "Epoch" otherwise.
         ax, fig : object
             As in :meth:`plot`.
 
