@@ -1,4 +1,4 @@
-"""What a fitted model has learned: receptive fields, tuning, layers and effects of state."""
+"""Inspection of fitted models: receptive fields, tuning, layers and effects of state."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from skdyn.nems.layers.base import Layer
 from skdyn.nems.model import INPUT, OUTPUT, STATE, Model, arguments, first, with_two_axes
 from skdyn.sessions import Sessions, check_sessions, in_sessions, like_sessions, split_sessions
 
-# Rows whose derivatives are computed together, and derivatives of a whole session at a time.
+# Number of rows per batch of derivatives, and number of derivatives of a whole session per batch.
 ROWS_AT_ONCE, DERIVATIVES_AT_ONCE = 256, 64
 
-# Penalties among which a readout chooses, relative to standardised features; and its folds.
+# Candidate penalties of a readout, relative to standardised features, and number of folds.
 READOUT_ALPHAS, N_FOLDS = np.logspace(-4, 4, 9), 5
 
 
 class Fields(NamedTuple):
-    """Receptive fields, and the lags of their rows.
+    """Receptive fields and their lags.
 
     Attributes
     ----------
     fields : ndarray of shape (..., n_lags, n_channels, n_outputs)
         Change of an output per unit of a channel at a lag.
     lags : ndarray of int of shape (n_lags,)
-        How many samples the stimulus is earlier than the output; below 0 where a layer looks ahead.
+        Delays of the output relative to the stimulus, in samples; negative for noncausal layers.
     """
 
     fields: np.ndarray
@@ -57,67 +57,67 @@ def local_receptive_fields(
     """Compute local receptive fields: derivatives of predictions with respect to the past stimulus.
 
     The local receptive field at a row, also called dynamic STRF, is the linear filter that predicts
-    how the output at that row changes if the stimulus changes a little. For a linear model it is
-    the filter at every row; for a linear-nonlinear model it is the filter times the local slope of
-    the nonlinearity.
+    the change of the output at that row for a small change of the stimulus. For a linear model it
+    is the filter at every row; for a linear-nonlinear model it is the filter times the local slope
+    of the nonlinearity.
 
     Parameters
     ----------
     model : Model or estimator
-        The model, a fitted `NEMSRegressor`, or a fitted pipeline or search that holds one. In a
-        pipeline, fields are those of what its earlier steps return.
+        The model, a fitted `NEMSRegressor`, or a fitted pipeline or search that contains one. In a
+        pipeline, fields refer to the output of its earlier steps.
     X : array-like of shape (n_samples, n_channels), list of such, or array of shape \
             (n_sessions, n_samples, n_channels)
         The stimulus.
     rows : array-like of int, default=None
-        Rows of the output whose fields are computed, counted through all sessions in order; None
-        for all.
+        Rows of the output for which fields are computed, numbered through all sessions in order;
+        None for all.
     outputs : array-like of int, default=None
-        Outputs whose fields are computed; None for all. An output with more than one axis, such as
-        that of channel weights with ranks and filters, counts as flat.
+        Outputs for which fields are computed; None for all. An output with more than one axis, such
+        as that of channel weights with ranks and filters, is flattened.
     layer : str or int, default=None
-        Name or place of the layer whose output is differentiated; None for the last.
+        Name or index of the layer whose output is differentiated; None for the last.
     n_lags : int, default=None
-        Number of lags from the present on; None for as many as the layers look back. It must be
-        given if a layer does not say how far it looks back, as recurrent layers do not.
+        Number of lags from the present on; None for the memory of the layers. Required if the
+        memory of a layer is unlimited, as that of recurrent layers.
     sessions : array-like of shape (n_samples,), default=None
         Session label of each row of a 2-D X.
     state : array-like of shape (n_samples,) or (n_samples, n_states), or in the form of X, \
             default=None
-        Data that layers name as "state"; it is held fixed.
+        Input of layers that take "state"; it is held fixed.
     streams : dict of array-like, default=None
-        More data by name, each in the form of X; they are held fixed.
+        Further named inputs, each in the form of X; they are held fixed.
     stream : str, default="input"
-        Name by which layers know X.
+        Name of X as an input of layers.
 
     Returns
     -------
     fields : ndarray of shape (n_rows, n_lags, n_channels, n_outputs)
         Local receptive fields. Lags before the start of a session are 0.
     lags : ndarray of int of shape (n_lags,)
-        How many samples the stimulus is earlier than the output: 0, 1, 2 and so on. Where a layer
-        looks ahead they begin below 0.
+        Delays of the output relative to the stimulus, in samples: 0, 1, 2 and so on. With a
+        noncausal layer, they begin below 0.
 
     Raises
     ------
     ValueError
-        If rows, outputs or the layer do not exist, `n_lags` is needed, or torch cannot follow a
+        If rows, outputs or the layer do not exist, `n_lags` is required, or autograd cannot trace a
         layer.
 
     See Also
     --------
-    receptive_field : Their mean over rows, without holding all of them.
-    principal_subspace : The stimulus features that they have in common.
+    receptive_field : Their mean over rows, in less memory.
+    principal_subspace : The stimulus features that they share.
 
     Notes
     -----
-    Fields come from automatic differentiation in double precision, hundreds of rows at a time. They
-    take 8 n_rows n_lags n_channels n_outputs bytes; use `rows` and `outputs` for less. If a layer
-    does not say how far it looks back, each field costs one pass through the session.
+    Fields are computed by automatic differentiation in double precision, hundreds of rows at a
+    time. They take 8 n_rows n_lags n_channels n_outputs bytes; `rows` and `outputs` reduce that. If
+    the memory of a layer is unlimited, each field requires one pass through the session.
 
     References
     ----------
-    Keshishian et al. (2020), eLife 9, e53445, who compute them for convolutional networks.
+    Keshishian et al. (2020), eLife 9, e53445, for convolutional networks.
 
     Examples
     --------
@@ -206,33 +206,33 @@ def receptive_field(
 def activation_patterns(
     model, X, *, n_lags=None, sessions=None, state=None, streams=None, stream=INPUT
 ):
-    """Compute the activation patterns of a backward model (decoder), which can be interpreted.
+    """Compute the activation patterns of a decoder (backward model) for interpretation.
 
-    Filters of a decoder suppress noise as well as they pick up the signal, so that a large weight
-    need not mean that its channel carries the signal. The pattern of an output says how channels
-    change with it: A = Cov(x) W Cov(s)^-1, for filters W of the lagged channels x and decoded
+    Filters of a decoder both extract the signal and suppress noise, so that a large weight does not
+    imply that its channel carries the signal. The pattern of an output is the change of the
+    channels with it: A = Cov(x) W Cov(s)^-1, for filters W of the lagged channels x and decoded
     outputs s = W' x (Haufe et al. 2014, NeuroImage 87, 96-110, equation 6).
 
     Parameters
     ----------
     model, X, sessions, state, streams, stream
-        As in `local_receptive_fields`; X is what is decoded from, such as EEG.
+        As in `local_receptive_fields`; X is the signal to decode from, such as EEG.
     n_lags : int, default=None
-        Number of lags from the present on, as there.
+        Number of lags from the present on, as in `local_receptive_fields`.
 
     Returns
     -------
     patterns : ndarray of shape (n_lags, n_channels, n_outputs)
-        Change of a channel per unit of an output, the other outputs being equal.
+        Change of a channel per unit of an output, with the other outputs fixed.
     lags : ndarray of int of shape (n_lags,)
-        How many samples the channel is earlier than the output.
+        Delays of the output relative to the channel, in samples.
 
     Notes
     -----
     Patterns are computed as the covariance of the lagged channels with the predictions, times the
     (pseudo-)inverse of the covariance of the predictions. For a linear model this is the equation
-    above; for another one, the linear regression of the channels on its predictions. Rows with
-    incomplete history do not count.
+    above; for a nonlinear model, the linear regression of the channels on its predictions. Rows
+    with an incomplete history are excluded.
 
     Examples
     --------
@@ -269,14 +269,14 @@ def activation_patterns(
 
 
 class Subspace(NamedTuple):
-    """Stimulus features that local receptive fields have in common.
+    """Stimulus features that local receptive fields share.
 
     Attributes
     ----------
     components : ndarray of shape (n_components, n_lags, n_channels, n_outputs)
         For each output orthonormal features, the most important one first.
     shares : ndarray of shape (n_components, n_outputs)
-        Share of the summed squares of the fields that each explains.
+        Fraction of the summed squares of the fields that each feature explains.
     """
 
     components: np.ndarray
@@ -284,7 +284,7 @@ class Subspace(NamedTuple):
 
 
 def principal_subspace(fields, n_components=None):
-    """Find the few stimulus features that span the local receptive fields of each output.
+    """Find stimulus features that span the local receptive fields of each output.
 
     The features are the principal axes of the fields about zero, which is the active subspace of
     the model: the stimulus changes a prediction only along them. A model with n hidden linear
@@ -301,11 +301,11 @@ def principal_subspace(fields, n_components=None):
     Returns
     -------
     components : ndarray of shape (n_components, n_lags, n_channels, n_outputs)
-        For each output orthonormal features, the most important one first. Their sign is that at
-        which the mean field has a positive part along them.
+        Orthonormal features of each output, the most important one first. Their signs are such that
+        the mean field has positive projections.
     shares : ndarray of shape (n_components, n_outputs)
-        Share of the summed squares of the fields that each explains; 0 for an output without
-        fields.
+        Fraction of the summed squares of the fields that each feature explains; 0 for an output
+        with zero fields.
 
     References
     ----------
@@ -351,25 +351,24 @@ def principal_subspace(fields, n_components=None):
 def tuning_curves(model, levels=(1.0,), *, n_channels=None, baseline=0.0, n_samples=None):
     """Compute tuning curves: responses to one channel at a time, at several levels.
 
-    A stimulus rests at the baseline, and then one channel takes a level. The curve is the mean
-    prediction while it does, less the prediction at rest, as a recording of responses to pure tones
-    of several frequencies and levels gives it (frequency response area).
+    The stimulus starts at the baseline, and then one channel is set to a level. The curve is the
+    mean prediction during that time minus the prediction at baseline. This corresponds to a
+    frequency response area, measured with pure tones of several frequencies and levels.
 
     Parameters
     ----------
     model : Model or estimator
-        The model, a fitted `NEMSRegressor`, or a fitted pipeline or search that holds one; it takes
-        the stimulus alone.
+        The model, a fitted `NEMSRegressor`, or a fitted pipeline or search that contains one. The
+        stimulus must be its only input.
     levels : array-like of shape (n_levels,), default=(1.0,)
         Values of the channel, in units of X.
     n_channels : int, default=None
-        Number of channels of the stimulus; None for those that an estimator was fitted with.
+        Number of channels of the stimulus; None for that of a fitted estimator.
     baseline : float or array-like of shape (n_channels,), default=0.0
-        Values at rest.
+        Baseline values of the channels.
     n_samples : int, default=None
-        Length of the tone in samples; None for the memory of the model, n_past + 1. It must be
-        given if a layer does not say how far it looks back; the stimulus then rests for as long
-        before.
+        Length of the tone in samples; None for the memory of the model, n_past + 1. Required if the
+        memory of a layer is unlimited; the baseline before the tone then has the same length.
 
     Returns
     -------
@@ -412,16 +411,16 @@ def tuning_curves(model, levels=(1.0,), *, n_channels=None, baseline=0.0, n_samp
 
 
 class LayerContributions(NamedTuple):
-    """What each layer brings to a prediction.
+    """Contributions of the layers to a prediction.
 
     Attributes
     ----------
     names : list of str
         Names of the layers.
     readout : ndarray of shape (n_layers, n_outputs)
-        Held-out R^2 of a linear regression of the response on what comes out of each layer.
+        Held-out R^2 of a linear regression of the response on the output of each layer.
     unique : ndarray of shape (n_layers, n_outputs)
-        Loss of R^2 of the model if a layer does no more than an affine map of each row.
+        Decrease of the model's R^2 if an affine map of each row replaces a layer.
     """
 
     names: list[str]
@@ -432,30 +431,30 @@ class LayerContributions(NamedTuple):
 def layer_contributions(
     model, X, y, *, sessions=None, state=None, streams=None, stream=INPUT
 ) -> LayerContributions:
-    """Measure what each layer brings to the prediction of a response.
+    """Measure the contribution of each layer to the prediction of a response.
 
-    Two measures complement each other. The readout says how well the response follows linearly, in
-    each row, from what comes out of a layer: it rises from layer to layer as they prepare the
-    response. The unique contribution says how much of its R^2 the model loses if a layer is
-    replaced by the affine map of each row that is nearest to it: for a nonlinearity what its curve
-    brings, for a filter or a recurrent layer what memory brings, and nothing for channel weights.
+    Two measures complement each other. The readout measures how well the output of a layer predicts
+    the response linearly, row by row; it typically rises from layer to layer. The unique
+    contribution is the decrease of the model's R^2 if the closest affine map of each row replaces a
+    layer. It is the contribution of the curve of a nonlinearity, of the memory of a filter or a
+    recurrent layer, and zero for channel weights.
 
     Parameters
     ----------
     model, X, sessions, state, streams, stream
         As in `local_receptive_fields`.
     y : array-like of shape (n_samples,) or (n_samples, n_outputs), or in sessions as X
-        The response. Rows with NaN do not count.
+        The response. Rows with NaN are excluded.
 
     Returns
     -------
     LayerContributions
-        Names, readout and unique contributions. Rows whose history is incomplete do not count.
+        Names, readout and unique contributions. Rows with an incomplete history are excluded.
 
     Notes
     -----
     The readout is ridge regression with a penalty chosen by leave-one-out error, on five contiguous
-    folds. Replacements are fitted by least squares over all rows; other layers stay as they are.
+    folds. Replacements are fitted by least squares over all rows; other layers are unchanged.
 
     Examples
     --------
@@ -493,7 +492,7 @@ def layer_contributions(
 
 
 class StateEffects(NamedTuple):
-    """How a prediction changes with the state.
+    """Effects of the state on a prediction.
 
     Attributes
     ----------
@@ -511,10 +510,10 @@ class StateEffects(NamedTuple):
 def state_effects(
     model, X, state, *, n_values=5, percentiles=(5, 95), sessions=None, streams=None
 ) -> StateEffects:
-    """Measure by which gain and offset each column of the state changes predictions.
+    """Measure the gain and offset of predictions for each column of the state.
 
-    One column of the state is held at a value and the others at their means. The prediction is then
-    compared, by least squares over all rows, with that at the mean of all.
+    One column of the state is held at a value and the others at their means. Gain and offset are
+    the least-squares regression, over all rows, of this prediction on that at the mean state.
 
     Parameters
     ----------
@@ -523,14 +522,14 @@ def state_effects(
     state : array-like of shape (n_samples,) or (n_samples, n_states), or in the form of X
         The state.
     n_values : int, default=5
-        Number of values, evenly spaced, of each column.
+        Number of evenly spaced values of each column.
     percentiles : tuple of two float in [0, 100], default=(5, 95)
         First and last value, as percentiles of the column.
 
     Returns
     -------
     StateEffects
-        Values, gains and offsets. An output that does not vary has gain 1.
+        Values, gains and offsets. A constant output has a gain of 1.
 
     Examples
     --------
@@ -594,7 +593,7 @@ class _Task:
 
     @classmethod
     def of(cls, model, X, sessions, state, streams, stream, layer, outputs, n_lags) -> _Task:
-        """Check what is given."""
+        """Check the arguments."""
         if isinstance(model, Model):
             stimulus = in_sessions(X)
             if sessions is not None:
@@ -637,11 +636,11 @@ class _Task:
         return np.array([-(-len(one) // self.model.stride) for one in self.stimulus.arrays])
 
     def check_rows(self, rows) -> np.ndarray:
-        """Indices of rows of the output, all by default."""
+        """Return indices of rows of the output, all by default."""
         return _check_indices(rows, int(self.lengths.sum()), "rows")
 
     def fields(self, rows: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Fields of some rows at a time, with their places among `rows`."""
+        """Yield the fields of a batch of rows, with their indices in `rows`."""
         ends = np.cumsum(self.lengths)
         sessions = np.searchsorted(ends, rows, side="right")
         with one_thread(), _as_tensors(self.model):
@@ -652,7 +651,7 @@ class _Task:
                     yield places[some], found
 
     def _of_session(self, data, rows: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Fields of rows of one session: in windows, but for those near its ends."""
+        """Compute fields of one session, in windows except near its ends."""
         n_past, n_future, stride = self.model.n_past, self.model.n_future, self.model.stride
         n_samples = len(data[self.stream])
         if n_past is None:
@@ -677,7 +676,7 @@ class _Task:
             yield some, self._of_windows({k: v[samples] for k, v in data.items()}, n_before)
 
     def _of_windows(self, windows: dict[str, np.ndarray], row: int) -> np.ndarray:
-        """Fields of one row in each of several windows (n_windows, n_samples, ...)."""
+        """Compute the fields of one row in each of several windows (n_windows, n_samples, ...)."""
         data = {name: torch.from_numpy(array) for name, array in windows.items()}
         data[self.stream].requires_grad_()
         output = self._flat_output(data, row)
@@ -689,11 +688,11 @@ class _Task:
         return np.moveaxis(fields, 0, -1)
 
     def _no_fields(self, n_rows: int) -> np.ndarray:
-        """Zeros, with outputs first, as derivatives of one output are computed together."""
+        """Allocate fields with outputs as the first axis, because outputs are computed in turn."""
         return np.zeros((len(self.outputs), n_rows, len(self.lags), self.n_channels))
 
     def _flat_output(self, windows: dict[str, torch.Tensor], row: int) -> torch.Tensor:
-        """Outputs (n_windows, n_outputs) at one row of each window."""
+        """Compute outputs (n_windows, n_outputs) at one row of each window."""
         n_windows = len(windows[self.stream])
         if not self.model.joins_trials:
             every = [{name: one[i] for name, one in windows.items()} for i in range(n_windows)]
@@ -701,7 +700,7 @@ class _Task:
             return torch.stack(rows).flatten(1)
         joined = {name: one.flatten(0, 1) for name, one in windows.items()}
         with self.model.joined(n_windows):
-            # Layers without memory at the end see the row alone, not all of the window.
+            # Final layers without memory are applied to this row instead of the whole window.
             end = _end_of_memory(self.model)
             output = _run(self.model, joined, end).unflatten(0, (n_windows, -1))[:, row]
             for layer in self.model.layers[end:]:
@@ -710,7 +709,7 @@ class _Task:
         return _with_history(output, self.stream).flatten(1)
 
     def _of_piece(self, data, places, rows) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Fields of rows of a piece of a session that is computed as a whole."""
+        """Compute the fields of rows of a segment that is evaluated as a whole."""
         tensors = {name: torch.from_numpy(array) for name, array in data.items()}
         stimulus = tensors[self.stream].requires_grad_()
         output = _with_history(_run(self.model, tensors), self.stream).flatten(1)
@@ -726,20 +725,20 @@ class _Task:
             yield places[some], np.moveaxis(fields, 0, -1)
 
     def _take_lags(self, fields: np.ndarray, slopes: np.ndarray, sample: int) -> None:
-        """Put derivatives (n, n_samples, n_channels) at a sample into fields, where there are."""
+        """Copy derivatives (n, n_samples, n_channels) at a sample to the lags of fields."""
         samples = sample - self.lags
         known = (samples >= 0) & (samples < slopes.shape[1])
         fields[:, known] = slopes[:, samples[known]]
 
 
 def _derivative(value: torch.Tensor, stimulus: torch.Tensor) -> torch.Tensor | None:
-    """Derivative of a number; None if it does not depend on the stimulus."""
+    """Return the derivative of a scalar; None if it does not depend on the stimulus."""
     (slope,) = torch.autograd.grad(value, stimulus, retain_graph=True, allow_unused=True)
     return slope
 
 
 def _derivatives(values: torch.Tensor, stimulus: torch.Tensor) -> np.ndarray:
-    """Derivatives of each of some values, of shape (n_values, n_samples, n_channels)."""
+    """Return derivatives of several values, of shape (n_values, n_samples, n_channels)."""
     slopes = []
     for value in values:
         slope = _derivative(value, stimulus)
@@ -748,7 +747,7 @@ def _derivatives(values: torch.Tensor, stimulus: torch.Tensor) -> np.ndarray:
 
 
 def _run(model: Model, data: dict, end: int | None = None) -> torch.Tensor:
-    """What comes out of the first layers of a model, of tensors."""
+    """Return the output of the first layers of a model for tensors."""
     data = dict(data)
     output, steps = first(data), model.steps(data)
     for layer in model.layers[:end]:
@@ -759,7 +758,7 @@ def _run(model: Model, data: dict, end: int | None = None) -> torch.Tensor:
 
 
 def _with_history(output, stream: str) -> torch.Tensor:
-    """Check that an output is a tensor that knows what it was computed from."""
+    """Check that an output is a tensor with an autograd graph."""
     if torch.is_tensor(output) and output.requires_grad:
         return output
     raise ValueError(
@@ -770,7 +769,7 @@ def _with_history(output, stream: str) -> torch.Tensor:
 
 @contextmanager
 def _followed(layer: Layer) -> Iterator[None]:
-    """Name the layer in errors of torch."""
+    """Add the name of the layer to errors of torch."""
     try:
         yield
     except (RuntimeError, TypeError) as error:
@@ -781,7 +780,7 @@ def _followed(layer: Layer) -> Iterator[None]:
 
 
 def _end_of_memory(model: Model) -> int:
-    """Number of layers up to the last one that is more than a map of each row of the last."""
+    """Return the number of layers up to the last one with memory."""
     end = len(model.layers)
     while end and _maps_rows(model.layers[end - 1]):
         end -= 1
@@ -795,7 +794,7 @@ def _maps_rows(layer: Layer) -> bool:
 
 @contextmanager
 def _as_tensors(model: Model) -> Iterator[None]:
-    """Let all layers take their values as tensors."""
+    """Make all layers use tensors as their values."""
     with ExitStack() as stack:
         for layer in model.layers:
             values = layer.get_parameter_values(as_dict=True)
@@ -805,7 +804,7 @@ def _as_tensors(model: Model) -> Iterator[None]:
 
 
 def _up_to(model: Model, layer: str | int | None) -> Model:
-    """A copy of the layers up to one."""
+    """Return a copy of the layers up to one."""
     names = [one.name for one in model.layers]
     if layer is None:
         return Model(list(model.copy().layers))
@@ -842,7 +841,7 @@ def _check_lags(model: Model, n_lags: int | None) -> np.ndarray:
 
 
 class _Affine(Layer):
-    """An affine map of each row, in place of a layer."""
+    """An affine map of each row that replaces a layer."""
 
     def __init__(self, layer: Layer, regression: LinearRegression, sizes: tuple[int, ...]):
         super().__init__(input=layer.input, output=layer.output, name=layer.name)
@@ -861,13 +860,13 @@ def _flat(array: np.ndarray) -> np.ndarray:
 
 
 def _features(inputs: list) -> np.ndarray:
-    """All that goes into a layer, as columns."""
+    """Return all inputs of a layer as columns."""
     arrays = [part for one in inputs for part in (one if isinstance(one, list) else [one])]
     return np.concatenate([_flat(np.asarray(one)) for one in arrays], axis=1)
 
 
 def _stages(model: Model, data: dict) -> list[tuple[np.ndarray, np.ndarray]]:
-    """What goes into each layer, as columns, and what comes out of it."""
+    """Return the inputs of each layer, as columns, and its output."""
     data, stages = dict(data), []
     steps, previous = model.steps(data), first(data)
     for layer in model.layers:
@@ -882,7 +881,7 @@ def _stages(model: Model, data: dict) -> list[tuple[np.ndarray, np.ndarray]]:
 
 
 def _with_affine(model: Model, place: int, stages: list) -> Model:
-    """A copy of a model in which the nearest affine map of each row replaces a layer."""
+    """Return a copy of a model in which the closest affine map of rows replaces a layer."""
     layers = [layer.copy() for layer in model.layers]
     stride = getattr(layers[place], "stride", 1)
     features = np.concatenate([one[::stride] for one, _ in stages])
@@ -893,7 +892,7 @@ def _with_affine(model: Model, place: int, stages: list) -> Model:
 
 
 def _readout(features: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Held-out R^2 of ridge regression, of each output."""
+    """Return the held-out R^2 of ridge regression for each output."""
     scale = features.std(axis=0)
     features = (features - features.mean(axis=0)) / np.where(scale > 0, scale, 1.0)
     scores = np.zeros(target.shape[1])
@@ -907,7 +906,7 @@ def _readout(features: np.ndarray, target: np.ndarray) -> np.ndarray:
 
 
 def _r2(target: np.ndarray, prediction: np.ndarray) -> np.ndarray:
-    """R^2 of each output, where there is a response."""
+    """Return the R^2 of each output over rows with a response."""
     scores = np.zeros(target.shape[1])
     for rows, outputs in _by_rows(target):
         chosen = np.ix_(rows, outputs)
@@ -916,7 +915,7 @@ def _r2(target: np.ndarray, prediction: np.ndarray) -> np.ndarray:
 
 
 def _by_rows(target: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Rows with a response, and the outputs that have it there."""
+    """Yield sets of rows with a response and the outputs recorded there."""
     known = np.isfinite(target)
     patterns, numbers = np.unique(known, axis=1, return_inverse=True)
     for number, pattern in enumerate(patterns.T):

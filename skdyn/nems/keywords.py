@@ -1,8 +1,8 @@
-"""Models written as words: "wc.18x3-fir.15x3-lvl.1-dexp.1".
+"""Models as keywords: "wc.18x3-fir.15x3-lvl.1-dexp.1".
 
-Layers are separated by "-". What stands before the first "." says which layer it is, and the rest
-are its options. The first option that is made of numbers and "x" is the shape; a size that is left
-out, as in "wc.x3" or "lvl", is taken from the data. `from_keywords` lists the words.
+Layers are separated by "-". The part before the first "." names the layer, and the rest are its
+options. The first option made of numbers and "x" is the shape; an omitted size, as in "wc.x3" or
+"lvl", is inferred from the data. `from_keywords` lists the words.
 """
 
 from __future__ import annotations
@@ -16,17 +16,18 @@ from skdyn.nems.model import free_name
 from skdyn.nems.older_words import in_present_words
 from skdyn.nems.words import SIZES, Word, list_of, nearest, penalty_option
 
-# What makes a layer of a word, by the word and by the option that picks one of several makers.
+# Functions that build a layer from a word, by word and by the option that selects a function.
 WORDS: dict[str, dict[str, Callable[[Word], Layer | list[Layer]]]] = {}
 
 
 def keyword(name: str) -> Callable:
-    """Make a word of a layer class, or of a function that builds a layer.
+    """Register a keyword for a layer class, or for a function that builds layers.
 
     Parameters
     ----------
     name : str
-        The word, of letters, digits and underscores; "wc.g" is the word "wc" with the option "g".
+        The word, made of letters, digits and underscores; "wc.g" is the word "wc" with the option
+        "g".
 
     Returns
     -------
@@ -64,26 +65,26 @@ for _kind in own_layers.CLASSES:
 
 
 def from_keywords(*texts: str) -> list[Layer]:
-    """Make layers from words.
+    """Build layers from keywords.
 
     Parameters
     ----------
     *texts : str
-        Words separated by "-", or one at a time.
+        Words, separated by "-" or as separate arguments.
 
     Returns
     -------
     list of Layer
-        In order.
+        The layers, in order.
 
     Raises
     ------
     ValueError
-        If a word or one of its options is not known; it names the nearest one.
+        If a word or one of its options is unknown; the message suggests the closest one.
 
     Notes
     -----
-    The words, with C channels, R ranks or sums, N filters or outputs, T lags, B banks, S states:
+    Keywords, with C channels, R ranks or sums, N filters or outputs, T lags, B banks, S states:
 
     =========================  =====================================================================
     wc.CxR, wc.CxRxN           `WeightChannels`; .n for norm_coefficients, .p for positive_only, .i
@@ -125,16 +126,16 @@ def from_keywords(*texts: str) -> list[Layer]:
     xRxH                       .lvl, .relu, .ac, .s2, .c2 for two stages of filters
     =========================  =====================================================================
 
-    With wc (but for .g), fir, strf, hist, conv2d, gru, skip and whole models, .l2:4 sets l2=10^-4;
-    "d" stands for the point, as in .l2:3d5 for 10^-3.5. In populations, .wl2:4 is that of weights
-    alone, without filters. A size of R, as in wc.120xR, is as many as there are outputs.
+    With wc (except .g), fir, strf, hist, conv2d, gru, skip and whole models, .l2:4 sets l2=10^-4;
+    "d" is the decimal point, as in .l2:3d5 for 10^-3.5. In populations, .wl2:4 sets l2 of channel
+    weights, but not of filters. A size of R, as in wc.120xR, is the number of outputs.
 
-    Models as papers print them are understood, too: fir.25x120 between words of 120 channels
-    filters each channel by itself, as fir.25x1x120; fir.2x15 behind 2 channels is fir.15x2;
-    fir.15x3.p2z1fs100 is pz.15x3.p2.z1.fs100; conv2d.10.8x3.rep3 is three rectified convolutions of
-    10 filters; wcn.90 weighs all that comes in.
+    Keywords in the notation of published models are supported, too: fir.25x120 between words of 120
+    channels filters each channel separately, as fir.25x1x120; fir.2x15 after 2 channels is
+    fir.15x2; fir.15x3.p2z1fs100 is pz.15x3.p2.z1.fs100; conv2d.10.8x3.rep3 is three rectified
+    convolutions of 10 filters; wcn.90 weights all channels of the input.
 
-    A second layer of one name gets a number, as in wc1.
+    A second layer of the same name gets a number, as in wc1.
 
     Examples
     --------
@@ -148,14 +149,14 @@ def from_keywords(*texts: str) -> list[Layer]:
     layers: list[Layer] = []
     for word in in_present_words([word for text in texts for word in text.split("-")]):
         for layer in _build(word):
-            # Two of one name could not be in one model; this way it takes these very layers.
+            # Names must be unique in a model, which would otherwise copy these layers.
             layer.name = free_name(str(layer.name), layers)
             layers.append(layer)
     return layers
 
 
 def _build(text: str) -> list[Layer]:
-    """Layers of a word: one, or several of a whole model."""
+    """Return the layers of a word: one, or all layers of a whole model."""
     name, *options = text.strip().split(".")
     if name not in WORDS:
         if re.match("hrtf|applyhrtf|distanceatten", name):
@@ -188,24 +189,24 @@ def _build(text: str) -> list[Layer]:
 
 
 def to_keywords(layers: list[Layer]) -> str:
-    """Write layers as words.
+    """Convert layers to keywords.
 
     Parameters
     ----------
     layers : list of Layer
-        Layers of the package's own classes.
+        Layers of classes with a keyword.
 
     Returns
     -------
     str
-        From which `from_keywords` makes layers with the same shapes and options. Values of
-        parameters are not written.
+        Keywords from which `from_keywords` builds layers with the same shapes and options. Values
+        of parameters are not included.
 
     Raises
     ------
     ValueError
-        If there is no word for a layer, or for one of its options, inputs or outputs, for other
-        priors or bounds than those of its class, or for parameters that are frozen.
+        If keywords cannot express a layer, one of its options, inputs or outputs, its custom priors
+        or bounds, or its frozen parameters.
 
     Examples
     --------
@@ -228,7 +229,7 @@ def _word_of(layer: Layer) -> str:
     options = [variant, *layer.word_options(), penalty_option(layer.l2)]
     sizes = "x".join("" if size is None else str(size) for size in layer.shape or ())
     lost: list[str] = []
-    # Open sizes at the end go without saying, unless there are more of them than there have to be.
+    # Missing sizes at the end are omitted, unless the shape has optional sizes.
     for shape in (sizes.rstrip("x") if None in (layer.shape or ()) else sizes, sizes):
         word = ".".join(filter(None, [name, shape, *options]))
         lost = _lost(layer, word)
@@ -242,7 +243,7 @@ def _word_of(layer: Layer) -> str:
 
 
 def _lost(layer: Layer, word: str) -> list[str]:
-    """Names of what a layer was made with that a word does not say."""
+    """Return the names of arguments of a layer that its keyword does not express."""
     said = {k: v for k, v in layer.get_params().items() if k not in ("name", "values")}
     try:
         (made,) = from_keywords(word)

@@ -1,4 +1,4 @@
-"""Losses: what a fit minimises."""
+"""Loss functions."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# Expected counts below this share of the mean count have the quadratic continuation of the loss.
+# Below this fraction of the mean count, the loss of an expected count is continued quadratically.
 LEAST_RATE = 1e-3
 
 
 class Loss:
-    """Base class of losses: the mean, over samples and outputs, of a loss of each number.
+    """Base class of losses, averaged over samples and outputs.
 
-    To write one, subclass it, define `pointwise`, and pass an instance as `loss=`. What it needs to
-    know of a response as a whole, such as its mean, is in `typical`.
+    To write a custom loss, subclass it, define `pointwise`, and pass an instance as `loss=`. The
+    method `typical` computes a statistic of the whole response for it, such as the mean.
 
     Attributes
     ----------
     name : str
         The name of the loss in messages.
     has_closed_form : bool
-        Whether it is the squared error, whose minimum a linear model has in closed form.
+        Whether the loss is the squared error, which linear models minimise in closed form.
     is_per_output : bool
         Whether the loss of an output depends on that output alone.
 
@@ -48,7 +48,7 @@ class Loss:
     is_per_output: ClassVar[bool] = True
 
     def pointwise(self, target: Tensor, prediction: Tensor, typical: Tensor) -> Tensor:
-        """Compute the loss of each number of a response.
+        """Compute the loss of each entry of a response.
 
         Parameters
         ----------
@@ -60,21 +60,21 @@ class Loss:
         Returns
         -------
         Tensor of shape (..., n_outputs)
-            Bounded from below, whatever the prediction.
+            Losses, bounded from below for all predictions.
         """
         raise NotImplementedError(f"{type(self).__name__} does not define pointwise.")
 
     def check(self, target: np.ndarray) -> None:
-        """Raise ValueError if a response is not what the loss is for.
+        """Raise ValueError if a response is invalid for the loss.
 
         Parameters
         ----------
         target : ndarray
-            The numbers of the response that have weight.
+            Entries of the response with nonzero weight.
         """
 
     def typical(self, target: np.ndarray, weight: np.ndarray) -> np.ndarray:
-        """Compute a typical size of each output, from all data, once before a fit.
+        """Compute a typical size of each output from all data, once before a fit.
 
         Parameters
         ----------
@@ -86,13 +86,14 @@ class Loss:
         Returns
         -------
         ndarray of shape (n_outputs,)
-            By default the standard deviation; where that is 0, the mean of the other outputs' or 1.
+            By default the standard deviation; where that is 0, the mean over the other outputs, or
+            1.
         """
         mean = _mean(target, weight)
         return _positive(np.sqrt(_mean((target - mean) ** 2, weight)), np.abs(mean))
 
     def scale(self, target: np.ndarray, weight: np.ndarray, typical: np.ndarray) -> np.ndarray:
-        """Compute the size of the loss of each output, to which progress of a fit is relative.
+        """Compute the scale of the loss of each output, the unit of the tolerance of a fit.
 
         Parameters
         ----------
@@ -119,17 +120,17 @@ class Loss:
         target, prediction : Tensor of shape (..., n_outputs)
             Response and prediction.
         weight : Tensor that broadcasts to them
-            Weights, whose mean over all numbers is 1.
+            Weights with a mean of 1 over all entries.
         typical : Tensor of shape (n_outputs,)
             From the method `typical`.
 
         Returns
         -------
         Tensor of shape (n_outputs,)
-            Their mean is the loss.
+            Losses of the outputs; the loss of the model is their mean.
         """
         losses = weight * self.pointwise(target, prediction, typical)
-        # With time last, as it is in memory, which it then is in gradients, too.
+        # Time is the last axis, as in memory, so that gradients have the same layout.
         return losses.movedim(-1, 0).flatten(1).mean(dim=1)
 
 
@@ -148,7 +149,7 @@ class SquaredError(Loss):
     has_closed_form = True
 
     def pointwise(self, target: Tensor, prediction: Tensor, typical: Tensor) -> Tensor:
-        """Compute the loss of each number; see `Loss`."""
+        """Compute the loss of each entry; see `Loss`."""
         return (prediction - target) ** 2
 
     def scale(self, target: np.ndarray, weight: np.ndarray, typical: np.ndarray) -> np.ndarray:
@@ -159,14 +160,14 @@ class SquaredError(Loss):
 class Poisson(Loss):
     """Negative log-likelihood of Poisson counts with expectation p, p - y log p.
 
-    Terms that depend on the counts alone are left out. Below f, a thousandth of the output's mean
-    count, the loss continues as the quadratic with the same value and slope at f and its minimum at
-    p = y,
+    Terms that depend only on the counts are omitted. Below f, a thousandth of the output's mean
+    count, the loss is continued by the quadratic with the same value and slope at f and its minimum
+    at p = y,
 
         f - y log f + ((p - y)^2 - (f - y)^2) / (2 f),
 
-    so that it is bounded from below for every p, also where nothing is counted, and leads negative
-    expectations back.
+    so that it is bounded from below for every p, even for zero counts, and its gradient drives
+    negative expectations back.
 
     Examples
     --------
@@ -190,12 +191,12 @@ class Poisson(Loss):
         return _positive(_mean(target, weight))
 
     def pointwise(self, target: Tensor, prediction: Tensor, typical: Tensor) -> Tensor:
-        """Compute the loss of each number; see `Loss`."""
+        """Compute the loss of each entry; see `Loss`."""
         least = LEAST_RATE * typical
         is_low = prediction < least
         above = torch.where(is_low, least, prediction)
         below = torch.where(is_low, prediction, least)
-        # The difference of the two squares, written so that nothing cancels.
+        # The difference of the two squares, factored to avoid cancellation.
         quadratic = (below - least) * (below + least - 2 * target) / (2 * least)
         return above - target * above.log() + quadratic
 
@@ -205,13 +206,13 @@ class Poisson(Loss):
 
 
 class FunctionLoss(Loss):
-    """A loss that is given as a function, of all outputs together.
+    """A loss defined by a function of all outputs.
 
     Parameters
     ----------
     function : callable
-        Of response, prediction and weight, tensors of shape (n_trials, n_samples, n_outputs); it
-        returns a mean over them.
+        Function of response, prediction and weight, tensors of shape (n_trials, n_samples,
+        n_outputs), that returns the mean loss.
 
     Examples
     --------
@@ -242,7 +243,7 @@ class FunctionLoss(Loss):
 
 
 def _mean(values: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """Weighted mean of each column, 0 where nothing has weight."""
+    """Return the weighted mean of each column, 0 where all weights are zero."""
     total = weight.sum(axis=0)
     return (weight * values).sum(axis=0) / np.where(total > 0, total, 1)
 
@@ -258,7 +259,7 @@ LOSSES: dict[str, type[Loss]] = {kind.name: kind for kind in (SquaredError, Pois
 
 
 def make_loss(loss: str | Loss | Callable) -> Loss:
-    """Return the loss that an estimator was given.
+    """Return the loss for an argument of an estimator.
 
     Parameters
     ----------
@@ -273,7 +274,7 @@ def make_loss(loss: str | Loss | Callable) -> Loss:
     Raises
     ------
     ValueError
-        If it is something else.
+        If `loss` is none of these.
     """
     if isinstance(loss, Loss):
         return loss

@@ -1,4 +1,4 @@
-"""Layers that put several inputs together, or take them apart."""
+"""Layers that combine several inputs or rearrange one."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ class _Joining(Layer):
 
 
 class Concatenate(_Joining):
-    """Put inputs beside each other.
+    """Concatenate inputs.
 
     Parameters
     ----------
     axis : int, default=1
-        Along which axis; not that of time.
+        Axis of the concatenation; 0, which is time, is not allowed.
     sum_later : bool, default=False
-        Whether all inputs but the first are added up, entry by entry, and stand beside it as one.
+        Whether all inputs except the first are summed, entry by entry, before the concatenation.
     **layer_options
         Arguments of `Layer`; `input` names the inputs.
 
@@ -74,22 +74,22 @@ class Concatenate(_Joining):
         return cls(input=(names[:-1] if sums else names) or None, sum_later=sums)
 
     def word_options(self) -> list[str]:
-        """Write the names of the inputs, and whether the later ones are summed."""
+        """Return the names of the inputs, and the option of `sum_later`."""
         return [*super().word_options(), *(["s"] if self.sum_later else [])]
 
     @on_tensors
     def evaluate(self, *inputs):
-        """Put the inputs beside each other.
+        """Concatenate the inputs.
 
         Parameters
         ----------
         *inputs : ndarray or Tensor of shape (n_samples, ...), or one list of such
-            Of equal shapes but for that axis; those that are added up, as for `Sum`.
+            Inputs of equal shapes except along the axis; inputs that are summed, as for `Sum`.
 
         Returns
         -------
         ndarray or Tensor of shape (n_samples, ...)
-            All of them, in order.
+            The inputs, in order.
         """
         parts = _one_by_one(self, inputs)
         if self.sum_later and len(parts) > 2:
@@ -175,12 +175,12 @@ class Multiply(_Joining):
 
 
 class Select(Layer):
-    """Pick channels.
+    """Select channels.
 
     Parameters
     ----------
     channels : int or sequence of int
-        Which, along axis 1, in the order in which they come out; negative ones count from the end.
+        Indices along axis 1, in the order of the output; negative ones count from the end.
     **layer_options
         Arguments of `Layer`.
 
@@ -207,7 +207,7 @@ class Select(Layer):
 
     @on_tensors
     def evaluate(self, input):  # noqa: A002
-        """Pick the channels.
+        """Select the channels.
 
         Parameters
         ----------
@@ -217,7 +217,7 @@ class Select(Layer):
         Returns
         -------
         ndarray or Tensor of shape (n_samples, n_picked, ...)
-            A copy; also of one channel the axis stays.
+            A copy; the axis is kept for a single channel.
         """
         numbers = np.atleast_1d(self.channels)
         n_channels = input.shape[1] if input.ndim > 1 else 0
@@ -231,7 +231,7 @@ class Select(Layer):
 
 
 class MultiplyByExp(_Joining):
-    """Multiply one input by the exponential of another, which so is a positive gain.
+    """Multiply one input by the exponential of another, which acts as a positive gain.
 
     Parameters
     ----------
@@ -308,7 +308,7 @@ class SwapDims(Layer):
         return cls(*map(int, word.pieces))
 
     def word_options(self) -> list[str]:
-        """Write the axes."""
+        """Return the axes."""
         axes = [self.first, self.second]
         return [] if axes == [1, 2] else list(map(str, axes))
 
@@ -336,16 +336,17 @@ class SwapDims(Layer):
 
 
 class ConcatSkip(Layer):
-    """Put weighted sums of the channels of earlier outputs beside an input.
+    """Concatenate an input with weighted sums of the channels of earlier outputs.
 
     The output is the first input, followed by x_i @ w_i for each later input x_i. The coefficients
-    hold w_1, w_2, ... beside each other; w_i has the first rows, as many as x_i has channels.
+    contain w_1, w_2, ... concatenated along columns; w_i uses as many of the first rows as x_i has
+    channels.
 
     Parameters
     ----------
     shape : tuple of int
-        (n_in, n_out): channels of the widest of the later inputs, and sums of all of them, of which
-        each gets an equal share. An n_in of None is inferred from the data.
+        (n_in, n_out): number of channels of the widest later input, and total number of sums,
+        divided equally among the later inputs. An n_in of None is inferred from the data.
     **layer_options
         As for `Layer`; `input` names what goes in, "input" for the data.
 
@@ -396,7 +397,7 @@ class ConcatSkip(Layer):
         Returns
         -------
         tuple of int
-            With n_in from the later inputs.
+            The shape, with n_in from the later inputs.
         """
         n_in, n_out = self.shape
         if len(shapes) < 2 or n_out is None:
@@ -421,7 +422,7 @@ class ConcatSkip(Layer):
     def start_from(
         self, random_state: np.random.RandomState, *inputs: np.ndarray
     ) -> dict[str, np.ndarray]:
-        """Draw weights, in units of the inputs; see `Layer`."""
+        """Draw weights, scaled to the inputs; see `Layer`."""
         drawn = self.sample_from_priors(random_state, inplace=False)["coefficients"].values
         later = inputs[1:]
         share = self.shape[1] // max(len(later), 1)
@@ -433,17 +434,17 @@ class ConcatSkip(Layer):
 
     @on_tensors
     def evaluate(self, *inputs):
-        """Weigh the later inputs, and put them beside the first one.
+        """Weight the later inputs and concatenate them with the first one.
 
         Parameters
         ----------
         *inputs : ndarray or Tensor of shape (n_samples, n_channels), or one list of such
-            At least two.
+            At least two inputs.
 
         Returns
         -------
         ndarray or Tensor of shape (n_samples, n_channels + n_out)
-            The first one, then the sums.
+            The first input, followed by the sums.
         """
         (coefficients,) = self.get_parameter_values("coefficients")
         first, *later = _one_by_one(self, inputs)
@@ -469,17 +470,17 @@ class NumPy(Layer):
     operation : str
         Name of the function, such as "sum" or "linalg.norm".
     op_args : tuple, default=()
-        What follows the inputs.
+        Positional arguments after the inputs.
     op_kwargs : dict, default=None
-        Arguments with names.
+        Keyword arguments.
     **layer_options
         Arguments of `Layer`.
 
     Notes
     -----
-    Where torch has a function of that name and these arguments, models with this layer are fitted
-    with exact gradients; otherwise with numeric ones, if parameters come before it. All rows may
-    count for each, so that `n_past` is None.
+    If torch has a function with this name and these arguments, models with this layer are fitted
+    with exact gradients; otherwise with numeric ones, if there are parameters before it. An output
+    may depend on all rows, so that `n_past` is None.
 
     Examples
     --------
@@ -519,7 +520,7 @@ class NumPy(Layer):
         )
 
     def word_options(self) -> list[str]:
-        """Write the function and its arguments."""
+        """Return the function and its arguments."""
         named = (self.op_kwargs or {}).items()
         return [self.operation, *map(str, self.op_args), *(f"{k}{v}" for k, v in named)]
 
@@ -529,12 +530,12 @@ class NumPy(Layer):
         Parameters
         ----------
         *inputs : ndarray or Tensor of shape (n_samples, ...)
-            Its first arguments.
+            The first arguments of the function.
 
         Returns
         -------
         ndarray, Tensor or list of such
-            What it returns.
+            The result of the function.
         """
         named = self.op_kwargs or {}
         if self._tensors is not None or any(map(torch.is_tensor, inputs)):
@@ -545,7 +546,7 @@ class NumPy(Layer):
 
 
 def _function(module, name: str):
-    """A function of NumPy or torch, by its name with dots."""
+    """Return a function of NumPy or torch by its dotted name."""
     found = module
     for part in name.split("."):
         found = getattr(found, part, None) if not part.startswith("_") else None
@@ -571,7 +572,7 @@ def _one_by_one(layer: Layer, inputs) -> list[torch.Tensor]:
 
 
 def _same_axes(layer: Layer, parts: list[torch.Tensor]) -> list[torch.Tensor]:
-    """Check that parts go together entry by entry; (n,) and (n, 1) would make (n, n)."""
+    """Check that inputs have equal numbers of axes; (n,) and (n, 1) would broadcast to (n, n)."""
     sizes = [{*lengths} - {1} for lengths in zip(*(p.shape for p in parts), strict=False)]
     if len({part.ndim for part in parts}) > 1 or any(len(lengths) > 1 for lengths in sizes):
         raise _mismatch(layer, parts, "equal shapes, or axes with one entry to repeat,")

@@ -1,4 +1,4 @@
-"""Layers that weigh the channels of a stimulus, at each moment by itself."""
+"""Layers that weight the channels of a stimulus, at each moment independently."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from skdyn.nems.layers.description import KernelPart
 from skdyn.nems.parameter import Parameter, Phi
 from skdyn.nems.words import PENALTY, Word
 
-# What a shape looks like, and how many sizes it may have.
+# Description of valid shapes, and allowed numbers of sizes.
 SIZES: tuple[str, Container[int]] = "(n_in, n_out) or (n_in, n_ranks, n_out)", range(2, 10)
 
-# Means and standard deviations of Gaussians that a fit may start from.
+# Candidate means and standard deviations of Gaussians at the start of a fit.
 GRID_MEANS, GRID_SDS = np.linspace(0, 1, 13), np.array([0.08, 0.13, 0.2, 0.35])
 
 
 def weigh(input: torch.Tensor, coefficients: torch.Tensor) -> torch.Tensor:  # noqa: A002
-    """Sum channels with weights.
+    """Compute weighted sums of channels.
 
     Parameters
     ----------
@@ -43,13 +43,13 @@ def weigh(input: torch.Tensor, coefficients: torch.Tensor) -> torch.Tensor:  # n
     Returns
     -------
     Tensor of shape (n_samples, n_out) or (n_samples, n_ranks, n_out)
-        The sums. In memory time comes last, which is how filters go through it.
+        The sums. Time is the last axis in memory, as filters access it.
     """
     return torch.tensordot(coefficients, input, dims=([0], [1])).movedim(-1, 0)
 
 
 def gaussian_weights(mean: torch.Tensor, sd: torch.Tensor, n_channels: int) -> torch.Tensor:
-    """Weigh channels by Gaussians of their place, with a sum of one.
+    """Return Gaussian channel weights that sum to one.
 
     Parameters
     ----------
@@ -65,13 +65,13 @@ def gaussian_weights(mean: torch.Tensor, sd: torch.Tensor, n_channels: int) -> t
     """
     places = torch.arange(n_channels, dtype=mean.dtype, device=mean.device) / n_channels
     places = places.reshape(-1, *[1] * mean.ndim)
-    # As softmax it stays finite where all Gaussians are too far away to be told from zero.
+    # The softmax remains finite if all Gaussians underflow to zero.
     return torch.softmax(-((places - mean) / sd).square() / 2, dim=0)
 
 
 def _outputs_from(shape: tuple, demand: tuple[int | None, ...]) -> tuple:
-    """Complete a shape (n_in, n_out) or (n_in, n_ranks, n_out) by what the next layer needs."""
-    if len(demand) == 2 and len(shape) == 2:  # filters with ranks of their own
+    """Complete a shape (n_in, n_out) or (n_in, n_ranks, n_out) for the next layer."""
+    if len(demand) == 2 and len(shape) == 2:  # filters with separate ranks
         n_ranks = shape[1] or demand[0] or 1
         return (shape[0], n_ranks, demand[1])
     n_out = demand[-1] or 1
@@ -79,7 +79,7 @@ def _outputs_from(shape: tuple, demand: tuple[int | None, ...]) -> tuple:
 
 
 class _FreeWeights(Layer):
-    """Weights that each can be fitted."""
+    """Base class of layers with one free weight per channel and output."""
 
     penalised = ("coefficients",)
     axes = MappingProxyType({"coefficients": ("channels",)})
@@ -148,20 +148,20 @@ class WeightChannels(_FreeWeights):
     Parameters
     ----------
     shape : tuple of int
-        (n_in, n_out), or (n_in, n_ranks, n_out) for n_ranks sums per output, as filters of several
-        ranks take them. An n_in of None is inferred from the data.
+        (n_in, n_out), or (n_in, n_ranks, n_out) for n_ranks sums per output, as input of filters
+        with several ranks. An n_in of None is inferred from the data.
     norm_coefficients : bool, default=False
         Whether the weights are divided by their root mean square.
     positive_only : bool, default=False
-        Whether weights must not be negative.
+        Whether weights are constrained to be nonnegative.
     **layer_options
         Arguments of `Layer`.
 
     Notes
     -----
-    The prior of the coefficients is normal, with a standard deviation of 0.1 around 0.01, and
-    around 0.02 on the diagonal that goes through the flat array in steps of n_in + 2. If they must
-    be positive it is half normal with these means as its scale, within the bounds (0, inf).
+    The prior of the coefficients is normal with a standard deviation of 0.1 and a mean of 0.01, or
+    of 0.02 for every (n_in + 2)-th entry of the flattened array. With `positive_only` it is half
+    normal with these means as its scale, within the bounds (0, inf).
 
     Examples
     --------
@@ -190,7 +190,7 @@ class WeightChannels(_FreeWeights):
         )
 
     def filter_sizes(self) -> tuple[int, int, int] | None:
-        """Sizes as a filter of one lag, if each output is a free sum of all channels."""
+        """Return the sizes of a filter of one lag, if the weights are unconstrained."""
         if len(self.shape) != 2 or self.norm_coefficients or self.positive_only:
             return None
         return 1, self.shape[0], self.shape[1]
@@ -233,29 +233,29 @@ class WeightChannels(_FreeWeights):
 
 
 class WeightChannelsMulti(_FreeWeights):
-    """Weighted sums of channels that come in several banks, as from two ears.
+    """Weighted sums of channels in several banks, such as one bank per ear.
 
-    The output is y[t, r, b] = sum_c x[t, c, b] w[c, r, b]: no sum goes over more than one bank.
+    The output is y[t, r, b] = sum_c x[t, c, b] w[c, r, b], with separate sums for each bank.
 
     Parameters
     ----------
     shape : tuple of int
-        (n_in, n_out, n_banks), where n_in is that of each bank. An n_in or n_banks of None is taken
-        from the data; from two axes, only one of them.
+        (n_in, n_out, n_banks), where n_in is the number of channels per bank. An n_in or n_banks of
+        None is inferred from the data; for an input with two axes, at most one of them can be None.
     norm_coefficients : bool, default=False
         Whether the weights are divided by their root mean square, over all banks.
     positive_only : bool, default=False
-        Whether weights must not be negative.
+        Whether weights are constrained to be nonnegative.
     **layer_options
         Arguments of `Layer`.
 
     Notes
     -----
-    What comes in with two axes, (n_samples, n_in * n_banks), is reshaped as NumPy does it: its
-    column c * n_banks + b is channel c of bank b.
+    An input with two axes, (n_samples, n_in * n_banks), is reshaped in C order: its column c *
+    n_banks + b is channel c of bank b.
 
-    Filters take what comes out as n_out ranks for each of n_banks filters. For sums of channels
-    that all filters share there is `WeightChannels`. The prior is the same as there.
+    Filters interpret the output as n_out ranks for each of n_banks filters. `WeightChannels`
+    computes sums of channels that all filters share. The prior is that of `WeightChannels`.
 
     Examples
     --------
@@ -294,7 +294,7 @@ class WeightChannelsMulti(_FreeWeights):
         Returns
         -------
         tuple of int
-            With n_in and n_banks from the input.
+            The shape, with n_in and n_banks from the input.
         """
         (n_in, n_out, n_banks), given = self.shape, list(shapes[0][1:])
         known = n_in or n_banks
@@ -344,9 +344,9 @@ class WeightChannelsMulti(_FreeWeights):
 
 
 class WeightChannelsGaussian(Layer):
-    """Sums of channels, weighted by a Gaussian of their place.
+    """Weighted sums of channels, with weights that are Gaussian along the channel axis.
 
-    The output is y[t, r] = sum_c x[t, c] w[c, r], where channel c of C has its place at c / C and
+    The output is y[t, r] = sum_c x[t, c] w[c, r], where channel c of C has the position c / C and
     w[c, r] = exp(-((c / C - mean[r]) / sd[r])^2 / 2), divided by the sum of these over c.
 
     Parameters
@@ -401,7 +401,7 @@ class WeightChannelsGaussian(Layer):
         Returns
         -------
         Phi
-            With mean and sd, of the shape of the layer without n_in.
+            The parameters mean and sd, of the shape of the layer without n_in.
         """
         shape = self.shape[1:]
         n_gaussians = int(np.prod(shape))
@@ -446,7 +446,7 @@ class WeightChannelsGaussian(Layer):
         return weigh(input, gaussian_weights(mean, sd, self.shape[0]))
 
     def kernel_part(self) -> KernelPart:
-        """Describe the channel weights, and Gaussians to choose from; see `Layer`."""
+        """Describe the channel weights and candidate Gaussians; see `Layer`."""
         parameters = self["mean"], self["sd"]
         settings = _grid(parameters)
         n_in = self.shape[0]
@@ -465,9 +465,9 @@ class WeightChannelsGaussian(Layer):
 
 
 class GaussianExpansion(Layer):
-    """Channels spread over more channels, each by a Gaussian.
+    """Gaussian expansion of channels to more channels.
 
-    The output is y[t, o] = sum_c x[t, c] w[c, o], where output o of O has its place at o / O and
+    The output is y[t, o] = sum_c x[t, c] w[c, o], where output o of O has the position o / O and
     w[c, o] = amp[c] exp(-((o / O - mean[c]) / sd[c])^2 / 2), divided by the sum of the exponentials
     over o.
 
@@ -520,7 +520,7 @@ class GaussianExpansion(Layer):
         Returns
         -------
         Phi
-            With mean, sd and amp, of shape (n_in,).
+            The parameters mean, sd and amp, of shape (n_in,).
         """
         n_in = self.shape[0]
         mean = (np.arange(n_in) + 1) / (n_in + 1)
@@ -547,7 +547,7 @@ class GaussianExpansion(Layer):
 
     @on_tensors
     def evaluate(self, input):  # noqa: A002
-        """Spread the channels.
+        """Expand the channels.
 
         Parameters
         ----------
@@ -565,7 +565,7 @@ class GaussianExpansion(Layer):
 
 
 def _grid(parameters: Iterable[Parameter]) -> np.ndarray:
-    """All pairs of usual means and standard deviations that are within the bounds."""
+    """Return all pairs of candidate means and standard deviations within the bounds."""
     axes = []
     for parameter, usual in zip(parameters, (GRID_MEANS, GRID_SDS), strict=True):
         low, high = (np.max(parameter.bounds[0]), np.min(parameter.bounds[1]))

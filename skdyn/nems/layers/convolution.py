@@ -1,4 +1,4 @@
-"""Convolutions over time and channels, as over the pixels of a picture."""
+"""Two-dimensional convolutions over time and channels."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from skdyn.nems.layers.filters import _check_stride, _Filter
 from skdyn.nems.parameter import Parameter, Phi
 from skdyn.nems.words import PENALTY, Word
 
-# What becomes of the last axis, of filters.
+# Operation on the last axis, that of filters.
 POOLINGS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "average": lambda values: values.mean(-1),
     "max": lambda values: values.amax(-1),
@@ -29,35 +29,36 @@ PADDINGS = ("zeros", "reflect", "none")
 
 
 class Conv2d(_Filter):
-    """Filters that slide over time and channels.
+    """Two-dimensional convolution over time and channels.
 
-    The output of filter k is z[t, f, k] = sum_{l, j, p} x[t - l, f + j - n_bands // 2, p]
-    h[l, j, p, k]: causal in time, and with neighbouring channels on both sides. Filters are then
-    pooled.
+    The output of filter k is z[t, f, k] = sum_{l, j, p} x[t - l, f + j - n_bands // 2, p] h[l, j,
+    p, k]: causal in time, and centred over channels. The filters are then pooled.
 
     Parameters
     ----------
     shape : tuple of int
         (n_lags, n_bands) for one filter, (n_lags, n_bands, n_filters), or (n_lags, n_bands,
-        n_planes, n_filters) for an input of several planes, such as the filters of a layer before.
-        Where there are three sizes, n_planes is 1. An n_planes of None is inferred from the data.
+        n_planes, n_filters) for an input of several planes, such as the filters of a previous
+        layer. With three sizes, n_planes is 1. An n_planes of None is inferred from the data.
     pooling : {"average", "max", "min", "sum", "product", "std", "stack", "cat"}, default="average"
-        What becomes of the filters: one number for each channel; all of them in a third axis,
-        "stack"; or all beside each other, "cat", filter k of channel f in column
-        f n_filters + k.
+        Pooling of the filters. "stack" keeps the filters as a third axis, "cat" puts filter k of
+        channel f in column f n_filters + k, and the other values reduce the filters to one number
+        per channel.
     padding : {"zeros", "reflect", "none"}, default="zeros"
-        What is beside the first and the last channel: zeros; the other channels, as in a mirror; or
-        nothing, so that n_bands - 1 channels fewer come out. Before the first row are zeros.
+        Padding of the channel axis: "zeros"; "reflect", which mirrors the channels; or "none",
+        which reduces the number of output channels by n_bands - 1. The time axis is padded with
+        zeros before the first row.
     stride, channel_stride : int, default=1
-        Only each of so many rows, and channels, comes out, from the first on.
+        Step between output rows, and between output channels, from the first on.
     **layer_options
         Arguments of `Layer`.
 
     Notes
     -----
-    The prior of the coefficients h is normal with a standard deviation of 1 / n, where n is how
-    many there are, around zero; with more than two lags around 2 / n at lag 1 and -1 / n at lag 2.
-    A fit that starts at the data draws them, for outputs of unit size.
+    The prior of the coefficients h is normal with a standard deviation of 1 / n, where n is the
+    number of coefficients, and a mean of zero; with more than two lags, the mean is 2 / n at lag 1
+    and -1 / n at lag 2. A data-driven start draws the coefficients and scales them to outputs of
+    unit size.
 
     Examples
     --------
@@ -114,7 +115,7 @@ class Conv2d(_Filter):
         pooling = next((name for name in POOLINGS if name in flags), "average")
         padding = "none" if "nopad" in flags else "reflect" if "reflect" in flags else "zeros"
         strides = divmod(word.number("s", 11), 10)
-        if strides[0] == 0:  # one number is that of time
+        if strides[0] == 0:  # one number is the stride in time
             strides = (strides[1], 1)
         return cls(
             word.shape(2, 4),
@@ -151,7 +152,7 @@ class Conv2d(_Filter):
     def start_from(
         self, random_state: np.random.RandomState, *inputs: np.ndarray
     ) -> dict[str, np.ndarray]:
-        """Draw filters with outputs of unit size; see `Layer`."""
+        """Draw filters, scaled to outputs of unit size; see `Layer`."""
         if self["coefficients"].is_frozen:
             return {}
         drawn = self.copy()
@@ -173,7 +174,7 @@ class Conv2d(_Filter):
         Returns
         -------
         tuple of int
-            With n_planes from the input.
+            The shape, with n_planes from the input.
         """
         sizes = list[int | None](self.shape)
         if len(sizes) == 4 and sizes[2] is None:
@@ -225,7 +226,7 @@ class Conv2d(_Filter):
         Returns
         -------
         ndarray or Tensor of shape (n_samples, n_out, n_filters)
-            Before they are pooled.
+            The outputs before pooling.
         """
         (coefficients,) = self.get_parameter_values("coefficients")
         if coefficients.ndim < 4:
@@ -249,7 +250,7 @@ class Conv2d(_Filter):
         return found.permute(0, 2, 3, 1).flatten(0, 1)
 
     def _padded(self, trials: torch.Tensor, n_bands: int) -> torch.Tensor:
-        """Put something beside the channels, the last axis."""
+        """Pad the channels, the last axis."""
         before, after = n_bands // 2, n_bands - n_bands // 2 - 1
         if self.padding == "none":
             return trials

@@ -1,4 +1,4 @@
-"""Layers that filter in time: the output at a moment is made of what came in before."""
+"""Layers that filter in time: an output depends on previous inputs."""
 
 from __future__ import annotations
 
@@ -23,12 +23,13 @@ from skdyn.nems.layers.description import KernelPart
 from skdyn.nems.parameter import Parameter, Phi
 from skdyn.nems.words import PENALTY, Word
 
-# Rows that are computed at a time. Measured: for 15 lags 24 is the fastest of 8 to 64, and for 200
-# it is near the best.
+# Number of rows per block. Measured: for 15 lags 24 is the fastest of 8 to 64, and for 200 lags it
+# is close to the fastest.
 BLOCK = 24
 
-# With this many filters of the same channels, and no more lags, a plain convolution is faster.
-# Measured: for 60 filters of 15 lags twice to ten times, for 10, and for 60 lags, it is slower.
+# With at least this many filters of the same channels, and at most this many lags, a plain
+# convolution is faster. Measured: two to ten times for 60 filters of 15 lags; slower for 10 filters
+# or 60 lags.
 MANY_FILTERS, FEW_LAGS = 32, 30
 
 
@@ -38,32 +39,32 @@ def filter_in_time(
     n_future: int = 0,
     n_trials: int = 1,
 ) -> torch.Tensor:
-    """Filter with finite impulse responses; before the first row and after the last are zeros.
+    """Filter with finite impulse responses, with zero padding.
 
     y[t, k] = sum_{l, r} x[t + n_future - l, r(, k)] h[l, r, k]
 
     Parameters
     ----------
     input : Tensor of shape (n_samples, n_ranks) or (n_samples, n_ranks, n_filters)
-        Rows of time; with two axes each filter goes over all of it.
+        Rows of time; with two axes, each filter receives all columns.
     coefficients : Tensor of shape (n_lags, n_ranks, n_filters)
-        Responses, from the latest row that counts to the earliest.
+        Impulse responses, from the latest row to the earliest.
     n_future : int, default=0
-        How many rows after the present the first lag is; below 0 if it is before the present.
+        Position of the first lag in rows after the present; negative if it lies before the present.
     n_trials : int, default=1
-        How many trials of equal length the rows are; there are zeros between them.
+        Number of concatenated trials of equal length, which are padded separately.
 
     Returns
     -------
     Tensor of shape (n_samples, n_filters)
-        In memory time comes last.
+        Time is the last axis in memory.
 
     Notes
     -----
-    Time is cut into blocks, and the rows that a block needs are multiplied with a matrix that has
-    the response on each of its diagonals. With tens of lags and several filters this was the
-    fastest of what was measured; with many filters a plain convolution is. Fourier transforms are
-    faster with hundreds of lags, but there rounding lets the future in.
+    Time is divided into blocks, and the rows of a block are multiplied by a banded Toeplitz matrix
+    of the response. With tens of lags and several filters this was the fastest method measured;
+    with many filters a plain convolution is faster. Fourier transforms are faster with hundreds of
+    lags, but their rounding errors make outputs depend on future rows.
     """
     coefficients, n_future = _with_present(coefficients, n_future)
     n_lags, _, n_filters = coefficients.shape
@@ -92,7 +93,7 @@ def filter_in_time(
 
 
 def _with_present(coefficients: torch.Tensor, n_future: int) -> tuple[torch.Tensor, int]:
-    """Responses that have the present among their lags, and how many lags come after it."""
+    """Return responses whose lags include the present, and the number of lags after it."""
     before, after = max(-n_future, 0), max(n_future - len(coefficients) + 1, 0)
     if before or after:
         coefficients = pad(coefficients, (0, 0, 0, 0, before, after))
@@ -100,9 +101,9 @@ def _with_present(coefficients: torch.Tensor, n_future: int) -> tuple[torch.Tens
 
 
 def _bands(responses: torch.Tensor) -> torch.Tensor:
-    """Put the last axis, of lags, on the diagonals of matrices (BLOCK, BLOCK + n_lags - 1)."""
-    # Written one after the other, each followed by BLOCK zeros, and read in rows that are one
-    # entry shorter: so each row starts one entry earlier.
+    """Build banded matrices (BLOCK, BLOCK + n_lags - 1) from the last axis, that of lags."""
+    # Copies, each followed by BLOCK zeros, are concatenated and read in rows that are one entry
+    # shorter, so that each row starts one entry earlier.
     period = responses.shape[-1] + BLOCK
     padded = pad(responses, (0, BLOCK)).unsqueeze(-2)
     flat = padded.expand(*padded.shape[:-2], BLOCK, period).flatten(-2)
@@ -110,7 +111,7 @@ def _bands(responses: torch.Tensor) -> torch.Tensor:
 
 
 def _initial_coefficients(shape: tuple[int, ...], start: list[float]) -> Parameter:
-    """Make responses that start with some values in units of 1 / n_lags, and go on with zeros."""
+    """Return responses that start with values in units of 1 / n_lags, followed by zeros."""
     mean = np.zeros(shape)
     for lag, value in enumerate(start[: shape[0]]):
         mean[lag] = value / shape[0]
@@ -118,16 +119,16 @@ def _initial_coefficients(shape: tuple[int, ...], start: list[float]) -> Paramet
 
 
 class _Filter(Layer):
-    """Base class of filters of one or several trials, with a stride, at any lags."""
+    """Base class of filters with a stride, any range of lags, and one or more trials."""
 
     joins_trials = True
-    # Shown only where they are given.
+    # Omitted from the repr if they are unset.
     quiet = frozenset({"tmin", "tmax", "sampling_frequency"})
     stride: int = 1
     tmin: float | None = None
 
     def _set_lags(self, shape: tuple, axis: int, tmin, tmax, sampling_frequency) -> tuple:
-        """Keep the range of lags, and put their number into the shape."""
+        """Store the range of lags and set their number in the shape."""
         self.tmin, self.tmax, self.sampling_frequency = tmin, tmax, sampling_frequency
         self._axis = axis
         if (tmin, tmax, sampling_frequency) == (None, None, None):
@@ -146,7 +147,7 @@ class _Filter(Layer):
         return (*shape[:axis], n_lags, *shape[axis + 1 :])
 
     def get_params(self, deep: bool = True) -> dict:
-        """Arguments of the constructor; see `Layer`. A range of lags says their number."""
+        """Return the arguments of the constructor; see `Layer`. n_lags is None with `tmin`."""
         params = super().get_params(deep)
         if self.tmin is not None:
             axis = self._axis
@@ -160,7 +161,7 @@ class _Filter(Layer):
         Returns
         -------
         int
-            Below 0 if it comes after the present.
+            The lag; negative if it lies after the present.
         """
         return 0 if self.tmin is None else round(self.tmin * self.sampling_frequency)
 
@@ -171,7 +172,7 @@ class _Filter(Layer):
         Returns
         -------
         ndarray of int of shape (n_lags,)
-            How many samples the input is earlier than the output.
+            Delays of the output relative to the input, in samples.
         """
         return self.first_lag + np.arange(self.shape[self._axis])
 
@@ -182,7 +183,7 @@ class _Filter(Layer):
         Returns
         -------
         int
-            The last lag, if it comes before the present.
+            The last lag, if it lies before the present.
         """
         return max(self.first_lag + self.shape[self._axis] - 1, 0)
 
@@ -198,33 +199,34 @@ class _Filter(Layer):
         return max(-self.first_lag, 0)
 
     def _decimated(self, output: torch.Tensor) -> torch.Tensor:
-        """Every stride-th row of each trial, from its first on."""
+        """Return every stride-th row of each trial, from its first on."""
         if self.stride == 1:
             return output
         return output.unflatten(0, (self.n_trials, -1))[:, :: self.stride].flatten(0, 1)
 
 
 class FiniteImpulseResponse(_Filter):
-    """Filters, each with an impulse response of some lags; causal unless they are told otherwise.
+    """Finite impulse response (FIR) filters, causal by default.
 
     The output is y[t, k] = sum_{l, r} x[t - l, r] h[l, r, k]; where x has an axis of filters,
-    filter k takes x[t - l, r, k]. Row 0 of the coefficients h is lag 0, or that which `lags` says.
-    Before the first row and after the last there are zeros.
+    filter k takes x[t - l, r, k]. Row 0 of the coefficients h is lag 0, or the first of `lags`. The
+    input is padded with zeros before the first row and after the last.
 
     Parameters
     ----------
     shape : tuple of int
-        (n_lags, n_ranks) for one filter, or (n_lags, n_ranks, n_filters). Other sizes than n_lags
-        can be None and are then taken from the data, where they can be told.
+        (n_lags, n_ranks) for one filter, or (n_lags, n_ranks, n_filters). Sizes other than n_lags
+        can be None and are then inferred from the data, unless they are ambiguous.
     stride : int, default=1
         Step between the rows of the output that are kept, from the first on.
     include_anticausal : bool, default=False
-        Whether the lags lie around the present: n_lags // 2 - 1 (at least none) of the rows that
-        count lie before it, and the others after. Row 0 of h is the latest.
+        Whether the lags are centred around the present: n_lags // 2 - 1 (at least 0) of the rows
+        lie before it, and the others after it. Row 0 of h is the latest.
     tmin, tmax : float, default=None
         First and last lag in seconds, both included; the number of lags in the shape is then None.
-        The input at a positive lag comes before the output: an encoding model of a response to a
-        stimulus has lags from 0 on, a decoder of the stimulus from the response up to 0.
+        At a positive lag, the input precedes the output: an encoding model of a response to a
+        stimulus uses lags of at least 0, a decoder of the stimulus from the response lags of at
+        most 0.
     sampling_frequency : float, default=None
         Rows per second, in Hz, with `tmin` and `tmax`, which are rounded to whole samples.
     **layer_options
@@ -232,7 +234,7 @@ class FiniteImpulseResponse(_Filter):
 
     Notes
     -----
-    What each filter sees:
+    Inputs of each filter:
 
     ============================  =====================  ==================================
     input                         shape                  filter k sees
@@ -243,10 +245,10 @@ class FiniteImpulseResponse(_Filter):
     (n_samples, N)                (n_lags, 1, N)         channel k
     ============================  =====================  ==================================
 
-    The prior of the coefficients is normal with a standard deviation of 1 / n_lags around zero;
-    with more than two lags around 2 / n_lags at lag 1 and -1 / n_lags at lag 2.
+    The prior of the coefficients is normal with a standard deviation of 1 / n_lags and a mean of
+    zero; with more than two lags, the mean is 2 / n_lags at lag 1 and -1 / n_lags at lag 2.
 
-    What is not a number spoils some rows before it, too: 24 rows are computed at a time.
+    A NaN also affects up to 23 rows before it, because rows are computed in blocks of 24.
 
     Examples
     --------
@@ -308,10 +310,10 @@ class FiniteImpulseResponse(_Filter):
         return super().first_lag
 
     def filter_sizes(self) -> tuple[int, int, int] | None:
-        """Sizes, if each filter sees all channels."""
+        """Return the sizes, if each filter receives all channels."""
         n_lags, n_ranks, *n_filters = self.shape
         n_outputs = n_filters[0] if n_filters else 1
-        # With one rank, each filter has a channel of its own, unless there is one channel.
+        # With one rank, each filter has its own channel, unless there is one channel.
         own = n_ranks == 1 and n_outputs > 1
         return (n_lags, n_ranks, n_outputs) if self.stride == 1 and not own else None
 
@@ -327,7 +329,7 @@ class FiniteImpulseResponse(_Filter):
         )
 
     def take_outputs(self, demand: tuple[int | None, ...]) -> tuple[int | None, ...] | None:
-        """Take the number of filters; the layer before has ranks for each of them."""
+        """Infer the number of filters; the previous layer has ranks for each of them."""
         n_lags, n_ranks, *n_filters = tuple[int | None, ...](self.shape)
         n_outputs = demand[-1]
         if not n_filters:
@@ -340,7 +342,7 @@ class FiniteImpulseResponse(_Filter):
         return None if n_ranks is None else (n_outputs,)
 
     def initial_parameters(self) -> Phi:
-        """Make the impulse responses.
+        """Return the impulse responses.
 
         Returns
         -------
@@ -366,8 +368,8 @@ class FiniteImpulseResponse(_Filter):
         n_lags, *sizes = self.shape
         given = list(shapes[0][1:])
         if len(given) == 1 and len(sizes) == 2:
-            # Of two axes it can be told what they are only if the filters, or that each has a
-            # channel of its own, are known.
+            # Two axes are ambiguous unless the number of filters, or one channel per filter, is
+            # known.
             given = [1, *given] if sizes[0] == 1 else [*given, sizes[1]]
         found = [new if size is None else size for size, new in zip(sizes, given, strict=False)]
         if n_lags is None or len(given) != len(sizes) or None in found:
@@ -420,24 +422,24 @@ FIR = FiniteImpulseResponse
 
 
 class STRF(_Filter):
-    """Spectro-temporal receptive fields: channels weighted, then filtered.
+    """Spectro-temporal receptive fields (STRF): channel weights followed by filters.
 
-    The output is y[t, k] = f(sum_{l, r} z[t - l, r, k] h[l, r, k] + shift[k]), where
-    z[t, r, k] = sum_c x[t, c] w[c, r, k] are n_ranks weighted sums of channels for each filter, and
-    f is the activation. Row 0 of h is lag 0, and before the first row there are zeros.
+    The output is y[t, k] = f(sum_{l, r} z[t - l, r, k] h[l, r, k] + shift[k]), where z[t, r, k] =
+    sum_c x[t, c] w[c, r, k] are n_ranks weighted sums of channels for each filter, and f is the
+    activation. Row 0 of h is lag 0, and the input is padded with zeros before the first row.
 
     Parameters
     ----------
     shape : tuple of int
         (n_in, n_ranks, n_lags, n_filters); (n_in, n_ranks, n_lags) for one filter; or (n_in,
-        n_lags) for one filter with a response of its own for each channel, which has neither w nor
-        shift. An n_in of None is inferred from the data, and n_ranks of None, of four sizes, is the
-        smaller one of n_in and n_lags.
+        n_lags) for one filter with a separate response for each channel, which has neither w nor
+        shift. An n_in of None is inferred from the data. With four sizes, an n_ranks of None is the
+        smaller of n_in and n_lags.
     skip_alpha : float, default=0.0
         If not zero, abs(skip_alpha) times the first n_filters channels are added: before the
         activation if it is negative, after it if it is positive.
     activation : {None, "relu"}, default=None
-        "relu" cuts off what is below zero.
+        "relu" sets negative values to zero.
     stride : int, default=1
         Step between the rows of the output that are kept, from the first on.
     tmin, tmax : float, default=None
@@ -449,10 +451,11 @@ class STRF(_Filter):
 
     Notes
     -----
-    All priors are normal. Of wcoefficients w: 0.01 with a standard deviation of 0.05. Of
-    coefficients h: 1 / n_lags around zero, but for the first three lags, which are (0, 2, -1) /
-    n_lags with ten lags or more, and (0.5, 0.5, -0.5) / n_lags with fewer. Of shift: 0 with 0.01.
-    With a shape of two sizes it is that of `FiniteImpulseResponse`.
+    All priors are normal. wcoefficients w have a mean of 0.01 and a standard deviation of 0.05.
+    Coefficients h have a standard deviation of 1 / n_lags and a mean of zero, except for the first
+    three lags, where it is (0, 2, -1) / n_lags with at least ten lags, and (0.5, 0.5, -0.5) /
+    n_lags with fewer. shift has a mean of 0 and a standard deviation of 0.01. With a shape of two
+    sizes, the prior is that of `FiniteImpulseResponse`.
 
     Examples
     --------
@@ -518,13 +521,13 @@ class STRF(_Filter):
         return [*activation, *skip, *_stride_option(self.stride)]
 
     def filter_sizes(self) -> tuple[int, int, int] | None:
-        """Sizes, of one filter with a response of its own for each channel."""
+        """Return the sizes, for one filter with a separate response for each channel."""
         if len(self.shape) > 2 or self.activation or self.skip_alpha or self.stride > 1:
             return None
         return self.shape[1], self.shape[0], 1
 
     def kernel_part(self) -> KernelPart:
-        """Describe channel weights, filters and what follows them; see `Layer`."""
+        """Describe channel weights, filters and activation; see `Layer`."""
         n_in, *sizes = self.shape
         weights = self["wcoefficients"] if len(sizes) > 1 else None
         return KernelPart(
@@ -542,13 +545,13 @@ class STRF(_Filter):
         )
 
     def initial_parameters(self) -> Phi:
-        """Make weights, impulse responses and shifts.
+        """Return weights, impulse responses and shifts.
 
         Returns
         -------
         Phi
-            With wcoefficients (n_in, n_ranks[, n_filters]), coefficients (n_lags, n_ranks
-            [, n_filters]) and shift (1, n_filters); or with coefficients (n_lags, n_in).
+            The parameters wcoefficients (n_in, n_ranks[, n_filters]), coefficients (n_lags, n_ranks
+            [, n_filters]) and shift (1, n_filters); or only coefficients (n_lags, n_in).
         """
         if self.skip_alpha and self.shape[0] < self._n_filters:
             raise ValueError(
@@ -572,7 +575,7 @@ class STRF(_Filter):
         return self.shape[3] if len(self.shape) == 4 else 1
 
     def take_outputs(self, demand: tuple[int | None, ...]) -> None:
-        """Take the number of filters; one filter of all channels gets as many ranks as it can."""
+        """Infer the number of filters; one filter of all channels gets the full rank."""
         n_outputs, sizes = demand[-1], list[int | None](self.shape)
         several = n_outputs is not None and n_outputs > 1
         if len(sizes) == 4 and sizes[3] is None:
@@ -604,7 +607,7 @@ class STRF(_Filter):
 
     @on_tensors
     def evaluate(self, input):  # noqa: A002
-        """Weigh the channels, filter, and bend.
+        """Weight the channels, filter, and apply the activation.
 
         Parameters
         ----------

@@ -1,4 +1,4 @@
-"""Filters of the past response: spike history, and coupling of neurons."""
+"""Filters of the past response: spike history and coupling of neurons."""
 
 from __future__ import annotations
 
@@ -14,33 +14,31 @@ from skdyn.nems.words import PENALTY, Word
 
 
 class ResponseHistory(Layer):
-    """Add filters of the past response to each output: spike history, and coupling of neurons.
+    """Filters of the past response, added to each output: spike history and coupling.
 
     The output is y[t, k] = x[t, k] + sum_{l=1..n_lags} sum_j r[t - l, j] h[l, j, k], where r is the
-    response; without coupling only j = k counts. The present and the future of the response are
-    never seen. `NEMSRegressor.fit` and `score` feed the layer with y, so that they are about the
-    next step; `predict` feeds it with streams={"response": ...} or, without them, with its own
-    predictions.
+    response; without coupling only j = k counts. The present and future response are never used.
+    `NEMSRegressor.fit` and `score` pass y to the layer, so that they evaluate one-step predictions;
+    `predict` passes streams={"response": ...} or, without it, its own predictions.
 
     Parameters
     ----------
     shape : tuple of int
         (n_lags, n_outputs). An n_outputs of None is inferred from the data.
     coupled : bool, default=False
-        Whether each output sees the past of all outputs, and not of itself alone.
+        Whether each output depends on the past of all outputs instead of only its own.
     **layer_options
         Arguments of `Layer`.
 
     Notes
     -----
     Row 0 of the coefficients h is lag 1. Their shape is (n_lags, n_outputs), or (n_lags, n_outputs,
-    n_outputs) with coupling: lag, output that is seen, output that is changed. Their prior is
-    normal with mean 0 and a standard deviation of 1 / n_lags. Missing numbers of the response count
-    as 0.
+    n_outputs) with coupling: lag, source output, target output. Their prior is normal with mean 0
+    and a standard deviation of 1 / n_lags. Missing values of the response are treated as 0.
 
-    Followed by a nonlinearity that is positive, and fitted with loss="poisson", this is the
-    generalised linear model of Truccolo et al. (2005, J. Neurophysiol. 93, 1074-1089) and Pillow et
-    al. (2008, Nature 454, 995-999).
+    Followed by a positive nonlinearity, and fitted with loss="poisson", this is the generalised
+    linear model of Truccolo et al. (2005, J. Neurophysiol. 93, 1074-1089) and Pillow et al. (2008,
+    Nature 454, 995-999).
 
     Examples
     --------
@@ -99,7 +97,7 @@ class ResponseHistory(Layer):
         Returns
         -------
         tuple of int
-            With n_outputs from the input.
+            The shape, with n_outputs from the input.
         """
         n_lags, n_outputs = self.shape
         if n_lags is None or len(shapes[0]) != 2:
@@ -112,7 +110,7 @@ class ResponseHistory(Layer):
         Returns
         -------
         Phi
-            With coefficients.
+            The parameter coefficients.
         """
         n_lags, n_outputs = self.shape
         shape = (n_lags, n_outputs, n_outputs) if self.coupled else (n_lags, n_outputs)
@@ -132,7 +130,7 @@ class ResponseHistory(Layer):
         Returns
         -------
         ndarray or Tensor of shape (n_samples, n_outputs)
-            Both together.
+            The drive plus the filtered response.
         """
         response = response.unsqueeze(-1) if response.ndim == 1 else response
         n_outputs = self.shape[1]

@@ -1,4 +1,4 @@
-"""Layers that bring channels to a common size."""
+"""Layers that normalise channels."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from skdyn.nems.words import Word
 
 
 def _spread(values: np.ndarray) -> np.ndarray:
-    """Standard deviation of each channel, 1 for those that do not vary."""
+    """Return the standard deviation of each channel, 1 for constant ones."""
     sd = values.reshape(-1, values.shape[-1]).std(axis=0)
     return np.where((sd > 0) & np.isfinite(sd), sd, 1.0)
 
 
 class _Normalization(Layer):
-    """Base class of layers with statistics of what goes in, for each channel."""
+    """Base class of layers with statistics of the input of each channel."""
 
     n_past = 0
     penalised: tuple[str, ...] | None = ()
@@ -55,7 +55,7 @@ class _Normalization(Layer):
 
 
 class BatchNormalization(_Normalization):
-    """Centred and scaled channels, with a gain and an offset that are fitted.
+    """Batch normalisation: standardised channels with a fitted gain and offset.
 
     The output is y = gain (x - mean) / sd + offset.
 
@@ -68,15 +68,14 @@ class BatchNormalization(_Normalization):
 
     Notes
     -----
-    Mean and standard deviation of what goes in are taken from all rows where a fit starts, and stay
-    frozen: predictions do not depend on which rows are computed together, and every row on the past
-    alone. With init="given" they are those that the layer has. Where filters before start at
-    the data, so do gain and offset, and as much comes out as went in.
+    The mean and standard deviation of the input are computed from all rows at the start of a fit
+    and then frozen. Therefore predictions do not depend on the batch, and every row depends only on
+    the past. With init="given" the current values of the layer are used. In a data-driven start,
+    gain and offset are initialised so that the output equals the input.
 
-    Batch normalisation after Ioffe & Szegedy (2015, arXiv:1502.03167) takes them anew from each
-    batch.
+    Batch normalisation of Ioffe & Szegedy (2015, arXiv:1502.03167) recomputes them for each batch.
 
-    Priors of gain and offset are normal around 1 and 0 with a standard deviation of 0.1.
+    The priors of gain and offset are normal with means of 1 and 0 and a standard deviation of 0.1.
 
     Examples
     --------
@@ -99,7 +98,7 @@ class BatchNormalization(_Normalization):
         Returns
         -------
         Phi
-            With gain, offset, mean and sd; the last two are frozen.
+            The parameters gain, offset, mean and sd; the last two are frozen.
         """
         mean = Parameter("mean", self.shape, prior=Normal(0, 1))
         mean.freeze()
@@ -113,14 +112,14 @@ class BatchNormalization(_Normalization):
     def start_values(
         self, mean: np.ndarray, spread: np.ndarray, wanted: WantedOutput
     ) -> dict[str, np.ndarray]:
-        """Let what comes out have the level that is wanted; see `Layer`."""
+        """Set the offset to the target level; see `Layer`."""
         gain = self["gain"].values / self["sd"].values
         return {"offset": wanted.level - gain * (mean - self["mean"].values)}
 
     def start_from(
         self, random_state: np.random.RandomState, *inputs: np.ndarray
     ) -> dict[str, np.ndarray]:
-        """Take statistics, and let the same come out; see `Layer`."""
+        """Compute statistics, and gain and offset that preserve the output; see `Layer`."""
         mean = inputs[0].reshape(-1, *self.shape).mean(axis=0)
         sd = _spread(inputs[0])
         gain = self["gain"].values / self["sd"].values
@@ -147,7 +146,7 @@ class BatchNormalization(_Normalization):
 
 
 class OutputNormalization(_Normalization):
-    """Channels divided by their standard deviation: y = x / sd.
+    """Channels scaled to unit standard deviation: y = x / sd.
 
     Parameters
     ----------
@@ -158,8 +157,8 @@ class OutputNormalization(_Normalization):
 
     Notes
     -----
-    The standard deviation over all rows is taken where a fit starts, and stays frozen. With
-    init="given" it is that which the layer has.
+    The standard deviation over all rows is computed at the start of a fit and then frozen. With
+    init="given" the current value of the layer is used.
 
     Examples
     --------
@@ -180,7 +179,7 @@ class OutputNormalization(_Normalization):
         Returns
         -------
         Phi
-            With sd, which is frozen.
+            The parameter sd, which is frozen.
         """
         return Phi(self._sd())
 
@@ -191,12 +190,12 @@ class OutputNormalization(_Normalization):
     def start_from(
         self, random_state: np.random.RandomState, *inputs: np.ndarray
     ) -> dict[str, np.ndarray]:
-        """Take the standard deviation; see `Layer`."""
+        """Compute the standard deviation; see `Layer`."""
         return {"sd": _spread(inputs[0])}
 
     @on_tensors
     def evaluate(self, input):  # noqa: A002
-        """Divide.
+        """Divide by the standard deviation.
 
         Parameters
         ----------

@@ -1,4 +1,4 @@
-"""Plasticity of synapses: what comes in changes how strongly later input counts."""
+"""Short-term synaptic plasticity: the input changes the gain of later input."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from skdyn.nems.layers.base import (
 from skdyn.nems.parameter import Parameter, Phi
 from skdyn.nems.words import Word
 
-# Most that a synapse is strengthened, relative to rest.
+# Maximum strength of a synapse, relative to rest.
 STRONGEST = 5.0
-# Percentile of the input that counts as one where a fit starts.
+# Percentile of the input that defines its unit at the start of a fit.
 LARGE = 99
 
 
 class ShortTermPlasticity(Layer):
-    """Synapses that input weakens or strengthens for a while.
+    """Short-term plasticity: synapses with activity-dependent depression or facilitation.
 
-    The output is y[t] = x[t] R[t], where R is the strength of the synapse, 1 at rest:
-    R[0] = 1 and R[t] = R[t - 1] + (1 - R[t - 1]) / (tau f) - u max(x[t - 1], 0) R[t - 1], within 0
-    and 5. f is the sampling frequency.
+    The output is y[t] = x[t] R[t], where R is the strength of the synapse, 1 at rest: R[0] = 1 and
+    R[t] = R[t - 1] + (1 - R[t - 1]) / (tau f) - u max(x[t - 1], 0) R[t - 1], clipped between 0 and
+    5; f is the sampling frequency.
 
     Parameters
     ----------
@@ -42,17 +42,17 @@ class ShortTermPlasticity(Layer):
 
     Notes
     -----
-    u is the share of the strength that is lost per row and unit of the input. With u > 0 a channel
-    is depressed by its input, with u < 0 it is facilitated. It recovers with the time constant tau,
-    in seconds, at least one row.
+    u is the fraction of the strength that is lost per row and unit of the input. With u > 0 a
+    channel is depressed by its input, with u < 0 it is facilitated. It recovers with the time
+    constant tau in seconds, which is at least one row.
 
-    The priors are uniform: of u between 0.0125 and 0.0375, for inputs between about 0 and 1; of tau
-    between 0.05 s and 0.45 s. A fit that starts at the data has u in units of the input.
+    The priors are uniform: u between 0.0125 and 0.0375, for inputs between about 0 and 1; tau
+    between 0.05 s and 0.45 s. A data-driven start scales u to the input.
 
-    The model is that of resources of synapses with one state (Tsodyks, Pawelzik & Markram 1998,
-    Neural Computation 10, 821-835), as David, Mesgarani, Fritz & Shamma (2009, Journal of
-    Neuroscience 29, 3374-3386) use it for auditory cortex. All rows of the past count, so that
-    `n_past` is None. Each trial begins at rest.
+    The model is that of synaptic resources with one state (Tsodyks, Pawelzik & Markram 1998, Neural
+    Computation 10, 821-835), as used for auditory cortex by David, Mesgarani, Fritz & Shamma (2009,
+    Journal of Neuroscience 29, 3374-3386). An output depends on all past rows, so that `n_past` is
+    None. Each trial begins at rest.
 
     Examples
     --------
@@ -92,7 +92,7 @@ class ShortTermPlasticity(Layer):
         Returns
         -------
         Phi
-            With u and tau.
+            The parameters u and tau.
         """
         return Phi(
             Parameter("u", self.shape, prior=Uniform(np.full(self.shape, 0.0125), 0.0375)),
@@ -112,7 +112,7 @@ class ShortTermPlasticity(Layer):
     def start_from(
         self, random_state: np.random.RandomState, *inputs: np.ndarray
     ) -> dict[str, np.ndarray]:
-        """Choose u in units of the input; see `Layer`."""
+        """Scale u to the input; see `Layer`."""
         values = np.maximum(inputs[0], 0).reshape(-1, *self.shape)
         size = np.percentile(values, LARGE, axis=0)
         size = np.where(size > 0, size, values.max(axis=0))
@@ -122,12 +122,12 @@ class ShortTermPlasticity(Layer):
 
     @on_tensors
     def evaluate(self, input):  # noqa: A002
-        """Weaken or strengthen.
+        """Scale the input by the synaptic strength.
 
         Parameters
         ----------
         input : ndarray or Tensor of shape (n_samples, ..., n_channels)
-            Rows of time. What is below zero passes, and leaves the strength alone.
+            Rows of time. Negative values pass through without an effect on the strength.
 
         Returns
         -------
@@ -145,7 +145,7 @@ class ShortTermPlasticity(Layer):
 
     @on_tensors
     def strength(self, input):  # noqa: A002
-        """Compute how strong the synapses are.
+        """Compute the strength of the synapses.
 
         Parameters
         ----------
@@ -162,7 +162,7 @@ class ShortTermPlasticity(Layer):
     def _strength(self, values: torch.Tensor) -> torch.Tensor:
         u, tau = self.get_parameter_values("u", "tau")
         recovery = 1 / (tau * self.sampling_frequency)
-        # Trials beside each other, with time as the first axis.
+        # Time is the first axis, followed by trials.
         trials = torch.relu(values).unflatten(0, (self.n_trials, -1)).movedim(0, 1)
         kept = 1 - recovery - u * trials[:-1]
         at_rest = torch.ones_like(trials[:1])

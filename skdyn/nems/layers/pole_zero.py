@@ -1,4 +1,4 @@
-"""Filters of few parameters: poles, zeros, delays and gains."""
+"""Pole-zero filters, with poles, zeros, delays and gains as parameters."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from skdyn.nems.layers.filters import (
 from skdyn.nems.parameter import Parameter, Phi
 from skdyn.nems.words import Word
 
-# Steps of the impulse response for each row of the data.
+# Steps of the impulse response per row of the data.
 STEPS = 5
-# Draws out of which a start is chosen.
+# Number of draws from which a start is chosen.
 N_DRAWS = 1000
 # Means of priors.
 POLES, ZEROS = (0.8, -0.4, 0.1, 0.0, 0.0), (0.1, 0.1, 0.1, 0.1, 0.0)
 
 
 class PoleZeroFilter(_Filter):
-    """Causal filters that poles, zeros, a delay and a gain describe.
+    """Causal filters parametrised by poles, zeros, a delay and a gain.
 
     The transfer function of each filter is gain prod_i (z - zeros_i) / prod_j (z - poles_j) at five
-    times the sampling frequency. Its impulse response, later by the delay and interpolated
-    linearly, gives the coefficients of `FiniteImpulseResponse`: that of lag k is its value at
-    (k + 1) / sampling_frequency - delay, and 0 before its beginning and after n_lags.
+    times the sampling frequency. The coefficients of a `FiniteImpulseResponse` are its delayed
+    impulse response with linear interpolation: the coefficient of lag k is the value at (k + 1) /
+    sampling_frequency - delay, and 0 before the onset and after n_lags.
 
     Parameters
     ----------
@@ -50,13 +50,14 @@ class PoleZeroFilter(_Filter):
 
     Notes
     -----
-    Priors of poles are normal with a standard deviation of 0.3 around 0.8, -0.4, 0.1, 0 and 0, of
-    zeros with 0.2 around 0.1, and 0 for the fifth, both within -1 and 1. Delays, in seconds, are
-    half normal with a scale of 0.02, at least 0; gains normal with 0.2 around 0.1. Poles and
-    zeros are real.
+    Priors of poles are normal with means of 0.8, -0.4, 0.1, 0 and 0 and a standard deviation of
+    0.3; those of zeros have a mean of 0.1, or of 0 for the fifth, and a standard deviation of 0.2.
+    Both are bounded by -1 and 1. Delays, in seconds, are half normal with a scale of 0.02 and at
+    least 0; gains are normal with a mean of 0.1 and a standard deviation of 0.2. Poles and zeros
+    are real.
 
-    Thorson, Lienard & David (2015, PLoS Computational Biology 11, e1004628) describe receptive
-    fields of auditory neurons so.
+    Thorson, Lienard & David (2015, PLoS Computational Biology 11, e1004628) use this
+    parametrisation for receptive fields of auditory neurons.
 
     Examples
     --------
@@ -117,13 +118,13 @@ class PoleZeroFilter(_Filter):
         return [f"p{self.n_poles}", f"z{self.n_zeros}", *rates, *_stride_option(self.stride)]
 
     def initial_parameters(self) -> Phi:
-        """Make poles, zeros, delays and gains.
+        """Return poles, zeros, delays and gains.
 
         Returns
         -------
         Phi
-            With poles (n_ranks, n_filters, n_poles), zeros (n_ranks, n_filters, n_zeros), delays
-            and gains (n_ranks, n_filters).
+            The parameters poles (n_ranks, n_filters, n_poles), zeros (n_ranks, n_filters, n_zeros),
+            delays and gains (n_ranks, n_filters).
         """
         sizes = self.shape[1], (*self.shape[2:], 1)[0]
 
@@ -139,7 +140,7 @@ class PoleZeroFilter(_Filter):
         )
 
     def take_outputs(self, demand: tuple[int | None, ...]) -> tuple[int | None, ...] | None:
-        """Take the number of filters, as `FiniteImpulseResponse` does."""
+        """Infer the number of filters, as `FiniteImpulseResponse` does."""
         plain = FiniteImpulseResponse(self.shape)
         before = plain.take_outputs(demand)
         self.shape = plain.shape
@@ -197,7 +198,7 @@ class PoleZeroFilter(_Filter):
         Returns
         -------
         ndarray or Tensor of shape (n_lags, n_ranks) or (n_lags, n_ranks, n_filters)
-            From lag 0 on.
+            The impulse responses, from lag 0 on.
         """
         poles, zeros, delays, gains = self.get_parameter_values("poles", "zeros", "delays", "gains")
         n_lags = self.shape[0]
@@ -231,13 +232,13 @@ class PoleZeroFilter(_Filter):
         return series
 
     def stand_in(self) -> Layer:
-        """Make filters that may take any values; see `Layer`."""
+        """Return unconstrained filters; see `Layer`."""
         return FiniteImpulseResponse(
             self.shape, stride=self.stride, input=self.input, output=self.output, name=self.name
         )
 
     def resemble(self, layer: Layer, random_state: np.random.RandomState) -> None:
-        """Take the poles, zeros and delays, out of many draws, that come nearest; see `Layer`."""
+        """Choose the best-fitting poles, zeros and delays among many draws; see `Layer`."""
         n_lags, *_ = self.shape
         bank = PoleZeroFilter(
             (n_lags, 1, N_DRAWS),

@@ -1,4 +1,4 @@
-"""Recurrent layers: what comes out depends on a memory of all that came in."""
+"""Recurrent layers, with a memory of all previous input."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ N_GATES = 3
 
 
 class GatedRecurrentUnit(Layer):
-    """Units with a memory that gates open and close (GRU).
+    """Gated recurrent unit (GRU).
 
-    From the memory h, zero at first, and the input x come, with the logistic function s,
-    r = s(x W_r + h U_r + b_r), z = s(x W_z + h U_z + b_z),
-    n = tanh(x W_n + r (h U_n + c) + b_n), and the output is the new memory (1 - z) n + z h.
+    With the memory h, initially zero, the input x and the logistic function s, the gates are r =
+    s(x W_r + h U_r + b_r), z = s(x W_z + h U_z + b_z), n = tanh(x W_n + r (h U_n + c) + b_n), and
+    the output is the new memory (1 - z) n + z h.
 
     Parameters
     ----------
@@ -37,13 +37,15 @@ class GatedRecurrentUnit(Layer):
 
     Notes
     -----
-    input_weights has W as (n_in, 3, n_units), recurrent_weights U as (n_units, 3, n_units), with
-    r, z and n in that order; bias has b, (3, n_units), and recurrent_bias c. Priors are normal
-    around zero, with a standard deviation of 1 / sqrt(n_in) for W, 1 / sqrt(n_units) for U, and 0.1
-    for b and c. A fit that starts at the data draws from them, with W in units of the input.
+    input_weights contains W, of shape (n_in, 3, n_units), and recurrent_weights U, of shape
+    (n_units, 3, n_units), with r, z and n in that order; bias contains b, of shape (3, n_units),
+    and recurrent_bias c. The priors are normal with a mean of zero and a standard deviation of 1 /
+    sqrt(n_in) for W, 1 / sqrt(n_units) for U, and 0.1 for b and c. A data-driven start draws from
+    the priors and scales W to the input.
 
-    These are the units of Cho et al. (2014, arXiv:1406.1078) in the form that cuDNN and torch have.
-    All rows of the past count, so that `n_past` is None. Each trial begins with a memory of zero.
+    These are the units of Cho et al. (2014, arXiv:1406.1078) in the variant of cuDNN and torch. An
+    output depends on all past rows, so that `n_past` is None. Each trial begins with a memory of
+    zero.
 
     Examples
     --------
@@ -89,12 +91,12 @@ class GatedRecurrentUnit(Layer):
         return sizes_with_width(self, shapes[0])
 
     def initial_parameters(self) -> Phi:
-        """Make weights and biases.
+        """Return weights and biases.
 
         Returns
         -------
         Phi
-            With input_weights, recurrent_weights, bias and recurrent_bias.
+            The parameters input_weights, recurrent_weights, bias and recurrent_bias.
         """
         n_in, n_units = self.shape
         return Phi(
@@ -109,7 +111,7 @@ class GatedRecurrentUnit(Layer):
     def start_from(
         self, random_state: np.random.RandomState, *inputs: np.ndarray
     ) -> dict[str, np.ndarray]:
-        """Draw from the priors, with weights in units of the input; see `Layer`."""
+        """Draw from the priors, with weights scaled to the input; see `Layer`."""
         drawn = self.sample_from_priors(random_state, inplace=False)
         mean, size = inputs[0].mean(axis=0), inputs[0].std(axis=0)
         weights = drawn["input_weights"].values / np.where(size > 0, size, 1.0)[:, None, None]
@@ -142,6 +144,6 @@ class GatedRecurrentUnit(Layer):
         own.append(torch.cat([torch.zeros_like(bias[:2]).flatten(), candidate]))
         trials = input.unflatten(0, (self.n_trials, -1)).transpose(0, 1)
         start = input.new_zeros((1, self.n_trials, self.shape[1]))
-        # Biases; one layer without dropout, not in training; one direction, with time first.
+        # Biases; one layer without dropout, in evaluation mode; one direction, with time first.
         output, _ = torch.gru(trials, start, own, True, 1, 0.0, False, False, False)
         return output.transpose(0, 1).flatten(0, 1)

@@ -1,4 +1,4 @@
-"""Layers that let a state of the animal, such as arousal or a task, change the response."""
+"""Layers that modulate the response with the animal's state, such as arousal or a task."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from skdyn.nems.layers.nonlinearities import gompertz
 from skdyn.nems.parameter import Parameter, Phi
 from skdyn.nems.words import Word
 
-# Size of what does not follow from identity, where a fit starts.
+# Size of parameters that the identity does not determine, at the start of a fit.
 SMALL = 0.01
-# Amplitude of curves of the state where a fit starts.
+# Amplitude of curves of the state at the start of a fit.
 SMALL_AMPLITUDE = 0.1
 
 
 class StateModulation(Layer):
-    """Base class of layers with y = g(state) x + d(state), for each channel.
+    """Base class of layers with a state-dependent gain and offset, y = g(state) x + d(state).
 
-    To make one of your own, subclass it, with `initial_parameters`, `modulation` and
+    To write a custom layer, subclass it and define `initial_parameters`, `modulation` and
     `values_at_identity`.
 
     Parameters
@@ -39,7 +39,7 @@ class StateModulation(Layer):
     penalised: tuple[str, ...] | None = ()
     n_past = 0
     modulates = True
-    # The argument of evaluate that gets the data of the name "state".
+    # The argument of `evaluate` that receives the data named "state".
     state_arg: ClassVar[str] = "state"
 
     shape: tuple[int, ...]
@@ -69,7 +69,7 @@ class StateModulation(Layer):
         Returns
         -------
         tuple of int
-            With a state that is always 1 before those that there are.
+            The shape, with a constant state of 1 before the columns of the state.
         """
         n_states, n_channels = self.shape
         if len(shapes) != 2 or len(shapes[0]) < 2:
@@ -84,14 +84,14 @@ class StateModulation(Layer):
 
     @on_tensors
     def evaluate(self, input, state):  # noqa: A002
-        """Scale and shift.
+        """Apply the gain and the offset.
 
         Parameters
         ----------
         input : ndarray or Tensor of shape (n_samples, n_channels)
             Rows of time.
         state : ndarray or Tensor of shape (n_samples, n_columns) or (n_samples,)
-            The state in each row, of n_states columns or one less.
+            The state in each row, with n_states or n_states - 1 columns.
 
         Returns
         -------
@@ -110,17 +110,17 @@ class StateModulation(Layer):
         return gain * input + offset
 
     def modulation(self, states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Compute gains and offsets; each subclass has its own.
+        """Compute gains and offsets; subclasses implement it.
 
         Parameters
         ----------
         states : Tensor of shape (n_samples, n_states)
-            The state; its first column is 1 if there is a row of the shape for that.
+            The state; its first column is 1 if the shape has a row for it.
 
         Returns
         -------
         gain, offset : Tensor of shape (n_samples, n_channels)
-            What the input is multiplied with, and what is added.
+            Factor and offset of the input.
         """
         raise NotImplementedError(f"{type(self).__name__} has no modulation(self, states).")
 
@@ -143,7 +143,7 @@ class StateModulation(Layer):
     def start_from(
         self, random_state: np.random.RandomState, *inputs: np.ndarray
     ) -> dict[str, np.ndarray]:
-        """Choose values at which about what goes in comes out; see `Layer`."""
+        """Choose values near the identity; see `Layer`."""
         states = self._with_constant(torch.as_tensor(inputs[1])).numpy()
         return self.values_at_identity(states)
 
@@ -153,12 +153,12 @@ class StateModulation(Layer):
         Parameters
         ----------
         states : ndarray of shape (n_samples, n_states)
-            The state; its first column is 1 if there is a row of the shape for that.
+            The state; its first column is 1 if the shape has a row for it.
 
         Returns
         -------
         dict of ndarray
-            By name of the parameter; each subclass has its own.
+            Values by name of the parameter.
         """
         return {}
 
@@ -177,7 +177,7 @@ class StateModulation(Layer):
 
 
 def _weights_of_one(states: np.ndarray) -> np.ndarray:
-    """Weights of states whose sum is nearest to one."""
+    """Return the weights of states whose sum is closest to one."""
     return np.linalg.lstsq(states, np.ones(len(states)), rcond=None)[0][:, np.newaxis]
 
 
@@ -198,8 +198,8 @@ class StateGain(StateModulation):
 
     Notes
     -----
-    Priors are normal with a standard deviation of 0.05, around 1 for row 0 of gain and around 0 for
-    the rest.
+    Priors are normal with a standard deviation of 0.05 and a mean of 1 for row 0 of gain and of 0
+    for the rest.
 
     Examples
     --------
@@ -214,12 +214,12 @@ class StateGain(StateModulation):
     word = "stategain"
 
     def initial_parameters(self) -> Phi:
-        """Make the weights of the states.
+        """Return the weights of the states.
 
         Returns
         -------
         Phi
-            With gain and offset, of the shape of the layer.
+            The parameters gain and offset, of the shape of the layer.
         """
         mean = np.zeros(self.shape)
         mean[0] = 1
@@ -229,7 +229,7 @@ class StateGain(StateModulation):
         )
 
     def modulation(self, states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Weigh the states.
+        """Compute weighted sums of the states.
 
         Parameters
         ----------
@@ -239,13 +239,13 @@ class StateGain(StateModulation):
         Returns
         -------
         gain, offset : Tensor of shape (n_samples, n_channels)
-            Sums of states.
+            Weighted sums of states.
         """
         gain, offset = self.get_parameter_values("gain", "offset")
         return states @ gain, states @ offset
 
     def values_at_identity(self, states: np.ndarray) -> dict[str, np.ndarray]:
-        """Choose the weights whose sum of states is nearest to one.
+        """Choose the weights whose sum of states is closest to one.
 
         Parameters
         ----------
@@ -267,7 +267,7 @@ class StateDexp(StateModulation):
     """Gain and offset that are sigmoids of states.
 
     The output is y = g x + d, where g = sum_s [base_g + amp_g exp(-exp(-exp(kappa_g) (state_s -
-    offset_g)))] over states s, with values of their own for each state and channel, and d likewise.
+    offset_g)))] over states s, with separate parameters for each state and channel, and d likewise.
 
     Parameters
     ----------
@@ -281,8 +281,8 @@ class StateDexp(StateModulation):
 
     Notes
     -----
-    Priors are normal. Of base_g and base_d: 0 with a standard deviation of 1; of the others 0 with
-    0.1, but for 1 of row 0 of amp_g. There are no bounds, so that a gain can also fall.
+    Priors are normal with a mean of 0, except 1 for row 0 of amp_g. The standard deviation is 1 for
+    base_g and base_d, and 0.1 for the others. There are no bounds, so that gains can also decrease.
 
     Examples
     --------
@@ -298,13 +298,13 @@ class StateDexp(StateModulation):
     unit_free = ("kappa_g", "kappa_d")
 
     def initial_parameters(self) -> Phi:
-        """Make the curves.
+        """Return the parameters of the curves.
 
         Returns
         -------
         Phi
-            With base, amp, kappa and offset, each for gain (_g) and offset (_d), of the shape of
-            the layer.
+            The parameters base, amp, kappa and offset, each for gain (_g) and offset (_d), of the
+            shape of the layer.
         """
         first = np.zeros(self.shape)
         first[0] = 1
@@ -345,7 +345,7 @@ class StateDexp(StateModulation):
         return curve("g"), curve("d")
 
     def values_at_identity(self, states: np.ndarray) -> dict[str, np.ndarray]:
-        """Choose small curves in the middle of each state, and gains of one in the mean.
+        """Choose small curves, centred on each state, and a mean gain of one.
 
         Parameters
         ----------
@@ -370,10 +370,10 @@ class StateDexp(StateModulation):
 
 
 class StateHinge(StateModulation):
-    """Gain and offset that are linear in states, with another slope below and above a knee.
+    """Gain and offset that are piecewise linear in states, with a knee.
 
     The output is y = g x + d, where g = sum_s [min(z_s, 0) gain1 + max(z_s, 0) gain2] over states
-    s, with z_s = state_s - x0 and values of their own for each state and channel, and d likewise
+    s, with z_s = state_s - x0 and separate parameters for each state and channel, and d likewise
     with offset1 and offset2.
 
     Parameters
@@ -383,15 +383,15 @@ class StateHinge(StateModulation):
         belongs to a constant state of 1. An n_states of None is the number of columns plus one. An
         n_channels of None is inferred from the data; 1 means one gain and offset for all channels.
     match_sign : bool, default=False
-        Whether gain2 and offset2 have the signs of gain1 and offset1, whatever theirs are.
+        Whether gain2 and offset2 take the signs of gain1 and offset1.
     **layer_options
         Arguments of `Layer`. Without `input` the layer takes the output of the previous layer and
         the data named "state".
 
     Notes
     -----
-    Priors are normal. Of gains: a standard deviation of 0.05 around 1 in row 0 and 0 in the others;
-    of offsets and x0: 1 around 0.
+    Priors are normal. Gains have a standard deviation of 0.05 and a mean of 1 in row 0 and of 0 in
+    the others; offsets and x0 have a mean of 0 and a standard deviation of 1.
 
     Examples
     --------
@@ -420,12 +420,12 @@ class StateHinge(StateModulation):
         return ["m"] if self.match_sign else []
 
     def initial_parameters(self) -> Phi:
-        """Make slopes and knees.
+        """Return slopes and knees.
 
         Returns
         -------
         Phi
-            With gain1, gain2, offset1, offset2 and x0, of the shape of the layer.
+            The parameters gain1, gain2, offset1, offset2 and x0, of the shape of the layer.
         """
         first = np.zeros(self.shape)
         first[0] = 1
@@ -439,7 +439,7 @@ class StateHinge(StateModulation):
         )
 
     def modulation(self, states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Weigh what is below and above the knees.
+        """Compute gains and offsets from the states below and above the knees.
 
         Parameters
         ----------
@@ -464,7 +464,7 @@ class StateHinge(StateModulation):
         return slopes("gain"), slopes("offset")
 
     def values_at_identity(self, states: np.ndarray) -> dict[str, np.ndarray]:
-        """Choose knees in the middle of each state that varies, and gains near one.
+        """Choose knees in the middle of each varying state, and gains near one.
 
         Parameters
         ----------
@@ -480,7 +480,7 @@ class StateHinge(StateModulation):
         knees = np.where(varies, states.mean(axis=0), 0.0)
         gains = np.where(varies, SMALL, _weights_of_one(states)[:, 0])
         found = {"gain1": gains, "gain2": gains}
-        if varies.all() and not self.match_sign:  # without a constant, the nearest to one
+        if varies.all() and not self.match_sign:  # without a constant state, as close to one as possible
             gains = np.linalg.lstsq(np.abs(states - knees), np.ones(len(states)), rcond=None)[0]
             found = {"gain1": -gains, "gain2": gains}
         size = SMALL * varies
