@@ -31,8 +31,9 @@ PADDINGS = ("zeros", "reflect", "none")
 class Conv2d(_Filter):
     """Two-dimensional convolution over time and channels.
 
-    The output of filter k is z[t, f, k] = sum_{l, j, p} x[t - l, f + j - n_bands // 2, p] h[l, j,
-    p, k]: causal in time, and centred over channels. The filters are then pooled.
+    The output of filter k is
+    z[t, f, k] = sum_{l, j, p} x[t - l, f + j - n_bands // 2, p] h[l, j, p, k]:
+    causal in time, and centred over channels. The filters are then pooled.
 
     Parameters
     ----------

@@ -24,9 +24,9 @@ N_GATES = 3
 class GatedRecurrentUnit(Layer):
     """Gated recurrent unit (GRU).
 
-    With the memory h, initially zero, the input x and the logistic function s, the gates are r =
-    s(x W_r + h U_r + b_r), z = s(x W_z + h U_z + b_z), n = tanh(x W_n + r (h U_n + c) + b_n), and
-    the output is the new memory (1 - z) n + z h.
+    With the memory h, initially zero, the input x and the logistic function s, the gates are
+    r = s(x W_r + h U_r + b_r) and z = s(x W_z + h U_z + b_z), the candidate is
+    n = tanh(x W_n + r (h U_n + c) + b_n), and the output is the new memory (1 - z) n + z h.
 
     Parameters
     ----------

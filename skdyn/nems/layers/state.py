@@ -480,7 +480,7 @@ class StateHinge(StateModulation):
         knees = np.where(varies, states.mean(axis=0), 0.0)
         gains = np.where(varies, SMALL, _weights_of_one(states)[:, 0])
         found = {"gain1": gains, "gain2": gains}
-        if varies.all() and not self.match_sign:  # without a constant state, as close to one as possible
+        if varies.all() and not self.match_sign:  # no constant state
             gains = np.linalg.lstsq(np.abs(states - knees), np.ones(len(states)), rcond=None)[0]
             found = {"gain1": -gains, "gain2": gains}
         size = SMALL * varies
