@@ -56,7 +56,7 @@ doi:10.1016/j.neuroimage.2015.07.075.
 
 
 # Sampling interval of the grasshopper's stimulus in microseconds. Spike times are also in
-# # microseconds, and all are whole numbers.
+# microseconds, and all are whole numbers.
 _STIMULUS_STEP = 50
 
 _GRASSHOPPER_MISSING = (

@@ -44,7 +44,7 @@ from skdyn.nems.penalties import PENALTIES
 __all__ = ["TRUSTED_TYPES", "LoadError", "load", "save"]
 
 # Each of these is created from plain values and calls nothing that is named in a file. The parts
-# # of encoding models are those of their registries.
+# of encoding models are those of their registries.
 _PARTS_OF_MODELS = (
     *(NEMSRegressor, Model, Parameter, Phi, FitResults),
     *(Beta, Exponential, Gamma, HalfNormal, Normal, Uniform),

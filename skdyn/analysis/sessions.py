@@ -59,7 +59,7 @@ N_PIECES = 10
 RATIO, LARGEST = 4.0, 8.0
 
 # Share of the best held-out gain over the group's modes that the chosen shrinkage keeps, for
-# # inferred and for known mixing.
+# inferred and for known mixing.
 SHARE_INFERRED, SHARE_KNOWN = 0.99, 1.0
 
 # Gain in nats below which a fit stops, when it is final and when it serves a choice.

@@ -44,7 +44,7 @@ COLUMNS = {
     "n_visits": "Visits",
 }
 # Largest number of values that the two Gaussians of binarize="mixture" are fitted to, and the
-# # smallest coefficient; logits of smaller ones are clipped.
+# smallest coefficient; logits of smaller ones are clipped.
 MOST_VALUES, SMALLEST = 100_000, 1e-9
 
 # Largest mixing coefficient for which sums of products stay finite.

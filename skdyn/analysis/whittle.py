@@ -9,7 +9,7 @@ import numpy as np
 # Share of the mean spectrum's largest eigenvalue below which a direction is empty.
 _EMPTY = 1e-10
 # Lower bounds of a mode as shares of the mean spectrum: at the start of the refinement, because
-# # zeros would stay zero, and at its end, so that the likelihood is finite.
+# zeros would stay zero, and at its end, so that the likelihood is finite.
 _FLOOR_OF_START, _FLOOR = 1e-3, 1e-6
 # Share of the largest weight of any mode below which a mode counts as absent.
 _SILENT = 1e-9

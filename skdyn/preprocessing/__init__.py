@@ -1,6 +1,6 @@
 """Transformers of recordings that respect sessions, and functions for sounds and spikes.
 
-Transformers keep every row, but for those with a `new_sampling_frequency`.
+Transformers keep every row, except those with a `new_sampling_frequency`.
 """
 
 from skdyn.preprocessing.artefacts import BadSegments

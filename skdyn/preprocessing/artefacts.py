@@ -1,4 +1,4 @@
-"""Bad segments of a recording: found by robust statistics, and left out."""
+"""Detection of bad segments of a recording by robust statistics, and their removal."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from skdyn._warnings import warn
 from skdyn.sessions import check_sessions
 
 _SEGMENT = [("session", int), ("start", int), ("stop", int), ("reason", "<U10"), ("channel", int)]
-# Spread of the log amplitude. If it is tiny, every change would be an outlier; if it is huge,
-# hardly anything would be one.
+# Bounds of the spread of the log amplitude. With a tiny spread every change would be an outlier;
+# with a huge one almost nothing would be.
 _LEAST_SPREAD, _MOST_SPREAD = 0.3, 0.5
-# A Gaussian row exceeds the root mean square of its window so many times once in two million.
+# A Gaussian row exceeds this multiple of the window's root mean square once in two million.
 _ROW_FACTOR = 5.0
-# An artefact ends where rows no longer reach this share of the limit of its window.
+# An artefact ends when rows no longer reach this share of the limit of its window.
 _EDGE_FACTOR = 0.5
-# Of the median step. Filters leave a residue of flat stretches.
+# Largest step in a flat stretch, as a share of the median step: filters leave a residue.
 _FLAT_TOLERANCE = 1e-3
-# Medians of fewer rows, and of fewer half windows, are not trusted.
+# Smallest numbers of rows and of half windows for a reliable median.
 _FEWEST_ROWS, _FEWEST_WINDOWS = 30, 20
-# Read together, as the columns of a memory map lie in the same pages.
+# Columns read together, because those of a memory map share pages.
 _COLUMNS_AT_ONCE = 16
 
 
@@ -45,9 +45,9 @@ class BadSegments(DocumentedMixin, BaseEstimator):
         Rows of the windows whose amplitudes are compared, at least 2. Sessions shorter than ten
         windows get shorter ones. Also the fewest rows of a flat stretch.
     threshold : float, default=6.0
-        Windows are bad above so many robust standard deviations of the log amplitude: at the
-        default from 6 times the session's median amplitude if amplitudes hardly vary, from 20
-        times if they vary much. Larger values mark less.
+        Threshold of bad windows in robust standard deviations of the log amplitude. The default
+        marks amplitudes above 6 times the session's median if amplitudes hardly vary, and above
+        20 times if they vary much. Larger values mark fewer rows.
     padding : int, default=5
         Rows before and after each bad segment that are marked as well.
     flat : bool, default=True
@@ -64,14 +64,14 @@ class BadSegments(DocumentedMixin, BaseEstimator):
         Session labels that cut at bad rows: the number of the good segment that a row belongs to,
         counted over all sessions, and -1 for bad rows.
     scores_ : ndarray of shape (n_samples,), or as X
-        How far outside a row or its window is in the channel where it is furthest, in robust
-        standard deviations of the log amplitude. NaN for rows that are missing or flat, and in
-        sessions of fewer than 30 good rows, which are too few to compare.
+        Outlier score of a row or its window in its worst channel, in robust standard deviations
+        of the log amplitude. NaN for rows that are missing or flat, and in sessions of fewer than
+        30 good rows, which are too few to compare.
     segments_ : ndarray of shape (n_segments,)
         The bad segments, one record each: "session"; "start" and "stop", the first row and the row
         after the last, counted as in X (within the session if X is a list or 3-D); "reason", one
-        of "missing", "flat", "amplitude" and "difference"; and "channel", the channel that is
-        furthest outside.
+        of "missing", "flat", "amplitude" and "difference"; and "channel", the channel with the
+        highest score.
     n_bad_ : int
         Number of bad rows.
     session_lengths_ : ndarray of int of shape (n_sessions,)
@@ -85,7 +85,7 @@ class BadSegments(DocumentedMixin, BaseEstimator):
 
     See Also
     --------
-    skdyn.plotting.BadSegmentsDisplay : Draw what was found.
+    skdyn.plotting.BadSegmentsDisplay : Draw the bad segments.
     SessionScaler : Standardise sessions; apply it after bad rows are cut out.
 
     Notes
@@ -107,7 +107,7 @@ class BadSegments(DocumentedMixin, BaseEstimator):
     20 times the session's median are marked even if they are brain activity, as in burst
     suppression; raise `threshold` for such recordings.
 
-    The result is about the recording of `fit`; call `fit` again for another one.
+    The result applies to the recording of `fit`; call `fit` again for another one.
 
     Examples
     --------
@@ -157,7 +157,7 @@ class BadSegments(DocumentedMixin, BaseEstimator):
         Returns
         -------
         BadSegments
-            The estimator, with what was found.
+            The fitted estimator.
 
         Raises
         ------
@@ -193,13 +193,13 @@ class BadSegments(DocumentedMixin, BaseEstimator):
         return self
 
     def good_segments(self, X):
-        """Cut a recording, or anything else with its rows, into the good segments.
+        """Cut a recording, or another array with the same rows, into the good segments.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, ...), list of such, or array of shape \
                 (n_sessions, n_samples, ...)
-            The recording of `fit`, or what goes with it row by row, such as a response or times,
+            The recording of `fit`, or an array with the same rows, such as a response or times,
             in the same form.
 
         Returns
@@ -210,7 +210,7 @@ class BadSegments(DocumentedMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            If X does not have the rows of the recording of `fit`, or if none of them is good.
+            If X does not have the rows of the recording of `fit`, or if no row is good.
         """
         check_is_fitted(self)
         labels = self._labels_of_sessions()
@@ -230,14 +230,14 @@ class BadSegments(DocumentedMixin, BaseEstimator):
         return segments
 
     def restore(self, segments, *, fill_value=np.nan):
-        """Put results for the good segments back where their rows were.
+        """Merge results for the good segments into an array with all rows.
 
         Parameters
         ----------
         segments : list of array-like of shape (n_rows, ...)
             One for each array that `good_segments` returns, with as many rows.
         fill_value : float, default=nan
-            What bad rows get.
+            Value of bad rows.
 
         Returns
         -------
@@ -265,7 +265,7 @@ class BadSegments(DocumentedMixin, BaseEstimator):
         return restored if isinstance(self.sessions_, list) else np.stack(restored)
 
     def _is_one_array(self) -> bool:
-        """Whether the recording of `fit` came as one 2-D array."""
+        """Whether the recording of `fit` was one 2-D array."""
         return not isinstance(self.sessions_, list) and self.sessions_.ndim == 1
 
     def _labels_of_sessions(self) -> list[np.ndarray]:
@@ -279,13 +279,13 @@ class BadSegments(DocumentedMixin, BaseEstimator):
 
 
 class _Session:
-    """What is found in one session: for each row whether it is bad, why, and in which channel."""
+    """Result for one session: bad rows, with their reason and channel."""
 
     def __init__(self, session, segment_length, threshold, padding, flat):
         n_samples, self.n_channels = session.shape
         self.is_bad = np.zeros(n_samples, dtype=bool)
         self.scores = np.full(n_samples, np.nan)
-        # Of what is worst in a row: how bad it is, its reason and its channel.
+        # Severity, reason and channel of the worst finding in each row.
         self._rank = np.full(n_samples, -np.inf)
         self._reason = np.full(n_samples, "", dtype="<U10")
         self._channel = np.zeros(n_samples, dtype=int)
@@ -351,7 +351,7 @@ def _columns(session: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
 
 
 def _outliers(series, usable, half_window, threshold):
-    """Score rows in robust sds of the log amplitude, and tell which are bad."""
+    """Score rows in robust sds of the log amplitude, and find the bad ones."""
     is_bad = np.zeros(len(series), dtype=bool)
     starts = np.arange(0, len(series), half_window)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):  # no rows, zeros, 1e200

@@ -1,4 +1,4 @@
-"""Base classes of transformers of recordings: sessions in, the same sessions out."""
+"""Base classes of transformers of recordings, which map each session separately."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from sklearn.utils.validation import check_is_fitted
 from skdyn._sklearn import UNUSED, DocumentedMixin, SessionTransformerMixin, fit_context
 from skdyn.sessions import all_finite, check_sessions
 
-# Numbers of a session that are mapped at a time, where channels can be mapped by themselves.
+# Block size, in numbers, if the channels of a session can be mapped independently.
 NUMBERS_AT_ONCE = 2**22
 
 
 class SessionTransformer(DocumentedMixin, SessionTransformerMixin, BaseEstimator):
     """Base class of transformers that map each session separately.
 
-    Nothing crosses a session's start or end. A subclass defines `_learn`, which learns from the
-    sessions of `fit`, if needed, and `_map`, which transforms one session.
+    No information crosses a session's start or end. A subclass defines `_learn`, which learns from
+    the sessions of `fit`, if needed, and `_map`, which transforms one session.
     """
 
     __metadata_request__fit = {"sessions": True}  # noqa: RUF012
@@ -25,7 +25,7 @@ class SessionTransformer(DocumentedMixin, SessionTransformerMixin, BaseEstimator
 
     @fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y=None, *, sessions=None):
-        """Check the parameters, and learn from the sessions where needed.
+        """Check the parameters, and learn from the sessions if needed.
 
         Parameters
         ----------
@@ -97,8 +97,8 @@ class SessionTransformer(DocumentedMixin, SessionTransformerMixin, BaseEstimator
         """Transform one session."""
         raise NotImplementedError(f"{type(self).__name__} has no _map(self, session).")
 
-    # Whether `_map` maps each channel by itself to as many rows, so that a large session can be
-    # mapped some channels at a time.
+    # Whether `_map` maps channels independently and keeps the number of rows, so that a large
+    # session can be mapped in blocks of channels.
     _is_by_channel = False
 
     def _transform(self, X, sessions, out=None):
@@ -127,7 +127,7 @@ class SampledTransformer(OneToOneFeatureMixin, SessionTransformer):
     """A transformer with a sampling frequency; the error for `sampling_rate` names it."""
 
     def __new__(cls, *args, **parameters):
-        """Refuse another name of the sampling frequency before Python does."""
+        """Raise a helpful TypeError for another name of the sampling frequency."""
         for name in parameters:
             if "sampling_rate" in name:
                 right = name.replace("sampling_rate", "sampling_frequency")
@@ -146,6 +146,6 @@ def float_type(array: np.ndarray) -> type:
     Returns
     -------
     type
-        float32 for float32, float64 for all else.
+        float32 for float32, otherwise float64.
     """
     return np.float32 if array.dtype == np.float32 else np.float64

@@ -1,4 +1,4 @@
-"""Principal components of recordings, also of embedded ones, without the wide matrix."""
+"""Principal components of recordings, also embedded, without forming the embedded matrix."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class _PrincipalComponents(ClassNamePrefixFeaturesOutMixin, SessionTransformer):
             )
         self.mean_, covariance = embedded_moments(recording.arrays, n_embeddings, edges)
         variance, axes = np.linalg.eigh(covariance)
-        # Rounding can put what is zero below it.
+        # Rounding can make zeros negative.
         variance = np.maximum(variance[::-1], 0)
         _, axes = svd_flip(None, axes.T[::-1].copy(), u_based_decision=False)
         if variance[0] <= (10 * np.finfo(np.float64).eps * np.abs(self.mean_).max()) ** 2:
@@ -103,7 +103,7 @@ class _PrincipalComponents(ClassNamePrefixFeaturesOutMixin, SessionTransformer):
         return self
 
     def inverse_transform(self, X, *, sessions=None):
-        """Give back the channels, as far as the components hold them.
+        """Reconstruct the channels from the components.
 
         Parameters
         ----------
@@ -332,7 +332,7 @@ class TimeDelayPCA(_PrincipalComponents):
         self.edges = edges
 
     def inverse_components(self, X):
-        """Give back the embedded columns of each row, as far as the components hold them.
+        """Reconstruct the embedded columns of each row from the components.
 
         Parameters
         ----------

@@ -78,7 +78,7 @@ class TimeDelayEmbedder(OneToOneFeatureMixin, SessionTransformer):
         self.edges = edges
 
     def inverse_transform(self, X, *, sessions=None):
-        """Give back the channels.
+        """Reconstruct the channels.
 
         Parameters
         ----------
@@ -91,8 +91,8 @@ class TimeDelayEmbedder(OneToOneFeatureMixin, SessionTransformer):
         Returns
         -------
         ndarray of shape (n_samples, n_channels), or as X
-            Each value is the mean of the copies that the rows of its session hold of it; what was
-            embedded comes back to the bit.
+            Each value is the mean of its copies in the rows of its session; the inverse of an
+            embedded recording is exact to the bit.
         """
         check_is_fitted(self)
         n_columns = self.n_features_in_ * self.n_embeddings
@@ -171,14 +171,14 @@ def embedded_moments(
     mean : ndarray of shape (n_channels * n_embeddings,)
         In the order of `TimeDelayEmbedder`.
     covariance : ndarray of shape (n_channels * n_embeddings, n_channels * n_embeddings)
-        Of n - 1 degrees of freedom; zero for a single row.
+        Covariance with n - 1 degrees of freedom; zero for a single row.
     """
     n_samples, n_channels = sum(map(len, arrays)), arrays[0].shape[1]
     # About the mean of the channels, so that no digits are lost to a large offset.
     centre = sum(array.sum(axis=0, dtype=np.float64) for array in arrays) / n_samples
     shape, shorter = (n_embeddings, n_channels), (n_embeddings - 1, n_channels)
     sums, products = np.zeros(shape), np.zeros(shape + shape)
-    # What is gained and lost as both lags grow by one.
+    # Terms that enter and leave when both lags grow by one.
     moved_sums, moved = np.zeros(shorter), np.zeros(shorter + shorter)
     for array in arrays:
         for block in blocks(len(array), n_embeddings * n_channels):
@@ -249,11 +249,11 @@ def _mean_of_copies(at_lag: Callable[[int], np.ndarray], n_embeddings: int) -> n
     half = n_embeddings // 2
     centre = at_lag(half)
     n_samples = len(centre)
-    # Of differences from one copy, so that equal copies give themselves, to the bit.
+    # Mean of differences from one copy, so that the mean of equal copies is exact.
     differences, n_copies = np.zeros_like(centre), np.zeros((n_samples, 1), dtype=centre.dtype)
     reach = min(half, n_samples - 1)
     for delay in range(-reach, reach + 1):
-        # Row t holds what is at row t + delay.
+        # Row t holds the value of row t + delay.
         holds = slice(max(-delay, 0), n_samples - max(delay, 0))
         held = slice(holds.start + delay, holds.stop + delay)
         differences[held] += at_lag(half - delay)[holds] - centre[held]

@@ -12,12 +12,12 @@ from sklearn.base import OneToOneFeatureMixin
 from skdyn._sklearn import Interval
 from skdyn.preprocessing.base import SampledTransformer, SessionTransformer
 
-# In Hz; more is a typing error, and would ask for as many notches.
+# In Hz; a higher rate is a typing error, and would need as many notches.
 MOST_RATE = 1e9
 
 
 def check_rate(sampling_frequency: float) -> None:
-    """Raise ValueError if a sampling frequency is beyond what is recorded anywhere.
+    """Raise ValueError if a sampling frequency is implausibly high.
 
     Parameters
     ----------
@@ -57,7 +57,7 @@ class BandpassFilter(SampledTransformer):
     Attributes
     ----------
     sos_ : ndarray of shape (n_sections, 6)
-        Second-order sections of the filter, as `scipy.signal.butter` gives them.
+        Second-order sections of the filter, as returned by `scipy.signal.butter`.
     n_features_in_ : int
         Number of channels.
     feature_names_in_ : ndarray of str
@@ -235,13 +235,13 @@ class NotchFilter(SampledTransformer):
         return _filter_twice(self.sos_, longer)[len(before) : len(before) + len(session)]
 
     def _continued(self, rows: np.ndarray) -> np.ndarray:
-        """Rows that come before the first, the nearest first: line noise, and a reflection."""
+        """Rows before the first, the nearest first: line noise and a point reflection."""
         seconds = np.arange(1 - len(rows), len(rows))[:, np.newaxis] / self.sampling_frequency
         phases = 2 * np.pi * self.frequencies_ * seconds
         waves = np.hstack([np.cos(phases), np.sin(phases)])
         line = np.zeros((len(phases), rows.shape[1]))
         if len(rows) >= self.sampling_frequency / self.width:
-            # Beside a mean and a trend, which would leak into the sinusoids.
+            # Fitted with a mean and a trend, which would otherwise leak into the sinusoids.
             inside = np.hstack([waves, seconds**0, seconds])[len(rows) - 1 :]
             fitted = np.linalg.lstsq(inside, rows, rcond=None)[0]
             line = waves @ fitted[: waves.shape[1]]

@@ -16,23 +16,23 @@ from skdyn.preprocessing.base import SampledTransformer
 from skdyn.sessions import check_sessions
 
 _POSITIVE = [Interval(Real, 0, None, closed="neither")]
-# Enough for any two rates of recorders. Ratios of larger numbers need filters of many more values.
+# Sufficient for the rates of recording devices. Ratios of larger numbers need much longer filters.
 _LARGEST_FACTOR = 10_000
-# The filter of scipy.signal.resample_poly: a sinc of so many zeros, in a Kaiser window.
+# Filter of scipy.signal.resample_poly: zeros of the sinc, and beta of the Kaiser window.
 _N_ZEROS, _BETA = 10, 5.0
 # Numbers in a block of rows that are interpolated together: 16 MB of float64.
 _BLOCK_SIZE = 2**21
 
 
 class RateChanger(SampledTransformer):
-    """Base class of transformers that give fewer rows per second than they take.
+    """Base class of transformers with fewer output rows per second than input rows.
 
     A subclass has the parameters `sampling_frequency` and `new_sampling_frequency`, both in Hz, and
-    defines `_rows`, the rows of a session that rows of the output are at.
+    defines `_rows`, the positions of output rows in rows of a session.
     """
 
     def row_indices(self, X, *, sessions=None):
-        """Give the row of X that is nearest in time to each row of the output.
+        """Return the row of X that is nearest in time to each row of the output.
 
         Parameters
         ----------
@@ -45,7 +45,7 @@ class RateChanger(SampledTransformer):
         Returns
         -------
         ndarray of int of shape (n_rows,), or as X
-            Row numbers, ascending; of the session, where X is a list or 3-D. If the new rate
+            Row numbers, ascending; within the session if X is a list or 3-D. If the new rate
             divides the old one, they are exact. For rows of bins, their first row of X.
         """
         check_is_fitted(self)
@@ -64,7 +64,7 @@ class RateChanger(SampledTransformer):
             )
 
     def _rows(self, n_samples: int) -> np.ndarray:
-        """Rows of a session of that length that rows of the output are at."""
+        """Positions of output rows in rows of a session of that length."""
         raise NotImplementedError(f"{type(self).__name__} has no _rows(self, n_samples).")
 
     def _rows_that_stay(self, X, sessions):
@@ -91,8 +91,8 @@ class Downsampler(RateChanger):
     ratio_ : float
         Rows of the output per row of X, at most 1.
     up_, down_ : int or None
-        The ratio of the rates in lowest terms: `down_` rows become `up_`. None if it is no ratio
-        of whole numbers up to 10000.
+        The ratio of the rates in lowest terms: `down_` rows become `up_`. None if it is not a
+        ratio of whole numbers up to 10000.
     n_features_in_ : int
         Number of channels.
     feature_names_in_ : ndarray of str
@@ -102,13 +102,13 @@ class Downsampler(RateChanger):
     -----
     Rows are fewer than those of X. Row k of the output is at
     k / new_sampling_frequency seconds after the first row of its session, for every k before the
-    session's end: n rows give ceil(n * new_sampling_frequency / sampling_frequency). `row_indices`
-    gives the nearest rows, with which to pick labels and other values that belong to rows of X::
+    session's end: n rows become ceil(n * new_sampling_frequency / sampling_frequency).
+    `row_indices` returns the nearest rows, to select labels and other values of rows of X::
 
         rows = downsampler.row_indices(X, sessions=sessions)
         X, y, sessions = downsampler.transform(X, sessions=sessions), y[rows], sessions[rows]
 
-    A Pipeline changes neither y nor sessions, so where there are any, downsample before the
+    A Pipeline changes neither y nor sessions, so with either, downsample before the
     pipeline. With sessions as a list or a 3-D array and no y it can be a step.
 
     Before its start and after its end a session is continued by its first and last row. The filter

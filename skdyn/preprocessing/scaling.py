@@ -81,7 +81,7 @@ class SessionScaler(OneToOneFeatureMixin, SessionTransformer):
 
 
 def _is_constant(session: np.ndarray) -> np.ndarray:
-    """Whether the values of a channel differ by no more than rounding can do."""
+    """Whether the values of a channel differ by rounding only."""
     lowest = session.min(axis=0).astype(np.float64)
     highest = session.max(axis=0).astype(np.float64)
     rounding = 10 * np.finfo(float_type(session)).eps

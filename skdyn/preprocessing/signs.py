@@ -140,7 +140,7 @@ class SignAligner(OneToOneFeatureMixin, SessionTransformer):
                 return template
 
     def _signs(self, correlations: np.ndarray, template: np.ndarray, first=None) -> np.ndarray:
-        """The signs that agree most with a template; of those as good, what `first` leads to."""
+        """The signs that agree most with a template; ties are resolved by the start `first`."""
         n_channels = self.n_features_in_
         first = np.ones(n_channels, dtype=int) if first is None else first
         agreement = (correlations * template).reshape([n_channels, self.n_embeddings] * 2)
@@ -151,9 +151,9 @@ class SignAligner(OneToOneFeatureMixin, SessionTransformer):
         ends = np.array([_climb(agreement, start) for start in starts])
         values = np.einsum("ic,cd,id->i", ends, agreement, ends)
         best = values.argmax()
-        # Unless rounding alone prefers it.
+        # Keep the first solution if another one is better by rounding only.
         signs = ends[best if values[best] - values[0] > _rounding(agreement) else 0]
-        # A channel that agrees with nothing, as a constant one, stays as it is.
+        # A channel without any agreement, such as a constant one, is not flipped.
         heard = agreement.any(axis=1)
         return np.where(heard, signs * _fewest_turn(signs[heard]), 1)
 

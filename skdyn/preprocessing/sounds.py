@@ -1,4 +1,4 @@
-"""Sounds as stimuli: waveforms to the level in frequency bands over time."""
+"""Sounds as stimuli: level in frequency bands over time from waveforms."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from skdyn.preprocessing.rates import RateChanger, bin_starts
 _POSITIVE = [Interval(Real, 0, None, closed="neither")]
 # Order of gammatone filters, and their decay per equivalent rectangular bandwidth at that order.
 _ORDER, _DECAY = 4, 1.018645
-# Samples that are filtered, and numbers of windows that are transformed, at a time.
+# Block sizes: samples to filter, and numbers of windows to transform.
 _N_AT_ONCE = 2**18
 
 

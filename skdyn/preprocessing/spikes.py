@@ -1,4 +1,4 @@
-"""Spike times to counts in bins, and back."""
+"""Conversion between spike times and counts in bins."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def count_spikes(times, *, sampling_frequency, n_samples=None, start=0.0):
     sampling_frequency : float
         Bins per second, in Hz.
     n_samples : int, default=None
-        Number of bins; None for as many as reach the last spike.
+        Number of bins; None for the bins up to the last spike.
     start : float, default=0.0
         Time at which bin 0 starts, in seconds, such as the onset of a trial.
 
