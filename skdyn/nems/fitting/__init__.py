@@ -1,4 +1,4 @@
-"""Fitting: from data to trials, a start, a solver, and a check of what it found."""
+"""Fitting: trials, initial values, solvers and convergence checks."""
 
 from skdyn.nems.fitting.results import FitResults, Solver
 from skdyn.nems.fitting.run import SOLVERS

@@ -35,17 +35,17 @@ from skdyn.nems.fitting.results import (
 from skdyn.nems.fitting.settings import FitSettings
 from skdyn.nems.fitting.trials import cut_windows
 
-# Windows whose predictions are computed at a time.
+# Number of windows per batch of predictions.
 AT_ONCE = 64
 
-# Windows whose losses are computed at a time where nothing is differentiated.
+# Number of windows per batch of losses without gradients.
 WATCHED_AT_ONCE = 2048
 
 ADVICE = "Try a smaller learning_rate, or look for channels of very different size."
 
 
 class Adam(Solver):
-    """Adam on batches of windows, in steps relative to the usual sizes of the parameters."""
+    """Adam on batches of windows, with steps relative to typical sizes of the parameters."""
 
     name = "adam"
     unit = "epoch"
@@ -75,14 +75,14 @@ class Adam(Solver):
                 epoch, settings.learning_rate, settings.max_iter, 0
             ),
             n_iter_no_change=settings.n_iter_no_change,
-            tol=0.5,  # of the number of epochs with progress
+            tol=0.5,  # in epochs with progress
             verbose=settings.verbose,
             advice=ADVICE,
             report=training.report,
             watcher=_Translator(watcher, training, generator),
         )
-        training.held_out_loss()  # so that no component ends worse than it starts
-        objective.__dict__.pop("groups", None)  # a copy of the response, made anew at the end
+        training.held_out_loss()  # so that no component ends with a higher loss than at the start
+        objective.__dict__.pop("groups", None)  # a copy of the response, recreated at the end
         done = train(values, training, lambda: training.batches(generator), options)
         found = training.best()
         converged, message, advice = training.verdict(done)
@@ -104,7 +104,7 @@ class Adam(Solver):
 
 
 def _windows(objective: Objective, start: np.ndarray) -> Objective:
-    """The loss of windows of the trials, if torch can follow the model."""
+    """Return the objective on windows of the trials, if autograd can trace the model."""
     windows = Objective(
         objective.model,
         cut_windows(objective.model, objective.trials),
@@ -131,7 +131,7 @@ def _windows(objective: Objective, start: np.ndarray) -> Objective:
 
 @dataclass(frozen=True)
 class _Batch:
-    """Some windows of one length."""
+    """A batch of windows of equal length."""
 
     group: Group
     windows: list[int]
@@ -141,7 +141,7 @@ class _Batch:
 
 
 class _Values(nn.Module):
-    """The values that are fitted, in units of their sizes, as weights of a torch module."""
+    """The fitted values, in units of their sizes, as weights of a torch module."""
 
     def __init__(self, values: np.ndarray, sizes: np.ndarray, device: torch.device):
         super().__init__()
@@ -160,7 +160,7 @@ class _Values(nn.Module):
 
 
 class _Translator(Watcher):
-    """Calls another watcher, which takes losses and vectors of parameters."""
+    """Translates calls for a watcher that takes losses and parameter vectors."""
 
     def __init__(self, watcher: Watcher, training: _Training, generator: torch.Generator):
         self.watcher, self.training, self.generator = watcher, training, generator
@@ -200,8 +200,8 @@ _CHANGING = ("n_steps", "best_values", "best_steps", "n_stale", "n_improved", "w
 class _Training:
     """The objective of core's training loop; losses are relative to their size.
 
-    Each component keeps the values of its own best epoch, and is left alone once it has made no
-    progress for `n_iter_no_change` epochs, so that none depends on how its neighbours fare.
+    Each component keeps the values of its own best epoch, and stops once it has made no progress
+    for `n_iter_no_change` epochs, so that it does not depend on other components.
     """
 
     def __init__(self, objective: Objective, values: _Values, settings: FitSettings):
@@ -225,24 +225,24 @@ class _Training:
         self.watched_loss = np.nan
 
     def whole(self) -> dict[str, Any]:
-        """All that changes from epoch to epoch."""
+        """Return the complete state of the training."""
         own = {name: getattr(self, name) for name in _CHANGING}
         return {**own, "n_evaluations": self.objective.n_evaluations}
 
     def go_on(self, earlier: dict[str, Any]) -> None:
-        """Go on from what `whole` gave."""
+        """Restore a state returned by `whole`."""
         for name in _CHANGING:
             setattr(self, name, earlier[name])
         self.best_steps = self.best_steps.to(self.values.origin.device)
         self.objective.n_evaluations = earlier["n_evaluations"]
 
     def best(self) -> np.ndarray:
-        """The values of the best epoch of each component."""
+        """Return the values of the best epoch of each component."""
         low, high = self.objective.model.get_bounds_vector()
         return np.clip(self.values.vector(self.best_steps), low, high)
 
     def batches(self, generator: torch.Generator) -> Iterator[_Batch]:
-        """Windows of an epoch in random order, some at a time."""
+        """Yield the batches of an epoch in random order."""
         size = self.settings.batch_size
         size = min(max(self.n_windows // 8, 1), 64) if size == "auto" else int(size)
         chosen = [
@@ -254,22 +254,22 @@ class _Training:
             yield chosen[number]
 
     def report(self, terms: dict[str, float]) -> dict[str, float]:
-        """The losses of an epoch in the units of the response."""
+        """Return the losses of an epoch in the units of the response."""
         if self.settings.early_stopping:
             return {"loss": terms["raw_loss"], "validation_loss": self.watched_loss}
         return {"loss": self.watched_loss}
 
     def project(self) -> None:
-        """Put values back into their bounds."""
+        """Project values onto their bounds."""
         with torch.no_grad():
             self.values.steps.clamp_(*self.bounds)
 
     def training_terms(self, batch: _Batch, epoch: int) -> dict[str, Tensor]:
-        """Loss of a batch, with the penalty: the sum over components."""
+        """Return the loss of a batch with the penalty, summed over components."""
         self.project()
         self.n_steps += 1
         group, chosen = batch.group, batch.windows
-        # So that all batches together weigh each number as the whole does.
+        # So that the batches of an epoch together have the weights of the whole.
         part = group.part(chosen, group.share * self.n_windows / len(group.target))
         losses, theta = self._losses(part), self.values.theta()
         with torch.no_grad():
@@ -278,7 +278,7 @@ class _Training:
         return {"loss": loss, "raw_loss": raw}
 
     def _watched_losses(self, group: Group) -> Tensor:
-        """Losses of all windows, some at a time where they are means over windows."""
+        """Return the losses of all windows, in batches if they are means over windows."""
         n_windows = len(group.target)
         if not self.objective.loss.is_per_output or n_processes() > 1:
             return self._losses(group)
@@ -291,7 +291,7 @@ class _Training:
         ).sum(dim=0)
 
     def _losses(self, group: Group) -> Tensor:
-        """Losses of all windows, which are not always means over them."""
+        """Return the losses of all windows, which need not be means over windows."""
         own = share(len(group.target))
         numbers = range(len(group.target))[own.rows]
         with tensors_of(self.objective.model, self.values.theta().to(group.target.dtype)):
@@ -303,10 +303,10 @@ class _Training:
         return self.objective.losses(group, prediction).double()
 
     def held_out_loss(self) -> float:
-        """Minus the number of epochs in which a component made progress, for the loop's patience.
+        """Return minus the number of epochs with progress, for the patience of the loop.
 
-        Progress is that of the loss of what is held out or, if nothing is, of everything, with the
-        penalty. All processes that share the training compute it, so each adds its part.
+        Progress refers to the held-out loss or, without held-out data, to the training loss with
+        the penalty. In distributed training, each process adds its part.
         """
         self.project()
         objective = self.objective
@@ -338,11 +338,11 @@ class _Training:
         self.best_steps = torch.where(chosen, self.values.steps.detach(), self.best_steps)
 
     def take_care(self) -> bool:
-        """An epoch that is not finite is repeated at half the rate."""
+        """Roll back an epoch with a non-finite loss and repeat it at half the learning rate."""
         return False
 
     def verdict(self, done: Training) -> tuple[bool, str, str]:
-        """Whether the fit has converged, why it ended, and what to do."""
+        """Return whether the fit has converged, why it stopped, and advice."""
         if done.stopped:
             return False, STOPPED, ""
         if not done.converged:
@@ -357,7 +357,7 @@ class _Training:
         return False, message, f"lower learning_rate={self.settings.learning_rate}"
 
     def _promise(self, small: float) -> np.ndarray:
-        """Decrease of the loss of each component that gradients at the best values promise."""
+        """Return the decrease of each component's loss that gradients predict."""
         objective, found = self.objective, self.best()
         bounds = np.stack(objective.model.get_bounds_vector(), axis=-1)
         sizes = step_sizes(objective, found)[:, np.newaxis]
@@ -374,7 +374,7 @@ class _Training:
         return promise_at_kinks(promise, small, component, gradient_at)
 
     def _gradient(self, vector: np.ndarray) -> np.ndarray:
-        """Gradient of the losses of all windows with the penalty, some windows at a time."""
+        """Return the gradient of the losses of all windows with the penalty, in batches."""
         objective = self.objective
         values = torch.from_numpy(vector).to(self.penalty.device)
         total = torch.from_numpy(objective.penalty_gradient(vector)).to(values.device)
@@ -397,7 +397,7 @@ class _Training:
 
 
 def _on_device(matrix, device: torch.device) -> tuple[Tensor, Tensor, Tensor] | None:
-    """Rows, columns and entries of a sparse matrix."""
+    """Return rows, columns and entries of a sparse matrix as tensors."""
     if matrix is None:
         return None
     found = matrix.tocoo()
@@ -408,7 +408,7 @@ def _on_device(matrix, device: torch.device) -> tuple[Tensor, Tensor, Tensor] | 
 def _squares(
     theta: Tensor, penalty: Tensor, coupling: tuple[Tensor, Tensor, Tensor] | None
 ) -> Tensor:
-    """The squares that count in a loss."""
+    """Return the penalised squares of a loss."""
     squares = 0.5 * (penalty * theta**2).sum()
     if coupling is None:
         return squares

@@ -1,4 +1,4 @@
-"""Models that are linear in their parameters, solved in closed form."""
+"""Closed-form solution of models that are linear in their parameters."""
 
 from __future__ import annotations
 
@@ -20,26 +20,25 @@ from skdyn.nems.fitting.results import FitResults
 from skdyn.nems.fitting.trials import Trial
 from skdyn.nems.model import INPUT, Model
 
-# Smallest share of the largest eigenvalue, per column, that is not taken for rounding.
+# Smallest eigenvalue, relative to the largest and per column, that is not rounding error.
 SINGULAR = 1e-15
 
-# Inverse of a condition that costs six digits of sixteen; and how often, and until when, a solution
-# is refined that has lost more.
+# Reciprocal condition number that costs six of sixteen digits; below it, a solution is refined up
+# to this number of times, until this tolerance.
 WELL_CONDITIONED, N_REFINEMENTS, SMALL_STEP = 1e-6, 3, 1e-9
 
 
 def solve_linear(objective: Objective) -> FitResults:
     """Set a linear model, see `is_linear`, to the minimum of its squared error.
 
-    The minimum for an output of weight W solves (X' W X + tr(W) P / 2) h = X' W y, where X holds
-    the stimulus at all lags, less its mean if there is a level, and P is alpha times the identity,
-    or has the layer's own penalties. Where X' W X is singular and P is zero, h is the shortest of
-    all solutions.
+    The minimum for an output of weight W solves (X' W X + tr(W) P / 2) h = X' W y, where X is the
+    lagged stimulus, centred if there is a level, and P is alpha times the identity, or the penalty
+    matrix of the layer. If X' W X is singular and P is zero, h is the minimum-norm solution.
 
     Parameters
     ----------
     objective : Objective
-        The loss; its model changes.
+        The loss; its model is changed.
 
     Returns
     -------
@@ -81,9 +80,9 @@ class LinearCurvature:
     Attributes
     ----------
     matrix : ndarray of shape (n_values, n_values)
-        Of the mean of squares; outputs with the same weights share it.
+        Second derivatives of the mean of squares; outputs with the same weights share it.
     places : ndarray of int of shape (n_values,)
-        Values of the model, in the order of the matrix.
+        Indices of the values in the model, in the order of the matrix.
     """
 
     matrix: np.ndarray
@@ -91,7 +90,7 @@ class LinearCurvature:
 
 
 def linear_curvature(objective: Objective) -> list[LinearCurvature]:
-    """Second derivatives of the loss of each output of a linear model, see `is_linear`.
+    """Return second derivatives of each output's loss of a linear model, see `is_linear`.
 
     Parameters
     ----------
@@ -125,7 +124,7 @@ def linear_curvature(objective: Objective) -> list[LinearCurvature]:
 
 
 def _loads(objective: Objective, shape: tuple[int, int]) -> list[np.ndarray]:
-    """Half the penalty of each output: a number (), or a matrix for values that are coupled."""
+    """Return half the penalty of each output: a scalar, or a matrix for coupled values."""
     filter_ = objective.model.layers[0]
     n_values, n_outputs = shape
     if not filter_.penalties:
@@ -134,7 +133,7 @@ def _loads(objective: Objective, shape: tuple[int, int]) -> list[np.ndarray]:
     coupling = objective.coupling
     assert coupling is not None
     places = np.arange(n_values * n_outputs).reshape(shape)
-    # Both are multiplied by the share of their output in the loss of the model.
+    # Both are multiplied by the weight of their output in the loss of the model.
     counts = np.where(objective.counts > 0, objective.counts, 1.0)
     return [
         (np.diag(objective.penalty[own]) + coupling[own][:, own].toarray()) / (2 * counts[own[0]])
@@ -143,19 +142,19 @@ def _loads(objective: Objective, shape: tuple[int, int]) -> list[np.ndarray]:
 
 
 def is_linear(model: Model, trials: Sequence[Trial]) -> bool:
-    """Return whether a model is a filter of the stimulus, free to take any values, and a level.
+    """Return whether a model is an unconstrained filter of the stimulus, with or without a level.
 
     Parameters
     ----------
     model : Model
-        The model; its layers know their sizes.
+        The model, with known sizes of all layers.
     trials : sequence of Trial
-        What it is to predict.
+        The trials to predict.
 
     Returns
     -------
     bool
-        Whether its squared error has a minimum in closed form.
+        Whether the squared error can be minimised in closed form.
     """
     data = trials[0].data
     if not model.layers or set(data) != {INPUT} or data[INPUT].ndim != 2:
@@ -178,7 +177,7 @@ def is_linear(model: Model, trials: Sequence[Trial]) -> bool:
 
 
 def _from_first_lag(trial: Trial, first_lag: int) -> Trial:
-    """A trial whose stimulus is moved in time, so that the first lag of a filter is 0."""
+    """Shift the stimulus of a trial in time, so that the first lag of a filter is 0."""
     if first_lag == 0:
         return trial
     stimulus, target, weight = trial.data[INPUT], trial.target, trial.weight
@@ -186,7 +185,7 @@ def _from_first_lag(trial: Trial, first_lag: int) -> Trial:
     if first_lag > 0:
         stimulus = np.concatenate([gap, stimulus])[: len(stimulus)]
     else:
-        # All of the stimulus stays: rows of the response without weight come before the others.
+        # The whole stimulus is kept; rows of the response with zero weight are prepended.
         stimulus = np.concatenate([stimulus, gap])
         target, weight = (
             np.concatenate([np.zeros((len(gap), one.shape[1])), one]) for one in (target, weight)
@@ -195,7 +194,7 @@ def _from_first_lag(trial: Trial, first_lag: int) -> Trial:
 
 
 def _by_weight(trials: Sequence[Trial]) -> Iterator[tuple[slice, Sequence[Trial]]]:
-    """Outputs with the same weights, and the trials of these alone."""
+    """Yield outputs with the same weights, and trials of these outputs only."""
     if all(trial.weight.shape[1] == 1 for trial in trials):
         yield slice(None), trials
         return
@@ -211,7 +210,7 @@ def _by_weight(trials: Sequence[Trial]) -> Iterator[tuple[slice, Sequence[Trial]
 
 
 def _solve(trials: Sequence[Trial], n_lags: int, loads: list[np.ndarray], has_level: bool):
-    """Least squares of outputs with the same weights, and penalties of their own."""
+    """Solve least squares for outputs with the same weights and separate penalties."""
     if not any(trial.weight.any() for trial in trials):
         return 0.0, 0.0
     moments = lagged_moments(trials, n_lags, centred=has_level)
@@ -229,16 +228,16 @@ def _solve(trials: Sequence[Trial], n_lags: int, loads: list[np.ndarray], has_le
 def _solve_alike(
     trials: Sequence[Trial], moments: LaggedMoments, outputs: np.ndarray, load: np.ndarray
 ) -> np.ndarray:
-    """Least squares of outputs with the same weights and the same penalty."""
+    """Solve least squares for outputs with the same weights and the same penalty."""
     total = sum(trial.weight.mean(axis=1).sum() for trial in trials)
     matrix = moments.stimulus + load
     solve, share = _solver(matrix)
-    # Digits that were lost when means were subtracted.
+    # Digits lost in the subtraction of means.
     variance, square = np.diag(matrix), moments.stimulus_mean**2
     share *= np.min(variance / np.where(variance + square > 0, variance + square, 1), initial=1)
     solution = solve(moments.response[:, outputs])
     for _ in range(N_REFINEMENTS if share < WELL_CONDITIONED else 0):
-        # Normal equations square the condition, so what a solution leaves is solved again.
+        # Normal equations square the condition number, hence the iterative refinement.
         left = _gradient(trials, moments, outputs, solution) / total
         step = solve(left - load @ solution)
         solution = solution + step
@@ -250,7 +249,7 @@ def _solve_alike(
 def _gradient(
     trials: Sequence[Trial], moments: LaggedMoments, outputs: np.ndarray, solution: np.ndarray
 ) -> np.ndarray:
-    """Products of what is left of the response with the stimulus at all lags, less its mean."""
+    """Return products of the residual response with the centred, lagged stimulus."""
     level = moments.response_mean[outputs] - moments.stimulus_mean @ solution
     total = np.zeros_like(solution)
     for trial in trials:
@@ -263,9 +262,9 @@ def _gradient(
 
 
 def _solver(matrix: np.ndarray) -> tuple[Callable[[np.ndarray], np.ndarray], float]:
-    """Solve with a positive matrix, or for the shortest solution where it is singular.
+    """Return a solver for a positive matrix, or for the minimum-norm solution if it is singular.
 
-    Also gives about the inverse of the condition, 0 for a singular one.
+    Also return an estimate of the reciprocal condition number, 0 for a singular matrix.
     """
     try:
         factor = cho_factor(matrix)

@@ -1,4 +1,4 @@
-"""Linear changes of variables that a solver works in."""
+"""Linear changes of variables for solvers."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import numpy as np
 
 
 class Block(NamedTuple):
-    """An output's own parameters.
+    """Diagonal block of the parameters of one output.
 
     Attributes
     ----------
     places : ndarray of int
-        Where they are.
+        Indices of the parameters.
     inverse : ndarray of shape (n_own, n_own)
         Inverse of the upper triangular factor of their block.
     border : ndarray of shape (n_own, n_shared)
-        Their entries with what outputs share, divided by that factor.
+        Entries of the output's parameters with the shared ones, divided by that factor.
     """
 
     places: np.ndarray
@@ -27,16 +27,16 @@ class Block(NamedTuple):
 
 
 class LowRank(NamedTuple):
-    """Many parameters, with the symmetric map I + V diag(change) V'.
+    """Symmetric map I + V diag(change) V' of a large block of parameters.
 
     Attributes
     ----------
     places : ndarray of int
-        Where they are.
+        Indices of the parameters.
     vectors : ndarray of shape (rank, n_places)
         Orthonormal rows V'.
     change : ndarray of shape (rank,)
-        By how much the length of each changes.
+        Change of the length along each row.
     """
 
     places: np.ndarray
@@ -44,29 +44,29 @@ class LowRank(NamedTuple):
     change: np.ndarray
 
     def apply(self, values: np.ndarray) -> None:
-        """Apply the map to the places of a vector, in place."""
+        """Apply the map to its indices of a vector, in place."""
         part = values[self.places]
         values[self.places] = part + (self.change * (self.vectors @ part)) @ self.vectors
 
 
 @dataclass(frozen=True)
 class Coordinates:
-    """A linear map between parameters and what the solver sees.
+    """Linear map between parameters and the coordinates of a solver.
 
     Attributes
     ----------
     origin : ndarray of shape (n_free,)
-        Parameters where the new coordinates are zero.
+        Parameters at which the coordinates are zero.
     scale : ndarray of shape (n_free,)
-        What each parameter is divided by first.
+        Scale by which each parameter is divided first.
     blocks : list of Block, default=[]
-        One per output with parameters of its own.
+        One block per output with separate parameters.
     shared : ndarray of int, default=[]
-        Places of the parameters that outputs share.
+        Indices of shared parameters.
     corner : ndarray of shape (n_shared, n_shared), default=[]
-        Inverse of the upper triangular factor of what is left of their block.
+        Inverse of the upper triangular factor of their Schur complement.
     large : list of LowRank, default=[]
-        What is too large for that.
+        Blocks that are too large for a full factorisation.
     """
 
     origin: np.ndarray
@@ -78,17 +78,17 @@ class Coordinates:
 
     @property
     def is_rotated(self) -> bool:
-        """Whether parameters are mixed, and not only scaled.
+        """Whether the map mixes parameters instead of only scaling them.
 
         Returns
         -------
         bool
-            False if each coordinate is one parameter.
+            False if each coordinate depends on one parameter.
         """
         return bool(self.blocks or len(self.shared) or self.large)
 
     def parameters(self, point: np.ndarray) -> np.ndarray:
-        """Go back to parameters.
+        """Convert coordinates to parameters.
 
         Parameters
         ----------
@@ -110,17 +110,17 @@ class Coordinates:
         return self.origin + step / self.scale
 
     def gradient(self, gradient: np.ndarray) -> np.ndarray:
-        """Turn a gradient with respect to parameters into one with respect to coordinates.
+        """Convert a gradient with respect to parameters to one with respect to coordinates.
 
         Parameters
         ----------
         gradient : ndarray of shape (n_free,)
-            Derivatives.
+            Derivatives with respect to parameters.
 
         Returns
         -------
         ndarray of shape (n_free,)
-            R^-T times them.
+            R^-T times the gradient.
         """
         turned = gradient / self.scale
         rest = turned[self.shared]
@@ -134,16 +134,16 @@ class Coordinates:
         return turned
 
     def bounds(self, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-        """Turn bounds of parameters into bounds of coordinates.
+        """Convert bounds of parameters to bounds of coordinates.
 
         Parameters
         ----------
         low, high : ndarray of shape (n_free,)
-            Bounds; parameters that have any are not mixed with others.
+            Bounds; bounded parameters are not mixed with others.
 
         Returns
         -------
         ndarray of shape (n_free, 2)
-            The same, of the coordinates.
+            Bounds of the coordinates.
         """
         return np.column_stack([(end - self.origin) * self.scale for end in (low, high)])

@@ -1,7 +1,7 @@
-"""Low-rank filters that best predict a response, from the moments of a lagged stimulus.
+"""Low-rank filters that best predict a response, from moments of a lagged stimulus.
 
-All of it is linear algebra on the covariance of the lagged stimulus and that with the response, so
-that an hour of recording takes as long as a minute.
+The computations only use the covariance of the lagged stimulus and its covariance with the
+response, so that their time does not depend on the length of the recording.
 """
 
 from __future__ import annotations
@@ -11,34 +11,34 @@ from collections.abc import Callable
 import numpy as np
 from scipy.optimize import nnls
 
-# Ridge, relative to each number on the diagonal, so that units of channels do not count.
+# Ridge relative to each diagonal entry, so that units of channels do not matter.
 RIDGE = 1e-3
 
 # Rounds of alternating least squares.
 N_ROUNDS = 15
 
-# Numbers that alternating least squares of several outputs holds at a time.
+# Maximum number of array entries of alternating least squares for several outputs.
 NUMBERS_AT_ONCE = 4_000_000
 
-# How often each of several profiles is exchanged for the best beside the others.
+# Number of exchange rounds, in which each profile is replaced by the best given the others.
 N_EXCHANGES = 3
 
-# Least share of its variance that a regressor must have beside those chosen before.
+# Minimum fraction of a regressor's variance that previously chosen ones do not explain.
 NEW_VARIANCE = 1e-3
 
-# Relative difference that counts as rounding.
+# Relative differences up to this are rounding errors.
 TIED = 1e-6
 
-# Norm of channel weights within bounds, if these do not say less.
+# Norm of bounded channel weights, unless the bounds require a smaller one.
 LARGEST_NORM = 1e3
 
-# Gives channels (n_channels, k) that are allowed, near the solution of `matrix @ w = right`, from
-# these two and the free solution.
+# Function of `matrix`, `right` and the unconstrained solution of `matrix @ w = right` that returns
+# feasible channel weights (n_channels, k) near it.
 Restriction = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
 
 def ridge(matrix: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Solve `matrix (..., n, n) @ x = right` with a load in proportion to the diagonal."""
+    """Solve `matrix (..., n, n) @ x = right` with a ridge proportional to the diagonal."""
     diagonal = np.diagonal(matrix, axis1=-2, axis2=-1)
     largest = np.max(diagonal, axis=-1, keepdims=True, initial=0)
     load = RIDGE * np.where(diagonal > 0, diagonal, np.where(largest > 0, largest, 1.0))
@@ -46,36 +46,36 @@ def ridge(matrix: np.ndarray, right: np.ndarray) -> np.ndarray:
 
 
 def unit(columns: np.ndarray) -> np.ndarray:
-    """Divide columns by their norms; zeros stay."""
+    """Divide columns by their norms; zero columns are kept."""
     norms = np.linalg.norm(columns, axis=-2, keepdims=True)
     return columns / np.where(norms > 0, norms, 1)
 
 
 def products(filters: np.ndarray, channels: np.ndarray) -> np.ndarray:
-    """Multiply each filter (..., n_lags, k) by its channels (..., n_channels, k), as a column."""
+    """Return outer products of filters (..., n_lags, k) and channels (..., n_channels, k)."""
     full = filters[..., :, np.newaxis, :] * channels[..., np.newaxis, :, :]
     return full.reshape(*full.shape[:-3], -1, full.shape[-1])
 
 
 def select(gram: np.ndarray, cross: np.ndarray, n_chosen: int) -> list[int]:
-    """Choose regressors one after the other, by how much of what is left they explain.
+    """Choose regressors greedily, by the residual variance that they explain.
 
     Parameters
     ----------
     gram : ndarray of shape (n, n)
         Covariance of the regressors.
     cross : ndarray of shape (n, n_outputs)
-        That with what they are to explain.
+        Covariance of the regressors with the targets.
     n_chosen : int
-        How many, at most n.
+        Number of regressors to choose, at most n.
 
     Returns
     -------
     list of int
-        Their numbers; those that are sums of others come last.
+        Indices of the regressors; linear combinations of others come last.
     """
-    # Of what is left of the covariance beside those chosen, only the diagonal and the rows of those
-    # chosen are ever needed (pivoted Cholesky).
+    # Pivoted Cholesky: only the diagonal of the residual covariance and the rows of the chosen
+    # regressors are needed.
     left, cross = np.diag(gram).copy(), cross.copy()
     before = left.copy()
     rows, along = np.zeros((2, n_chosen, len(gram)))
@@ -85,17 +85,17 @@ def select(gram: np.ndarray, cross: np.ndarray, n_chosen: int) -> list[int]:
         new = usable & (left > NEW_VARIANCE * before)
         new[chosen] = False
         if not new.any():
-            # Those that are least like sums of the others, and at last those without variance.
+            # Remaining regressors in order of residual variance; those without variance come last.
             share = np.where(usable, left / np.where(usable, before, 1), -np.inf)
             share[chosen] = -np.inf
             rest = [int(one) for one in np.argsort(-share) if one not in set(chosen)]
             return chosen + rest[: n_chosen - len(chosen)]
-        # A load, so that a regressor of which little is left cannot seem to say much.
+        # The ridge keeps regressors with little residual variance from appearing informative.
         explained = np.sum(cross**2, axis=1) / np.where(new, left + RIDGE * before, 1)
-        # The first of those that differ by rounding, so that units of the data do not matter.
+        # The first of regressors that tie up to rounding, so that units of the data do not matter.
         explained = np.where(new, explained, 0)
         best = int(np.argmax(explained >= (1 - TIED) * np.max(explained)))
-        if not new[best]:  # nothing is left to explain
+        if not new[best]:  # no variance is left to explain
             best = int(np.argmax(new))
         chosen.append(best)
         rows[step] = gram[best] - rows[:step, best] @ along[:step]
@@ -106,23 +106,23 @@ def select(gram: np.ndarray, cross: np.ndarray, n_chosen: int) -> list[int]:
 
 
 def main_directions(explained: np.ndarray, most: int) -> np.ndarray:
-    """Largest eigenvectors of a symmetric matrix, the largest first, without those of rounding."""
+    """Return leading eigenvectors of a symmetric matrix, without those of rounding errors."""
     values, vectors = np.linalg.eigh(explained)
     keep = values > 1e-6 * max(values[-1], 0)
     return same_sign(vectors[:, keep][:, ::-1][:, :most])
 
 
 def same_sign(columns: np.ndarray) -> np.ndarray:
-    """Choose the sign of each column by a weighted sum, because that of a solver is arbitrary."""
-    # Weights without symmetry, so that no sum of usual columns is zero.
+    """Fix the sign of each column by a weighted sum, because that of a solver is arbitrary."""
+    # Asymmetric weights, so that sums of typical columns are nonzero.
     weights = np.cos(np.arange(len(columns)) + 0.5)
     return columns * np.where(weights @ columns < 0, -1, 1)
 
 
 def separable_parts(kernel: np.ndarray, spread: np.ndarray, n_parts: int):
-    """Filters and channels whose products add up to a kernel (n_lags, n_channels), largest first.
+    """Decompose a kernel (n_lags, n_channels) into products of filters and channels.
 
-    Channels count in units of their spread, so that the size of a part is that of its output.
+    Channels are scaled by their spread, so that components are ordered by output size.
     """
     left, sizes, right = np.linalg.svd(kernel * spread, full_matrices=False)
     n_parts = min(n_parts, len(sizes))
@@ -146,7 +146,7 @@ def alternate(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Alternating least squares of filters and channels (Kroonenberg & de Leeuw 1980).
 
-    Several problems with the same stimulus are solved at once.
+    Several problems with the same stimulus are solved together.
 
     Parameters
     ----------
@@ -160,31 +160,31 @@ def alternate(
         Initial channel weights.
     weights : ndarray of shape (n_problems, k, n_outputs)
         Weights of the products of filters and channels in each output. With more than one output,
-        they are found anew in each round.
+        they are updated in each round.
     restrict : Restriction, default=None
-        What channels are allowed; None for all.
+        Constraint of the channel weights; None for no constraint.
     keep_filters, keep_channels : bool, default=False
-        Whether those stay as they are.
+        Whether to keep the filters or the channels fixed.
     n_rounds : int, default=15
-        How many rounds.
+        Number of rounds.
 
     Returns
     -------
     filters : ndarray of shape (n_problems, n_lags, k)
-        Of norm one, but if channels are kept or restricted.
+        Filters of norm one, unless channels are kept or restricted.
     channels : ndarray of shape (n_problems, n_channels, k)
-        Of norm one, unless they are kept or restricted.
+        Channel weights of norm one, unless they are kept or restricted.
     """
     n_lags, n_channels = stimulus.shape[:2]
     flat = stimulus.reshape(n_lags * n_channels, -1)
-    # Two axes, since products with one large matrix are faster than those with many small ones.
+    # Two axes, because one large matrix product is faster than many small ones.
     by_channel = stimulus.reshape(-1, n_channels)
     by_lag = stimulus.transpose(0, 1, 3, 2).reshape(-1, n_lags)
     n_problems, n_outputs = len(response), response.shape[3]
     free = restrict is None
 
     def equations(by, kept):
-        """Matrix (problem, place, k, place, k) and right side, where the other axis is kept."""
+        """Return matrix (problem, place, k, place, k) and right side with the other axis fixed."""
         half = by @ kept.transpose(1, 0, 2).reshape(kept.shape[1], -1)  # l c place, problem k
         half = half.reshape(n_lags, n_channels, -1, n_problems, kept.shape[2])
         along = 1 if by is by_channel else 0
@@ -225,17 +225,17 @@ def alternate(
 
 
 def best_weights(flat, response, filters, channels) -> np.ndarray:
-    """Weights (n_problems, k, n_outputs) of products of filters and channels in each output."""
+    """Return weights (n_problems, k, n_outputs) of products of filters and channels."""
     columns = products(filters, channels)
     turned = columns.transpose(0, 2, 1)
     return ridge(turned @ (flat @ columns), turned @ response.reshape(*columns.shape[:2], -1))
 
 
 def of_outputs(stimulus, response, n_ranks: int, restrict=None) -> tuple[np.ndarray, np.ndarray]:
-    """Best kernel of a rank for the response (n_outputs, n_lags, n_channels) of each output.
+    """Return the best low-rank kernel for the response (n_outputs, n_lags, n_channels).
 
-    The filters (n_outputs, n_lags, n_ranks) have the sizes that belong to them, the channels
-    (n_outputs, n_channels, n_ranks) a norm of one.
+    The filters have the shape (n_outputs, n_lags, n_ranks) and carry the scale, the channels have
+    the shape (n_outputs, n_channels, n_ranks) and a norm of one.
     """
     n_outputs, n_lags, n_channels = response.shape
     at_once = max(1, NUMBERS_AT_ONCE // (n_lags * n_channels * max(n_lags, n_channels) * n_ranks))
@@ -244,7 +244,7 @@ def of_outputs(stimulus, response, n_ranks: int, restrict=None) -> tuple[np.ndar
         found = [of_outputs(stimulus, response[i : i + at_once], n_ranks, restrict) for i in parts]
         filters, channels = (np.concatenate(one) for one in zip(*found, strict=True))
         return filters, channels
-    # Any start will do; a fixed one is the same for every seed and output.
+    # Any start works; a fixed one does not depend on seed and output.
     rng = np.random.RandomState(0)
     filters = np.tile(rng.standard_normal((n_lags, n_ranks)), (n_outputs, 1, 1))
     channels = np.tile(rng.standard_normal((n_channels, n_ranks)), (n_outputs, 1, 1))
@@ -260,7 +260,7 @@ def of_outputs(stimulus, response, n_ranks: int, restrict=None) -> tuple[np.ndar
 
 
 def profile_moments(stimulus: np.ndarray, profiles: np.ndarray) -> np.ndarray:
-    """Covariance (n, n_lags, n, n_lags) of a stimulus weighed by profiles (n_channels, n)."""
+    """Return the covariance (n, n_lags, n, n_lags) of a stimulus weighted by profiles."""
     n_lags, n_channels = stimulus.shape[:2]
     half = stimulus.reshape(-1, n_channels) @ profiles
     half = half.reshape(n_lags, n_channels, n_lags, -1).transpose(1, 0, 2, 3)
@@ -269,16 +269,16 @@ def profile_moments(stimulus: np.ndarray, profiles: np.ndarray) -> np.ndarray:
 
 
 def of_profiles(moments: np.ndarray, response: np.ndarray, n_ranks: int):
-    """Best kernel of a rank whose channel weights are some of many profiles.
+    """Return the best low-rank kernel with channel weights out of a set of profiles.
 
-    They are chosen one after the other, then each is exchanged for the best beside the others.
+    Profiles are chosen greedily, then each is replaced by the best one given the others.
 
     Parameters
     ----------
     moments : ndarray of shape (n, n_lags, n, n_lags)
-        From `profile_moments`.
+        Moments from `profile_moments`.
     response : ndarray of shape (n, n_lags)
-        Covariance of the weighed stimulus with the response.
+        Covariance of the weighted stimulus with the response.
     n_ranks : int
         Number of profiles.
 
@@ -317,7 +317,7 @@ def of_profiles(moments: np.ndarray, response: np.ndarray, n_ranks: int):
 
 
 def restriction(low: float, high: float) -> Restriction | None:
-    """Make a restriction of channel weights to bounds; None if there are none."""
+    """Return a restriction of channel weights to bounds; None if there are no bounds."""
     if not low <= high or (low == -np.inf and high == np.inf):
         return None
     if low == 0 and high == np.inf:
@@ -330,17 +330,17 @@ def restriction(low: float, high: float) -> Restriction | None:
 
 
 def both_signs(restrict: Restriction, channels: np.ndarray) -> list[np.ndarray]:
-    """Channels and their negatives, restricted without regard to what they predict."""
+    """Return channels and their negatives, restricted independently of the response."""
     nothing = np.zeros((0, 0))
     return [restrict(nothing, nothing, signed) for signed in (channels, -channels)]
 
 
 def _nonnegative(matrix: np.ndarray, right: np.ndarray, free: np.ndarray) -> np.ndarray:
-    """Solve by nonnegative least squares; without a matrix, cut the free solution off."""
+    """Solve by nonnegative least squares; without a matrix, clip the free solution at 0."""
     if not matrix.size:
         return np.maximum(free, 0)
     diagonal = np.diag(matrix)
-    # In units in which the diagonal and the right side are about one.
+    # Scaled so that the diagonal and the right side are about one.
     size = np.sqrt(np.where(diagonal > 0, diagonal, np.max(diagonal, initial=0) or 1.0))
     root = np.linalg.cholesky(matrix / np.outer(size, size) + RIDGE * np.eye(len(size))).T
     scaled = right.ravel() / size
@@ -354,7 +354,7 @@ def _nonnegative(matrix: np.ndarray, right: np.ndarray, free: np.ndarray) -> np.
 
 
 def _within(free: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Scale channels up to the bounds and cut them off, with the sign that leaves most of them."""
+    """Scale and clip channels to the bounds, with the sign that preserves more of them."""
     signed = [
         np.clip(unit(sign * free) * size, low, high)
         for sign in (1, -1)

@@ -1,4 +1,4 @@
-"""Whether torch finds the gradient of a model, and which layer is to blame if not."""
+"""Checks of autograd gradients, which identify the layer of a wrong gradient."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from skdyn.nems.fitting.objective import Objective, layer_of, parameter_slices, 
 from skdyn.nems.layers.base import Layer
 from skdyn.nems.model import Model
 
-# Numbers that go into a model from which gradients are computed in single precision, which halves
-# their time, and the largest relative difference of loss and gradient that this may make where a
-# fit starts. Measured: with fewer numbers a fit takes as long as in double precision. The response
-# does not count, so that no output depends on whether there are others.
+# Minimum number of input values for gradients in single precision, which halves their time, and
+# maximum relative difference of loss and gradient at the start of a fit. Measured: with fewer
+# values a fit takes as long as in double precision. The response is not included, so that no output
+# depends on the number of outputs.
 SINGLE_FROM, SINGLE_ERROR = 200_000, 1e-3
 
-# Largest relative error of a derivative that counts as rounding, and steps that are tried, relative
-# to the size of the values.
+# Maximum relative error of a derivative that is attributed to rounding, and steps of finite
+# differences, relative to the size of the values.
 TOLERANCE, STEPS = 1e-4, (1e-5, 1e-4, 1e-6)
 
 
 def check_start(objective: Objective, vector: np.ndarray) -> float:
-    """Compute the loss where a fit starts.
+    """Compute the loss at the start of a fit.
 
     Parameters
     ----------
     objective : Objective
         The loss.
     vector : ndarray of shape (n_free,)
-        Where the fit starts.
+        Initial values.
 
     Returns
     -------
@@ -42,7 +42,7 @@ def check_start(objective: Objective, vector: np.ndarray) -> float:
     Raises
     ------
     FitDivergedError
-        If it is not finite.
+        If the loss is not finite.
     """
     error = objective.error(vector)
     if not np.isfinite(error):
@@ -55,19 +55,20 @@ def check_start(objective: Objective, vector: np.ndarray) -> float:
 
 
 def single_is_enough(objective: Objective, vector: np.ndarray) -> bool:
-    """Whether single precision is worth it, and enough for loss and gradient.
+    """Return whether single precision is faster and accurate enough.
 
     Parameters
     ----------
     objective : Objective
         The loss, with exact gradients.
     vector : ndarray of shape (n_free,)
-        Where to look.
+        Values at which to check.
 
     Returns
     -------
     bool
-        False for few data, and if loss or gradient of a component differ by more than a thousandth.
+        False for few data, and if the loss or gradient of a component differs by more than a
+        thousandth.
     """
     if sum(x.size for one in objective.trials for x in one.data.values()) < SINGLE_FROM:
         return False
@@ -75,7 +76,7 @@ def single_is_enough(objective: Objective, vector: np.ndarray) -> bool:
     objective.is_single = True
     try:
         found_values, found_gradient = objective.values_and_gradient(vector)
-    except Exception:  # a layer of the user's that is written for double precision
+    except Exception:  # a custom layer that requires double precision
         return False
     finally:
         objective.is_single = False
@@ -87,18 +88,17 @@ def single_is_enough(objective: Objective, vector: np.ndarray) -> bool:
 
 
 def layer_not_followed(objective: Objective, vector: np.ndarray) -> str | None:
-    """Name of a layer through which torch finds no gradient, or a wrong one.
+    """Return the name of a layer with no gradient, or a wrong one, in autograd.
 
-    A layer that cannot be vectorised over trials is followed trial by trial. Layers that are not
-    the package's own are compared with finite differences, since what they compute may leave torch
-    without an error.
+    A layer that cannot be vectorised over trials is traced trial by trial. Custom layers are
+    compared with finite differences, because their computations may leave torch without an error.
 
     Parameters
     ----------
     objective : Objective
-        The loss; trials are computed one after the other from now on if they have to be.
+        The loss; from now on, trials are computed one at a time if necessary.
     vector : ndarray of shape (n_free,)
-        Where to look.
+        Values at which to check.
 
     Returns
     -------
@@ -112,19 +112,19 @@ def layer_not_followed(objective: Objective, vector: np.ndarray) -> str | None:
     try:
         _, gradient = objective.values_and_gradient(vector)
     except Exception:
-        # One trial at a time every layer can be followed, so that vectorising them is what fails.
+        # Every layer can be traced for single trials, so only the vectorisation fails.
         objective.is_looped = True
         try:
             _, gradient = objective.values_and_gradient(vector)
         except Exception:
             return _first_foreign(model)
     if all(map(_is_own, model.layers)) or not np.isfinite(gradient).all():
-        return None  # what is not finite is an error of its own
+        return None  # non-finite values raise a separate error
     return _layer_with_wrong_gradient(objective, vector, gradient)
 
 
 def _is_own(layer: Layer) -> bool:
-    """Whether a layer computes what the package's own classes do."""
+    """Return whether a layer uses the computation of a class of the package."""
     own = type(layer).evaluate.__module__ == "skdyn.nems.layers" or (
         type(layer).__module__.startswith("skdyn.nems.layers.")
     )
@@ -137,12 +137,12 @@ def _first_foreign(model: Model) -> str:
 
 
 def _layer_that_fails(model: Model, objective: Objective, vector: np.ndarray) -> str | None:
-    """Name of the first layer that raises an error for tensors, or returns something else."""
+    """Return the name of the first layer that fails for tensors or does not return one."""
     theta = torch.tensor(vector, dtype=torch.float64, device=objective.device, requires_grad=True)
     data = {name: values[0] for name, values in objective.groups[0].part([0]).data.items()}
     reached: list[Layer] = []
     with tensors_of(model, theta), warnings.catch_warnings():
-        # torch warns of what is about to be found out.
+        # Warnings of torch are redundant here.
         warnings.simplefilter("ignore")
         try:
             for layer in model.steps(data):
@@ -152,7 +152,7 @@ def _layer_that_fails(model: Model, objective: Objective, vector: np.ndarray) ->
                     return str(layer.name)
                 reached.append(layer)
         except Exception:
-            # Whatever it is that tensors cannot do; arrays have been through all layers already.
+            # Any error means that tensors are not supported; arrays passed all layers already.
             return str(model.layers[min(len(reached), len(model.layers) - 1)].name)
     return None
 
@@ -175,7 +175,7 @@ def _agrees(objective, vector, gradient, direction, size) -> bool:
     exact = float(gradient @ direction)
     scale = np.abs(gradient) @ np.abs(direction)
     for step in STEPS:
-        # Of the sum over components, as the gradient is.
+        # Derivative of the sum over components, like the gradient.
         ends = [
             float(objective.values(vector + sign * step * size * direction).sum())
             for sign in (1, -1)
@@ -190,7 +190,7 @@ def _agrees(objective, vector, gradient, direction, size) -> bool:
 
 
 def _to_blame(model: Model, layer: Layer) -> str:
-    """The layer of a wrong derivative or, if it is the package's own, the next foreign one."""
+    """Return the layer of a wrong derivative or, if it is built in, the next custom layer."""
     layers = list(model.layers)
     behind = layers[next(i for i, one in enumerate(layers) if one is layer) :]
     return str(next((one for one in behind if not _is_own(one)), layer).name)

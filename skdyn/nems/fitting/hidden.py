@@ -1,10 +1,11 @@
-"""Hidden units: chosen from a pool of candidates by how much of the responses they explain.
+"""Initial hidden units, chosen from a pool of candidates by explained variance.
 
-Units are chosen one after the other, by what their actual outputs, behind the nonlinearities,
-explain of what is left of the responses, at all lags that later stages can still use. The pool has
-kernels that predict main directions of the responses, mixtures of such, single inputs, and both
-signs; where a nonlinearity cuts off, also units lifted by the mean of the stimulus or a shift, so
-that little is cut. So no two units are alike, and none is dead.
+Units are chosen greedily, by the residual variance of the responses that their outputs after the
+nonlinearities explain, at all lags that later stages can use. The pool contains kernels that
+predict the main directions of the responses, mixtures of these kernels, single inputs, and both
+signs. For rectifying nonlinearities it also contains units that the mean of the stimulus or a shift
+lifts, so that little of their output is rectified. Therefore no two units are equal, and none is
+dead.
 """
 
 from __future__ import annotations
@@ -20,52 +21,52 @@ from skdyn.nems.fitting.stages import Given, Stage, put
 from skdyn.nems.layers.base import Layer
 from skdyn.nems.model import INPUT
 
-# Rows on which candidates are compared.
+# Number of rows on which candidates are compared.
 N_ROWS = 2000
 
-# Largest number of units times lags or channels that alternating least squares takes at once.
+# Maximum number of units times lags or channels for alternating least squares.
 MOST_ALTERNATED = 300
 
-# Rounds of these. Measured: fits took as many iterations after 5 as after 15 or 40.
+# Number of rounds. Measured: fits took as many iterations after 5 rounds as after 15 or 40.
 N_JOINT_ROUNDS = 5
 
-# Main directions of the responses that hidden units are to tell.
+# Number of main directions of the responses to predict.
 MOST_DIRECTIONS = 40
 
-# Separable parts of a kernel that become candidates.
+# Number of separable components of a kernel in the pool.
 N_PARTS = 3
 
-# Least variance of a candidate, in units of what it would be without correlations.
+# Minimum variance of a candidate, relative to that of an uncorrelated stimulus.
 LEAST_VARIANCE = 1e-10
 
-# Mean of a lifted unit in units of its standard deviation; sizes of units that saturate.
+# Mean of a lifted unit in standard deviations; sizes of saturating units.
 LIFTED = 1.5
 SATURATING_SIZES = (0.5, 1.5)
 
-# Least share of rows in which a unit must not be cut off.
+# Minimum fraction of rows in which a unit is not saturated.
 LEAST_ALIVE = 0.05
 
-# Size of the random part of units of which there are two, relative to their coefficients.
+# Size of the random part of duplicate units, relative to their coefficients.
 NOISE = 0.1
 
-# Share of the pool that a start other than the first chooses from.
+# Fraction of the pool from which starts after the first choose.
 SHARE = 0.5
 
 
 @dataclass
 class Pool:
-    """Candidates for units: kernels as factors, or in full, and shifts.
+    """Candidates for units: kernels, as factors or in full, and shifts.
 
     Attributes
     ----------
     kernels : ndarray of shape (n_lags, n_channels, n)
         The kernels.
     filters, channels : ndarray or None
-        Of shapes (n_lags, n) and (n_channels, n), if the kernels are their products.
+        Factors of shapes (n_lags, n) and (n_channels, n), if the kernels are products.
     shifts : ndarray of shape (n,)
-        What is added.
+        Shifts that are added.
     numbers : ndarray of int of shape (n,) or None
-        Which profiles the channels are.
+        Indices of the profiles that form the channel weights.
     """
 
     kernels: np.ndarray
@@ -81,18 +82,18 @@ class Pool:
 
     @classmethod
     def of_kernels(cls, kernels: np.ndarray) -> Pool:
-        """Candidates whose kernels are in full."""
+        """Return candidates from full kernels."""
         return cls(kernels, None, None, np.zeros(kernels.shape[2]))
 
     @classmethod
     def of_factors(cls, filters: np.ndarray, channels: np.ndarray, numbers=None) -> Pool:
-        """Candidates whose kernels are products."""
+        """Return candidates from factors of kernels."""
         kernels = np.einsum("lk,ck->lck", filters, channels)
         return cls(kernels, filters, channels, np.zeros(kernels.shape[2]), numbers)
 
     @classmethod
     def joined(cls, pools: Sequence[Pool]) -> Pool:
-        """All candidates of several pools of one kind."""
+        """Concatenate pools of the same kind."""
 
         def join(name):
             parts = [getattr(pool, name) for pool in pools]
@@ -101,7 +102,7 @@ class Pool:
         return cls(*map(join, ("kernels", "filters", "channels", "shifts", "numbers")))
 
     def take(self, chosen) -> Pool:
-        """Some of them."""
+        """Return a subset of the candidates."""
         filters, channels, numbers = (
             None if part is None else part[..., chosen]
             for part in (self.filters, self.channels, self.numbers)
@@ -109,12 +110,12 @@ class Pool:
         return Pool(self.kernels[..., chosen], filters, channels, self.shifts[chosen], numbers)
 
     def scaled(self, sizes: np.ndarray, shifts: np.ndarray) -> Pool:
-        """All of them times a size, then shifted."""
+        """Return the candidates, scaled and then shifted."""
         filters = None if self.filters is None else self.filters * sizes
         return Pool(self.kernels * sizes, filters, self.channels, shifts, self.numbers)
 
     def outputs(self, stimulus: np.ndarray) -> np.ndarray:
-        """Sums (n_samples, n) of a stimulus, before any nonlinearity."""
+        """Return linear outputs (n_samples, n), before any nonlinearity."""
         n_lags = len(self.kernels)
         if self.filters is None or self.channels is None:
             return self.shifts + lagged_sums(
@@ -127,16 +128,17 @@ class Pool:
 
 
 def set_hidden(stage: Stage, given: Given, random_state: np.random.RandomState | None) -> bool:
-    """Choose the units of a stage, which others follow, out of a pool.
+    """Choose the units of a hidden stage from a pool.
 
     Parameters
     ----------
     stage : Stage
-        The stage; its parameters change.
+        The stage; its parameters are changed.
     given : Given
-        Moments with all responses, at the lags that later stages can still use.
+        Moments with all responses, at the lags that later stages can use.
     random_state : RandomState or None
-        Draws mixtures, and leaves candidates out; None for all, with always the same mixtures.
+        Source of random mixtures and of the subset of candidates; None uses all candidates, with
+        fixed mixtures.
 
     Returns
     -------
@@ -162,7 +164,7 @@ def set_hidden(stage: Stage, given: Given, random_state: np.random.RandomState |
 
 
 def _without_copies(pool: Pool, rng: np.random.RandomState) -> Pool:
-    """Change units that are the same as another one, where the pool had too few."""
+    """Perturb duplicate units, which occur if the pool is too small."""
     flat = np.concatenate([pool.kernels.reshape(-1, pool.n_units), pool.shifts[np.newaxis]])
     _, first, group = np.unique(flat, axis=1, return_index=True, return_inverse=True)
     is_copy = first[np.ravel(group)] != np.arange(pool.n_units)
@@ -177,9 +179,9 @@ def _without_copies(pool: Pool, rng: np.random.RandomState) -> Pool:
 
 
 def _compared(pool: Pool, stage: Stage, given: Given):
-    """Outputs of candidates, and responses, on some rows, weighted and centred; and who is alive.
+    """Return centred outputs and responses on some rows, and which candidates are alive.
 
-    Alive are candidates whose outputs are seldom at an end of their range, where curves cut off.
+    A candidate is alive if its outputs are rarely at a saturated end of their range.
     """
     features, targets, weights, n_left = [], [], [], N_ROWS
     for trial in sorted(given.trials, key=lambda one: -np.count_nonzero(one.weight)):
@@ -203,7 +205,7 @@ def _compared(pool: Pool, stage: Stage, given: Given):
 
 
 def _put_units(stage: Stage, found: Pool) -> None:
-    """Set the parameters of a stage to candidates, one per unit."""
+    """Set the parameters of a stage to one candidate per unit."""
     if found.filters is None or found.channels is None:
         assert stage.filters is not None
         put(stage.filters, found.kernels)
@@ -221,7 +223,7 @@ def _put_units(stage: Stage, found: Pool) -> None:
 
 
 def set_neutral(curve: Layer) -> None:
-    """Set what a nonlinearity adds, and multiplies with, to nothing, where it is free."""
+    """Set free shifts, offsets and gains of a nonlinearity to neutral values."""
     for name, value in curve.neutral.items():
         if name in curve.parameters:
             put(curve[name], np.full(curve[name].shape, value))
@@ -230,14 +232,14 @@ def set_neutral(curve: Layer) -> None:
 def _with_unit_variance(pool: Pool, given: Given) -> Pool:
     flat = pool.kernels.reshape(-1, pool.n_units)
     variance = np.sum(flat * (given.stimulus.reshape(len(flat), -1) @ flat), axis=0)
-    # Against what it would be if all channels and lags were uncorrelated.
+    # Relative to the variance for uncorrelated channels and lags.
     alone = np.sum((pool.kernels * given.spread[:, np.newaxis]) ** 2, axis=(0, 1))
     usable = np.flatnonzero(variance > LEAST_VARIANCE * alone)
     return pool.take(usable).scaled(1 / np.sqrt(variance[usable]), pool.shifts[usable])
 
 
 def _candidates(stage: Stage, given: Given, rng: np.random.RandomState) -> Pool:
-    """Kernels that hidden units may have, without signs and shifts."""
+    """Return candidate kernels of hidden units, without signs and shifts."""
     kernels = given.kernels()
     explained = np.einsum("lcn,lcm->nm", kernels, given.response, optimize=True)
     most = min(MOST_DIRECTIONS, max(stage.n_units, 4))
@@ -257,7 +259,7 @@ def _candidates(stage: Stage, given: Given, rng: np.random.RandomState) -> Pool:
 
 
 def _in_full(stage: Stage, given: Given, mixed, singles, rng) -> Pool:
-    """Kernels with a number for each lag and channel."""
+    """Return full kernels, with a value for each lag and channel."""
     n_lags, n_channels = mixed.shape[:2]
     full = np.zeros((n_lags, n_channels, singles.shape[1] + 1))
     full[0, :, :-1] = singles
@@ -269,7 +271,7 @@ def _in_full(stage: Stage, given: Given, mixed, singles, rng) -> Pool:
 
 
 def _of_profiles(profiles: np.ndarray, given: Given, response: np.ndarray) -> Pool:
-    """Each profile with the main filters that go with it."""
+    """Combine each profile with its main filters."""
     filters, numbers = [], []
     for number, profile in enumerate(profiles.T):
         matrix = np.einsum("c,lckd,d->lk", profile, given.stimulus, profile, optimize=True)
@@ -281,7 +283,7 @@ def _of_profiles(profiles: np.ndarray, given: Given, response: np.ndarray) -> Po
 
 
 def _separable(stage: Stage, given: Given, response, mixed, singles, rng) -> Pool:
-    """Kernels that are products of a filter and channel weights."""
+    """Return kernels that are products of a filter and channel weights."""
     n_lags, n_channels, n_outputs = response.shape
     flat = given.stimulus.reshape(n_lags * n_channels, -1)
     kinds = mixed.transpose(2, 0, 1)
@@ -304,7 +306,7 @@ def _separable(stage: Stage, given: Given, response, mixed, singles, rng) -> Poo
             )
             pair = joint[0][0], joint[1][0]
         if not stage.is_bent and stage.is_free:
-            # All of what a linear readout can make of them is in these already.
+            # These already span all kernels that a linear readout can produce from them.
             return Pool.of_factors(*pair)
         found.insert(0, pair)
     noise = rng.standard_normal((n_channels, stage.n_units)) / given.spread[:, np.newaxis]
@@ -322,7 +324,7 @@ def _separable(stage: Stage, given: Given, response, mixed, singles, rng) -> Poo
 
 
 def _variants(pool: Pool, stage: Stage, given: Given) -> Pool:
-    """Candidates of unit variance, with both signs, and lifted or shifted where curves bend."""
+    """Return candidates of unit variance, with both signs and shifts for nonlinearities."""
     pool = _with_unit_variance(pool, given)
     mean = np.einsum("lck,lc->k", pool.kernels, given.lagged_mean)
     one = np.ones_like(mean)
@@ -336,7 +338,7 @@ def _variants(pool: Pool, stage: Stage, given: Given) -> Pool:
         size = 1 / np.maximum(1, np.abs(mean)) if stage.saturates else one
         made.append(pool.scaled(sign * size, 0 * one))
         if pool.filters is None and not stage.saturates:
-            # Where the stimulus has a mean, a unit can be lifted by it.
+            # A nonzero mean of the stimulus can lift a unit.
             lifting = np.broadcast_to(given.mean / given.spread**2, pool.kernels.shape[:2])
             level = float(np.sum(lifting * given.lagged_mean))
             missing = np.maximum(LIFTED - sign * mean, 0)
@@ -347,7 +349,7 @@ def _variants(pool: Pool, stage: Stage, given: Given) -> Pool:
 
 
 def _bend(stage: Stage, values: np.ndarray) -> np.ndarray:
-    """Compute what nonlinearities make of candidates (n_rows, n), which are shifted already."""
+    """Apply the nonlinearities to outputs (n_rows, n), which include the shifts."""
     if stage.last_part.rectifies:
         values = np.maximum(values, 0)
     for curve in stage.curves:
@@ -357,6 +359,6 @@ def _bend(stage: Stage, values: np.ndarray) -> np.ndarray:
         try:
             set_neutral(wide)
             values = wide.evaluate(values)
-        except ValueError:  # priors or bounds of another number of units
+        except ValueError:  # priors or bounds for a different number of units
             continue
     return np.asarray(values)

@@ -1,9 +1,9 @@
-"""L-BFGS in coordinates that fit the loss, each component of a model by itself.
+"""Preconditioned L-BFGS, separately for each component of a model.
 
-The outputs of a population often share nothing: the loss is a sum of functions of different
-parameters. All are computed together, but each has curvature pairs, steps and an end of its own
-(Nocedal & Wright 2006, Numerical Optimization, algorithms 3.1, 7.4 and 7.5), so that none takes a
-step that is bad for it because that step is good for its neighbours. Bounds hold by projection
+The outputs of a population often share no parameters: the loss is then a sum of functions of
+different parameters. They are evaluated together, but each component has separate curvature pairs,
+steps and stopping (Nocedal & Wright 2006, Numerical Optimization, algorithms 3.1, 7.4 and 7.5), so
+that the step of a component does not depend on other components. Bounds hold by projection
 (Bertsekas 1982, SIAM J. Control Optim. 20, 221-246).
 """
 
@@ -33,28 +33,28 @@ from skdyn.nems.fitting.results import (
 )
 from skdyn.nems.fitting.settings import FitSettings
 
-# Curvature pairs that are kept.
+# Number of stored curvature pairs.
 N_PAIRS = 20
 
-# Share of the decrease that a slope promises that a step has to bring (Armijo).
+# Fraction of the linearly predicted decrease that a step must achieve (Armijo condition).
 SUFFICIENT = 1e-4
 
-# Steps that may be shortened in a row before a component starts again from its gradient.
+# Consecutive backtracking steps after which a component restarts from its gradient.
 MAX_SHORTENED = 20
 
-# Iterations over which progress is judged.
+# Number of iterations over which progress is averaged.
 N_JUDGED = 5
 
-# Evaluations after which coordinates are found anew.
+# Number of evaluations after which coordinates are recomputed.
 EVALUATIONS_PER_ROUND = 50
 
-# Rounds that a component may end without progress while its gradient still promises some.
+# Maximum number of rounds that a component ends without progress despite a large gradient.
 N_FRUITLESS = 2
 
-# How often progress is printed.
+# Number of iterations between progress messages.
 ITERATIONS_PER_LINE = 25
 
-# Rounding of a loss, relative to its size, in double and in single precision.
+# Relative rounding error of a loss, in double and in single precision.
 ROUNDING, SINGLE_ROUNDING = 1e-14, 1e-6
 
 
@@ -75,7 +75,7 @@ class LBFGS(Solver):
         return _Fit(objective, settings, watcher).run()
 
 
-# What iterations change of a fit.
+# Attributes of a fit that iterations change.
 _CHANGING = (
     *("in_single", "active", "n_fruitless", "promise", "errors", "recent"),
     *("history", "held_out", "best", "reason"),
@@ -87,7 +87,7 @@ def _joined(whole: Callable[[], dict], part: dict) -> dict:
 
 
 class _Search:
-    """Points, steps and curvature pairs of all components in one system of coordinates."""
+    """Points, steps and curvature pairs of all components in one coordinate system."""
 
     def __init__(
         self, bounds: np.ndarray, component: np.ndarray, active: np.ndarray, rounding: float
@@ -98,35 +98,35 @@ class _Search:
         self.active = active.copy()
         self.steps = np.zeros((N_PAIRS, len(component)))
         self.changes = np.zeros((N_PAIRS, len(component)))
-        self.inverse = np.zeros((N_PAIRS, self.n_components))  # 1 / (s' y), 0 where there is none
+        self.inverse = np.zeros((N_PAIRS, self.n_components))  # 1 / (s' y), 0 without a pair
         self.size = np.ones(self.n_components)
         self.n_shortened = np.zeros(self.n_components, dtype=int)
 
     def changing(self) -> dict[str, np.ndarray]:
-        """All that steps change."""
+        """Return the state that steps change."""
         fixed = ("bounds", "component", "n_components")
         return {name: value for name, value in vars(self).items() if name not in fixed}
 
     def dot(self, left: np.ndarray, right: np.ndarray) -> np.ndarray:
-        """Inner products, one per component."""
+        """Return inner products, one per component."""
         return np.bincount(self.component, left * right, self.n_components)
 
     def begin(self, values: np.ndarray, gradient: np.ndarray) -> None:
-        """Set losses and gradient at the origin, and the first steps."""
+        """Set the losses, the gradient and the first steps at the origin."""
         self.values, self.gradient = values.copy(), gradient.copy()
         self.direction = np.zeros_like(gradient)
         self._direct(self.active)
-        # Where the curvature is not known at all, the first step is a short one.
+        # Without curvature information, the first step is short.
         self.size = 1 / np.maximum(1, np.sqrt(self.dot(self.direction, self.direction)))
 
     def trial(self) -> np.ndarray:
-        """The point to be tried: each active component takes its step."""
+        """Return the trial point, at which each active component takes its step."""
         moved = self.point + self.size[self.component] * self.direction
         moved = np.clip(moved, self.bounds[:, 0], self.bounds[:, 1])
         return np.where(self.active[self.component], moved, self.point)
 
     def receive(self, trial: np.ndarray, values: np.ndarray, gradient: np.ndarray) -> np.ndarray:
-        """Accept the steps that are good, and shorten the others; return which are accepted."""
+        """Accept sufficient steps and shorten the others; return which are accepted."""
         finite = np.isfinite(values)
         step = trial - self.point
         slope = self.dot(self.gradient, step)
@@ -161,7 +161,7 @@ class _Search:
     def _shorten(self, failed, values, slope, finite) -> None:
         if not failed.any():
             return
-        # The minimum of the parabola through both losses with the slope at the first.
+        # Minimum of the parabola through both losses with the initial slope.
         rise = values - self.values - slope
         with np.errstate(divide="ignore", invalid="ignore"):
             factor = np.where(rise > 0, -slope / (2 * rise), 0.5)
@@ -169,7 +169,7 @@ class _Search:
         self.size = np.where(failed, factor * self.size, self.size)
         self.n_shortened = self.n_shortened + failed
         lost = failed & (self.n_shortened == MAX_SHORTENED)
-        if lost.any():  # the pairs lead nowhere
+        if lost.any():  # the curvature pairs are useless
             self.inverse[:, lost] = 0
             self._direct(lost)
             norm = np.sqrt(self.dot(self.direction, self.direction))
@@ -177,13 +177,13 @@ class _Search:
         self.active &= self.n_shortened < 2 * MAX_SHORTENED
 
     def free(self) -> np.ndarray:
-        """Whether each coordinate can move against the gradient."""
+        """Return whether each coordinate can move against the gradient."""
         low, high = self.bounds.T
         at_low = (self.point <= low) & (self.gradient > 0)
         return ~(at_low | ((self.point >= high) & (self.gradient < 0)))
 
     def _direct(self, chosen: np.ndarray) -> None:
-        """Set the directions of some components, by the two loops over their pairs."""
+        """Set the directions of some components by the two-loop recursion."""
         free = self.free()
         rest = np.where(free, self.gradient, 0.0)
         weights = np.zeros((N_PAIRS, self.n_components))
@@ -203,13 +203,13 @@ class _Search:
         self.direction = np.where(chosen[self.component], new, self.direction)
 
     def promise(self) -> np.ndarray:
-        """Decrease that the gradient of each component promises."""
+        """Return the predicted decrease of each component from its gradient."""
         return promised(self.point, self.gradient, self.bounds, self.component, self.n_components)
 
 
 @dataclass
 class _Fit:
-    """A fit under way."""
+    """State of a running fit."""
 
     objective: Objective
     settings: FitSettings
@@ -220,16 +220,16 @@ class _Fit:
     best: np.ndarray | None = None
     reason: str = ""
     begins_single: bool = False
-    # State of the round that an interrupted fit was in, once it goes on.
+    # State of the round in which a resumed fit was interrupted.
     earlier: dict[str, Any] | None = None
 
     @property
     def small(self) -> float:
-        """Largest decrease that a gradient may promise at the end."""
+        """Largest predicted decrease at a minimum."""
         return max(SMALL_DECREASE, N_JUDGED * self.settings.tol)
 
     def run(self) -> FitResults:
-        """Iterate until no component gets better any more."""
+        """Iterate until no component improves."""
         objective = self.objective
         low, high = objective.model.get_bounds_vector()
         start = found = np.clip(objective.model.get_parameter_vector(), low, high)
@@ -242,7 +242,7 @@ class _Fit:
         self.promise = np.zeros(n_components)
         self.errors = np.zeros(len(objective.factors))
         self.n_fruitless = np.zeros(n_components, dtype=int)
-        # Losses of each component after its last iterations, the last one last.
+        # Losses of each component after its most recent iterations, the latest one last.
         self.recent = np.full((N_JUDGED + 1, n_components), np.inf)
         self.active = np.ones(n_components, dtype=bool)
         if self.exact and not self.settings.early_stopping:
@@ -255,14 +255,14 @@ class _Fit:
         if self.in_single:
             with self._precision(objective):
                 found = self._rounds(found)
-            # What has converged to more than rounding has converged.
+            # Components that converged to within rounding error stay converged.
             self.active |= (self.promise > self.small) | (self.settings.tol < SINGLE_ROUNDING)
             self.in_single = False
         found = self._rounds(found)
         active = self.active
         if self.exact and not (active.any() or self.reason):
             with np.errstate(all="ignore"), self._precision(objective):
-                self.promise = self._promise_at_kinks(found)  # leaves out what is not finite
+                self.promise = self._promise_at_kinks(found)  # excludes non-finite values
         return self._results(start, found, initial_error, not active.any())
 
     @property
@@ -270,7 +270,7 @@ class _Fit:
         return bool(self.reason) or len(self.history) >= self.settings.max_iter
 
     def _whole(self) -> dict[str, Any]:
-        """All that changes from iteration to iteration, but for the round."""
+        """Return the state that iterations change, except that of the round."""
         own = {name: getattr(self, name) for name in _CHANGING}
         return {**own, "n_evaluations": self.objective.n_evaluations}
 
@@ -283,7 +283,7 @@ class _Fit:
 
     @contextmanager
     def _precision(self, objective: Objective) -> Iterator[None]:
-        """Let gradients be as precise as where the fit begins, for all that is but estimated."""
+        """Use gradients in the initial precision for estimates."""
         before, objective.is_single = objective.is_single, self.begins_single
         try:
             yield
@@ -291,7 +291,7 @@ class _Fit:
             objective.is_single = before
 
     def _rounds(self, found: np.ndarray) -> np.ndarray:
-        """Iterate until no component gets better, and return where that is."""
+        """Iterate until no component improves, and return the final values."""
         while self.earlier or (self.active.any() and not self._is_over):
             found, stalled = self._round(found)
             promises = self.promise > self.small
@@ -308,7 +308,7 @@ class _Fit:
             )
 
     def _evaluate(self, objective: Objective, vector: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Losses of the components, and the gradient of each with respect to its values."""
+        """Return the losses of the components and the gradients of each."""
         if self.exact:
             return objective.values_and_gradient(vector)
         return self._numeric_gradient(vector)
@@ -316,7 +316,7 @@ class _Fit:
     def _evaluate_finite(
         self, objective: Objective, vector: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The same; a component whose loss or gradient is not finite has an infinite loss."""
+        """Evaluate with an infinite loss for components with a non-finite loss or gradient."""
         values, gradient = self._evaluate(objective, vector)
         component = objective.component_of_value
         wrong = ~np.isfinite(values)
@@ -343,21 +343,21 @@ class _Fit:
         return values, gradient
 
     def _part(self, chosen: np.ndarray) -> tuple[Part, np.ndarray]:
-        """The objective of some components, and which of its values have bounds."""
-        # What is held out is looked at as a whole.
+        """Return the objective of some components, and which of its values have bounds."""
+        # Held-out data are evaluated for the whole model.
         stops_early = self.settings.early_stopping
         part = Part(self.objective) if stops_early else part_of(self.objective, chosen)
         low, high = part.objective.model.get_bounds_vector()
         return part, np.isfinite(low) | np.isfinite(high)
 
     def _round(self, begun: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Iterate in coordinates that suit the start; return where it ends, and who has stalled."""
+        """Iterate in coordinates of the start; return final values and stalled components."""
         settings, (part, boxed) = self.settings, self._part(self.active)
         objective, here = part.objective, part.components
         low, high = objective.model.get_bounds_vector()
         found, active, start = begun.copy(), self.active[here], begun[part.values]
-        # Where a fit is stopped early, its path counts: that of the parameters themselves goes
-        # first where the response is largest, as a ridge penalty does.
+        # The path of the fit matters for early stopping: without rotated coordinates, it first fits
+        # the directions of the largest response, similar to a ridge penalty.
         if self.exact and not settings.early_stopping:
             with self._precision(objective):
                 to = round_coordinates(objective, start, boxed)
@@ -367,7 +367,7 @@ class _Fit:
         bounds = np.where(boxed[:, np.newaxis], to.bounds(low, high), [-np.inf, np.inf])
 
         def inside(point: np.ndarray) -> np.ndarray:
-            # Rounding in the coordinates must not carry values over their bounds, or off them.
+            # Rounding errors of the coordinates must not move values across or off their bounds.
             vector = np.clip(to.parameters(point), low, high)
             vector = np.where(point <= bounds[:, 0], low, vector)
             return np.where(point >= bounds[:, 1], high, vector)
@@ -380,7 +380,7 @@ class _Fit:
             errors = objective.last_errors
             search.begin(values, to.gradient(gradient))
             self.promise[here] = np.where(active, search.promise(), self.promise[here])
-            stalled = active & (self.promise[here] == 0)  # nothing is to be found there
+            stalled = active & (self.promise[here] == 0)  # nothing to improve there
             search.active &= ~stalled
         else:
             vars(search).update(earlier["search"])
@@ -414,14 +414,14 @@ class _Fit:
         return found, ends
 
     def _judge(self, here, accepted: np.ndarray, values: np.ndarray) -> None:
-        """Keep the losses of components that have taken a step."""
+        """Store the losses of components that took a step, and judge their progress."""
         recent = self.recent[:, here]
         recent[:-1, accepted] = recent[1:, accepted]
         recent[-1, accepted] = values[accepted]
         self.recent[:, here] = recent
 
     def _promise_at_kinks(self, found: np.ndarray) -> np.ndarray:
-        """What gradients around the end promise, where that at the end itself does not say it."""
+        """Return decreases predicted by gradients near the end, for losses with kinks."""
         doubtful = self.promise > self.small
         if self.settings.early_stopping or not doubtful.any():
             return self.promise
@@ -450,7 +450,7 @@ class _Fit:
         return decrease <= self.settings.tol
 
     def _note(self, vector: np.ndarray) -> None:
-        """Note one iteration, and whether it is the last."""
+        """Record an iteration, and whether it is the last."""
         objective = self.objective
         error = float(objective.sizes.share @ self.errors)
         self.history.append(objective.with_penalty(error, vector))
@@ -493,14 +493,14 @@ class _Fit:
             history=self.history,
             held_out_history=self.held_out,
         )
-        # Nothing is left to improve of an error that cannot be negative.
+        # A nonnegative loss that is zero cannot improve.
         perfect = 0 <= results.final_error <= np.finfo(float).eps * objective.scale
         if perfect and objective.loss.has_closed_form:
             results.converged = True
         return results
 
     def _verdict(self, is_done: bool) -> tuple[bool, str]:
-        """Whether the fit has converged, and why it ended."""
+        """Return whether the fit has converged, and why it stopped."""
         if self.reason:
             return self.reason != STOPPED, self.reason
         if not is_done:
@@ -512,7 +512,7 @@ class _Fit:
 
 
 def has_exact_gradients(objective: Objective, start: np.ndarray) -> bool:
-    """Return whether torch can follow all layers, and warn if it cannot."""
+    """Return whether autograd can trace all layers, and warn otherwise."""
     name = layer_not_followed(objective, start)
     if name is not None:
         warn(

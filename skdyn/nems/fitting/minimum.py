@@ -1,4 +1,4 @@
-"""Whether a fit has ended at a minimum: what the gradients there promise."""
+"""Convergence check: the decrease of the loss that gradients predict at the end of a fit."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Callable
 import numpy as np
 from scipy.optimize import nnls
 
-# Largest decrease, relative to the size of the loss, that a gradient may promise at a minimum: half
-# its square in coordinates in which the loss has a curvature of about one.
+# Largest predicted decrease at a minimum, relative to the size of the loss: half the squared
+# gradient in coordinates in which the loss has a curvature of about one.
 SMALL_DECREASE = 1e-3
 
-# Points around the end of a fit at which gradients are looked at, and how far they are away.
+# Number of points near the end of a fit at which gradients are evaluated, and their distance.
 N_NEARBY, NEARBY = 24, 1e-2
 
 
@@ -22,7 +22,7 @@ def promised(
     component: np.ndarray,
     n_components: int,
 ) -> np.ndarray:
-    """Decrease of the loss of each component that its gradient promises.
+    """Return the decrease of each component's loss that its gradient predicts.
 
     Parameters
     ----------
@@ -50,26 +50,27 @@ def promise_at_kinks(
     component: np.ndarray,
     gradient_at: Callable[[np.ndarray], np.ndarray],
 ) -> np.ndarray:
-    """What gradients promise where the loss has a kink, as that of rectifiers has.
+    """Return the predicted decrease at a kink of the loss, as rectifiers cause.
 
-    There the gradient of no side is small, but some mean of those nearby is, which a step could
-    follow otherwise (Burke, Lewis & Overton 2005, SIAM J. Optim. 15, 751-779).
+    At a minimum with a kink, gradients on all sides are large, but a convex combination of nearby
+    gradients is small (gradient sampling; Burke, Lewis & Overton 2005, SIAM J. Optim. 15, 751-779).
 
     Parameters
     ----------
     promise : ndarray of shape (n_components,)
-        What the gradients at the end itself promise.
+        Decreases predicted by the gradients at the end point.
     small : float
-        Promises up to here are left as they are.
+        Predicted decreases up to this value are unchanged.
     component : ndarray of int of shape (n_free,)
         The component of each coordinate.
     gradient_at : callable
-        The gradient, zero where a bound is in its way, as a function of the step from the end.
+        Function of the step from the end point that returns the gradient, zero for coordinates at
+        an active bound.
 
     Returns
     -------
     ndarray of shape (n_components,)
-        The least of both promises.
+        The smaller of both predicted decreases.
     """
     if np.all(promise <= small):
         return promise
@@ -87,12 +88,12 @@ def promise_at_kinks(
 
 
 def promises(decrease: float) -> str:
-    """Say what is promised at the end of a fit.
+    """Describe the decrease predicted at the end of a fit.
 
     Parameters
     ----------
     decrease : float
-        Relative to the size of the loss.
+        Decrease, relative to the size of the loss.
 
     Returns
     -------
@@ -106,7 +107,7 @@ def promises(decrease: float) -> str:
 
 
 def _shortest_mean(vectors: np.ndarray) -> np.ndarray:
-    """The shortest mean of some vectors, with weights that are positive and whose sum is one."""
+    """Return the shortest convex combination of vectors."""
     size = 1e3 * np.linalg.norm(vectors, axis=1).max()
     if size == 0 or not np.isfinite(size):
         return vectors[0]

@@ -1,4 +1,4 @@
-"""Covariances of a stimulus at several lags: all that a linear filter needs to know of the data."""
+"""Covariances of a lagged stimulus, the sufficient statistics of linear filters."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ import numpy as np
 from skdyn.nems.fitting.trials import Trial
 from skdyn.nems.model import INPUT
 
-# Numbers of a lagged stimulus that are held at a time, where it has to be written out.
+# Maximum number of entries of an explicit lagged stimulus in memory.
 NUMBERS_AT_ONCE = 4_000_000
 
 
 @dataclass(frozen=True)
 class LaggedMoments:
-    """Second moments of a stimulus at several lags, with itself and with a response.
+    """Second moments of a lagged stimulus and a response.
 
     Attributes
     ----------
     stimulus : ndarray of shape (n_lags * n_channels, n_lags * n_channels)
-        Of the stimulus.
+        Second moments of the lagged stimulus.
     response : ndarray of shape (n_lags * n_channels, n_outputs)
-        With each output.
+        Cross moments with each output.
     n_lags : int
-        How many lags there are; lag 0 comes first.
+        Number of lags; lag 0 comes first.
     stimulus_mean : ndarray of shape (n_lags * n_channels,)
-        What was subtracted from the stimulus.
+        Mean that was subtracted from the stimulus.
     response_mean : ndarray of shape (n_outputs,)
-        What was subtracted from the response.
+        Mean that was subtracted from the response.
     """
 
     stimulus: np.ndarray
@@ -42,30 +42,30 @@ class LaggedMoments:
 def lagged_moments(
     trials: Sequence[Trial], n_lags: int, name: str = INPUT, *, centred: bool = True
 ) -> LaggedMoments:
-    """Second moments of a stimulus at several lags.
+    """Compute second moments of a lagged stimulus.
 
     Parameters
     ----------
     trials : sequence of Trial
-        Stimulus and response; before each trial there are zeros. A weight per sample counts, and
-        the mean of the weights of all outputs where there are several.
+        Stimulus and response, with zeros before each trial. Weights per output are averaged over
+        outputs.
     n_lags : int
-        How many lags.
+        Number of lags.
     name : str, default="input"
-        What the stimulus is called.
+        Name of the stimulus in the data.
     centred : bool, default=True
-        Whether each variable is taken less its mean.
+        Whether the mean of each variable is subtracted.
 
     Returns
     -------
     LaggedMoments
-        Weighted means of products.
+        The weighted moments.
     """
     weights = [trial.weight.mean(axis=1) for trial in trials]
     total = sum(weight.sum() for weight in weights)
     stimuli = [trial.data[name] for trial in trials]
     responses = [trial.target for trial in trials]
-    # Most rows usually have one weight: what the others have more or less is added for these alone.
+    # Most rows usually share one weight; only the other rows need a correction.
     common = float(np.median(np.concatenate(weights)))
     others = [weight - common for weight in weights]
     if 2 * sum(np.count_nonzero(weight) for weight in others) < sum(map(len, weights)):
@@ -87,16 +87,16 @@ def lagged_moments(
 
 
 def lagged_products(stimulus: np.ndarray, response: np.ndarray, n_lags: int) -> np.ndarray:
-    """Sums of products of a stimulus at several lags with a response.
+    """Compute sums of products of a lagged stimulus with a response.
 
     Parameters
     ----------
     stimulus : ndarray of shape (n_samples, n_channels)
         Rows of time, with zeros before them.
     response : ndarray of shape (n_samples, n_outputs)
-        As many rows.
+        Response with the same number of rows.
     n_lags : int
-        How many lags.
+        Number of lags.
 
     Returns
     -------
@@ -110,7 +110,7 @@ def lagged_products(stimulus: np.ndarray, response: np.ndarray, n_lags: int) -> 
 
 
 def lagged_sums(stimulus: np.ndarray, coefficients: np.ndarray, n_lags: int) -> np.ndarray:
-    """A linear filter of a stimulus.
+    """Filter a stimulus linearly.
 
     Parameters
     ----------
@@ -119,7 +119,7 @@ def lagged_sums(stimulus: np.ndarray, coefficients: np.ndarray, n_lags: int) -> 
     coefficients : ndarray of shape (n_lags * n_channels, n_outputs)
         Impulse responses.
     n_lags : int
-        How many lags.
+        Number of lags.
 
     Returns
     -------
@@ -133,19 +133,19 @@ def lagged_sums(stimulus: np.ndarray, coefficients: np.ndarray, n_lags: int) -> 
 
 
 def join(arrays: Sequence[np.ndarray], n_lags: int) -> np.ndarray:
-    """Put trials one behind the other, each followed by zeros that lags run out in.
+    """Concatenate trials, each followed by zero padding for the lags.
 
     Parameters
     ----------
     arrays : sequence of ndarray of shape (n_samples, n_columns)
         Rows of time.
     n_lags : int
-        How many lags there will be.
+        Number of lags.
 
     Returns
     -------
     ndarray of shape (n_rows, n_columns)
-        All rows, with n_lags rows of zeros behind those of each trial.
+        All rows, with n_lags rows of zeros after each trial.
     """
     if len(arrays) == 1:
         return arrays[0]
@@ -154,10 +154,10 @@ def join(arrays: Sequence[np.ndarray], n_lags: int) -> np.ndarray:
 
 
 def _products(stimuli, responses, n_lags: int) -> list[np.ndarray]:
-    """Sums over time without writing the lags out.
+    """Compute sums over time without an explicit lagged stimulus.
 
-    The products of lags l and k differ from those of l - 1 and k - 1 by one row at the end of each
-    trial alone.
+    The products of lags l and k differ from those of l - 1 and k - 1 only by one row at the end of
+    each trial.
     """
     n_channels, n_outputs = stimuli[0].shape[1], responses[0].shape[1]
     matrix = np.zeros((n_lags, n_channels, n_lags, n_channels))
@@ -170,7 +170,7 @@ def _products(stimuli, responses, n_lags: int) -> list[np.ndarray]:
             past = rows[n_lags - 1 - lag : len(rows) - lag]
             matrix[0, :, lag] += present.T @ past
             products[lag] += past.T @ response
-    # Last rows of each trial, the very last first, and zeros where it has no more.
+    # Last rows of each trial in reverse order, padded with zeros.
     ends = np.zeros((len(stimuli), n_lags, n_channels))
     for end, stimulus in zip(ends, stimuli, strict=True):
         end[: len(stimulus)] = stimulus[::-1][:n_lags]
@@ -191,9 +191,9 @@ def _products(stimuli, responses, n_lags: int) -> list[np.ndarray]:
 
 
 def _blocks(stimuli, responses, n_lags: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Rows of trials as doubles, with the n_lags - 1 rows before them, and the responses.
+    """Yield blocks of rows in double precision, with n_lags - 1 previous rows, and responses.
 
-    Long trials come in several blocks, and short ones several in a block, with zeros between them.
+    Long trials are split into several blocks, and short ones are joined, separated by zeros.
     """
     n_before = n_lags - 1
     size = max(NUMBERS_AT_ONCE // stimuli[0].shape[1], 4 * n_lags)
@@ -218,7 +218,7 @@ def _blocks(stimuli, responses, n_lags: int) -> Iterator[tuple[np.ndarray, np.nd
 
 
 def _weighted_products(stimulus, response, weight, n_lags: int) -> list[np.ndarray]:
-    """Sums over the rows that have weight, some of them at a time."""
+    """Compute sums over rows with nonzero weight, in batches."""
     n_channels = stimulus.shape[1]
     size = n_lags * n_channels
     sums = [np.zeros((size, size)), np.zeros((size, response.shape[1])), np.zeros(size)]

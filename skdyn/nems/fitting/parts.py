@@ -1,4 +1,4 @@
-"""The part of an objective that belongs to some components, so that the others cost nothing."""
+"""Restriction of an objective to some components, which saves the cost of the others."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from skdyn.nems.fitting.objective import Objective, Sizes, parameter_slices
 from skdyn.nems.fitting.trials import Trial
 from skdyn.nems.model import Model
 
-# Rows on which the outputs of a part are compared with those of the whole, and the largest
-# difference that is rounding, relative to the largest output.
+# Number of rows on which outputs of a part and the whole are compared, and maximum rounding
+# difference, relative to the largest output.
 N_ROWS, ROUNDING = 100, 1e-9
 
 
 class Part(NamedTuple):
-    """The objective of some components, and where these are in the whole.
+    """The objective of some components, and their indices in the whole.
 
     Attributes
     ----------
     objective : Objective
         The loss of these components.
     components, outputs, values : ndarray of int or slice
-        Places of these components, of their losses, and of their free values in the whole.
+        Indices of these components, of their losses, and of their free values in the whole.
     """
 
     objective: Objective
@@ -34,19 +34,20 @@ class Part(NamedTuple):
 
 
 def part_of(objective: Objective, chosen: np.ndarray) -> Part:
-    """Make the objective of some components.
+    """Return the objective of some components.
 
     Parameters
     ----------
     objective : Objective
-        The whole.
+        The whole objective.
     chosen : ndarray of bool of shape (n_components,)
-        Which components; at least one.
+        Mask of components, at least one.
 
     Returns
     -------
     Part
-        These components; or the whole, if that is all of them, or if its layers do not come apart.
+        The part with these components; the whole if all are chosen or its layers cannot be
+        separated.
     """
     whole = Part(objective)
     if chosen.all() or not objective.is_exact:
@@ -76,11 +77,11 @@ def part_of(objective: Objective, chosen: np.ndarray) -> Part:
 
 
 def _agree(objective: Objective, model: Model, outputs: np.ndarray) -> bool:
-    """Whether a model of some outputs computes what the whole does."""
+    """Return whether a model of some outputs agrees with the whole model."""
     few = {name: values[:N_ROWS] for name, values in objective.trials[0].data.items()}
     try:
         found = np.asarray(model.output(dict(few)))
-    except Exception:  # whatever it is that a layer of the user's says of fewer outputs
+    except Exception:  # a custom layer may raise any error for fewer outputs
         return False
     wanted = np.asarray(objective.model.output(dict(few)))[:, outputs]
     if found.shape != wanted.shape:
@@ -89,7 +90,7 @@ def _agree(objective: Objective, model: Model, outputs: np.ndarray) -> bool:
 
 
 def _places(model: Model, outputs: np.ndarray) -> np.ndarray:
-    """Places of the free values of some outputs."""
+    """Return indices of the free values of some outputs."""
     free = [one for layer in model.layers for one in layer.parameters.free if one.size]
     places = [np.arange(place.start, place.stop) for place in parameter_slices(model)]
     return np.concatenate(
@@ -101,7 +102,7 @@ def _places(model: Model, outputs: np.ndarray) -> np.ndarray:
 
 
 def _some_outputs(trial: Trial, outputs: np.ndarray) -> Trial:
-    """The response of some outputs, with their weights."""
+    """Return a trial with the response and weights of some outputs."""
 
     def of(weight: np.ndarray) -> np.ndarray:
         return weight if weight.shape[1] == 1 else weight[:, outputs]

@@ -1,4 +1,4 @@
-"""Penalties of layers, as matrices and norms of the vector of values that are fitted."""
+"""Penalties of layers, as matrices and norms of the vector of fitted values."""
 
 from __future__ import annotations
 
@@ -16,18 +16,19 @@ from skdyn.nems.penalties import Penalty
 
 @dataclass(frozen=True)
 class Norms:
-    """A weighted sum of norms of groups of values.
+    """Weighted sum of norms of groups of values.
 
     Attributes
     ----------
     places : ndarray of int of shape (n_entries,)
-        Values in the vector; a value may be in several groups.
+        Indices of values in the vector; a value may be in several groups.
     groups : ndarray of int of shape (n_entries,)
-        The group of each.
+        Group of each entry.
     weights : ndarray of shape (n_groups,)
         Weight of each norm.
     levels : ndarray of int of shape (n_entries,)
-        Groups of one level do not overlap, and lie within those of the next.
+        Nesting level of each entry. Groups of a level do not overlap, and lie within groups of the
+        next.
     """
 
     places: np.ndarray
@@ -36,7 +37,7 @@ class Norms:
     levels: np.ndarray
 
     def values(self, vector: np.ndarray) -> np.ndarray:
-        """Weighted norm of each group.
+        """Return the weighted norm of each group.
 
         Parameters
         ----------
@@ -46,23 +47,23 @@ class Norms:
         Returns
         -------
         ndarray of shape (n_groups,)
-            Weight times norm.
+            Weights times norms.
         """
         squares = np.bincount(self.groups, vector[self.places] ** 2, len(self.weights))
         return self.weights * np.sqrt(squares)
 
     def of_members(self, numbers: np.ndarray) -> np.ndarray:
-        """Take from each group one of the numbers of its values.
+        """Return one value per group from values that are constant within groups.
 
         Parameters
         ----------
         numbers : ndarray of shape (n_free,)
-            Numbers that are equal within a group.
+            Values that are equal within each group.
 
         Returns
         -------
         ndarray of shape (n_groups,)
-            The numbers.
+            One value per group.
         """
         member = np.zeros(len(self.weights), dtype=int)
         member[self.groups] = self.places
@@ -70,42 +71,42 @@ class Norms:
 
     @property
     def is_shared(self) -> np.ndarray:
-        """Whether each entry is in a group with others.
+        """Return whether each entry is in a group with other entries.
 
         Returns
         -------
         ndarray of bool of shape (n_entries,)
-            False for a value by itself.
+            False for an entry in a group of one.
         """
         return np.bincount(self.groups)[self.groups] > 1
 
     def scaled(self, factors: np.ndarray, sizes: np.ndarray) -> Norms:
-        """The same norms with other weights, of values in units of sizes.
+        """Return the norms with scaled weights, for values in units of sizes.
 
         Parameters
         ----------
         factors, sizes : ndarray of shape (n_free,)
-            Factor of the weight, and unit, of each value; equal within a group.
+            Factor of the weight and unit of each value; equal within a group.
 
         Returns
         -------
         Norms
-            The norms.
+            The scaled norms.
         """
         return replace(self, weights=self.weights * self.of_members(factors * sizes))
 
     def within(self, places: np.ndarray) -> Norms | None:
-        """Norms of the groups whose values lie at some places, counted among these.
+        """Return the norms of groups within a subset of values.
 
         Parameters
         ----------
         places : ndarray of int of shape (n_places,)
-            Places in the vector, ascending.
+            Indices of the subset in the vector, ascending.
 
         Returns
         -------
         Norms or None
-            None if there are none.
+            Norms with indices into the subset; None without groups.
         """
         inside = np.isin(self.places, places)
         if not inside.any():
@@ -115,7 +116,7 @@ class Norms:
         return Norms(local, groups, self.weights[kept], self.levels[inside])
 
     def shrunk(self, vector: np.ndarray, step: float) -> np.ndarray:
-        """Proximal map: shorten each group by its weight times a step, down to exactly 0.
+        """Apply the proximal map: shrink each group by its weight times a step, down to 0.
 
         Parameters
         ----------
@@ -127,9 +128,9 @@ class Norms:
         Returns
         -------
         ndarray of shape (n_free,)
-            Values outside the groups stay. Groups that contain others come after these, which
-            gives the map of the sum of all norms (Jenatton et al. 2011, J. Mach. Learn. Res. 12,
-            2297-2334).
+            Values; those outside the groups are unchanged. Nested groups are processed from the
+            innermost outwards, which yields the map of the sum of all norms (Jenatton et al. 2011,
+            J. Mach. Learn. Res. 12, 2297-2334).
         """
         shrunk = vector.copy()
         for level in range(self.levels.max(initial=-1) + 1):
@@ -143,26 +144,26 @@ class Norms:
 
 
 def quadratic_penalties(model: Model, counts: np.ndarray) -> sparse.csr_array | None:
-    """Matrix S for which v' S v / 2 is the sum of squares that layers penalise.
+    """Return the matrix S for which v' S v / 2 is the quadratic penalty of the layers.
 
     Parameters
     ----------
     model : Model
         The model.
     counts : ndarray of shape (n_free,)
-        How much a penalty of each value counts.
+        Weight of a penalty of each value.
 
     Returns
     -------
     sparse array of shape (n_free, n_free) or None
-        Symmetric; None if there is no such penalty.
+        Symmetric matrix; None without such a penalty.
     """
     parts = []
     for place, parameter, axes, penalty in _of_parameters(model):
         found = penalty.differences(parameter.shape, axes)
         if found is not None:
             matrix, weights = found
-            # A difference counts as much as its values do in the mean.
+            # The weight of a difference is the mean of those of its values.
             shares = abs(matrix)
             total = shares.sum(axis=1)
             mean = (shares @ counts[place]) / np.where(total > 0, total, 1)
@@ -174,22 +175,22 @@ def quadratic_penalties(model: Model, counts: np.ndarray) -> sparse.csr_array | 
 
 
 def sparse_penalties(model: Model, counts: np.ndarray, alike: Sequence[np.ndarray]) -> Norms | None:
-    """Norms that layers penalise.
+    """Return the norms that layers penalise.
 
     Parameters
     ----------
     model : Model
         The model.
     counts : ndarray of shape (n_free,)
-        How much a penalty of each value counts.
+        Weight of a penalty of each value.
     alike : sequence of ndarray
-        For each free parameter, numbers that are equal for values that the same outputs need; only
-        such are in one group.
+        Labels of each free parameter's values, equal for values that the same outputs depend on;
+        only these can be in one group.
 
     Returns
     -------
     Norms or None
-        None if there is no such penalty.
+        The norms; None without such a penalty.
     """
     numbers = {one.start: mark for one, mark in zip(_slices(model), alike, strict=True)}
     found: dict[int, list] = {}
@@ -222,7 +223,7 @@ def sparse_penalties(model: Model, counts: np.ndarray, alike: Sequence[np.ndarra
 
 
 def has_norms(model: Model) -> bool:
-    """Return whether a layer has a penalty with kinks."""
+    """Return whether a layer has a nonsmooth penalty."""
     return any(one.is_sparse for layer in model.layers for one in layer.penalties)
 
 
@@ -235,7 +236,7 @@ def _slices(model: Model) -> list[slice]:
 def _of_parameters(
     model: Model,
 ) -> Iterator[tuple[slice, Parameter, tuple[str, ...], Penalty]]:
-    """Places of free parameters, names of their axes, and the penalties that they have."""
+    """Yield indices of free parameters, names of their axes, and their penalties."""
     slices = iter(_slices(model))
     for layer in model.layers:
         names = set(layer.parameters) if layer.penalised is None else set(layer.penalised)

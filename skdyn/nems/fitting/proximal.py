@@ -1,11 +1,11 @@
-"""Proximal quasi-Newton steps, for penalties with kinks such as the lasso.
+"""Proximal quasi-Newton method for nonsmooth penalties such as the lasso.
 
-Each step minimises a quadratic model of the loss, with a limited-memory BFGS matrix, plus the norms
-themselves, and a line search follows (Lee, Sun & Saunders 2014, SIAM J. Optim. 24, 1420-1443). The
+Each step minimises a quadratic model of the loss, with a limited-memory BFGS matrix, plus the exact
+norms, followed by a line search (Lee, Sun & Saunders 2014, SIAM J. Optim. 24, 1420-1443). The
 minimum of the model is found by accelerated proximal gradient steps with restarts (Beck & Teboulle
 2009, SIAM J. Imaging Sci. 2, 183-202; O'Donoghue & Candes 2015, Found. Comput. Math. 15, 715-732),
-which need no pass through the data. Outputs that share nothing have matrices, steps and an end of
-their own, as in `lbfgs`.
+which require no pass through the data. Outputs that share no parameters have separate matrices,
+steps and stopping, as in `lbfgs`.
 """
 
 from __future__ import annotations
@@ -32,24 +32,25 @@ from skdyn.nems.fitting.results import (
 )
 from skdyn.nems.fitting.settings import FitSettings
 
-# Curvature pairs that are kept, and iterations over which progress is judged.
+# Number of stored curvature pairs, and of iterations over which progress is averaged.
 N_PAIRS, N_JUDGED = 30, 5
 
-# Most steps to the minimum of the model, and the last one relative to the first.
+# Maximum number of steps to the minimum of the model, and tolerance of a step relative to the
+# first.
 MOST_STEPS, LAST_STEP = 500, 1e-5
 
-# Share of the decrease that is promised that a step has to bring, and most times it is halved.
+# Fraction of the predicted decrease that a step must achieve, and maximum number of halvings.
 SUFFICIENT, MOST_HALVED = 1e-4, 40
 
-# How often progress is printed.
+# Number of iterations between progress messages.
 ITERATIONS_PER_LINE = 25
 
-# Rounding of a loss, relative to its size.
+# Relative rounding error of a loss.
 ROUNDING = 1e-14
 
 
 class Proximal(Solver):
-    """Proximal quasi-Newton steps on all data, which set values to exactly 0."""
+    """Proximal quasi-Newton method on all data, with exactly sparse solutions."""
 
     name = "proximal"
     finds_minimum = True
@@ -76,7 +77,7 @@ class Proximal(Solver):
                 "write its evaluate in plain arithmetic or with torch."
             )
         sizes = step_sizes(objective, start)
-        # Where a fit is stopped early, its path counts, and not only its end.
+        # With early stopping, the path of the fit matters, not only its end.
         exact = None if settings.early_stopping else _exact_curvatures(objective, sizes)
         fit = _Fit(objective, settings, watcher, sizes, exact)
         found = fit.run(start)
@@ -98,9 +99,9 @@ class Proximal(Solver):
 
 
 class _Curvature:
-    """The matrix of limited-memory BFGS, scale I - W M W' (Byrd, Nocedal & Schnabel 1994)."""
+    """Limited-memory BFGS matrix, scale I - W M W' (Byrd, Nocedal & Schnabel 1994)."""
 
-    # Most steps to the minimum of the model that has this curvature.
+    # Maximum number of steps to the minimum of the model with this curvature.
     most_steps = MOST_STEPS
 
     def __init__(self, n_values: int):
@@ -108,13 +109,13 @@ class _Curvature:
         self.clear(n_values)
 
     def clear(self, n_values: int) -> None:
-        """Forget the pairs."""
+        """Delete the curvature pairs."""
         self.pairs.clear()
         self.scale, self.largest = 1.0, 1.0
         self.sides, self.middle = np.zeros((n_values, 0)), np.zeros((0, 0))
 
     def add(self, step: np.ndarray, change: np.ndarray) -> None:
-        """Take a step and the change of the gradient along it, if its curvature is positive."""
+        """Store a step and its change of the gradient, if the curvature is positive."""
         along = step @ change
         if not along > 1e-10 * (change @ change):
             return
@@ -132,12 +133,12 @@ class _Curvature:
         self.largest = max(self.scale, self.scale + np.linalg.eigvals(inner).real.max())
 
     def apply(self, vector: np.ndarray) -> np.ndarray:
-        """The matrix times a vector."""
+        """Multiply the matrix by a vector."""
         return self.scale * vector - self.sides @ (self.middle @ (self.sides.T @ vector))
 
 
 class _ExactCurvature(_Curvature):
-    """The second derivatives of a quadratic loss, so that the first step finds the minimum."""
+    """Exact second derivatives of a quadratic loss; the first step then finds the minimum."""
 
     most_steps = 20 * MOST_STEPS
 
@@ -147,18 +148,18 @@ class _ExactCurvature(_Curvature):
         self.largest = max(np.linalg.eigvalsh(matrix)[-1], np.finfo(float).tiny)
 
     def clear(self, n_values: int) -> None:
-        """Keep the matrix."""
+        """Do nothing, because the matrix is exact."""
 
     def add(self, step: np.ndarray, change: np.ndarray) -> None:
-        """Keep the matrix."""
+        """Do nothing, because the matrix is exact."""
 
     def apply(self, vector: np.ndarray) -> np.ndarray:
-        """The matrix times a vector."""
+        """Multiply the matrix by a vector."""
         return self.matrix @ vector
 
 
 def _exact_curvatures(objective: Objective, sizes: np.ndarray) -> list[_ExactCurvature] | None:
-    """Second derivatives of the loss of each component of a linear model; None for another."""
+    """Return second derivatives of a linear model's loss per component; None if nonlinear."""
     is_linear_model = objective.loss.has_closed_form and is_linear(
         objective.model, objective.trials
     )
@@ -177,7 +178,7 @@ def _exact_curvatures(objective: Objective, sizes: np.ndarray) -> list[_ExactCur
 
 
 class _Part:
-    """The values of one component, divided by their sizes: a point, and the next step from it."""
+    """Scaled values of one component: the current point and the next step."""
 
     def __init__(
         self,
@@ -192,21 +193,21 @@ class _Part:
         self.is_active = True
 
     def begin(self, point: np.ndarray, value: float, gradient: np.ndarray) -> None:
-        """Set a point, its loss without the norms, and the gradient of that."""
+        """Set a point, its loss without the norms, and the gradient of this loss."""
         self.point, self.value, self.gradient = point, value + self.sum_of_norms(point), gradient
         self.recent.append(self.value)
         self._direct()
 
     def sum_of_norms(self, point: np.ndarray) -> float:
-        """What the norms add to the loss."""
+        """Return the contribution of the norms to the loss."""
         return 0.0 if self.norms is None else float(self.norms.values(point).sum())
 
     def trial(self) -> np.ndarray:
-        """The point to be tried."""
+        """Return the trial point."""
         return self.point + self.size * self.direction
 
     def receive(self, value: float, gradient: np.ndarray, tol: float) -> bool:
-        """Accept the trial if it is good enough, or shorten the step; return which."""
+        """Accept the trial point if it is sufficient, or shorten the step; return which."""
         trial = self.trial()
         value = value + self.sum_of_norms(trial)
         enough = self.value + SUFFICIENT * self.size * self.promised
@@ -225,14 +226,14 @@ class _Part:
         return False
 
     def _start_again(self) -> None:
-        """Forget the curvature, unless there is none: then no step makes the loss smaller."""
+        """Reset the curvature; without curvature, no step decreases the loss."""
         self.is_active &= bool(self.curvature.pairs)
         self.curvature.clear(len(self.point))
         if self.is_active:
             self._direct()
 
     def _direct(self) -> None:
-        """Find the next step."""
+        """Compute the next step."""
         self.size, self.n_halved = 1.0, 0
         self.direction = self._minimum_of_model() - self.point
         end = self.point + self.direction
@@ -242,12 +243,12 @@ class _Part:
             self._start_again()
 
     def shrunk(self, point: np.ndarray, step: float) -> np.ndarray:
-        """Proximal map of the norms, within the bounds."""
+        """Apply the proximal map of the norms, within the bounds."""
         shrunk = point if self.norms is None else self.norms.shrunk(point, step)
         return np.clip(shrunk, *self.bounds)
 
     def _minimum_of_model(self) -> np.ndarray:
-        """Where g' d + d' B d / 2 plus the norms is smallest, by accelerated steps."""
+        """Minimise g' d + d' B d / 2 plus the norms by accelerated steps."""
         rate = 1 / self.curvature.largest
         current = ahead = self.point
         momentum, first = 1.0, 0.0
@@ -259,7 +260,7 @@ class _Part:
             first = length if number == 0 else first
             if length <= LAST_STEP * first:
                 return new
-            if (ahead - new) @ moved > 0:  # the momentum leads uphill
+            if (ahead - new) @ moved > 0:  # the momentum points uphill
                 momentum = 1.0
             following = (1 + np.sqrt(1 + 4 * momentum**2)) / 2
             ahead = new + (momentum - 1) / following * moved
@@ -269,7 +270,7 @@ class _Part:
 
 @dataclass
 class _Fit:
-    """A fit under way, in values that are divided by their sizes."""
+    """State of a running fit, in scaled values."""
 
     objective: Objective
     settings: FitSettings
@@ -305,11 +306,11 @@ class _Fit:
 
     @property
     def small(self) -> float:
-        """Largest decrease that may be promised at the end."""
+        """Largest predicted decrease at a minimum."""
         return max(SMALL_DECREASE, N_JUDGED * self.settings.tol)
 
     def run(self, start: np.ndarray) -> np.ndarray:
-        """Iterate until no component gets better; return the values."""
+        """Iterate until no component improves; return the values."""
         objective, point = self.objective, start / self.sizes
         values, gradient = self._evaluate(point)
         if not (np.isfinite(values).all() and np.isfinite(gradient).all()):
@@ -340,7 +341,7 @@ class _Fit:
         return point * self.sizes if self.best is None else self.best
 
     def _joined(self, point: np.ndarray, of: Callable[[_Part], np.ndarray], chosen) -> np.ndarray:
-        """The values of all components, of which some are changed."""
+        """Return the values of all components with those of some replaced."""
         joined = point.copy()
         for is_chosen, part in zip(chosen, self.parts, strict=True):
             if is_chosen:
@@ -348,12 +349,12 @@ class _Fit:
         return joined
 
     def _evaluate(self, point: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Losses of the components without the norms, and their gradients."""
+        """Return the losses of the components without the norms, and their gradients."""
         values, gradient = self.objective.values_and_gradient(point * self.sizes)
         return values, gradient * self.sizes
 
     def _finished(self, point: np.ndarray) -> np.ndarray:
-        """A last plain step, after which what should be 0 is; and what gradients still promise."""
+        """Take a final proximal gradient step for exact zeros; also return predicted decreases."""
         everything = [True] * len(self.parts)
 
         def stepped(part: _Part) -> np.ndarray:
@@ -392,7 +393,7 @@ class _Fit:
         return point
 
     def _note(self, point: np.ndarray, errors: np.ndarray) -> None:
-        """Note one iteration, and whether it is the last."""
+        """Record an iteration, and whether it is the last."""
         objective, vector = self.objective, point * self.sizes
         error = float(objective.sizes.share @ errors)
         self.history.append(objective.with_penalty(error, vector))
@@ -410,7 +411,7 @@ class _Fit:
             self.reason = self.reason or STOPPED
 
     def verdict(self) -> tuple[bool, str]:
-        """Whether the fit has converged, and why it ended."""
+        """Return whether the fit has converged, and why it stopped."""
         if self.reason:
             return self.reason != STOPPED, self.reason
         if not self.is_done:
