@@ -1,14 +1,14 @@
 """
-From a recording to what is published: time-delay PCA, DyNeMo, spectra of modes.
+A full analysis of a recording: time-delay PCA, DyNeMo, spectra of modes.
 
-Without ``--recording``: simulated sources. Three modes, each a network of four of twelve channels
-that share an oscillation at 6, 11 or 22 Hz, on noise; modes follow each other in a soft chain. From
-the fitted modes: the peak of each, in bins from the true one, and the edges whose coherence at the
-peak is above half of the largest, of which none may join channels of different networks.
+Without ``--recording``: simulated sources. Each of three modes is a network of four of twelve
+channels that share an oscillation at 6, 11 or 22 Hz, with noise; the mixing is a soft chain.
+Reported for the fitted modes: the distance of the spectral peak from the true one, in bins, and the
+edges with a coherence at the peak above half of the largest; no edge may join different networks.
 
 With ``--recording FILE``: EEG with eyes_open and eyes_closed, (n_samples, n_channels) each, fs and
-ch_names. Is there a mode with a peak from 8 to 13 Hz that is strongest over occipital channels, and
-weighs more with eyes closed? ``--figure FILE`` draws it.
+ch_names. The question is whether a mode has a peak from 8 to 13 Hz, is strongest over occipital
+channels, and has a larger weight with eyes closed. ``--figure FILE`` draws it.
 """
 
 import argparse
@@ -43,7 +43,7 @@ def soft_chain(rng, n_samples, n_modes):
     hard = np.eye(n_modes)[states[:n_samples]]
     kernel = np.hanning(15)[:, np.newaxis]
     soft = np.apply_along_axis(np.convolve, 0, hard, (kernel / kernel.sum()).ravel(), mode="same")
-    # No network is ever silent.
+    # Every network has some weight at all times.
     return 0.05 + 0.85 * soft / soft.sum(axis=1, keepdims=True)
 
 
@@ -157,7 +157,7 @@ def draw_eeg(spectra, alpha, names, rate):
     top, bottom = right.subplots(2, 1, height_ratios=[1.3, 1])
     info = mne.create_info(names, rate, "eeg")
     with warnings.catch_warnings():
-        # Newer versions have another name for the same positions.
+        # Newer versions use another name for the same positions.
         warnings.simplefilter("ignore", FutureWarning)
         info.set_montage("standard_1020", on_missing="ignore")
     decibel = 10 * np.log10(power)

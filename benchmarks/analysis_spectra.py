@@ -1,7 +1,7 @@
 """
 Spectra of modes: agreement with golden numbers, errors on simulations with known spectra, cost.
 
-``--golden FILE`` compares all numbers of spectra in a file of the reference's, computed in float32.
+``--golden FILE`` compares with reference spectra in a file, which were computed in float32.
 ``--simulation`` estimates the spectra of three modes of five channels (AR(2) sources at 6, 11 and
 22 Hz, 60,000 rows at 100 Hz) from true mixing coefficients, by each method. ``--cost`` times
 regression spectra of 20 sessions of 60 s, 38 channels at 250 Hz.

@@ -1,10 +1,10 @@
 """
-How well fits of DyNeMoEstimator from different seeds agree on resting-state fMRI.
+Agreement of fits of DyNeMoEstimator from different seeds on resting-state fMRI.
 
-Nothing is known of the true modes of a measured recording; but what the data determine, every seed
-should find. Seven subjects of the Human Connectome Project, standardised, then reduced to
+The true modes of a measured recording are unknown, but every seed should find the modes that the
+data determine. Data: seven subjects of the Human Connectome Project, standardised, then reduced to
 whitened principal components; 8 modes, default settings. Measured: the correlations of the matched
-mixing coefficients of every pair of seeds, and the CPU seconds of each fit, in a process of its own
+mixing coefficients of every pair of seeds, and the CPU seconds of each fit, in a separate process
 on one thread.
 """
 
@@ -34,7 +34,7 @@ def load(n_components):
 
 
 def fit(seed, n_modes, n_components, parameters, folder):
-    """Fit one seed, leave its mixing coefficients in the folder, and say how it went."""
+    """Fit one seed, save its mixing coefficients in the folder, and return the result."""
     X = load(n_components)
     model = DyNeMoEstimator(n_modes=n_modes, random_state=seed, **parameters)
     with warnings.catch_warnings():

@@ -1,14 +1,14 @@
 """
-How well DyNeMoEstimator finds modes that are hard to find, over draws of the simulation.
+Recovery by DyNeMoEstimator of modes that are hard to find, over draws of the simulation.
 
 Default settings, one fit per draw. Measured: the mean and the lowest correlation of matched mixing
 coefficients with the true ones; for chains of states the share of rows whose largest matched
-coefficient is that of the true state (Dice), and beside it that of a hidden Markov model fitted by
-expectation maximisation, the best of eight starts by likelihood; the bounds of the fit and of its
-starts, in nats per row; what the fit itself says is wrong; CPU seconds of fit and transform.
+coefficient is that of the true state (Dice), compared with a hidden Markov model fitted by
+expectation maximisation (the best of eight starts by likelihood); the evidence lower bounds of the
+fit and of its starts, in nats per row; warnings of the fit; CPU seconds of fit and transform.
 
-Each fit runs in a process of its own on one thread, and adds a line of JSON to the output file. A
-run that was stopped goes on from there: name a new file after a change of skdyn.
+Each fit runs in a separate process on one thread, and appends a line of JSON to the output file. An
+interrupted run resumes from that file: name a new file after a change of skdyn.
 """
 
 import argparse
@@ -125,7 +125,7 @@ def dice_of_em(X, truth):
 
 
 def fit(case, draw, parameters=None):
-    """Fit one draw and say how it went."""
+    """Fit one draw and return its result."""
     X, truth = CASES[case](draw)
     model = DyNeMoEstimator(n_modes=truth.shape[1], random_state=0, **(parameters or {}))
     digest = source()

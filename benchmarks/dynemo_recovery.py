@@ -1,17 +1,17 @@
 """
-How well DyNeMoEstimator finds modes that are known, over simulations and seeds.
+Recovery of known modes by DyNeMoEstimator, over simulations and seeds.
 
 Measured, for each simulation and each seed, with default settings: the correlation of every matched
 mixing coefficient with the true one, for hidden Markov simulations the share of rows whose largest
 matched coefficient is that of the true state (Dice), the free energy, and the CPU seconds and peak
-memory of the fit, which runs in a process of its own on one thread.
+memory of the fit, which runs in a separate process on one thread.
 
-The free energy is given twice, in nats per row: the negative of `DyNeMoEstimator.score`, a bound by
-draws of theta, and with theta at its posterior mean, from windows of the length trained on that do
-not overlap ("windows"), as the reference implementation reports it.
+The free energy is reported twice, in nats per row: as the negative of `DyNeMoEstimator.score`, a
+bound from draws of theta, and with theta at its posterior mean, from non-overlapping windows of the
+length used in training ("windows"), as in the reference implementation.
 
-Each fit adds a line of JSON to the output file as soon as it is done. A run that was stopped goes
-on from there: what is in the file is not fitted again, so name a new file after a change of skdyn.
+Each fit appends a line of JSON to the output file when it is done. An interrupted run resumes:
+fits in the file are not repeated, so name a new file after a change of skdyn.
 """
 
 import argparse
@@ -85,7 +85,7 @@ def load(case, recording=None):
 
 
 def source():
-    """Digest of the sources of skdyn, to tell which one a figure belongs to."""
+    """Digest of the sources of skdyn, which identifies the version of a result."""
     digest = hashlib.sha256()
     for path in sorted(Path(skdyn.__file__).parent.rglob("*.py")):
         digest.update(path.read_bytes())
@@ -93,14 +93,14 @@ def source():
 
 
 def windows_free_energy(model, X):
-    """Free energy at the mean from windows that do not overlap, each inferred for itself."""
+    """Free energy at the mean from non-overlapping windows, each inferred separately."""
     length = model.sequence_length
     windows = [X[i : i + length] for i in range(0, len(X), length)]
     return model.free_energy(windows, at="mean")
 
 
 def fit(case, seed, parameters=None, recording=None):
-    """Fit one seed and say how it went."""
+    """Fit one seed and return its result."""
     X, truth = load(case, recording)
     settings = {"learn_means": True} if case.startswith("means") else {}
     settings |= parameters or {}
@@ -110,7 +110,7 @@ def fit(case, seed, parameters=None, recording=None):
         warnings.simplefilter("ignore", ConvergenceWarning)
         _, cost = measured(lambda: model.fit(X))
     alpha = match_modes(truth, model.transform(X))[1]
-    # A coefficient that does not move has found nothing.
+    # A constant coefficient has no correlation.
     correlations = np.nan_to_num(alpha_correlation(truth, alpha))
     return {
         "case": case,
@@ -148,7 +148,7 @@ def summary(rows):
     """One line of the table: all seeds of one case."""
     means = [np.mean(row["correlations"]) for row in rows]
     dice = [row["dice"] for row in rows if row["dice"] is not None]
-    # Free energies of seeds that found the modes and of others have no common middle: the worst.
+    # The worst free energy, because a median over seeds with and without the modes means little.
     return [
         rows[0]["case"],
         rows[0]["n_modes"],

@@ -1,16 +1,15 @@
 """
-CPU time of DyNeMoEstimator side by side with the reference implementation, in one run.
+CPU time of DyNeMoEstimator and of the reference implementation, measured in one run.
 
-Measured, in processes of their own, on one thread, by turns:
+Measured in separate processes on one thread, alternately:
 
 1. The CPU seconds of an epoch with the same settings (windows of 200 rows, one LSTM of 64 units in
-   each network, a random start, nothing held out), as the difference of a longer and a shorter fit,
-   so that imports, compilation and the start drop out; for the recording that is given, with
-   batches of 16 windows, and for a drawn mixture of 80 channels, with batches of 32.
+   each network, random initialisation, no held-out rows), as the difference of a longer and a
+   shorter fit, which cancels imports, compilation and initialisation; for the given recording, with
+   batches of 16 windows, and for a simulated mixture of 80 channels, with batches of 32.
 2. With `--whole`, a whole fit of the recording: the reference for 200 epochs, skdyn by default.
-3. Which share of a training step of skdyn, all rows counted, is the likelihood, and which the
-   recurrent networks: each part is run forwards and backwards for itself, on a batch of the same
-   size.
+3. The shares of the likelihood and of the recurrent networks in a training step of skdyn: the
+   forward and backward pass of each part is timed separately on a batch of the same size.
 
 The reference is called as `python script recording.npz --seed S --epochs E --batch-size B
 --sequence-length L --modes J` and prints one line of JSON with fit_cpu_s.
@@ -36,7 +35,7 @@ WINDOW = 200
 
 
 def draw_data(path, n_modes, n_channels, seed):
-    """Write a recording; in a process of its own, so that its memory is not that of a fit."""
+    """Write a recording; in a separate process, so that a fit does not include its memory."""
     X, truth = mixture(n_modes, n_channels, seed)
     np.savez(path, time_series=X, mode_time_course=truth)
     return {}
@@ -57,9 +56,9 @@ def same_model(n_modes, batch_size, n_epochs):
 
 
 def fit(recording, n_modes, batch_size, n_epochs):
-    """Fit once and say what it took."""
+    """Fit once and return the cost."""
     X = np.load(recording)["time_series"]
-    # torch loads a part of itself when it is first used; that is not to be measured.
+    # Exclude the parts of torch that are loaded on first use.
     same_model(n_modes, batch_size, 1).fit(X[: 2 * WINDOW])
     _, cost = measured(lambda: same_model(n_modes, batch_size, n_epochs).fit(X))
     return {"fit_cpu_s": cost["cpu_s"]}
@@ -119,7 +118,7 @@ def reference(arguments, recording, n_epochs, batch_size=16, seed=0):
 
 
 def compare_epochs(arguments, recording, batch_size):
-    """CPU seconds of an epoch, by turns: a pair for each repeat."""
+    """CPU seconds of an epoch of both, measured alternately: a pair for each repeat."""
     few, many = sorted(arguments.epochs)
     request = {"recording": recording, "n_modes": arguments.modes, "batch_size": batch_size}
 
@@ -177,7 +176,7 @@ def report_whole(arguments):
 
 
 def answer(request):
-    """Which of the functions a request is for."""
+    """Call the function that a request names."""
     if "path" in request:
         return draw_data(**request)
     return fit(**request) if "n_epochs" in request else parts(**request)

@@ -1,18 +1,18 @@
 """
-DyNeMoEstimator on resting-state fMRI that it has not seen, beside a hidden Markov model.
+DyNeMoEstimator on held-out resting-state fMRI, compared with a hidden Markov model.
 
-Seven subjects of the Human Connectome Project, standardised, then reduced to whitened principal
-components of the rows that are fitted.
+Data: seven subjects of the Human Connectome Project, standardised, then reduced to whitened
+principal components of the training rows.
 
 *held-out*: fitted to the first half of each subject, or to four subjects, and compared on the rest:
 the evidence lower bound per row of two seeds, the exact log-likelihood of hmmlearn's GaussianHMM
-with as many states (the best of several starts by that of the rows fitted) and of one Gaussian;
+with as many states (the best of several starts by training likelihood) and of one Gaussian;
 differences over sessions with their standard errors; and the correlation of the matched mixing
 coefficients of the two seeds.
 
 *chain*: a chain of states drawn from a hidden Markov model that was fitted to all subjects, and the
-share of its rows that a fit of the chain gives to the right mode (Dice), beside that of expectation
-maximisation and of the true states' posterior probabilities.
+share of its rows that a fit of the chain assigns to the right mode (Dice), compared with
+expectation maximisation and with the posterior probabilities under the true model.
 """
 
 import argparse
@@ -70,7 +70,7 @@ def of_one_gaussian(train, test):
 
 
 def compare(by, n_modes, n_components, parameters):
-    """Two seeds and their rivals on the sessions that were held out."""
+    """Compare two seeds and the baselines on held-out sessions."""
     train, test = split(by, n_components)
     models, alphas, bounds, cpu = [], [], [], []
     for seed in (0, 1):

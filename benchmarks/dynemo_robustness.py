@@ -1,11 +1,11 @@
 """
-Whether DyNeMoEstimator ends well whatever it is given: fits on random settings and random data.
+Fuzz test of DyNeMoEstimator: fits with random settings to random data.
 
-Settings and data of a fit follow from its number. Each fit runs in a process of its own with a
-time limit. It has to end with fitted attributes, mixing coefficients and score all finite, or with
-a ValueError or a FitDivergedError that says something. Anything else (another exception, numbers
-that are not finite, a crash, a hang) is listed with its settings; `--only N` repeats number N, with
-its traceback. RuntimeWarnings, from overflow for example, are counted, too.
+The number of a fit determines its settings and data. Each fit runs in a separate process with a
+time limit. It must end with finite attributes, mixing coefficients and score, or with a ValueError
+or FitDivergedError that has a message. Any other outcome (another exception, numbers that are not
+finite, a crash, a timeout) is listed with its settings; `--only N` repeats number N with its
+traceback. RuntimeWarnings, for example from overflow, are counted as well.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from skdyn.simulation import MixedSineMVN
 
 
 def draw_settings(number):
-    """Parameters of the estimator, and what the data are like."""
+    """Parameters of the estimator and of the data."""
     rng = np.random.RandomState(number)
 
     def one_of(*values):
@@ -92,7 +92,7 @@ def draw_data(number, n_rows, n_channels, amplitude, offset, copies, n_sessions)
 
 
 def not_finite(model, X):
-    """Names of what is not finite."""
+    """Names of attributes and results that are not finite."""
     many = isinstance(X, list)
     alpha, score = model.transform(X), model.score(X)
     results = {
@@ -111,7 +111,7 @@ def not_finite(model, X):
 
 
 def attempt(number):
-    """Fit one and tell how it ended."""
+    """Run one fit and return its outcome."""
     parameters, data = draw_settings(number)
     model = DyNeMoEstimator(**parameters)
     with warnings.catch_warnings(record=True) as caught:
@@ -141,7 +141,7 @@ def watch(context, number, limit):
     try:
         if receiver.poll(limit):
             answer = receiver.recv()
-            process.join(10)  # it has things of its own to tidy up
+            process.join(10)  # time for its cleanup
         else:
             answer = {"outcome": "hang", "message": f"not done after {limit} s"}
     except EOFError:
@@ -159,7 +159,7 @@ def is_well(answer):
 
 
 def describe(answer):
-    """One line of JSON: how it ended, and everything to repeat it."""
+    """One line of JSON: the outcome, and all that is needed to repeat it."""
     parameters, data = draw_settings(answer["number"])
     kept = {name: answer[name] for name in ("number", "outcome", "message", "warnings")}
     return json.dumps(kept | {"parameters": parameters, "data": data})

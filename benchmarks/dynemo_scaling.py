@@ -1,11 +1,11 @@
 """
-How the time of an epoch and the memory of DyNeMoEstimator.fit grow with the number of rows.
+Time per epoch and memory of DyNeMoEstimator.fit as functions of the number of rows.
 
-Measured, each in a process of its own on one thread: the CPU seconds of an epoch, as the difference
-of a longer and a shorter fit, so that imports and the start drop out; the peak memory of the longer
-one, against that of the run with the fewest rows and against the size of the data; and the CPU
-seconds that the start alone takes, as the difference of one epoch from "moments" and from "random".
-Every fit is repeated and the least counts. Draws the figures, too.
+Measured, each in a separate process on one thread: the CPU seconds of an epoch, as the difference
+of a longer and a shorter fit, which cancels imports and initialisation; the peak memory of the
+longer one, relative to the run with the fewest rows and to the size of the data; and the CPU
+seconds of the initialisation, as the difference of one epoch from "moments" and from "random".
+Every fit is repeated and the smallest value counts. The script also draws the figures.
 """
 
 import argparse
@@ -25,13 +25,13 @@ FACTORS = (1, 4, 16)
 
 
 def draw_data(path, n_rows, n_modes, n_channels):
-    """Write a recording; in a process of its own, so that its memory is not that of a fit."""
+    """Write a recording; in a separate process, so that a fit does not include its memory."""
     np.save(path, mixture(n_modes, n_channels, seed=2, n_rows=n_rows)[0])
     return {}
 
 
 def fit(path, n_modes, n_epochs, init_method):
-    """Fit once and say what it took."""
+    """Fit once and return the cost."""
     X = np.load(path)
     model = DyNeMoEstimator(
         n_modes=n_modes,
@@ -41,7 +41,7 @@ def fit(path, n_modes, n_epochs, init_method):
         n_iter_no_change=None,
         random_state=0,
     )
-    # torch loads a part of itself when it is first used; that is not to be measured.
+    # Exclude the parts of torch that are loaded on first use.
     clone(model).set_params(n_epochs=1).fit(X[:400])
     _, cost = measured(lambda: model.fit(X))
     return cost

@@ -1,14 +1,14 @@
 """
-Rest against mental arithmetic, from EEG of twelve people: which modes change their weight.
+Rest against mental arithmetic in EEG of twelve people: changes in the weight of modes.
 
 The file has rest and task, (n_samples, n_channels) of all people concatenated, rest_lengths and
-task_lengths, scale_uV, and fs in Hz. One model is fitted to all recordings, without being told
-which is which. The band is 4 to 30 Hz, without eye movements and most of muscles, and each channel
+task_lengths, scale_uV, and fs in Hz. One model is fitted to all recordings, without condition
+labels. The band is 4 to 30 Hz, which excludes eye movements and most muscle activity. Each channel
 has the same variance in all people, over rest and task together. The weight of a mode is the mean
 share of the variance that it explains, and its occupancy the share of rows in which it is the
-largest. Logarithms of weights, and occupancies, are compared within people, with signs flipped and
-the maximum statistic over modes. The alpha mode is the one whose weight follows the power from 8 to
-13 Hz best, over time within recordings.
+largest. Logarithms of weights, and occupancies, are compared within people by sign flips and the
+maximum statistic over modes. The alpha mode is the one with the weight that correlates best with
+the power from 8 to 13 Hz, over time within recordings.
 """
 
 import argparse

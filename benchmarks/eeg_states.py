@@ -2,13 +2,13 @@
 Eyes open or closed, from EEG: a pipeline that ends in a linear classifier on mixing coefficients.
 
 The file has eyes_open and eyes_closed, (n_samples, n_channels) each, and fs, the sampling rate in
-Hz. Each recording is cut into as many blocks as there are folds; a fold holds out one of either,
-with a second on both sides that is left out, and no step of the pipeline sees rows across a seam.
-The classifier gets the mixing coefficients, averaged over a window around each row. Accuracy is the
-share of held-out rows that are told right; there are as many of one state as of the other.
+Hz. Each recording is cut into one block per fold; a fold holds out one block of
+each state, with a gap of one second on both sides, and no step of the pipeline sees rows across a
+seam. The classifier receives the mixing coefficients, averaged over a window around each row.
+Accuracy is the share of held-out rows that are classified correctly; both states have equally many.
 
 The baseline has no modes: the power in the alpha band of each channel, from 8 to 13 Hz, averaged
-over the same window, goes to the same classifier. That band is what is known to differ.
+over the same window, with the same classifier. That band is known to differ between the states.
 """
 
 import argparse

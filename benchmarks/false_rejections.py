@@ -1,15 +1,15 @@
 """
-How often a candidate that is as good as the best is called worse, by compare_models.
+False rejections by compare_models: candidates as good as the best that are called worse.
 
 Two linear regressions are equally good by symmetry. With inputs "useless", both have the two
 inputs that drive the response, and three others each that do not. With "own", each has one of two
 inputs that drive it equally. Inputs and noise are white, or autoregressive with a coefficient of
 .95. Blocks of the recording are held out. A rejection is a difference of more than two plain
 standard errors (as of independent folds), a p-value of a plain t test below the level, and a
-`p_value` of `compare_models` below the level. "first of four" is how often `simplest` passes over
-the first of four equal candidates.
+`p_value` of `compare_models` below the level. "first of four" is the rate at which `simplest`
+rejects the first of four equal candidates.
 
-With --outputs, the response has ten outputs, whose noise is independent or has a common part, and
+With --outputs, the response has ten outputs with independent or partly shared noise, and
 rejections are those with `paired_over` "outputs", "folds" and "both".
 """
 

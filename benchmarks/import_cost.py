@@ -1,6 +1,6 @@
 """CPU seconds and peak memory of `import skdyn.preprocessing` and others, against scikit-learn's.
 
-Each import runs in a process of its own, in turn, and what Python itself takes is included.
+Each import runs in a separate process, alternately; the cost of Python itself is included.
 """
 
 import argparse

@@ -1,8 +1,8 @@
 """Data larger than memory: memory-mapped sessions, under a limit on the memory of the process.
 
 Sessions of noise are written to a folder, once, and mapped. The limit is RLIMIT_DATA, which counts
-what the process allocates and not the maps. Each step prints its time and its peak of anonymous
-memory (RssAnon), which includes what imports take.
+allocated memory but not memory maps. Each step prints its time and its peak of anonymous memory
+(RssAnon), imports included.
 """
 
 import argparse

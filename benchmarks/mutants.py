@@ -1,10 +1,10 @@
-"""How many small changes of a folder's code the tests of that folder notice.
+"""Mutation test: the share of small changes of a folder's code that its tests detect.
 
 A mutant is the code with one operator, comparison, condition, number, word or keyword argument
 changed, or one returned value or call left out. A sample is drawn, and the tests that
 run the changed line run against each, in a forked process; a mutant is killed if a test fails or
 the time is over. Docstrings, annotations and the text of errors and warnings are not changed.
-Nothing is written to the package: the changed code is what Python imports.
+The package on disk is not changed: an import hook loads the changed code.
 """
 
 import argparse
@@ -231,7 +231,7 @@ def record(room, tests, cpu_seconds):
 
 
 def run(mutant, tests, seconds, limit):
-    """What pytest says of a mutant: its exit status, negative if it was ended."""
+    """Exit status of pytest for a mutant; negative if the process was killed."""
 
     def function():
         changed = Changed(mutant[0], code_of(mutant))

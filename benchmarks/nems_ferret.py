@@ -9,7 +9,7 @@ cross-validation over four groups of the sounds that are not held out; then it i
 these, and scored on the others: by the mean over units of the correlation with the mean response,
 and of the one with single repeats, corrected for noise. Models joined by " + " have their
 predictions averaged. The baseline is Ridge of scikit-learn on 15 lags. Each sound begins after
-silence, which is what history="zeros" says.
+silence, hence history="zeros".
 """
 
 import argparse
@@ -43,7 +43,7 @@ CONVOLUTIONS = "-".join(
     ]
 )
 RECURRENT = "wc.34x1x20-fir.5x1x20-relu.20.s-gru.20x60-wc.60x60-dexp.60"
-# Fitted by Adam with early stopping, with these settings besides.
+# Further settings of models fitted by Adam with early stopping.
 NETWORKS = {NETWORK: {}, CONVOLUTIONS: {}, RECURRENT: {"learning_rate": 0.004}}
 
 
@@ -70,15 +70,15 @@ def three_of(name, words, alpha):
     return {**single, f"{name}, mean of three": ([[(words, seed) for seed in (0, 1, 2)]], [alpha])}
 
 
-# The models of a candidate, to choose among, each a list of words and seeds; and penalties, in
-# units of the variance of the responses, or of the linear models as Ridge has them.
+# The models of a candidate to choose among, each a list of keywords and seeds; and penalties, in
+# units of the variance of the responses, or for linear models those of Ridge.
 CANDIDATES = {
     RIDGE: ([[("", 0)]], [3e2, 1e3, 3e3]),
     LINEAR: ([[("fir.15x34x60-lvl", 0)]], [3e2, 1e3, 3e3]),
     "LN, each neuron": ([[(own(1), 0)]], [0.02, 0.06, 0.2]),
     "LN, shared filters": ([[(shared(n), 0)] for n in (6, 12)], [1e-3, 3e-3, 1e-2]),
     "LN, shared rectified filters": ([[(rectified(n), 0)] for n in (8, 12)], [1e-3, 3e-3]),
-    # Models of other sizes err elsewhere, so that the mean of their predictions errs less.
+    # Models of different sizes have different errors, so that averaging their predictions helps.
     "LN, shared rectified filters, mean of three": (
         [[(rectified(n), 0) for n in (8, 10, 12)]],
         [1e-3, 3e-3],

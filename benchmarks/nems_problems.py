@@ -3,13 +3,13 @@ NEMSRegressor on four encoding problems: training error, held-out correlation, C
 
 The file has simulated spectrograms X_train (5000, 18) and X_test (2000, 18), the response of one
 neuron with a filter of rank one and an output nonlinearity, y1_train and y1_test, and those of ten
-neurons with filters of rank two, Y10_train and Y10_test. Each fit is made in a process of its own
-on one thread: once, which includes what torch loads at a first fit, and then again a few times, of
-which the median counts. Settings are the default, three starts, a penalty chosen on the training
-rows, and early stopping. The error is the root of the mean squared error over the standard
-deviation of the response, as NEMS has it; the correlation is the mean over neurons, with the last
-training rows given as history of the first test rows. As in NEMS, the first rows count as if there
-had been silence before.
+neurons with filters of rank two, Y10_train and Y10_test. Each fit runs in a separate process on
+one thread: once, including the parts of torch that are loaded on first use, and then a few more
+times, of which the median counts. Settings are the default, three starts, a penalty chosen on the
+training rows, and early stopping. The error is the root of the mean squared error divided by the
+standard deviation of the response, as in NEMS; the correlation is the mean over neurons, with the
+last training rows as history of the first test rows. As in NEMS, the first training rows have
+silence as history.
 """
 
 import argparse
@@ -37,7 +37,7 @@ REFERENCE = {
     "c": (0.74631, 120.3, 0.6586),
     "c2": (0.85835, 28.1, 0.4462),
 }
-# In units of the variance of each response.
+# Penalties in units of the variance of each response.
 ALPHAS = (1e-4, 1e-3, 1e-2, 3e-2, 1e-1, 3e-1)
 N_HISTORY = 14
 
@@ -49,13 +49,13 @@ def load(path, case):
 
 
 def one(path, case, how, repeats):
-    """Fit one problem, and say how it went."""
+    """Fit one problem and return the result."""
     X, y, X_test, y_test = load(path, case)
     model = NEMSRegressor(LAYERS[case], history="zeros", random_state=0)
     variance = y.var(axis=0)
     choice = None
     if how == "alpha":
-        # Chosen on the training rows alone: each block is predicted from what came before it.
+        # Chosen on the training rows only: each block is predicted from the rows before it.
         search = GridSearchCV(
             model,
             {"alpha": [alpha * variance for alpha in ALPHAS]},

@@ -1,11 +1,11 @@
 """
-Where fits of NEMSRegressor end, for many architectures and draws of data, by both solvers.
+Optima reached by NEMSRegressor for many architectures and draws of data, with both solvers.
 
-Each row is an architecture, with data that its kind of model can describe: filters of some rank, of
-a gamma or Gaussian stimulus (draws take turns), linear or rectified, and some noise. R2 is that of
-the training data, the worst of the draws in the second number, beside that of the linear model of
-the same lags in the same draw; a fit falls short if it ends more than 0.01 below. Settings are the
-default.
+Each row is an architecture, with data that its kind of model can describe: filters of some rank,
+applied to a gamma or Gaussian stimulus (alternating over draws), linear or rectified, with noise.
+R2 is that of the training data (second number: the worst draw), compared with the linear model of
+the same lags in the same draw; a fit falls short if it is more than 0.01 below. Settings are the
+defaults.
 """
 
 import argparse
@@ -40,7 +40,7 @@ def _fixed(shape):
 
 
 def frozen_channels():
-    """Channel weights that stay."""
+    """Frozen channel weights."""
     weigh = WeightChannels((8, 3))
     weigh["coefficients"] = _fixed((8, 3))
     weigh.freeze_parameters()
@@ -48,7 +48,7 @@ def frozen_channels():
 
 
 def frozen_filters():
-    """Filters that stay."""
+    """Frozen filters."""
     filter_ = FiniteImpulseResponse((6, 3))
     filter_["coefficients"] = _fixed((6, 3))
     filter_.freeze_parameters()
@@ -131,7 +131,7 @@ def draw(name, seed):
     size = (n_samples, n_channels)
     X = rng.gamma(0.5, size=size) if gamma else rng.standard_normal(size)
     n_filters = rank if "shared" in options else rank * n_outputs
-    # Filters that rise and fall, so that lags count unlike each other.
+    # Filters that rise and fall, so that lags have different weights.
     lags = np.arange(n_lags)[:, np.newaxis]
     peak, width = rng.uniform(0, n_lags / 2, n_filters), rng.uniform(0.7, 2, n_filters)
     filters = np.exp(-np.abs(lags - peak) / width) * rng.standard_normal((n_lags, n_filters))
@@ -183,7 +183,7 @@ def linear_r2(X, y, n_lags):
 
 
 def layers_of(name):
-    """What an estimator is given."""
+    """Layers that are passed to an estimator."""
     return BUILT[name]() if name in BUILT else WORDS.get(name, name)
 
 

@@ -1,9 +1,9 @@
 """
-How often the tests of skdyn.analysis reject where nothing differs: five times in a hundred?
+False positive rates of the tests of skdyn.analysis under the null, at a level of 5 %.
 
-Each test is repeated on data drawn anew, with heavy tails, dependent features, groups of unequal
-size, and covariates that go with both the values and what is tested. Mixing around events is slow,
-and the events have nothing to do with it.
+Each test is repeated on newly drawn data with heavy tails, dependent features, groups of unequal
+size, and covariates that correlate with both the values and the tested variable. The mixing around
+events is slow and independent of the events.
 """
 
 import argparse

@@ -1,5 +1,5 @@
 """
-One process per measurement, on one thread, so that its CPU seconds and its peak memory are its own.
+Measurements in separate processes on one thread, for separate CPU seconds and peak memory.
 
 A script that is called with `--one` and a request in JSON prints its answer as one line of JSON.
 """
@@ -31,12 +31,12 @@ def alone(command):
 
 
 def ask(script, **request):
-    """Have a script of this folder answer one request in a process of its own."""
+    """Run one request of a script of this folder in a separate process."""
     return alone([sys.executable, script, "--one", json.dumps(request)])
 
 
 def ask_all(script, requests, jobs=1):
-    """Yield each answer as soon as it is there; what fails is told and left out."""
+    """Yield each answer as soon as it is available; report failures and skip them."""
     executor = ThreadPoolExecutor(jobs)
     try:
         asked = {executor.submit(ask, script, **request): request for request in requests}
@@ -50,10 +50,10 @@ def ask_all(script, requests, jobs=1):
 
 
 def measured(function):
-    """Call a function; its value, and what it took: CPU and wall seconds, peak memory so far.
+    """Call a function; return its value, CPU and wall seconds, and the peak memory so far.
 
-    The peak is that of the whole process, libraries and data included. A process starts with the
-    peak of the one that started it, which therefore must not hold data.
+    The peak is that of the whole process, libraries and data included. A process inherits the
+    peak of its parent, which therefore must not hold data.
     """
     wall, cpu = time.perf_counter(), time.process_time()
     value = function()

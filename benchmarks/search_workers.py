@@ -1,10 +1,10 @@
 """
 Throughput of a search over small fits: two joblib workers against one, their threads and memory.
 
-Each round searches with one worker and with two, in turn; the workers have been started before, and
-have fitted once. A throughput is fits per second of wall time. CPU seconds per second of a fit tell
-how many threads were at work in it: with one per worker there is no oversubscription. Memory is the
-most that was resident in a worker, libraries included, and in one that has only imported skdyn.
+Each round searches with one worker and then with two; the workers are already running and have
+fitted once. A throughput is fits per second of wall time. CPU seconds per second of a fit measure
+the number of busy threads: with one per worker there is no oversubscription. Memory is the peak
+resident memory of a worker, libraries included, and of one that has only imported skdyn.
 """
 
 import argparse

@@ -1,11 +1,11 @@
 """
-A session's own modes: errors against known truth, with and without shrinkage, and their cost.
+Session-specific modes: errors against known truth, with and without shrinkage, and cost.
 
 Twenty sessions whose modes differ from a group's: each covariance is L exp(E) L', with L L' the
 group's and E a symmetric matrix of normal numbers. They are mixed by a softmax of sines of 0.4, 0.6
 and 0.9 Hz, at 100 Hz. A DyNeMo is fitted to all sessions; the error is the Riemannian distance of
-covariances from the truth, mean over sessions and modes. With the true mixing, what is left is the
-noise of the estimate alone.
+covariances from the truth, mean over sessions and modes. With the true mixing, only the
+estimation noise remains.
 """
 
 import argparse

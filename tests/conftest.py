@@ -50,7 +50,7 @@ def small_simulation():
 
 @pytest.fixture(scope="session")
 def recording(small_simulation):
-    """A small standardised recording that nobody can change."""
+    """A small standardised recording, read-only."""
     X = np.array(small_simulation.time_series)
     X.flags.writeable = False
     return X

@@ -9,7 +9,7 @@ SLACK = 1.0
 
 
 class Side(NamedTuple):
-    """The x or the y axis of a panel: what is seen of it."""
+    """The visible parts of the x or the y axis of a panel."""
 
     name: str
     has_numbers: bool
@@ -17,7 +17,7 @@ class Side(NamedTuple):
 
 
 def faults(fig):
-    """Draw a figure, and say what is wrong with its texts."""
+    """Draw a figure, and return the faults of its texts."""
     fig.canvas.draw()
     panels = [panel for panel in fig.axes if panel.get_visible()]
     boxes = [_box(panel) for panel in panels]

@@ -1,4 +1,4 @@
-"""Bad input is answered by an error that says what is wrong, and touches nothing."""
+"""Bad input raises an error that names the problem, and changes nothing."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Callbacks of scikit-learn: what they see of a fit, and how they stop it."""
+"""Callbacks of scikit-learn: information about a fit, and stopping it."""
 
 import pickle
 import runpy
@@ -105,7 +105,7 @@ def same(first, second):
     )
 
 
-# What they see
+# Information that callbacks receive
 
 
 @every_model
@@ -135,7 +135,7 @@ def test_every_step_is_seen_with_its_numbers(kind):
 
 @every_model
 def test_what_is_seen_is_a_fit_that_ended_there(kind):
-    """A later step must not change it; scores tell apart what was seen."""
+    """A later step must not change it; scores differ between steps."""
     listener = Listener()
     model = fit(MODELS[kind], listener)
     last = max(path for path in listener.ended if path[-1][0] in ("epoch", "iteration"))

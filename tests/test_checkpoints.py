@@ -1,4 +1,4 @@
-"""Checkpoints: what a fit writes while it runs, and that it goes on to the same bits."""
+"""Checkpoints: files written during a fit, and bit-identical results after resuming."""
 
 import copy
 import re
@@ -51,7 +51,7 @@ def fit(estimator, X=X, y=Y):
 
 
 def bits(estimator):
-    """All that a fit found, but for the time that it took."""
+    """All results of a fit, except its duration."""
     state = {
         name: value
         for name, value in vars(estimator).items()
@@ -339,7 +339,7 @@ def test_fit_of_a_model_that_was_killed_goes_on_to_the_same_bits(
         model = Model(from_keywords("wc.x2-fir.3x2-lvl-dexp"))
         begin = partial(fit_model, in_place=in_place, **options, **folder)
         assert killed_after(n_writes, model, monkeypatch, fit=begin)
-        # What was interrupted is as it was, and so the same fit can be called again.
+        # The interrupted model is unchanged, so that the same fit can be called again.
         assert model_bits(begin(model)) == expected
         assert model_bits(fit_model(**options, **folder)) == expected
 

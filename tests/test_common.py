@@ -1,4 +1,4 @@
-"""scikit-learn's own checks of an estimator, those that it runs by itself and those it does not."""
+"""scikit-learn's common checks of estimators, including those that check_estimator skips."""
 
 import pytest
 from sklearn.exceptions import ConvergenceWarning
@@ -36,7 +36,7 @@ FILTER = NEMSRegressor("fir.3xx-lvl")
 NONLINEAR = NEMSRegressor("wc.x-lvl-dexp", max_iter=5)
 # Bands of a waveform, of as many rows.
 BANDS = {"low": 0.1, "high": 0.4, "sampling_frequency": 1.0, "new_sampling_frequency": 1.0}
-# What a row gives depends on its neighbours, or on its whole session.
+# The output for a row depends on its neighbours, or on its whole session.
 OF_SESSIONS = [
     TimeDelayEmbedder(3),
     TimeDelayPCA(3, 2),
@@ -54,7 +54,7 @@ TRANSFORMERS = [
 ]
 ESTIMATORS = [*TRANSFORMERS, DOWNSAMPLER, BadSegments(), NEMSRegressor(), FILTER, NONLINEAR]
 
-# None of this for models that map each row by itself.
+# Not needed for models that map rows independently.
 WITH_MEMORY = {
     "check_methods_sample_order_invariance": (
         "rows are time: what a row gives depends on its neighbours"
@@ -83,7 +83,7 @@ EXPECTED_FAILURES = {
     repr(DYNEMO): OF_HISTORY,
     repr(FILTER): OF_HISTORY,
 }
-# What check_estimator leaves out, for all and for transformers.
+# Checks that check_estimator skips, for all estimators and for transformers.
 MORE_CHECKS = ["check_param_validation", "check_dataframe_column_names_consistency"]
 TRANSFORMER_CHECKS = [
     "check_set_output_transform",

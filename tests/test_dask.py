@@ -22,7 +22,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore"),
 ]
 
-# Where the work is done is at stake, not where a fit starts.
+# These tests are about where the work is done, not about initialisation.
 SMALL = {
     "init_method": "random",
     "n_refinement_steps": 3,

@@ -1,4 +1,4 @@
-"""The recordings come as they lie in the package, and the package is not run for them."""
+"""Recordings agree with the files of the packages, which are not imported."""
 
 import importlib.util
 import subprocess
@@ -308,7 +308,7 @@ def test_nitime_is_not_imported():
     "bin_width", [0, -0.001, 0.00002, 0.00012, 10.001, float("nan"), float("inf"), True, "1", None]
 )
 def test_wrong_bins(bin_width):
-    """Told before anything is read."""
+    """Raised before any file is read."""
     message = rf"bin_width is {bin_width!r}, but a multiple of 0\.00005 .* Pass"
     with pytest.raises(ValueError, match=message):
         load_grasshopper(bin_width=bin_width)

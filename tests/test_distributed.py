@@ -1,4 +1,4 @@
-"""Two processes share a fit, and come to what one comes to.
+"""Two processes that share a fit get the result of a single process.
 
 This file is also what these processes run, as a script: every scenario, in one order.
 """
@@ -226,7 +226,7 @@ def response():
 
 
 def correlation_loss(target, prediction, weight):
-    """Not a mean over numbers: what it is of a batch is not the mean of what it is of its parts."""
+    """A loss that is not a mean over numbers: for a batch it is not the mean over its parts."""
     target, prediction = (a - (weight * a).mean() for a in (target, prediction))
     power = (weight * target**2).mean() * (weight * prediction**2).mean()
     return 1 - (weight * target * prediction).mean() / (power + 1e-9) ** 0.5
@@ -305,7 +305,7 @@ def from_a_checkpoint():
 
 
 def alone_amid_others():
-    """What is not training with gradients: the last process would wait forever if it sent."""
+    """Fits without gradient descent: the last process would hang if they communicated."""
     if not is_last():
         return {}
     model = NEMSRegressor("wc.4x2-fir.3x2-lvl.1-relu.1", random_state=0).fit(*response())
@@ -361,7 +361,7 @@ def run(rank, folder):
 
 @pytest.fixture(scope="module")
 def together(tmp_path_factory):
-    """What each of two processes came to, by scenario."""
+    """Results of each of two processes, by scenario."""
     folder = tmp_path_factory.mktemp("processes")
     paths = [str(Path(__file__).resolve().parents[1]), os.environ.get("PYTHONPATH", "")]
     environment = os.environ | {
@@ -381,7 +381,7 @@ def together(tmp_path_factory):
             )
             for rank in range(N_PROCESSES)
         ]
-        # Where one has failed, the other would wait for it.
+        # If one process has failed, the other would wait for it.
         for process in started:
             stack.callback(process.kill)
         for process in started:

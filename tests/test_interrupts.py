@@ -50,7 +50,7 @@ def use(estimator, X=X):
 
 
 def state(estimator):
-    """All fitted attributes, as text that tells every bit."""
+    """All fitted attributes, as text that shows every bit."""
     return {
         name: repr(value) if not isinstance(value, np.ndarray) else value.tobytes()
         for name, value in vars(estimator).items()

@@ -6,7 +6,7 @@ import textwrap
 from pathlib import Path
 
 PAGE = Path(__file__).parents[1] / "docs" / "guide" / "jobs.rst"
-# Statements of a job but for imports and the stand-in for files, its first block.
+# Statements of a job, except imports and the replacement for files in its first block.
 LENGTHS = {
     "Eyes open and closed: EEG with MNE": 17,
     "Which run, which model": 7,

@@ -228,7 +228,7 @@ def test_correlations_refuse_sessions_with_different_modes(function):
 
 
 class FakeRaw:
-    """What a Raw object of MNE has."""
+    """Attributes of a Raw object of MNE."""
 
     info = ch_names = get_data = ()
 
@@ -253,7 +253,7 @@ def test_metrics_answer_objects_of_mne(name, form):
 
 
 class FakeSeries:
-    """What a series of pynapple with one epoch has; its rows are an array's."""
+    """Attributes of a pynapple series with one epoch; its rows are those of an array."""
 
     time_support, restrict = ((0, 1),), None
 

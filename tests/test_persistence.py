@@ -1,4 +1,4 @@
-"""Files of estimators: what is in them, what may be made of them, and that nothing is lost."""
+"""Files of estimators: contents, trusted types, and lossless round trips."""
 
 import copy
 import importlib
@@ -82,11 +82,11 @@ def of_two_branches(layer):
 
 
 def by_the_input(kind):
-    """The stimulus as the state of what is made of it."""
+    """The stimulus as the state of its own encoding."""
     return [CHANNELS((None, 1), output="drive"), kind(input=["drive", "input"])]
 
 
-# How each layer stands in a model; a new one has to be named here, and be trusted.
+# Each layer as part of a model; a new layer must be added here, and be trusted.
 STACKS = {
     "Concatenate": lambda: of_two_branches(layers.Concatenate(input=["one", "other"])),
     "DoubleExponential": lambda: after_channels(layers.DoubleExponential()),
@@ -430,7 +430,7 @@ def test_types_of_scikit_learn_in_the_list_are_splitters_searches_and_metrics():
     assert len(others) > 40
 
 
-# Classes that nobody keeps in a file: what others derive from, pictures, and parts of a fit.
+# Classes that are not saved in files: base classes, pictures, and parts of a fit.
 NOT_KEPT = {
     "Penalty",
     *("BadSegmentsDisplay", "ModesDisplay", "NEMSDisplay", "TrainingDisplay", "LayersDisplay"),
@@ -472,7 +472,7 @@ def test_every_estimator_of_the_package_is_trusted():
         for room in rooms
         for name, kind in inspect.getmembers(room, inspect.isclass)
         if issubclass(kind, BaseEstimator) and hasattr(kind, "fit") and not name.startswith("_")
-        # What others are made from is not an estimator itself.
+        # Base classes are not estimators themselves.
         if kind.__module__.startswith("skdyn.") and not kind.__subclasses__()
     }
     assert {f"skdyn.matching.{ModeMatcher.__name__}"} < found
@@ -485,7 +485,7 @@ def test_skops_itself_takes_the_list(estimators):
 
 
 class Touch:
-    """What a file could do to its reader: it leaves a trace as soon as it is made."""
+    """Malicious content of a file: leaves a trace as soon as it is created."""
 
     def __init__(self, path):
         self.path = path

@@ -1,4 +1,4 @@
-"""What is drawn is what was given, where it was asked for, in colours that can be told apart."""
+"""Pictures show the data that they are given, in the given axes and distinct colours."""
 
 import subprocess
 import sys

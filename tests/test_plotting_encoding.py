@@ -1,4 +1,4 @@
-"""Filters of whole models, against coefficients multiplied by hand; and what a display shows."""
+"""Filters of whole models against coefficients multiplied by hand; contents of displays."""
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt

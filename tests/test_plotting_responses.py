@@ -1,4 +1,4 @@
-"""Filters, nonlinearities and predictions stand where their axes say, with the right numbers."""
+"""Filters, nonlinearities and predictions are at the right positions of their axes."""
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -23,7 +23,7 @@ def filters():
 
 
 def value_at(image, *place):
-    """What the picture shows at a place, in the units of its axes."""
+    """Value of the picture at a place, in the units of its axes."""
     panel = image.axes
     event = MouseEvent(
         "motion_notify_event", panel.figure.canvas, *panel.transData.transform(place)

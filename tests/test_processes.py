@@ -30,7 +30,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 
 def fit(kind, seed=0):
-    """What a fit found and what it computes, as a digest."""
+    """Digest of the results of a fit and of its predictions."""
     model = KINDS[kind](seed)
     found = {n: v for n, v in vars(model).items() if n.endswith("_") and n != "history_"}
     used = model.transform(X) if hasattr(model, "transform") else model.predict(X)

@@ -1,4 +1,4 @@
-"""How estimators show themselves: diagrams, summaries, progress, and frames that go in and out."""
+"""Representations of estimators: diagrams, summaries and progress; DataFrames in and out."""
 
 import re
 

@@ -1,7 +1,7 @@
-"""Sessions and weights on their way through scikit-learn's tools, with metadata routing or not.
+"""Sessions and weights passed through scikit-learn's tools, with and without metadata routing.
 
-With routing, `sessions` reaches all methods by itself. Without, it reaches `fit` alone, and what is
-predicted or scored counts as one session.
+With routing, `sessions` reaches all methods automatically. Without, it reaches `fit` only, and the
+input of `predict` and `score` counts as one session.
 """
 
 import numpy as np
@@ -45,7 +45,7 @@ DYNEMO = DyNeMoEstimator(
     random_state=0,
 )
 NEMS = NEMSRegressor("fir.4-lvl")
-# What goes along with X, and a parameter to search with its values.
+# Metadata of X, and a parameter to search with its values.
 WINGS = {
     "dynemo": (DYNEMO, None, "n_modes", [2, 3]),
     "nems": (NEMS, y, "alpha", [0.0, 10.0]),
@@ -54,8 +54,8 @@ WINGS = {
 pytestmark = pytest.mark.filterwarnings(
     f"ignore::{ConvergenceWarning.__module__}.{ConvergenceWarning.__qualname__}"
 )
-# Before scikit-learn 1.8, what a search or a cross-validation scores by itself, where it is a
-# pipeline, gets no metadata.
+# Before scikit-learn 1.8, searches and cross-validation pass no metadata to the score method of a
+# pipeline.
 PIPELINES_ARE_TOLD = parse_version(sklearn.__version__) >= parse_version("1.8")
 
 routing_on_and_off = pytest.mark.parametrize("routing", [True, False], ids=["on", "off"])
@@ -75,12 +75,12 @@ def is_told(routing, prefix):
 
 
 def metadata(prefix, routing, **given):
-    """Without routing a pipeline is told which step its fit parameters are for."""
+    """Without routing, fit parameters of a pipeline have the name of a step as prefix."""
     return given if routing else {prefix + name: value for name, value in given.items()}
 
 
 def by_hand(model, target, rows, prefix):
-    """Fit, and what is then predicted and scored with sessions, and without."""
+    """Fit, then predict and score with and without sessions."""
     train, test = rows
     labels = {prefix + "sessions": SESSIONS[train]}
     part = None if target is None else target[train]
@@ -181,7 +181,7 @@ def test_a_pipeline_without_routing(wing):
     pipeline.fit(X, *target, **{f"{name}__sessions": SESSIONS})
     model.fit(scaled, *target, **given)
     np.testing.assert_allclose(pipeline.predict(X), model.predict(scaled))
-    # What predict is given goes to the last step, so that sessions will do here.
+    # Metadata of predict reach the last step, so that sessions need no prefix here.
     np.testing.assert_allclose(pipeline.predict(X, **given), model.predict(scaled, **given))
     one_session = pytest.approx(model.score(scaled, *target))
     assert pipeline.score(X, *target) == one_session

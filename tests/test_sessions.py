@@ -416,7 +416,7 @@ def test_weights_that_make_no_sense(kind):
         weights_of(form, weight)
 
 
-# What a transformer gave.
+# Outputs of transformers
 
 
 def test_columns_come_back_in_the_form_of_sessions():
@@ -444,7 +444,7 @@ def test_bad_columns(X, sessions, message):
 
 
 class FakeRaw:
-    """What is told of a Raw object of MNE: its methods, and data of (channels, times)."""
+    """Imitation of a Raw object of MNE: its methods, and data of (channels, times)."""
 
     info: ClassVar[dict] = {"sfreq": 100.0}
     ch_names = ("Fz", "Cz", "Pz")

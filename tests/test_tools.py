@@ -45,7 +45,7 @@ class Case:
     resource: str = ""
 
 
-# What the tools do with a fit is at stake, not where the fit starts.
+# These tests are about the tools, not about initialisation.
 SMALL = {
     "sequence_length": 20,
     "init_method": "random",
@@ -238,7 +238,7 @@ def takes_sessions(name, tool):
 
 @cache
 def one_after_the_other(name, tool, routing):
-    """What a cell gives with n_jobs=1, each time the same."""
+    """Result of a cell with n_jobs=1, equal on every call."""
     metadata = {"sessions": SESSIONS} if takes_sessions(name, tool) else {}
     with config_context(enable_metadata_routing=routing):
         return PARALLEL[tool](CASES[name], metadata, 1)
@@ -287,7 +287,7 @@ def test_a_tool_on_two_workers_gives_the_same(name, tool, backend, request):
     else:
         context = joblib.parallel_config(backend=backend)
     metadata = {"sessions": SESSIONS} if takes_sessions(name, tool) else {}
-    # Workers of joblib do not know of the configuration; scikit-learn tells them.
+    # scikit-learn passes its configuration to the workers of joblib.
     with config_context(enable_metadata_routing=True), context:
         given = PARALLEL[tool](CASES[name], metadata, 2)
     np.testing.assert_array_equal(given, one_after_the_other(name, tool, True))
@@ -296,7 +296,7 @@ def test_a_tool_on_two_workers_gives_the_same(name, tool, backend, request):
 @pytest.mark.parametrize("routing", [False, True], ids=["routing off", "routing on"])
 @pytest.mark.parametrize("name", ["DyNeMoEstimator", "NEMSRegressor"])
 def test_a_pipeline_with_sessions(name, routing):
-    """Routed, sessions reach all that takes them; else each step is told by its name."""
+    """With routing, sessions reach all steps that take them; otherwise steps are named."""
     case = CASES[name]
     steps = make_pipeline(SessionScaler(), clone(case.estimator))
     last = steps.steps[-1][0]

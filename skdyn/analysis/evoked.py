@@ -69,7 +69,7 @@ class EvokedAlpha(Bunch):
         Returns
         -------
         fig, axes : Figure or SubFigure, and ndarray of Axes of shape (1,)
-            What holds the panel, and the panel. The standard error is that over sessions, and of
+            The figure and its panel. The standard error is that over sessions, and of
             one session that over events.
         """
         mean, error = self.mean, self.standard_error

@@ -128,7 +128,7 @@ class PermutationTest(Bunch):
         Returns
         -------
         fig, axes : Figure or SubFigure, and ndarray of Axes of shape (1,)
-            What holds the panel, and the panel. Features beyond the dashed lines have corrected p
+            The figure and its panel. Features beyond the dashed lines have corrected p
             values of at most `level`, and a colour.
         """
         values, p_value = np.ravel(self.statistic), np.ravel(self.p_value)

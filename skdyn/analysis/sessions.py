@@ -164,7 +164,7 @@ class SessionModes(Bunch):
         Returns
         -------
         fig, axes : Figure or SubFigure, and ndarray of Axes of shape (1,)
-            What holds the panel, and the panel: a point per session, and a line at their mean.
+            The figure and its panel: a point per session, and a line at their mean.
         """
         values = np.atleast_2d(self.distances())
         fig, axes = panels(1, ax, fig, (1.5 + 0.5 * values.shape[1], 2.6))

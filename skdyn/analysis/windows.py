@@ -31,8 +31,8 @@ class Windows:
     scale : ndarray of shape (n_frequencies,)
         Factors from squared moduli to densities, in 1/Hz.
     is_padded : bool
-        Whether half a window of zeros stands before and after each session, with windows from
-        the first zero on for as many steps as the session has; otherwise windows lie inside.
+        Whether sessions are padded with half a window of zeros at both ends, with windows from
+        the first zero on for as many steps as the session has; otherwise windows are inside.
     """
 
     length: int

@@ -8,7 +8,7 @@ b_t the densities of row t under all states, the forward probabilities a_t obey
     a_t' = a_(t-1)' M_t,    M_t = P diag(b_t),  or  1 pi' diag(b_t) if a session begins at row t,
 
 so that a session's beginning is one more matrix. The chain of T rows is cut into about sqrt(T)
-blocks. The products of the M_t of each block give the probabilities at the boundaries of blocks,
+blocks. The products of the M_t of each block yield the probabilities at the boundaries of blocks,
 and from there the rows of all blocks are visited in parallel [2]_. That takes about 5 sqrt(T) steps
 in Python instead of 2 T. The matrices of a step are small: call these functions under
 `runtime.one_thread`.
@@ -286,7 +286,7 @@ class _Rows:
     """All sessions in one chain of n_blocks blocks of n_steps rows.
 
     Column `step * n_blocks + block` holds row `block * n_steps + step` of the chain, so that the
-    rows that are visited together lie together.
+    rows that are visited together are adjacent.
     """
 
     data: Tensor  # (n_channels + 1, n_steps * n_blocks): centred channels, and ones

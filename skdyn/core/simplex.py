@@ -1,7 +1,7 @@
 """The smallest simplex around a cloud of points.
 
 Points that are convex combinations of a few vertices fill part of a simplex. If enough of them
-lie near its facets, the vertices are found even if no point comes near a vertex: they are those of
+lie near its facets, the vertices are found even if no point is near a vertex: they are those of
 the simplex of least volume that holds the points [1]_. With noise some points fall outside, so that
 points outside are penalised rather than forbidden [2]_.
 

@@ -185,8 +185,8 @@ class _PrincipalComponents(ClassNamePrefixFeaturesOutMixin, SessionTransformer):
 class SessionPCA(_PrincipalComponents):
     """Principal components of recordings, learned from all sessions together.
 
-    It computes what scikit-learn's PCA computes, signs included, and takes sessions in every form:
-    labels, a list, or a 3-D array. Rows are mapped one by one, so that sessions do not mix.
+    The results equal those of scikit-learn's PCA, signs included. Sessions are accepted in every
+    form: labels, a list, or a 3-D array. Rows are mapped one by one, so that sessions do not mix.
 
     Parameters
     ----------

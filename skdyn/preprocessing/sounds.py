@@ -140,8 +140,8 @@ class Spectrogram(_Bands):
         Rows per second of the output, in Hz.
     window : float, default=None
         Length of the Hann window in seconds; None for two bins. A longer one resolves lower
-        frequencies. Half of it lies before the middle of the bin and half after, so that a row sees
-        (window - bin) / 2 seconds of what comes after its bin.
+        frequencies. Half of it is before the middle of the bin and half after, so that a row
+        depends on (window - bin) / 2 seconds after its bin.
 
     Attributes
     ----------

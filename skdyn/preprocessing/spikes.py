@@ -82,7 +82,7 @@ def spike_times(counts, *, sampling_frequency, start=0.0):
     -------
     list of ndarray of shape (n_spikes,)
         Spike times of each unit in seconds, ascending: the only spike of a bin lies in its middle,
-        and n of them at (k + 1/2) / n of it. `count_spikes` gives back the counts.
+        and n of them at (k + 1/2) / n of it. `count_spikes` restores the counts.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Modes back in channels, through the steps before the model."""
+"""Modes mapped back to channels through the steps before the model."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Mixing around events, against loops, and its test against its own promise."""
+"""Mixing around events against loops, and the false positive rate of its test."""
 
 import numpy as np
 import pytest

@@ -222,5 +222,5 @@ def test_posteriors_of_another_model_go_through_everything():
     )
     statistics = mode_statistics(posteriors, sampling_frequency=1.0, covariances=modes.covariances)
     assert statistics.normalised_weight.shape == (12, 2)
-    # What the mixture of Gaussians calls means are near those of the sessions.
+    # The means of the Gaussian mixture are close to those of the sessions.
     np.testing.assert_allclose(np.abs(modes.means).mean(), 3, atol=0.3)

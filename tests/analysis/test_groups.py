@@ -1,4 +1,4 @@
-"""Permutation tests, against SciPy, least squares and their own promise under the null."""
+"""Permutation tests against SciPy and least squares, and their false positive rate."""
 
 import itertools
 
@@ -130,7 +130,7 @@ def test_pairs_are_matched_whatever_the_order_of_rows():
     design = np.column_stack([np.ones(9), motion[9:] - motion[:9]])
     weights = np.linalg.lstsq(design, task - rest, rcond=None)[0]
     np.testing.assert_allclose(adjusted.effect, weights[0])
-    # What is the same in both conditions changes nothing.
+    # A covariate that is equal in both conditions has no influence.
     age = permutation_test(values, labels, pairs=people, covariates=np.tile(np.arange(9.0), 2))
     np.testing.assert_allclose(age.statistic, plain.statistic)
 
@@ -210,7 +210,7 @@ NULLS = {
 
 
 def _with_covariate(rng, name):
-    """A covariate that goes with the values and with what is tested."""
+    """A covariate that correlates with the values and with the tested variable."""
     covariate = rng.standard_normal(20)
     tested = covariate + rng.standard_normal(20)
     if name == "labels":

@@ -1,4 +1,4 @@
-"""How results of analyses show themselves: in one line, with their sizes."""
+"""Representations of results of analyses: one line, with their sizes."""
 
 import inspect
 

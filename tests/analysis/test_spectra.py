@@ -1,4 +1,4 @@
-"""Spectra of modes: the field's definitions, and what holds for any mixing coefficients."""
+"""Spectra of modes: the field's definitions, and properties for any mixing coefficients."""
 
 import joblib
 import numpy as np

@@ -59,12 +59,12 @@ ROOMS = {
 NAMED_FILES = {f"{room}/{name}.py" for room, names in ROOMS.items() for name in names.split()}
 # The rooms that both dynemo and nems may import, besides the files at the top of skdyn.
 SHARED = {"core", "metrics", *ROOMS["skdyn"].split()} - {"__init__"}
-# What is chosen by name: the names, and the place that alone tells them apart.
+# Choices by name: the names, and the only folder or file that may compare them.
 CHOICES = {
     "solver": ({"adam", "lbfgs", "proximal"}, "skdyn/nems/fitting/"),
     "loss": ({"squared_error", "poisson"}, "skdyn/nems/losses.py"),
 }
-# What a module needs to import its names when they are first used.
+# Functions that a module needs for lazy imports.
 LAZY = {"__getattr__", "__dir__"}
 LONGEST_FILE, LONGEST_FUNCTION, SHORTEST_COPY = 500, 60, 3
 
@@ -285,7 +285,7 @@ def _has_reason(node, lines):
 
 @rule
 def formulas_are_written_once(house):
-    """No two functions have the same body, whatever their variables are called."""
+    """No two functions have the same body, up to the names of variables."""
     first = {}
     for source in house.python("skdyn/"):
         for node in source.nodes:
@@ -388,7 +388,7 @@ def _layer_names(house):
 
 @file_rule("skdyn/")
 def choices_are_made_in_their_place(source):
-    """Solvers and losses are told apart by name in their own place alone.
+    """Only the folder or file of solvers and losses compares their names.
 
     A comparison with one name counts, and so does a list or a dict of two or more.
     """

@@ -363,7 +363,7 @@ def test_the_stack_drops_after_every_layer_only_with_draws():
         assert torch.equal(dropped, stack(x, draws_for(8, seed=3)))
     zero = dropped == 0
     assert abs(float(zero.float().mean()) - 0.5) < 5 * np.sqrt(0.25 / zero.numel())
-    # What is left differs from a mere doubling, as the first layer's output was dropped too.
+    # The kept values are not simply doubled, because the first layer has dropout too.
     assert not torch.allclose(dropped[~zero], 2 * plain[~zero])
 
 

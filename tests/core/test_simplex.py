@@ -17,7 +17,7 @@ def mixtures(n_dims, n_points=2000, concentration=0.8, largest_first=1.0, seed=0
 
 
 def in_weights(found, vertices):
-    """What the found vertices are made of, in the order of the true ones: the identity at best."""
+    """Weights of the found vertices in the true ones, in their order: ideally the identity."""
     ones = np.ones((len(vertices), 1))
     weights = np.hstack([found, ones]) @ np.linalg.inv(np.hstack([vertices, ones]))
     return weights[linear_sum_assignment(-weights.T)[1]]

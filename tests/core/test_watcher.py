@@ -1,4 +1,4 @@
-"""Who watches a training: what is told of each epoch, and how it ends the training."""
+"""Watchers of a training: calls at each epoch, and stopping of the training."""
 
 import pytest
 import torch
@@ -24,7 +24,7 @@ class Slope:
 
 
 class Notes(Watcher):
-    """Writes down what it is told, and asks to stop after some epoch."""
+    """Records the numbers that it receives, and stops the training after some epoch."""
 
     def __init__(self, stop_after=None):
         self.stop_after, self.told, self.weights = stop_after, [], []

@@ -75,7 +75,7 @@ def test_no_question_between_the_steps_of_an_epoch(
     for epoch in (slice(0, n_steps), slice(n_steps, None)):
         inside = notes[starts[epoch][0] : ends[epoch][-1]]
         assert set(inside) == {"first", "last"}
-    # The watch sees what there is to see: epochs end with a question and begin with numbers.
+    # The watcher sees all transfers: epochs end with a question and begin with numbers.
     between = notes[ends[n_steps - 1] : starts[n_steps]]
     assert "_local_scalar_dense" in between
     assert "numbers sent" in between

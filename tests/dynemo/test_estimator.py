@@ -18,7 +18,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:A gated recurrent unit"),
 ]
 
-# What a fit leaves behind
+# Fitted attributes
 
 
 def test_attributes_of_a_fit(small_dynemo, recording):
@@ -218,7 +218,7 @@ def test_a_budget_that_ends_first_is_told(small_dynemo, recording):
 
 @pytest.mark.filterwarnings("ignore:The means of the channels")
 def test_held_out_rows_are_not_trained_on(small_dynemo, recording, monkeypatch):
-    # The first channel tells the number of the row.
+    # The first channel is the number of the row.
     X = np.column_stack([np.arange(1.0, 601.0), recording])
     scale = np.sqrt(np.mean(X[:, 0] ** 2))
     rows = {"training_terms": set(), "held_out_loss": set()}
@@ -281,7 +281,7 @@ def test_warm_start_goes_on(small_dynemo, recording):
     assert model.history_["loss"][:15] == history["loss"]
     assert model.n_iter_ == 30
     assert max(model.history_["learning_rate"][15:]) <= 0.1 * history["learning_rate"][0]
-    # What is told of the modes is what the network has, in the scale of the first fit.
+    # The attributes of the modes agree with the network, in the scale of the first fit.
     scale = model.channel_scale_
     model.fit(2 * recording)
     np.testing.assert_array_equal(model.channel_scale_, scale)

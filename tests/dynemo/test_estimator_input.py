@@ -1,4 +1,4 @@
-"""What DyNeMoEstimator takes, and what it says of what it does not take."""
+"""Input of DyNeMoEstimator: accepted forms, errors and warnings."""
 
 import numpy as np
 import pytest
@@ -161,7 +161,7 @@ def test_wrong_width_after_fit(small_dynemo, recording):
     assert model.transform(recording).shape == (600, 2)
 
 
-# What a fit warns of
+# Warnings of a fit
 
 
 def sinusoids(n_rows=2000, n_channels=4):

@@ -1,4 +1,4 @@
-"""DyNeMoEstimator in the hands of others: seeds, workers, pipelines, searches, files."""
+"""DyNeMoEstimator with other tools: seeds, workers, pipelines, searches, files."""
 
 import pickle
 import subprocess

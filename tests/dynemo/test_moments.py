@@ -57,7 +57,7 @@ def loader_of(sessions):
 
 
 def find_modes(sessions, n_modes=N_MODES, given=(None, None), **settings):
-    """Modes in units of the recording; what is given is in them, too."""
+    """Modes in units of the recording, also those that are given."""
     sessions = sessions if isinstance(sessions, list) else [sessions]
     loader, stack = loader_of(sessions), RecurrentSettings(n_units=3)
     settings = NetworkSettings(n_modes, len(loader.scale), stack, stack, **settings)

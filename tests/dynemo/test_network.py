@@ -319,7 +319,7 @@ def test_what_is_discarded_is_the_start():
 
 
 def test_settings_that_differ_give_networks_that_differ():
-    # What warm_start compares.
+    # Settings that warm_start compares.
     assert make_settings() == make_settings()
     assert make_settings() != make_settings(n_units=7)
     assert isinstance(make_network(), DyNeMoNetwork)

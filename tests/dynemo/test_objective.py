@@ -236,7 +236,7 @@ def test_training_terms_against_an_explicit_loop(diagonal, with_means):
 
 
 def test_padding_changes_nothing():
-    """Windows of two lengths, together and each by itself, with the same draws."""
+    """Windows of two lengths, together and separately, with the same draws."""
     network = make_network()
     sessions = [make_sessions()[0][:9], make_sessions()[0][20:26]]
     objective = make_objective(network, sessions=sessions)
@@ -375,7 +375,7 @@ def test_results_do_not_depend_on_torchs_default_number_type(number_type):
         assert torch.equal(found, expected)
 
 
-# What early stopping watches.
+# Held-out loss of early stopping
 
 
 def test_held_out_loss_is_the_mean_over_rows_of_windows_of_any_length():
@@ -417,7 +417,7 @@ def test_held_out_loss_draws_nothing_and_only_sees_its_windows():
     assert changed.held_out_loss() > loss + 100
 
 
-# What the inference network is taught before
+# Pretraining of the inference network
 
 
 def make_pretraining(network, seed=5):

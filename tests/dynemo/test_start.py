@@ -1,4 +1,4 @@
-"""Where a fit of DyNeMoEstimator starts, what is taught there, and the defaults that go with it."""
+"""Initialisation and pretraining of DyNeMoEstimator, and the matching defaults."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.filterwarnings(
 )
 
 COVARIANCES = np.stack([np.diag([1, 2, 3, 4, 5.0]), np.eye(5)]) + 0.2
-# What is learned is too little to be seen.
+# Training with negligible effect.
 STILL = {"n_epochs": 1, "learning_rate": 1e-12}
 
 
@@ -138,7 +138,7 @@ def test_where_all_modes_are_given_nothing_is_sought(small_dynemo, recording):
         np.testing.assert_allclose(model.covariances_, COVARIANCES, rtol=1e-4, atol=1e-5)
 
 
-# Lessons
+# Pretraining
 
 
 def first_loss(model):

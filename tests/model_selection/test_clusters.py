@@ -1,4 +1,4 @@
-"""What goes to a cluster: arrays with the tasks, or to all workers where the caller asks."""
+"""Data sent to a cluster: arrays with the tasks, or broadcast to all workers on request."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""Comparisons give the scores of cross_validate, errors by hand, and tell of what failed."""
+"""Comparisons: scores of cross_validate, errors by hand, and reports of failed fits."""
 
 import time
 
@@ -52,7 +52,7 @@ def fir(n_lags, n_outputs=3):
 
 
 class Failing(RegressorMixin, BaseEstimator):
-    """Fails in fit, or in predict, if the data begin as told."""
+    """Fails in fit, or in predict, if the data begin with a given value."""
 
     def __init__(self, value=None, step="fit"):
         self.value = value

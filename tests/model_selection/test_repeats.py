@@ -1,4 +1,4 @@
-"""Runs from different seeds: how far their modes agree, and which is the middle one."""
+"""Runs from different seeds: agreement of their modes, and the most central run."""
 
 import itertools
 

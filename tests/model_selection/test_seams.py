@@ -1,4 +1,4 @@
-"""Scores of folds with seams: of each run alone, whatever the scorer, the model and the form."""
+"""Scores of folds with seams: each run is scored alone, for all scorers, models and forms."""
 
 import numpy as np
 import pandas as pd
@@ -78,7 +78,7 @@ class Smoothing(TransformerMixin, BaseEstimator):
 
 
 def by_run(method, X, labels):
-    """What a method gives for each run of a label alone."""
+    """Output of a method for each run of a label alone."""
     borders = np.flatnonzero(labels[1:] != labels[:-1]) + 1
     return np.concatenate([method(one) for one in np.split(X, borders)])
 

@@ -307,7 +307,7 @@ def series(n=240, lag=3, seed=0):
 
 
 def scores_of_files(estimator, X, y, cv, labels):
-    """What comes out if each block is a file of its own, and files are given as lists."""
+    """Results if each block is a separate file, and files are passed as lists."""
     scores = []
     for train, test in cv.split(X, sessions=labels):
 

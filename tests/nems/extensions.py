@@ -7,7 +7,7 @@ from skdyn.nems import FitResults, Layer, Loss, Normal, Parameter, Phi, Solver, 
 
 @keyword("halve")
 class Halve(Layer):
-    """Half of what is above a knee, and all of what is below."""
+    """Half the slope above a knee, and slope one below."""
 
     n_past = 0
     keeps_channels = True

@@ -36,7 +36,7 @@ PUBLISHED = {
     "wc.18x2-stp.2-fir.2x15-lvl.1": "wc.18x2-stp.2-fir.15x2-lvl.1",
     "wc.18x4.g-fir.1x12x4-wc.4xR-dexp.R": "wc.18x4.g-fir.12x1x4-wc.4-dexp",
     "wc.18x4.g-fir.4x12-wc.4xR-dexp.R": "wc.18x4.g-fir.12x1x4-wc.4-dexp",
-    # What already goes together stays.
+    # Matching settings are kept.
     "wc.18x15-fir.15x15-lvl": "wc.18x15-fir.15x15-lvl",
     "wc.18x3-fir.15x3x4-lvl": "wc.18x3-fir.15x3x4-lvl",
     "wc.18x3-fir.15x3-lvl": "wc.18x3-fir.15x3-lvl",

@@ -1,4 +1,4 @@
-"""What is accepted has its effect: arguments of layers, of models and of fits."""
+"""Every accepted argument of layers, models and fits has an effect."""
 
 import warnings
 
@@ -26,7 +26,7 @@ def recording(n_samples=500, n_outputs=1, seed=0):
     return X, Y if n_outputs > 1 else Y[:, 0]
 
 
-# 6. What is accepted has its effect
+# 6. Accepted arguments have effects
 
 
 SIZED = {
@@ -115,7 +115,7 @@ def test_regressor_refuses_what_could_have_no_effect():
 
 def test_options_of_model_fit_are_those_of_the_regressor():
     X, y = recording()
-    # What goes on from an earlier fit is for estimators.
+    # Continuing an earlier fit is an option of estimators only.
     own = {"layers", "warm_start", "checkpoint", "checkpoint_every"}
     options = set(NEMSRegressor().get_params()) - own
     defaults = NEMSRegressor().get_params()

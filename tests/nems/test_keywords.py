@@ -206,7 +206,7 @@ def test_penalties_are_powers_of_ten(exponent):
     assert to_keywords([made]) == f"fir.3x1.l2:{text.rstrip('0').rstrip('d')}"
 
 
-# What the keywords of NEMS say of layers that are here, with what they are here.
+# Keywords of NEMS for layers that exist here, with the matching classes.
 OF_NEMS = {
     "wc.18x3": WeightChannels,
     "wc.18x1x10": WeightChannels,

@@ -66,7 +66,7 @@ class Gain(Layer):
 
 
 class Told(Layer):
-    """Notes what it is given."""
+    """Records its arguments."""
 
     def evaluate(self, *args, **kwargs):
         self.given = args, kwargs
@@ -74,7 +74,7 @@ class Told(Layer):
 
 
 class Writer(Layer):
-    """Writes to what goes in, as it should not."""
+    """Writes to its input, which is an error."""
 
     def evaluate(self, values):
         values *= 2
@@ -134,7 +134,7 @@ def test_it_computes_what_the_notebook_shows(notebook, xy):
     np.testing.assert_array_equal(notebook.evaluate(xy)["output"], notebook.predict(xy))
 
 
-# -------------------------------------------------------------------------- what goes in
+# -------------------------------------------------------------------------------- input
 
 
 @pytest.mark.parametrize(
@@ -200,7 +200,7 @@ def test_a_state_goes_into_layers_that_take_one(x):
         model.predict(x)
 
 
-# --------------------------------------------------------------------------- what comes out
+# ------------------------------------------------------------------------------- output
 
 
 def test_outputs_are_stored_by_name(x):
@@ -325,7 +325,7 @@ def test_data_without_rows_are_an_error(data, trials):
         Model([Square(input="input")]).evaluate(data, trials=trials)
 
 
-# ------------------------------------------------------------------------ nobody is changed
+# --------------------------------------------------------------------- arguments are kept
 
 
 def test_nothing_of_the_callers_is_changed(x):

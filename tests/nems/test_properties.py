@@ -1,4 +1,4 @@
-"""What holds of every fit: over all layers, losses, solvers and containers that there are."""
+"""Properties of every fit, over all layers, losses, solvers and containers."""
 
 import warnings
 

@@ -1,4 +1,4 @@
-"""NEMSRegressor: what its fits find, against closed forms and brute force, and what they leave."""
+"""Fits of NEMSRegressor against closed forms and brute force, and fitted attributes."""
 
 import numpy as np
 import pytest
@@ -103,7 +103,7 @@ def test_adam_gets_to_the_same_place():
     model = NEMSRegressor(
         solver="adam", learning_rate=0.05, max_iter=200, tol=0, n_iter_no_change=200, random_state=0
     )
-    # All epochs are wanted, so it does not end by itself.
+    # The patience covers all epochs, so that early stopping does not occur.
     with pytest.warns(ConvergenceWarning):
         model.fit(X, Y)
     assert model.loss_ == pytest.approx(NEMSRegressor().fit(X, Y).loss_, rel=1e-4)
@@ -152,7 +152,7 @@ def test_sizes_that_are_left_out_are_those_of_the_data(words, n_outputs, shapes)
     assert model.n_outputs_ == n_outputs
 
 
-# What a prediction depends on
+# Dependence of predictions on the stimulus
 
 
 CAUSAL = ["wc-lvl", FILTER, "wc.x2-fir.3-relu.s", "wc.x2x-fir.3x2x-sig.s.o.g", "strf.x4-lvl"]
@@ -243,7 +243,7 @@ def test_the_score_is_that_of_scikit_learn(target, weight):
     assert model.score(X, target, weight, sessions=SESSIONS) == pytest.approx(wanted, rel=1e-12)
 
 
-# Where a fit starts, and where it ends
+# Initialisation and convergence
 
 
 def parameters_at_start(words, **parameters):

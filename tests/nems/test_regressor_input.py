@@ -1,4 +1,4 @@
-"""What NEMSRegressor takes, in which forms, and what it says of what it does not take."""
+"""Input of NEMSRegressor: accepted forms, errors and warnings."""
 
 import re
 
@@ -50,7 +50,7 @@ def test_sessions_in_every_form_are_the_same(form, kind, weight):
     assert isinstance(predictions, list if form == "list" else np.ndarray)
     assert [one.shape for one in predictions] == [one.shape for one in response]
     np.testing.assert_array_equal(np.concatenate(predictions), flat)
-    # What comes later, or stands in another session, is no history.
+    # Later rows and other sessions are no history.
     for one, prediction in zip(stimulus, predictions, strict=True):
         np.testing.assert_array_equal(model.predict(one), prediction)
     assert not np.allclose(model.predict(X), flat)
@@ -140,7 +140,7 @@ def test_data_frames():
         model.predict(X)
 
 
-# What is refused
+# Errors
 
 
 def missing(array, value=np.nan):

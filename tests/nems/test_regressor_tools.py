@@ -1,4 +1,4 @@
-"""NEMSRegressor in the hands of others: parameters of layers, searches, pipelines, files."""
+"""NEMSRegressor with other tools: parameters of layers, searches, pipelines, files."""
 
 import pickle
 
@@ -71,7 +71,7 @@ def test_layers_of_the_callers_are_never_changed(kind, parameters):
         copy.set_params(filter__shape=(4, None), level=LevelShift((1,)))
         assert copy.layers[1][1].shape == (4, None)
         assert copy.layers[2][1].shape == (1,)
-        # Another layer in place of one is not put into the caller's list.
+        # Replacing a layer does not change the caller's list.
         model.set_params(level=LevelShift((1,)))
         assert model.layers is not layers
     copy.fit(X, y)

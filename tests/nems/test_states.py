@@ -176,7 +176,7 @@ def test_state_is_needed_where_a_layer_takes_one():
 
 
 def test_layers_of_a_user_can_modulate_by_states(data):
-    """The start sets what comes before as if they were not there."""
+    """The start initialises the earlier layers as if there were no states."""
 
     class ByTask(Layer):
         n_past = 0

@@ -1,4 +1,4 @@
-"""Artefacts are found, what is clean stays, and the good segments fit like a clean recording."""
+"""Artefacts are found, clean rows are kept, and good segments fit like a clean recording."""
 
 import warnings
 from itertools import pairwise
@@ -142,7 +142,7 @@ def spoilt_sessions():
     return [first, second, third]
 
 
-# What is found, and what is not
+# Detected and undetected artefacts
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -292,7 +292,7 @@ def test_padding_marks_rows_within_the_session():
     assert padded.segments_.tolist() == [(0, 178, 200, "missing", 0)]
 
 
-# What it does not depend on
+# Invariances
 
 
 @settings(max_examples=20, deadline=None)

@@ -1,4 +1,4 @@
-"""What holds for every transformer of recordings."""
+"""Properties of every transformer of recordings."""
 
 import numpy as np
 import pandas as pd

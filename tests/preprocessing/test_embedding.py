@@ -11,7 +11,7 @@ from sklearn.pipeline import make_pipeline
 
 from skdyn.preprocessing import TimeDelayEmbedder, TimeDelayPCA, embedding, tde_pca
 
-# What NumPy calls the same.
+# Names of the same padding in NumPy.
 PADDING = {"reflect": "reflect", "edge": "edge", "zero": "constant"}
 
 every_edge = pytest.mark.parametrize("edges", PADDING)

@@ -67,7 +67,7 @@ def test_bandpass_filter_pads_short_sessions_by_what_they_have(low):
     sections = signal.butter(
         5, 30 if low is None else [low, 30], "low" if low is None else "band", fs=RATE, output="sos"
     )
-    # What SciPy takes: its own limits on the number of rows.
+    # The smallest number of rows that SciPy accepts.
     at_origin = min((sections[:, 2] == 0).sum(), (sections[:, 5] == 0).sum())
     padding = 3 * (2 * len(sections) + 1 - at_origin)
     model = BandpassFilter(low, 30, sampling_frequency=RATE)

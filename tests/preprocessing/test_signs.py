@@ -43,7 +43,7 @@ def test_sign_aligner_undoes_flips(seed, n_channels):
     flips = flips_of(X, seed)
     aligner = SignAligner(random_state=seed)
     found = aligner.fit_transform(flipped(X, flips))
-    # What is left is the same in all sessions: the signs of the one that was the template.
+    # The remaining flips are equal in all sessions: those of the template session.
     left = up_to_all(aligner.signs_ * flips)
     np.testing.assert_array_equal(left, np.tile(left[:1], (len(X), 1)))
     assert np.all((aligner.signs_ < 0).sum(axis=1) <= n_channels / 2)

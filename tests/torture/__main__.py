@@ -1,4 +1,4 @@
-"""Torture: prints what was tried and what broke. `python -m tests.torture --help`."""
+"""Torture: prints the number of trials and all failures. `python -m tests.torture --help`."""
 
 import argparse
 import sys

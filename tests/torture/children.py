@@ -16,7 +16,7 @@ def in_child(function, *arguments, seconds=120):
     Raises
     ------
     Died
-        If the process is killed, ends by itself, or takes longer than that.
+        If the process is killed, exits without a result, or takes longer than that.
     """
     read, write = os.pipe()
     pid = os.fork()

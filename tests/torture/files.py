@@ -1,4 +1,4 @@
-"""Files that are damaged, or made to harm: what `skdyn.persistence.load` does with each."""
+"""Damaged and malicious files: the reaction of `skdyn.persistence.load` to each."""
 
 import io
 import json
@@ -16,7 +16,7 @@ from skdyn._archive import seal
 from skdyn.persistence import LoadError, load
 from tests.torture.children import in_child
 
-# What is put where text goes that a representation shows.
+# Script that is inserted into text of representations.
 SCRIPT = '"><img src=x onerror=alert(1)>'
 # Audit events of what no file may do. Modules that `load` imports lie in the installed packages.
 HARMFUL = (
@@ -262,7 +262,7 @@ def results_of(estimator, X):
 
 
 def outcome_of(path, name, originals, X):
-    """Load a file, and say what came of it."""
+    """Load a file, and return the outcome."""
     try:
         estimator = load(path)
     except LoadError as error:
@@ -279,7 +279,7 @@ def outcome_of(path, name, originals, X):
 
 
 def try_files(files, originals, X, folder):
-    """Load files in a child process; return outcomes, seconds, megabytes, and what it tried."""
+    """Load files in a child process; return outcomes, seconds, megabytes and forbidden actions."""
     return in_child(_try_files, files, originals, X, folder)
 
 

@@ -40,7 +40,7 @@ X, Y = recording(120, 3)
 ALPHA = np.random.default_rng(1).dirichlet(np.ones(2), len(X))
 COVARIANCES = np.stack([np.eye(3), np.diag([1.0, 2.0, 3.0])])
 LABELS = np.repeat([0, 1], len(X) // 2)
-# What messages may call an argument instead of its name.
+# Other names of arguments in messages.
 SYNONYMS = {
     "random_state": ["seed"],
     "text": ["word"],
@@ -459,7 +459,7 @@ def _floats(result):
 
 
 def outcome(call, value, key):
-    """Call a target, and say what came of it."""
+    """Call a target, and return the outcome."""
     kept = copy.deepcopy(value) if isinstance(value, np.ndarray) else None
     before = _state()
     signal.signal(signal.SIGALRM, _stop)

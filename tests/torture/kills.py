@@ -24,7 +24,7 @@ FITS = {
 
 
 def bits(model):
-    """All that a fit found, but for the time that it took."""
+    """All results of a fit, except its duration."""
     found = {n: v for n, v in vars(model).items() if n.endswith("_") and n != "history_"}
     history = {n: v for n, v in model.history_.items() if n != "seconds"}
     if "model_" in found:  # layers note how they were called last, which is no result

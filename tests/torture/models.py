@@ -31,7 +31,7 @@ def nems(layers="wc.x2-fir.3-lvl-dexp", **parameters):
 
 
 def fitted():
-    """Return fitted estimators by name, and what they compute on."""
+    """Return fitted estimators by name, and their data."""
     X, y = recording()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

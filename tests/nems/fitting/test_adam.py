@@ -148,7 +148,7 @@ def test_trials_stay_whole_unless_all_layers_say_how_far_they_look_back():
             assert len(windows[0].target) == WINDOW + 8 + 30
 
 
-# Where it ends
+# Optimum
 
 
 def test_it_ends_near_least_squares():
@@ -179,7 +179,7 @@ def test_it_ends_near_the_other_solver(loss):
     found = objective.value(model.get_parameter_vector()) * objective.scale
     assert found == pytest.approx(expected.history[-1], abs=1e-3 * objective.scale)
     assert results.initial_error == pytest.approx(expected.initial_error, rel=1e-12)
-    # What an epoch tells is the loss of everything at its end; the best epoch is what is kept.
+    # The history has the total loss at the end of each epoch; the best epoch is kept.
     assert min(results.history) == pytest.approx(found, rel=1e-9)
     assert results.exact_gradients
 
@@ -221,7 +221,7 @@ def test_nothing_to_fit():
     assert results.final_error == results.initial_error
 
 
-# How it goes there
+# Steps
 
 
 @pytest.mark.parametrize("batch_size", ["auto", 1, 3])
@@ -263,7 +263,7 @@ def test_batches_are_of_windows_and_all_are_seen_once(batch_size, n_steps, monke
 
 
 def test_an_epoch_of_steps_too_small_to_matter_has_the_loss_of_the_whole():
-    """Batches are weighed as what they hold, whatever the lengths and weights of trials."""
+    """Batches are weighted by their rows, for any lengths and weights of trials."""
     trials, model = recording((2000, 300, 90, 90)), make_model("wc.4x2-fir.9x2-dexp.1")
     objective = Objective(model, trials, SquaredError(), 0.3)
     expected = objective.scale * objective.value(model.get_parameter_vector())
@@ -274,7 +274,7 @@ def test_an_epoch_of_steps_too_small_to_matter_has_the_loss_of_the_whole():
 
 
 def test_the_first_step_is_one_rate_in_units_of_step_sizes():
-    """As Adam's first step is, whatever the units of stimulus and response."""
+    """As Adam's first step is, in any units of stimulus and response."""
     for x_unit, y_unit in ((1, 1), (1e-3, 1e3)):
         trials = [
             replace(t, data={"input": x_unit * t.data["input"]}, target=y_unit * t.target)

@@ -94,7 +94,7 @@ def test_solutions_are_those_of_ridge(text, n_lags, n_outputs, weights, alpha):
     found, objective = solve(text, trials, alpha)
     expected = ridge(trials, n_lags, "lvl" in text, alpha)
     np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-11)
-    # What is solved is what other solvers descend.
+    # The solution is a minimum of the objective of the other solvers.
     _, gradient = objective.values_and_gradient(objective.model.get_parameter_vector())
     np.testing.assert_allclose(gradient, 0, atol=1e-12)
 
@@ -171,7 +171,7 @@ def test_outputs_without_weight_are_zero():
     np.testing.assert_allclose(found[:, :1], solve("fir.3x4-lvl.1", [alone])[0], rtol=1e-9)
 
 
-# What is not linear is left to others
+# Nonlinear models need other solvers
 
 
 def refused(model, trials):

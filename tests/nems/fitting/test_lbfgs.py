@@ -66,7 +66,7 @@ def falls(history):
     return (np.diff(history) <= 1e-12 * np.abs(history[:-1])).all()
 
 
-# Where it ends
+# Optimum
 
 
 @pytest.mark.parametrize("loss", ["squared_error", "poisson"])
@@ -159,7 +159,7 @@ def test_where_it_is_stopped_early_the_first_step_is_that_of_scaled_parameters(m
 
 @pytest.mark.parametrize("loss", ["squared_error", "poisson"])
 def test_outputs_that_share_nothing_are_fitted_as_if_alone(loss):
-    """Step for step, whatever the units of the neighbour."""
+    """Step for step, in any units of the neighbour."""
     rng = np.random.default_rng(1)
     (trial,) = recording(n_outputs=2)
     target = rng.poisson(3 + trial.target) * np.array([1.0, 100.0])
@@ -272,7 +272,7 @@ def test_it_stops_at_the_first_five_iterations_of_too_little_progress(tol, unit)
     progress = -np.subtract(steps[N_JUDGED:], steps[:-N_JUDGED])
     enough = progress / N_JUDGED > tol * trials[0].target.var()
     assert not enough[-1]
-    # Where progress is asked for that the gradient promises to exceed, new rounds are tried.
+    # New rounds are tried if the gradient predicts more progress than the tolerance.
     n_more = 0 if tol < 1e-3 else N_FRUITLESS
     assert (~enough).sum() <= 1 + n_more
     assert results.converged
@@ -297,7 +297,7 @@ def test_progress_is_judged_over_the_ends_of_rounds(monkeypatch):
 
 @pytest.mark.parametrize("patience", [1, 3])
 def test_early_stopping_keeps_the_best(patience):
-    """Few rows and many parameters, so that what is held out gets worse in the end."""
+    """Few rows and many parameters, so that the held-out loss finally increases."""
     trials = hold_out(recording(80, noise=1.0), 0.3, np.random.RandomState(0))
     objective = make_objective("fir.8x4-lvl.1-dexp.1", trials)
     results = fit(objective, early_stopping=True, n_iter_no_change=patience, tol=0)
@@ -321,7 +321,7 @@ def test_early_stopping_keeps_the_best(patience):
 
 
 class Told(Objective):
-    """Tells losses of what is held out that are made up."""
+    """Returns made-up held-out losses."""
 
     told: list
 

@@ -9,7 +9,7 @@ from skdyn.nems.fitting import moments
 from skdyn.nems.fitting.moments import lagged_moments, lagged_products, lagged_sums
 from skdyn.nems.fitting.trials import Trial
 
-# What a weight may be, of one trial of n rows and k outputs.
+# Shapes of weights, of one trial of n rows and k outputs.
 WEIGHTS = {
     "one": lambda rng, n, k: np.ones((n, 1)),
     "the same": lambda rng, n, k: np.full((n, 1), 2.5),

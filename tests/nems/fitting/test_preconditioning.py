@@ -1,4 +1,4 @@
-"""Round coordinates, against finite differences of predictions and of the loss."""
+"""Gauss-Newton preconditioning against finite differences of predictions and the loss."""
 
 import numpy as np
 import pytest
@@ -97,7 +97,7 @@ def gauss_newton(objective, trials, vector, curvature_of):
 
 
 def factors(objective):
-    """What makes the mean loss of each output relative to its component, written out."""
+    """Factors from the mean loss of each output to its relative loss, written out."""
     trials, names = objective.trials, ("target", "weight")
     target, weight = (np.concatenate([getattr(t, k) for t in trials]) for k in names)
     weight = np.broadcast_to(weight, target.shape)
@@ -281,7 +281,7 @@ def test_parameters_with_bounds_are_only_scaled():
     np.testing.assert_array_equal(turn[np.ix_(boxed, others)], 0)
     np.testing.assert_array_equal(turn[np.ix_(others, boxed)], 0)
     np.testing.assert_allclose(turn[np.ix_(boxed, boxed)], np.diag(1 / to.scale[boxed]))
-    # What is not bounded goes on as if there were nothing else.
+    # Unbounded parameters are preconditioned as if there were no others.
     full = matrix_of(round_at(objective, vector))
     found = matrix_of(to)[np.ix_(others, others)]
     np.testing.assert_allclose(found, full[np.ix_(others, others)], rtol=1e-6, atol=1e-9)
@@ -375,7 +375,7 @@ def test_parameters_that_do_nothing_stay_as_they_are():
     np.testing.assert_array_equal(gradient[1:12:3], dead)
 
 
-# What torch derives once only
+# Operations that torch differentiates only once
 
 
 class OnceOnly(torch.autograd.Function):

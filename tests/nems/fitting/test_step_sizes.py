@@ -96,7 +96,7 @@ def gauss_newton(objective, trials, vector, curvature_of):
 
 
 def factors(objective):
-    """What makes the mean loss of each output relative to its component, written out."""
+    """Factors from the mean loss of each output to its relative loss, written out."""
     trials, names = objective.trials, ("target", "weight")
     target, weight = (np.concatenate([getattr(t, k) for t in trials]) for k in names)
     weight = np.broadcast_to(weight, target.shape)

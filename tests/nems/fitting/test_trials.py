@@ -1,4 +1,4 @@
-"""What a model is fitted to: cut into trials, and some of it held out."""
+"""Trials of the data of a fit, and held-out trials."""
 
 import numpy as np
 import pytest
@@ -114,7 +114,7 @@ def test_something_has_to_have_weight():
     check_weighted(trials, Model(), "zeros")
 
 
-# What is held out
+# Held-out trials
 
 
 def recording(lengths, n_weights=1, seed=0):

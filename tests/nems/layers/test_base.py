@@ -47,7 +47,7 @@ class Other(Power):
 
 
 class Positional(Layer):
-    """Hands on what it does not know itself."""
+    """Forwards unknown arguments."""
 
     def __init__(self, *args, scale=1.0, **kwargs):
         self.scale = scale

@@ -67,7 +67,7 @@ def test_filters_are_those_of_scipy(n_samples, n_lags):
 @pytest.mark.parametrize("n_lags", [1, 2, 3, 4, 5, 30])
 @pytest.mark.parametrize("anticausal", [False, True], ids=["causal", "anticausal"])
 def test_each_lag_counts_and_no_other(n_lags, anticausal):
-    """An impulse comes out as the response, at its lags."""
+    """The output for an impulse is the impulse response, at its lags."""
     layer, responses = fir((n_lags, 2, 3), include_anticausal=anticausal)
     n_past = max(n_lags // 2 - 1, 0) if anticausal else n_lags - 1
     first = 60 - (n_lags - 1 - n_past)

@@ -1,4 +1,4 @@
-"""What holds for every layer: arrays and tensors, trials, gradients, causality, printing."""
+"""Properties of every layer: arrays and tensors, trials, gradients, causality, printing."""
 
 import numpy as np
 import pytest
@@ -45,7 +45,7 @@ from skdyn.nems.layers import (
 
 FREE = {"no_shift": False, "no_offset": False, "no_gain": False}
 
-# What makes the layer, and the shapes of its inputs without the rows.
+# Functions that create a layer, and the shapes of its inputs without rows.
 CASES = {
     "wc": (lambda: WeightChannels((4, 3)), (4,)),
     "wc ranks": (lambda: WeightChannels((4, 2, 3)), (4,)),
@@ -176,7 +176,7 @@ def test_every_kind_of_array_is_taken_and_not_changed(case, kind):
     before = [array.copy() for array in given]
     found, values = layer.evaluate(*given), layer.get_parameter_values(as_dict=True)
     np.testing.assert_allclose(found, layer.evaluate(*plain), rtol=1e-13, atol=1e-15)
-    # What comes out can be written to, and neither the input nor a parameter changes by it.
+    # The output is writeable, and writing to it changes neither the input nor a parameter.
     kept = {name: value.copy() for name, value in values.items()}
     found += 1
     assert all(map(np.array_equal, given, before))

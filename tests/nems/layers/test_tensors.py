@@ -42,7 +42,7 @@ class Nested(ByTorch):
 
 
 class Several(Layer):
-    """A list of arrays and a keyword go in, a list comes out."""
+    """Takes a list of arrays and a keyword, and returns a list."""
 
     @on_tensors
     def evaluate(self, several, gain):
@@ -66,7 +66,7 @@ def expected(x):
     return np.array([1.0, 2.0]) * np.abs(np.asarray(x, dtype=float)) ** 3 + np.array([3.0, 4.0])
 
 
-# ------------------------------------------------------------------------- arrays go in
+# ------------------------------------------------------------------------ array input
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -132,7 +132,7 @@ def test_a_layer_may_use_that_of_another(x):
     np.testing.assert_array_equal(tensors, found)
 
 
-# ------------------------------------------------------------------------- tensors go in
+# ----------------------------------------------------------------------- tensor input
 
 
 @pytest.mark.parametrize("kind", [ByTorch, Nested])
@@ -164,7 +164,7 @@ def test_arrays_are_followed_too_while_values_are_tensors(x):
     assert offset.grad.tolist() == [20, 20]
 
 
-# ------------------------------------------------------------- tensors in place of values
+# ------------------------------------------------------------ tensors instead of values
 
 
 def test_tensors_stand_in_for_values():
