@@ -22,18 +22,18 @@ from skdyn.nems.model import Model
 
 CPU = torch.device("cpu")
 
-# Draws of values, and rows of noise, from which the parameters that an output depends on are found.
+# Numbers of random values and noise rows used to find the parameters that an output depends on.
 N_PROBES, N_PROBE_ROWS = 4, 64
 
 
 @dataclass(frozen=True)
 class Group:
-    """Trials of one length, which are computed together.
+    """Trials of equal length, which are computed together.
 
     Attributes
     ----------
     given : sequence of dict of ndarray of shape (n_samples, ...)
-        What goes into the model, of each trial.
+        Inputs of the model for each trial.
     target : Tensor of shape (n_trials, n_rows, n_outputs)
         The response.
     weight : Tensor of shape (n_trials, n_rows, 1) or (n_trials, n_rows, n_outputs)
@@ -49,18 +49,18 @@ class Group:
 
     @cached_property
     def data(self) -> dict[str, Tensor]:
-        """What goes in, as tensors (n_trials, n_samples, ...), copied once they are asked for."""
+        """Inputs as tensors (n_trials, n_samples, ...), copied on first access."""
         return {
             name: stack([data[name] for data in self.given], self.target.device).to(self.target)
             for name in self.given[0]
         }
 
     def of_type(self, dtype: torch.dtype) -> Group:
-        """The same in another precision."""
+        """Return the group in another precision."""
         return replace(self, target=self.target.to(dtype), weight=self.weight.to(dtype))
 
     def part(self, trials: Sequence[int], share: float = 1.0) -> Group:
-        """Some of the trials, with their share of the loss."""
+        """Return a subset of the trials, with their share of the loss."""
         chosen = torch.as_tensor(trials, device=self.target.device)
         given = [self.given[number] for number in trials]
         return Group(given, self.target[chosen], self.weight[chosen], share)
@@ -68,7 +68,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Sizes:
-    """What losses are relative to, from all data.
+    """Scales of the losses, from all data.
 
     Attributes
     ----------
@@ -101,28 +101,27 @@ class Objective:
     """The loss of a model as a function of the vector of its values that are not frozen.
 
     The loss of output n is L_n + alpha_n / 2 times the sum of squares of the penalised values that
-    it depends on, with further penalties of the layers, and the loss of the model is the mean over
-    outputs, weighted by their weights. Outputs that share parameters, directly or through others,
-    form a component. Solvers minimise `values`, the loss of each component relative to its size.
-    They have the same minimum, and
-    neither units nor neighbours matter in them.
+    it depends on, with further penalties of the layers, and the loss of the model is the weighted
+    mean over outputs. Outputs that share parameters, directly or through others, form a component.
+    Solvers minimise `values`, the loss of each component relative to its size. The minimum is the
+    same, but `values` do not depend on units or other components.
 
     Parameters
     ----------
     model : Model
-        The model; its layers know their sizes.
+        The model, with known sizes of all layers.
     trials : sequence of Trial
-        What it is to predict.
+        The trials to predict.
     loss : Loss
-        What is minimised.
+        The loss to minimise.
     alpha : float or ndarray of shape (n_outputs,)
-        Weight of the penalty of layers that have no `l2` of their own.
+        Weight of the penalty of layers without an `l2`.
     device : torch.device, default=torch.device("cpu")
-        Where gradients are computed.
+        Device that computes gradients.
     sizes : Sizes, default=None
-        What losses are relative to; None takes it from the trials.
+        Scales of the losses; None computes them from the trials.
     reach : ndarray of bool of shape (n_outputs, n_free), default=None
-        Which values each output depends on; None finds it.
+        Which values each output depends on; None computes it.
     """
 
     def __init__(
@@ -166,7 +165,7 @@ class Objective:
 
     @cached_property
     def held_out(self) -> list[Group]:
-        """The same with the weights of what is held out; empty if nothing is."""
+        """The trials with held-out weights; empty without held-out data."""
         weights = [trial.held_out for trial in self.trials if trial.held_out is not None]
         return self._group(weights) if weights else []
 
@@ -189,14 +188,14 @@ class Objective:
 
     @cached_property
     def alike(self) -> list[np.ndarray]:
-        """For each parameter, numbers that are equal for entries that the same outputs need."""
+        """Labels of each parameter's entries, equal if the same outputs depend on them."""
         marks = np.random.RandomState(0).random_sample(self.n_outputs) @ self.reach
         places = parameter_slices(self.model)
         return [np.unique(marks[place], return_inverse=True)[1] for place in places]
 
     @cached_property
     def component(self) -> np.ndarray:
-        """Number of the component of each output; outputs that share parameters are in one."""
+        """Index of the component of each output; outputs that share parameters form one."""
         if not self.loss.is_per_output:
             return np.zeros(1, dtype=int)
         reach = self.reach.astype(np.float32)
@@ -204,7 +203,7 @@ class Objective:
 
     @cached_property
     def counts(self) -> np.ndarray:
-        """How much a penalty of each value counts in the loss: the share of its outputs."""
+        """Weight of a penalty of each value in the loss: the share of its outputs."""
         return self._share @ self._reached
 
     @property
@@ -214,7 +213,7 @@ class Objective:
 
     @property
     def _reached(self) -> np.ndarray:
-        """Which values outputs depend on; all, on those that no output was seen to depend on."""
+        """Which values outputs depend on; unreached values count as shared by all outputs."""
         return self.reach | ~self.reach.any(axis=0)
 
     @cached_property
@@ -233,21 +232,21 @@ class Objective:
     def norms(self) -> Norms | None:
         """Norms of groups of values whose weighted sum counts in the loss; None if there are none.
 
-        Only solvers with `handles_norms` look at them.
+        Only solvers with `handles_norms` use them.
         """
         return sparse_penalties(self.model, self.counts, self.alike)
 
     @cached_property
     def factors(self) -> np.ndarray:
-        """What makes the loss of each output relative to its component, like `Sizes.scale`."""
+        """Factors of the output losses relative to their components, like `Sizes.scale`."""
         share, component = self.sizes.share, self.component
         sizes = np.bincount(component, share * self.sizes.scale)
-        sizes = np.where(sizes > 0, sizes, 1.0)  # components without any weight
+        sizes = np.where(sizes > 0, sizes, 1.0)  # components with zero weight
         return share / sizes[component]
 
     @cached_property
     def component_of_value(self) -> np.ndarray:
-        """The component of each value, of shape (n_free,); that of the first output if none."""
+        """The component of each value, of shape (n_free,); the first one for unreached values."""
         if not self.loss.is_per_output:
             return np.zeros(self.reach.shape[1], dtype=int)
         return self.component[self.reach.argmax(axis=0)]
@@ -269,23 +268,23 @@ class Objective:
 
     @cached_property
     def value_coupling(self) -> sparse.csr_array | None:
-        """The same as `coupling`, in `values`."""
+        """Matrix of `coupling` in units of `values`."""
         if self.coupling is None:
             return None
         return sparse.csr_array(sparse.diags_array(self.to_values) @ self.coupling)
 
     def penalty_gradient(self, vector: np.ndarray) -> np.ndarray:
-        """Gradient of the squares that count in `values`."""
+        """Return the gradient of the quadratic penalty in `values`."""
         gradient = self.value_penalty * vector
         return gradient if self.value_coupling is None else gradient + self.value_coupling @ vector
 
     def squares(self, vector: np.ndarray) -> np.ndarray:
-        """Squares that count in `values`, each with the value that it is of."""
+        """Return the terms of the quadratic penalty in `values`, one per value."""
         return 0.5 * vector * self.penalty_gradient(vector)
 
     @cached_property
     def component_share(self) -> np.ndarray:
-        """Share of each component in `value`: that of its outputs, of shape (n_components,)."""
+        """Share of each component in `value`, that of its outputs, of shape (n_components,)."""
         counts = np.bincount(self.component)
         return counts / counts.sum()
 
@@ -297,7 +296,7 @@ class Objective:
     # ------------------------------------------------------------------------------- values
 
     def error(self, vector: np.ndarray) -> float:
-        """Loss without the penalty, computed by the layers' own arithmetic on arrays.
+        """Return the loss without the penalty, computed by the layers on arrays.
 
         Parameters
         ----------
@@ -313,7 +312,7 @@ class Objective:
         return float(self.sizes.share @ self.errors(vector))
 
     def held_out_error(self, vector: np.ndarray) -> float:
-        """Loss of what is held out, without the penalty.
+        """Return the loss of held-out data, without the penalty.
 
         Parameters
         ----------
@@ -335,14 +334,14 @@ class Objective:
         return error if self.norms is None else error + float(self.norms.values(vector).sum())
 
     def errors(self, vector: np.ndarray, groups: list[Group] | None = None) -> np.ndarray:
-        """Loss of each output without the penalty, like `Sizes.scale`.
+        """Return the loss of each output without the penalty, like `Sizes.scale`.
 
         Parameters
         ----------
         vector : ndarray of shape (n_free,)
             Values.
         groups : list of Group, default=None
-            What counts; None for all that is fitted.
+            Groups to evaluate; None for all training data.
 
         Returns
         -------
@@ -353,14 +352,14 @@ class Objective:
         self.model.set_parameter_vector(vector, ignore_bounds=True)
         total = np.zeros(len(self.sizes.share))
         for group in groups:
-            with np.errstate(all="ignore"):  # what is not finite is looked at afterwards
+            with np.errstate(all="ignore"):  # non-finite values are checked afterwards
                 pieces = [output_in_pieces(self.model, data) for data in group.given]
             prediction = torch.as_tensor(np.stack(pieces), device=self.device)
             total += self.losses(group, prediction).cpu().numpy()
         return total
 
     def losses(self, group: Group, prediction: Tensor) -> Tensor:
-        """Losses of the predictions of a group, without the penalty.
+        """Return the losses of the predictions of a group, without the penalty.
 
         Parameters
         ----------
@@ -384,7 +383,7 @@ class Objective:
         return group.share * self.loss.values(group.target, prediction, group.weight, typical)
 
     def values(self, vector: np.ndarray) -> np.ndarray:
-        """Loss of each component with the penalty, relative to its size.
+        """Return the loss of each component with the penalty, relative to its size.
 
         Parameters
         ----------
@@ -400,7 +399,7 @@ class Objective:
         return self._values(self.errors(vector), vector)
 
     def value(self, vector: np.ndarray) -> float:
-        """Mean of `values` over outputs."""
+        """Return the mean of `values` over outputs."""
         return float(self.component_share @ self.values(vector))
 
     def _values(self, errors: np.ndarray, vector: np.ndarray) -> np.ndarray:
@@ -410,7 +409,7 @@ class Objective:
         return values + np.bincount(self.component_of_value, self.squares(vector), n_components)
 
     def values_and_gradient(self, vector: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Loss of each component with the penalty, and the exact gradient of their sum.
+        """Return the loss of each component with the penalty, and the gradient of their sum.
 
         Parameters
         ----------
@@ -422,7 +421,7 @@ class Objective:
         values : ndarray of shape (n_components,)
             The losses, relative to their sizes.
         gradient : ndarray of shape (n_free,)
-            The derivatives, each of the loss of its component.
+            Derivatives of the loss of each value's component.
         """
         self.n_evaluations += 1
         theta = torch.tensor(vector, dtype=torch.float64, device=self.device, requires_grad=True)
@@ -440,17 +439,17 @@ class Objective:
     # --------------------------------------------------------------------------- predictions
 
     def predict(self, data: dict[str, Tensor]) -> Tensor:
-        """Predictions of trials of one length.
+        """Return the predictions for trials of equal length.
 
         Parameters
         ----------
         data : dict of Tensor of shape (n_trials, n_samples, ...)
-            What goes in, by name.
+            Inputs by name.
 
         Returns
         -------
         Tensor of shape (n_trials, n_rows, n_outputs)
-            What comes out.
+            The predictions.
         """
         n_trials = len(next(iter(data.values())))
         if n_trials == 1:
@@ -468,14 +467,14 @@ class Objective:
             )
         return torch.func.vmap(self.model.output)(data)
 
-    # Whether trials are computed one after the other, since a layer cannot be vectorised; whether
-    # torch can follow all layers; and whether gradients are computed in single precision.
+    # Whether trials are computed one at a time, because a layer cannot be vectorised; whether
+    # autograd can trace all layers; and whether gradients are computed in single precision.
     is_looped = False
     is_exact = True
     is_single = False
 
     def curvature(self, group: Group, prediction: Tensor) -> Tensor:
-        """Second derivatives of the loss, each with respect to one prediction.
+        """Return second derivatives of the loss with respect to each prediction.
 
         Parameters
         ----------
@@ -487,8 +486,8 @@ class Objective:
         Returns
         -------
         Tensor of shape (n_trials, n_rows, n_outputs)
-            In the units of `values`, and at least zero; where a loss has none at all, as that of
-            absolute errors, those of a squared error.
+            Nonnegative second derivatives in the units of `values`; those of the squared error if
+            the loss has none, as the absolute error.
         """
         factors = torch.as_tensor(self.factors, device=prediction.device).to(prediction)
         rows = prediction.shape[0] * prediction.shape[1]
@@ -505,8 +504,8 @@ class Objective:
         return curvature if usable else flat
 
     def _group(self, weights: Sequence[np.ndarray]) -> list[Group]:
-        """Put trials of one length together, with an axis of trials in front."""
-        # Trials that do not count at all have no weights to divide by.
+        """Stack trials of equal length along a new first axis."""
+        # The weights of excluded trials are all zero, so that they cannot be normalised.
         pairs = zip(self.trials, weights, strict=True)
         counting = [(trial, weight) for trial, weight in pairs if weight.any()]
         total = sum(np.broadcast_to(w, t.target.shape).sum(axis=0) for t, w in counting)
@@ -535,19 +534,19 @@ class Objective:
 
 
 def stack(arrays: Sequence[np.ndarray], device: torch.device = CPU) -> Tensor:
-    """Put arrays of one shape into a tensor of doubles, in whose memory time comes last.
+    """Stack arrays of one shape into a double tensor with time last in memory.
 
     Parameters
     ----------
     arrays : sequence of ndarray of shape (n_samples, ...)
-        One per trial.
+        One array per trial.
     device : torch.device, default=torch.device("cpu")
-        Where the tensor is to be.
+        Device of the tensor.
 
     Returns
     -------
     Tensor of shape (n_trials, n_samples, ...)
-        A copy.
+        Tensor with copied values.
     """
     first = arrays[0]
     stacked = np.empty((*first.shape[1:], len(arrays), len(first)))
@@ -561,7 +560,7 @@ def _n_samples(trial: Trial) -> int:
 
 
 def _penalties(model: Model) -> tuple[np.ndarray, np.ndarray]:
-    """Whether each free value is penalised, and the `l2` of its layer, NaN where it has none."""
+    """Return whether each free value is penalised, and the `l2` of its layer, NaN without one."""
     counts, own = [np.zeros(0)], [np.zeros(0)]
     for layer in model.layers:
         for name, parameter in layer.parameters.items():
@@ -580,14 +579,14 @@ def find_reach(model: Model, trial: Trial, n_outputs: int) -> np.ndarray:
     model : Model
         The model.
     trial : Trial
-        Whose data say what goes in.
+        A trial, which determines the shapes of the inputs.
     n_outputs : int
         Number of outputs.
 
     Returns
     -------
     ndarray of bool of shape (n_outputs, n_free)
-        True everywhere if torch cannot follow the model.
+        Mask of dependencies; all True if autograd cannot trace the model.
     """
     rng = np.random.RandomState(0)
     model = _without_statistics(model)
@@ -599,7 +598,7 @@ def find_reach(model: Model, trial: Trial, n_outputs: int) -> np.ndarray:
             name: rng.standard_normal((n_rows, *array.shape[1:]))
             for name, array in trial.data.items()
         }
-        # Of both signs, so that no rectifier is cut off; or positive, as logarithms need it.
+        # Inputs of both signs, so that no rectifier is always off; or positive, for logarithms.
         data = {k: torch.from_numpy(np.abs(x) if probe % 2 else x) for k, x in noise.items()}
         try:
             with tensors_of(model, theta), warnings.catch_warnings():
@@ -608,16 +607,16 @@ def find_reach(model: Model, trial: Trial, n_outputs: int) -> np.ndarray:
             row = torch.linspace(1.0, 2.0, len(prediction), dtype=torch.float64)
             starts = row[:, None] * torch.eye(n_outputs, dtype=torch.float64)[:, None]
             gradients = batched_gradients(prediction, theta, starts)
-        except Exception:  # whatever it is that tensors cannot do in a layer of the user's
+        except Exception:  # a custom layer may raise any error for tensors
             return np.ones_like(reach)
         before, reach = reach, reach | (gradients != 0).numpy()
         if reach.any(axis=0).all() and np.array_equal(before, reach):
-            break  # other values and inputs have shown nothing new
+            break  # further values and inputs revealed no dependency
     return reach
 
 
 def _without_statistics(model: Model) -> Model:
-    """A model whose layers expect inputs of a size of about one."""
+    """Return a model whose layers expect inputs of about unit size."""
     if not any(layer.statistics for layer in model.layers):
         return model
     model = model.copy()
@@ -629,32 +628,32 @@ def _without_statistics(model: Model) -> Model:
 
 
 def batched_gradients(output: Tensor, source: Tensor, starts: Tensor) -> Tensor:
-    """Go backwards from several starts at once, also through functions with a rule of their own.
+    """Backpropagate several vectors together, including through custom autograd functions.
 
     Parameters
     ----------
     output, source : Tensor
-        What to differentiate, and by what.
+        Tensor to differentiate, and variable of the derivative.
     starts : Tensor of shape (n_starts, ...)
-        Each of the shape of the output.
+        Vectors of the shape of the output.
 
     Returns
     -------
     Tensor of shape (n_starts, ...)
-        Each of the shape of the source; the graph is retained.
+        Gradients of the shape of the source; the graph is retained.
     """
 
     def backwards(start: Tensor) -> Tensor:
         return torch.autograd.grad(output, source, start, retain_graph=True)[0]
 
     with warnings.catch_warnings():
-        # Of operations that go backwards one after the other.
+        # Warnings about operations without a vectorised backward pass.
         warnings.filterwarnings("ignore", "There is a performance drop", UserWarning)
         return torch.func.vmap(backwards)(starts)
 
 
 def _random_values(model: Model, rng: np.random.RandomState) -> np.ndarray:
-    """Values at which signals have a size of about one throughout, within the bounds."""
+    """Draw values within the bounds at which all signals have about unit size."""
     low, high = model.get_bounds_vector()
     parts = [np.zeros(0)]
     for layer in model.layers:
@@ -663,7 +662,7 @@ def _random_values(model: Model, rng: np.random.RandomState) -> np.ndarray:
             size = rng.choice([-1.0, 1.0], parameter.size) / np.sqrt(max(fan_in, 1.0))
             parts.append(size * rng.uniform(0.5, 1.5, parameter.size))
     values = np.concatenate(parts)
-    # Half a usual size, or half the way to the other bound, inside the bounds.
+    # Half a typical size, or half the distance to the other bound, inside the bounds.
     with np.errstate(invalid="ignore"):
         room = np.minimum(np.abs(values), np.where(np.isfinite(high - low), (high - low) / 2, 1.0))
     values = np.where(values <= low, low + room, values)
@@ -672,7 +671,7 @@ def _random_values(model: Model, rng: np.random.RandomState) -> np.ndarray:
 
 @contextmanager
 def tensors_of(model: Model, theta: Tensor) -> Iterator[None]:
-    """Let the layers take their values from a tensor.
+    """Make the layers use the values of a tensor.
 
     Parameters
     ----------
@@ -684,7 +683,7 @@ def tensors_of(model: Model, theta: Tensor) -> Iterator[None]:
     Yields
     ------
     None
-        The values are put back at the end.
+        The previous values are restored on exit.
     """
     start = 0
     with ExitStack() as stack:
@@ -702,13 +701,13 @@ def tensors_of(model: Model, theta: Tensor) -> Iterator[None]:
 
 
 def layer_of(model: Model, place: int) -> Layer:
-    """The layer that the free value at a place of the vector belongs to."""
+    """Return the layer of a free value, by its index in the vector."""
     ends = np.cumsum([sum(p.size for p in layer.parameters.free) for layer in model.layers])
     return model.layers[int(np.searchsorted(ends, place, side="right"))]
 
 
 def parameter_slices(model: Model) -> list[slice]:
-    """Where each parameter that is not frozen is in the vector of free values."""
+    """Return the slice of each unfrozen parameter in the vector of free values."""
     sizes = [p.size for layer in model.layers for p in layer.parameters.free]
     ends = np.cumsum(sizes)
     return [slice(int(end - size), int(end)) for size, end in zip(sizes, ends, strict=True) if size]

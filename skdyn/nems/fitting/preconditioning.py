@@ -1,14 +1,14 @@
-"""Coordinates in which a loss is round where a fit starts, so that the fit is short.
+"""Gauss-Newton preconditioning for L-BFGS.
 
-A filter's lags are as correlated as the stimulus, and the size of a filter trades against that of
-what comes before and after it, so that the loss of an encoding model is a long narrow valley in its
-parameters. The Gauss-Newton matrix H = J' W J (J: derivatives of the predictions, W: curvature of
-the loss) knows the valley; the solver goes in coordinates z with theta = theta_0 + R^-1 z, where
-R' R = H, in which it is round (Nocedal & Wright 2006, Numerical Optimization, sections 7.1, 10.3).
+The lags of a filter are as correlated as the stimulus, and the scale of a filter trades off against
+that of adjacent layers, so that the loss of an encoding model is ill-conditioned. The Gauss-Newton
+matrix H = J' W J (J: derivatives of the predictions, W: curvature of the loss) approximates its
+curvature. The solver uses coordinates z with theta = theta_0 + R^-1 z, where R' R = H, in which the
+loss is well-conditioned (Nocedal & Wright 2006, Numerical Optimization, sections 7.1, 10.3).
 
-Most parameters of a population model belong to one neuron. H has no entries between two such
-parameters of different neurons, which makes it an arrow: blocks on the diagonal, one per output,
-and a border for what outputs share. Only these are ever computed or factored.
+Most parameters of a population model belong to one neuron. H has no entries between such parameters
+of different neurons, so that it is an arrow matrix: diagonal blocks, one per output, and a border
+for shared parameters. Only these are computed and factored.
 """
 
 from __future__ import annotations
@@ -31,43 +31,43 @@ from skdyn.nems.fitting.objective import (
 )
 from skdyn.nems.model import Model
 
-# Rows from which the matrix is estimated, and pieces that these are in. Measured: fits take as
-# many iterations with 300 as with 1000.
+# Number of rows from which the matrix is estimated, and number of segments that contain them.
+# Measured: fits take as many iterations with 300 rows as with 1000.
 N_ROWS, N_PIECES = 300, 4
 
-# Added to the diagonal, relative to it (Levenberg & Marquardt). Measured: 1e-2 and 3e-2 take
-# the fewest iterations, 1e-4 twice as many or more.
+# Damping, relative to the diagonal (Levenberg & Marquardt). Measured: 1e-2 and 3e-2 take the fewest
+# iterations, 1e-4 at least twice as many.
 DAMPING = 1e-2
 
-# Least curvature that a parameter is taken to have in units of its usual size, if it belongs to the
-# only output. Measured: at starts that are found from the data most have ten times as much or more.
+# Minimum assumed curvature of a parameter in units of its typical size, for a single output.
+# Measured: at data-driven starts most parameters have at least ten times as much.
 LEAST = 1e-2
 
-# Random signs from which sizes of parameters are estimated, and the largest size of a parameter
-# without a unit, relative to what is usual.
+# Number of random sign vectors for estimates of parameter sizes, and maximum size of a unit-free
+# parameter, relative to its typical size.
 N_PROBES, MOST_USUAL = 8, 10.0
 
-# Most parameters in a block that is computed and factored as it is, and random sums from which
-# larger ones are known.
+# Maximum number of parameters in a block that is factored exactly, and number of random projections
+# for larger blocks.
 LARGEST_BLOCK, N_SUMS = 700, 64
 
-# Eigenvalues of a sketch that count, relative to the largest; and curvature of what it does not
-# see, relative to the diagonal.
+# Minimum eigenvalue of a sketch, relative to the largest; and curvature outside its range, relative
+# to the diagonal.
 LEAST_SQUARE, REST = 1e-10, 0.3
 
-# How many derivatives are computed at a time.
+# Number of derivatives per batch.
 DIRECTIONS_AT_ONCE = 32
 
 
 def scaled_coordinates(objective: Objective, vector: np.ndarray) -> Coordinates:
-    """Coordinates that are the parameters in units of their sizes.
+    """Return coordinates that scale parameters by their sizes.
 
     Parameters
     ----------
     objective : Objective
         The loss.
     vector : ndarray of shape (n_free,)
-        Where they are zero.
+        Parameters at which the coordinates are zero.
 
     Returns
     -------
@@ -78,26 +78,26 @@ def scaled_coordinates(objective: Objective, vector: np.ndarray) -> Coordinates:
 
 
 def round_coordinates(objective: Objective, vector: np.ndarray, boxed: np.ndarray) -> Coordinates:
-    """Coordinates in which a loss is round.
+    """Return Gauss-Newton coordinates, in which a loss is well-conditioned.
 
     Parameters
     ----------
     objective : Objective
         The loss.
     vector : ndarray of shape (n_free,)
-        Where it is to be round, and where the coordinates are zero.
+        Parameters at which the matrix is computed and the coordinates are zero.
     boxed : ndarray of bool of shape (n_free,)
-        Parameters that are only scaled, since they have bounds.
+        Bounded parameters, which are only scaled.
 
     Returns
     -------
     Coordinates
-        Those; the parameters themselves where derivatives are not finite.
+        The coordinates; the identity if derivatives are not finite.
     """
     try:
         derivatives = _derivatives(objective, vector)
     except RuntimeError:
-        # A layer of the user's whose operations torch can derive once only.
+        # A custom layer with operations that torch can differentiate only once.
         return scaled_coordinates(objective, vector)
     coupling = objective.value_coupling
     penalty = objective.value_penalty
@@ -125,11 +125,11 @@ def _arrow(
     boxed: np.ndarray,
     coupling: sparse.csr_array | None,
 ) -> tuple[list[Block], np.ndarray, np.ndarray]:
-    """Factor the blocks on the diagonal, one after the other, and the corner that they leave."""
+    """Factor the diagonal blocks and the Schur complement of the shared parameters."""
     parts = derivatives.parts
 
     def loads(places: np.ndarray) -> np.ndarray:
-        """The part of the penalty and the damping in a block."""
+        """Return the contribution of the penalty and the damping to a block."""
         block = np.diag(load[places])
         if coupling is None:
             return block
@@ -139,7 +139,7 @@ def _arrow(
 
     keep = ~boxed[parts.shared]
     shared = parts.shared[keep]
-    # All outputs at once; scaled afterwards, which is less work.
+    # All outputs together; scaling afterwards is cheaper.
     border = derivatives.border if keep.all() else derivatives.border[keep]
     corner = _square(border.reshape(len(shared), border[0].size if len(shared) else 0))
     corner /= np.outer(scale[shared], scale[shared])
@@ -159,12 +159,12 @@ def _arrow(
 
 
 def _square(matrix: np.ndarray) -> np.ndarray:
-    """A A' in double precision."""
+    """Return A A' in double precision."""
     return (matrix @ matrix.T).astype(float)
 
 
 def _low_rank(places: np.ndarray, sketch: np.ndarray) -> LowRank:
-    """The inverse root of I + S' S, from the singular values of the sketch S."""
+    """Return the inverse root of I + S' S, from the singular values of the sketch S."""
     squares, left = np.linalg.eigh(sketch @ sketch.T)
     kept = squares > LEAST_SQUARE * max(1.0, squares[-1])
     sizes = np.sqrt(squares[kept])
@@ -173,17 +173,17 @@ def _low_rank(places: np.ndarray, sketch: np.ndarray) -> LowRank:
 
 
 def _inverse_factor(matrix: np.ndarray) -> np.ndarray:
-    """Inverse of the upper triangular R for which R' R is a matrix; it is well conditioned."""
-    if not len(matrix):  # which SciPy before 1.14 does not solve
+    """Return the inverse of the Cholesky factor R of a well-conditioned matrix R' R."""
+    if not len(matrix):  # SciPy before 1.14 does not support empty matrices
         return np.zeros((0, 0))
     return solve_triangular(cholesky(matrix), np.eye(len(matrix)))
 
 
 def _least_curvature(objective: Objective, vector: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Curvature that what hardly matters here is taken to have, so that it does not go too far.
+    """Return a lower limit of the curvature, which limits steps of insensitive parameters.
 
-    That of a parameter that has no unit follows from its usual size; that of others, whose sizes
-    are those of X and y, from what entries of the same parameter have.
+    For unit-free parameters, it follows from their typical sizes; for parameters in units of X and
+    y, from the curvature of entries of the same parameter.
     """
     n_outputs = np.bincount(objective.component)[objective.component_of_value]
     least = LEAST / n_outputs / usual_sizes(objective, vector) ** 2
@@ -196,21 +196,21 @@ def _least_curvature(objective: Objective, vector: np.ndarray, known: np.ndarray
 
 
 def usual_sizes(objective: Objective, vector: np.ndarray) -> np.ndarray:
-    """How large parameters usually are.
+    """Return typical sizes of parameters.
 
     Parameters
     ----------
     objective : Objective
-        The loss, whose model they belong to.
+        The loss of the model.
     vector : ndarray of shape (n_free,)
-        Their values.
+        Values of the parameters.
 
     Returns
     -------
     ndarray of shape (n_free,)
-        The root mean square of the values of a parameter that the same outputs depend on or, of
-        parameters without a unit and where all values are 0, the standard deviation of the prior
-        if that is more; 1 where it is not a positive number.
+        Root mean square over the values of a parameter that the same outputs depend on. For
+        unit-free parameters, and if all values are 0, the standard deviation of the prior if that
+        is larger; 1 if the result is not positive.
     """
     model = objective.model
     sizes = np.ones(len(vector))
@@ -226,7 +226,7 @@ def usual_sizes(objective: Objective, vector: np.ndarray) -> np.ndarray:
 
 
 def _unit_free(model: Model) -> np.ndarray:
-    """Whether each value belongs to a parameter whose size has nothing to do with X and y."""
+    """Return whether each value belongs to a parameter that is independent of units of X and y."""
     parts = [np.zeros(0, dtype=bool)]
     for layer in model.layers:
         for name, parameter in layer.parameters.items():
@@ -237,10 +237,10 @@ def _unit_free(model: Model) -> np.ndarray:
 
 @dataclass(frozen=True)
 class _Parts:
-    """Which parameters make a block of H each.
+    """Partition of the parameters into blocks of H.
 
-    Per output the places of the parameters that only it depends on; those that outputs share; and
-    larger sets, of either kind, whose blocks are only known by a sketch.
+    Indices of the parameters of each output, of the shared parameters, and of larger sets of either
+    kind, for which blocks are approximated by a sketch.
     """
 
     own: list[np.ndarray]
@@ -249,7 +249,7 @@ class _Parts:
 
     @classmethod
     def of(cls, objective: Objective) -> _Parts:
-        """Sort the parameters of a model."""
+        """Partition the parameters of a model."""
         owner, nothing = objective.owner, np.zeros(0, dtype=int)
         sets = [np.flatnonzero(owner == number) for number in range(objective.n_outputs + 1)]
         large = [places for places in sets if len(places) > LARGEST_BLOCK]
@@ -259,11 +259,12 @@ class _Parts:
 
 @dataclass(frozen=True)
 class _Derivatives:
-    """Derivatives of predictions at some rows, times the root of the curvature of the loss there.
+    """Derivatives of predictions at some rows, times the root of the curvature of the loss.
 
-    Per output those with respect to its own parameters, (n_own, n_rows); and to what outputs share,
-    (n_shared, n_outputs, n_rows). `sketch` has sums over rows and outputs with random signs, so
-    that S' S is about H (n_sums, n_free), and `diagonal` is that of H.
+    Derivatives with respect to each output's own parameters have the shape (n_own, n_rows), those
+    with respect to shared parameters (n_shared, n_outputs, n_rows). `sketch` S, of shape (n_sums,
+    n_free), contains sums over rows and outputs with random signs, so that S' S approximates H, and
+    `diagonal` is the diagonal of H.
     """
 
     parts: _Parts
@@ -295,7 +296,7 @@ def _derivatives(objective: Objective, vector: np.ndarray) -> _Derivatives:
 
 
 def _sketch(prediction: Tensor, theta: Tensor, root: Tensor) -> np.ndarray:
-    """Products of the derivatives with random signs, each the root of H in the mean."""
+    """Return products of the derivatives with random signs; S' S is H in expectation."""
     rng = np.random.RandomState(0)
     sums = np.empty((N_SUMS, len(theta)))
     for number in range(N_SUMS):
@@ -308,14 +309,14 @@ def _sketch(prediction: Tensor, theta: Tensor, root: Tensor) -> np.ndarray:
 def _exact(
     prediction: Tensor, theta: Tensor, root: Tensor, parts: _Parts
 ) -> tuple[list[np.ndarray], np.ndarray]:
-    """Derivatives (n_own, n_rows) per output, and (n_shared, n_outputs, n_rows)."""
-    # What goes backwards is linear in where it starts; its derivatives with respect to that are
-    # those of the predictions, in forward mode.
+    """Return derivatives (n_own, n_rows) per output, and (n_shared, n_outputs, n_rows)."""
+    # The backward pass is linear in its starting vector; its derivatives with respect to that
+    # vector are forward-mode derivatives of the predictions.
     starts = torch.ones_like(prediction, requires_grad=True)
     (backwards,) = torch.autograd.grad(prediction, theta, starts, create_graph=True)
 
     def along(sets: list[np.ndarray]) -> np.ndarray:
-        """Derivatives (n_directions, n_outputs, n_rows), each along one value of each set."""
+        """Return derivatives (n_directions, n_outputs, n_rows) along one value of each set."""
         n_directions = max(map(len, sets))
         derivatives = torch.empty((n_directions, *root.T.shape), dtype=root.dtype)
         for first in range(0, n_directions, DIRECTIONS_AT_ONCE):
@@ -327,14 +328,13 @@ def _exact(
             derivatives[columns] = (found * root).transpose(1, 2)
         return derivatives.numpy()
 
-    # Parameters of different outputs do not get into each other's way, so one direction does for
-    # one of each.
+    # Parameters of different outputs do not interact, so that one direction covers one of each.
     alone, border = along(parts.own), along([parts.shared])
     return [alone[: len(own), output] for output, own in enumerate(parts.own)], border
 
 
 def _pieces(objective: Objective, n_needed: int) -> Group:
-    """Pieces of the recording, evenly spaced, with no history before them."""
+    """Return evenly spaced segments of the recording, without history before them."""
     past, stride = objective.model.n_past or 0, objective.model.stride
     group = max(objective.groups, key=lambda one: one.target.shape[0] * one.target.shape[1])
     n_trials, n_samples = group.target.shape[:2]
@@ -362,11 +362,11 @@ def _pieces(objective: Objective, n_needed: int) -> Group:
 
 
 def step_sizes(objective: Objective, vector: np.ndarray) -> np.ndarray:
-    """Sizes of the parameters that matter to the predictions, one for each parameter array.
+    """Return the size of each parameter array that affects the predictions notably.
 
-    If all entries of an array change at random by that size, the predictions of the outputs that it
-    reaches change by about as much as the responses vary. The sum of squares of the derivatives is
-    estimated from products of the Jacobian with random signs (Hutchinson 1990, Communications in
+    Random changes of all entries of an array by its size change the predictions of dependent
+    outputs by about the standard deviation of the responses. The sum of squares of the derivatives
+    is estimated from products of the Jacobian with random signs (Hutchinson 1990, Communications in
     Statistics 19, 433-450).
 
     Parameters
@@ -379,7 +379,7 @@ def step_sizes(objective: Objective, vector: np.ndarray) -> np.ndarray:
     Returns
     -------
     ndarray of shape (n_free,)
-        Positive. Where predictions do not depend on an array, its `usual_sizes`.
+        Positive sizes; `usual_sizes` for arrays without an effect on predictions.
     """
     usual = usual_sizes(objective, vector)
     squares = _squared_derivatives(objective, vector) if objective.is_exact else None
@@ -392,12 +392,12 @@ def step_sizes(objective: Objective, vector: np.ndarray) -> np.ndarray:
         with np.errstate(divide="ignore"):
             found = np.sqrt(2 * np.maximum(reached, 1) / total)
         sizes[place] = np.where(total > 0, found, 0)[alike] + (total <= 0)[alike] * usual[place]
-    # Parameters without a unit hardly count where a curve is flat, and stay near what is usual.
+    # Unit-free parameters have little effect in flat parts of a curve, and keep their typical size.
     return np.where(_unit_free(objective.model), np.minimum(sizes, MOST_USUAL * usual), sizes)
 
 
 def _squared_derivatives(objective: Objective, vector: np.ndarray) -> np.ndarray | None:
-    """Mean over rows of squared derivatives, relative to typical responses, summed over outputs."""
+    """Return mean squared derivatives, relative to typical responses, summed over outputs."""
     piece = _pieces(objective, 0)
     theta = torch.tensor(vector, dtype=torch.float64, device=objective.device, requires_grad=True)
     try:
@@ -408,7 +408,8 @@ def _squared_derivatives(objective: Objective, vector: np.ndarray) -> np.ndarray
         typical = torch.as_tensor(objective.sizes.typical).to(prediction)
         squares = torch.zeros_like(theta)
         for probe in range(N_PROBES):
-            # Signs of rows and of outputs, so that those of one output do not depend on the others.
+            # Separate signs of rows and outputs, so that those of an output do not depend on the
+            # others.
             rows = row_rng.choice([-1.0, 1.0], (*prediction.shape[:2], 1))
             outputs = output_rng.choice([-1.0, 1.0], prediction.shape[2:])
             signs = torch.as_tensor(rows * outputs).to(prediction)

@@ -1,4 +1,4 @@
-"""The result of a fit, and what a solver is."""
+"""Results of fits, and the base class of solvers."""
 
 from __future__ import annotations
 
@@ -22,31 +22,31 @@ class FitResults:
     Attributes
     ----------
     initial_parameters, final_parameters : ndarray of shape (n_parameters,)
-        Values that are not frozen, before and after.
+        Values that are not frozen, before and after the fit.
     initial_error, final_error : float
         Loss, without the penalty.
     n_iter : int
-        Iterations or epochs.
+        Number of iterations or epochs.
     n_evaluations : int
         Number of evaluations of the loss, with its gradient.
     converged : bool
-        Whether the fit ended at a minimum, as far as can be told.
+        Whether the fit ended at a minimum, according to the convergence check.
     message : str
-        Why it stopped.
+        Reason for the end of the fit.
     exact_gradients : bool
-        Whether torch could follow all layers.
+        Whether autograd traced all layers.
     history : list of float
         Loss with the penalty, after each iteration.
     held_out_history : list of float
-        Loss of what was held out, after each iteration; empty if nothing was.
+        Held-out loss after each iteration; empty without held-out data.
     stopped : bool
         Whether a callback ended the fit.
     advice : str
-        What to do if it has not converged; empty if the solver knows nothing special.
+        Advice if the fit has not converged; empty without advice of the solver.
     unit : {"iteration", "epoch"}
-        What a step of the history is called, see `Solver`.
+        Name of a step of the history, see `Solver`.
     starts : list of FitResults
-        The results of all starts of a fit with `n_init`, in order, without starts of their own.
+        The results of all starts of a fit with `n_init`, in order; their own `starts` are empty.
     """
 
     initial_parameters: np.ndarray
@@ -72,25 +72,25 @@ class FitResults:
         Returns
         -------
         int
-            Those that are not frozen.
+            The number of values that are not frozen.
         """
         return len(self.final_parameters)
 
     @property
     def criterion(self) -> float:
-        """The number by which the best of several fits is chosen; lower is better.
+        """Criterion that selects the best of several fits; lower is better.
 
         Returns
         -------
         float
-            The smallest held-out loss or, if nothing was held out, the loss with the penalty.
+            The smallest held-out loss or, without held-out data, the loss with the penalty.
         """
         looked_at = self.held_out_history or self.history or [self.final_error]
         return float(np.min(np.nan_to_num(looked_at, nan=np.inf)))
 
 
 def nothing_to_fit(start: np.ndarray, error: float) -> FitResults:
-    """The result of a fit of a model all of whose parameters are frozen.
+    """Return the result of a fit of a model with frozen parameters only.
 
     Parameters
     ----------
@@ -120,22 +120,22 @@ def nothing_to_fit(start: np.ndarray, error: float) -> FitResults:
 class Solver:
     """Base class of solvers.
 
-    To write one, subclass it, define `fit`, and pass an instance as `solver=`.
+    To write a custom solver, subclass it, define `fit`, and pass an instance as `solver=`.
 
     Attributes
     ----------
     name : str
         The name of the solver in messages.
     unit : {"iteration", "epoch"}
-        What a step is called.
+        Name of a step.
     finds_minimum : bool
-        Whether a closed form may stand in for the solver, where there is one.
+        Whether a closed-form solution may replace the solver, if one exists.
     shares_processes : bool
-        Whether processes of torch.distributed share a fit.
+        Whether the solver supports distributed training with torch.distributed.
     uses_batches : bool
-        Whether a step sees some of the data only.
+        Whether a step uses a batch of the data.
     handles_norms : bool
-        Whether the penalties `L1` and `GroupL1`, which have kinks, are minimised.
+        Whether the nonsmooth penalties `L1` and `GroupL1` are supported.
     """
 
     name: ClassVar[str] = "solver"
@@ -152,22 +152,22 @@ class Solver:
         random_state: np.random.RandomState,
         watcher: Watcher = NO_CALLBACK,
     ) -> FitResults:
-        """Fit the model of an objective in place, from its present values.
+        """Fit the model of an objective in place, from its current values.
 
         Parameters
         ----------
         objective : Objective
             The loss; `objective.model` holds the values.
         settings : FitSettings
-            Number of iterations, tolerance and so on.
+            Settings such as the number of iterations and the tolerance.
         random_state : RandomState
             Source of randomness.
         watcher : Watcher, default=NO_CALLBACK
-            Called before and after each step; it may end the fit.
+            Receives a call before and after each step; it can stop the fit.
 
         Returns
         -------
         FitResults
-            The result; its final parameters are those of the model.
+            The result; the model has its final parameters.
         """
         raise NotImplementedError(f"{type(self).__name__} does not define fit.")

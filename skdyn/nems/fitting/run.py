@@ -1,4 +1,4 @@
-"""The flow of a fit: from data to trials, a start, a solver, and a check of what it found."""
+"""The course of a fit: trials, initial values, solver and convergence check."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ SOLVERS: dict[str, type[Solver]] = {kind.name: kind for kind in (LBFGS, Adam, Pr
 _COUNT = [Interval(Integral, 1, None, closed="left")]
 _POSITIVE = [Interval(Real, 0, None, closed="neither")]
 
-# The parameters of a fit, as scikit-learn writes what they may be.
+# Constraints of the parameters of a fit, in scikit-learn's notation.
 CONSTRAINTS: dict[str, list] = {
     "loss": [StrOptions(set(LOSSES)), Loss, callable],
     "solver": [StrOptions(set(SOLVERS)), Solver],
@@ -92,7 +92,7 @@ DEFAULTS: dict[str, object] = {
 
 
 class Observer:
-    """Receives a call before and after each of several fits of a model. This one does nothing."""
+    """Receives a call before and after each start of a fit; this base class does nothing."""
 
     def begin(self, model: Model, trials: Sequence[Trial]) -> Watcher:
         """Receive a call before a fit.
@@ -102,12 +102,12 @@ class Observer:
         model : Model
             The model.
         trials : sequence of Trial
-            What it is fitted to.
+            The training data.
 
         Returns
         -------
         Watcher
-            Which receives a call before and after each step.
+            Watcher that receives a call before and after each step.
         """
         return NO_CALLBACK
 
@@ -122,13 +122,13 @@ class Observer:
         Returns
         -------
         bool
-            Whether it is to be the last.
+            Whether to stop after this fit.
         """
         return False
 
 
 def fit_model(model: Model, input, target, given: dict, options: dict) -> None:  # noqa: A002
-    """Fit a model in place; this is `Model.fit`.
+    """Fit a model in place; implementation of `Model.fit`.
 
     Parameters
     ----------
@@ -154,7 +154,7 @@ def fit_model(model: Model, input, target, given: dict, options: dict) -> None: 
         raise ValueError("The model has no layers; add some with add_layers.")
     trials = make_trials(model, input, target, **given, history=options["history"])
     data = {"input": input[0], "state": input[1], "target": target, **given}
-    # With open sizes taken from the data, so that a model that was not copied is the same again.
+    # Missing sizes are inferred first, so that checkpoints recognise a model that was not copied.
     parts = {f"layer {layer.name}": layer for layer in model.layers}
     checkpoint = open_checkpoint(type(model).__name__, options, data | parts)
     fitted = fit_trials(model, trials, options, checkpoint=checkpoint)
@@ -175,22 +175,22 @@ def fit_trials(
     random_state: np.random.RandomState | None = None,
     checkpoint: Checkpoint | None = None,
 ) -> Model:
-    """Fit copies of a model, from one start or several, and return the best.
+    """Fit copies of a model from one or more starts, and return the best.
 
     Parameters
     ----------
     model : Model
-        The model; its layers know their sizes.
+        The model, with known sizes of all layers.
     trials : sequence of Trial
-        What it is to predict.
+        The trials to predict.
     options : dict
-        A value for each of `CONSTRAINTS`.
+        Values of all parameters in `CONSTRAINTS`.
     observer : Observer, default=None
         Receives a call before and after each start.
     random_state : RandomState, default=None
-        Source of randomness; None makes it from the option of that name.
+        Source of randomness; None uses the option random_state.
     checkpoint : Checkpoint, default=None
-        Where the state is written, and read if this fit was interrupted before.
+        Checkpoint to which the state is written, and from which an interrupted fit continues.
 
     Returns
     -------
@@ -249,7 +249,7 @@ def fit_trials(
         best = min(models, key=lambda one: one.results.criterion)
         best.results.starts = [replace(one.results) for one in models]
         check_fit(best, Objective(best, trials, loss, settings.alpha, settings.device))
-    if settings.verbose and not solver.uses_batches:  # which have a bar
+    if settings.verbose and not solver.uses_batches:  # these show a progress bar
         results = best.results
         print(
             f"Fit successful: {results.converged}, error {results.final_error:.6g}, "
@@ -260,7 +260,7 @@ def fit_trials(
 
 
 def _sources(random_state: np.random.RandomState, n_starts: int) -> list[np.random.RandomState]:
-    """A source of randomness for each start, whichever is fitted first."""
+    """Return a source of randomness per start, independent of the order of fits."""
     if n_starts == 1:
         return [random_state]
     seeds = random_state.randint(np.iinfo(np.int32).max, size=n_starts - 1)
@@ -311,7 +311,7 @@ def _fit_in_turn(
     trials: Sequence[Trial],
     saving: Saving,
 ) -> list[Model]:
-    """Fit one start after the other, until an observer asks for an end."""
+    """Fit the starts in turn, until the observer requests a stop."""
     models = []
     for number, source in enumerate(sources):
         one = model.copy()
@@ -332,7 +332,7 @@ def _fit_in_processes(
     trials: Sequence[Trial],
     saving: Saving,
 ) -> list[Model]:
-    """Fit several starts at the same time; the observer hears of them afterwards, in order."""
+    """Fit the starts in parallel; the observer receives them afterwards, in order."""
     if solver.shares_processes and n_processes() > 1:
         raise ValueError(
             "n_jobs must be None or 1 where several processes share a fit: they compute each start "
@@ -353,24 +353,24 @@ def _fit_in_processes(
 
 
 def make_random_state(random_state) -> np.random.RandomState:
-    """Return a RandomState; None is fresh entropy, and not NumPy's global generator."""
+    """Return a RandomState; None uses fresh entropy, not NumPy's global generator."""
     return check_random_state(np.random.RandomState() if random_state is None else random_state)
 
 
 def make_solver(solver: str | Solver) -> Solver:
-    """Return the solver of a name, or the one that was given."""
+    """Return a solver by name, or the given instance."""
     return solver if isinstance(solver, Solver) else SOLVERS[solver]()
 
 
 def make_settings(options: dict, loss: Loss, n_outputs: int) -> FitSettings:
-    """Make the settings of a fit from its options.
+    """Build the settings of a fit from its options.
 
     Parameters
     ----------
     options : dict
-        A value for each of `CONSTRAINTS`.
+        Values of all parameters in `CONSTRAINTS`.
     loss : Loss
-        What is minimised.
+        The loss to minimise.
     n_outputs : int
         Number of outputs.
 
@@ -409,21 +409,21 @@ def set_start(
     solver: Solver,
     random_state: np.random.RandomState,
 ) -> None:
-    """Set the values that a fit starts from.
+    """Set the initial values of a fit.
 
     Parameters
     ----------
     objective : Objective
-        The loss; the values of its model change.
+        The loss; the values of its model are changed.
     number : int
-        Which start it is. All but the first are draws from the priors or, with "auto" and
-        "two_stage", other starts at the data.
+        Index of the start. Starts after the first are draws from the priors or, with "auto" and
+        "two_stage", other data-driven starts.
     init : {"auto", "two_stage", "given", "prior_mean", "prior_sample"}
-        Where to start.
+        Method of initialisation.
     settings : FitSettings
-        How the fit is made.
+        Settings of the fit.
     solver : Solver
-        What makes it.
+        The solver of the fit.
     random_state : RandomState
         Source of draws.
     """
@@ -451,14 +451,14 @@ def _solve_exactly(objective: Objective, watcher: Watcher) -> FitResults:
 
 
 def check_fit(model: Model, objective: Objective) -> None:
-    """Look at the predictions of a fitted model, and note if they are not those of a minimum.
+    """Check the predictions of a fitted model, and record failed convergence.
 
     Parameters
     ----------
     model : Model
-        The model, with `results`, which are changed.
+        The model; its `results` are changed.
     objective : Objective
-        Its loss.
+        The loss of the model.
     """
     results = model.results
     assert results is not None
@@ -493,7 +493,7 @@ def _problem(model: Model, objective: Objective) -> str:
 
 
 def _spread(values: np.ndarray, counted: np.ndarray) -> np.ndarray:
-    """Range of each column where it counts; 0 if nothing does."""
+    """Return the range of each column where its weight is positive; 0 if all weights are zero."""
     low = np.min(values, initial=np.inf, where=counted, axis=0)
     high = np.max(values, initial=-np.inf, where=counted, axis=0)
     return np.where(np.isfinite(low) & np.isfinite(high), high - low, 0.0)

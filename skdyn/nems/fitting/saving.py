@@ -1,4 +1,4 @@
-"""What a fit from several starts writes to a checkpoint, and how it goes on from there."""
+"""Checkpoints of fits from several starts, and continuation from them."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from skdyn.nems.model import Model
 
 
 class Saving:
-    """The starts of a fit that have ended, and the one that is under way.
+    """State of a fit: the finished starts and the current one.
 
     Parameters
     ----------
     checkpoint : Checkpoint or None
-        Where states are written; None for nowhere.
+        Checkpoint to which states are written; None writes nothing.
     random_state : numpy.random.RandomState
-        Source of all randomness of the fit; set to what it was if the fit goes on.
+        Source of all randomness of the fit; its state is restored if the fit continues.
     device : torch.device
-        Where the training runs.
+        Device of the training.
     together : bool
-        Whether processes share the fit.
+        Whether several processes share the fit.
     """
 
     def __init__(
@@ -50,17 +50,17 @@ class Saving:
         self.current: dict[str, Any] | None = None
 
     def finished(self, number: int) -> FitResults | None:
-        """Return the results of a start that ended before, if it did.
+        """Return the results of a start, if it is finished.
 
         Parameters
         ----------
         number : int
-            Which start.
+            Index of the start.
 
         Returns
         -------
         FitResults or None
-            The results.
+            The results; None for an unfinished start.
         """
         if number >= len(self.earlier["done"]):
             return None
@@ -69,7 +69,7 @@ class Saving:
         return FitResults(**one["results"])
 
     def models(self, model: Model) -> list[Model]:
-        """Return a fitted copy of a model for each start that ended before.
+        """Return a fitted copy of a model for each finished start.
 
         Parameters
         ----------
@@ -97,18 +97,18 @@ class Saving:
         set_start: Callable[[], None],
         source: np.random.RandomState,
     ) -> None:
-        """Set the values that a start begins with.
+        """Set the initial values of a start.
 
         Parameters
         ----------
         number : int
-            Which start.
+            Index of the start.
         model : Model
-            Whose values are set.
+            The model; its values are changed.
         set_start : callable
-            Finds them, if that was not done before.
+            Function that sets initial values, called unless the checkpoint contains them.
         source : numpy.random.RandomState
-            Source of randomness of this start; set to what it was if the start goes on.
+            Source of randomness of this start; its state is restored if the start continues.
         """
         current = self.earlier["current"]
         if current is None or number != len(self.earlier["done"]):
@@ -121,17 +121,17 @@ class Saving:
         self.current = current
 
     def watch(self, watcher: Watcher) -> Watcher:
-        """Return a watcher of a start that writes its state, and calls another watcher.
+        """Return a watcher that writes the state of a start and calls another watcher.
 
         Parameters
         ----------
         watcher : Watcher
-            The other one.
+            The other watcher.
 
         Returns
         -------
         Watcher
-            Both.
+            A watcher that does both.
         """
         if self.checkpoint is None:
             return watcher

@@ -1,4 +1,4 @@
-"""How a model is fitted: made once, and handed on."""
+"""Settings of a fit."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from skdyn.nems.losses import Loss, SquaredError
 
 @dataclass(frozen=True)
 class FitSettings:
-    """How a model is fitted; see `NEMSRegressor` for what each means.
+    """Settings of a fit; see the parameters of `NEMSRegressor`.
 
     Attributes
     ----------
     loss : Loss
-        What is minimised.
+        The loss to minimise.
     alpha : float or tuple of float
-        Weight of the penalty, of all outputs or of each.
+        Weight of the penalty, for all outputs or for each.
     max_iter : int
-        Most iterations or epochs.
+        Maximum number of iterations or epochs.
     tol : float
         Smallest progress, relative to the loss of a constant prediction.
     early_stopping : bool
-        Whether the loss of what is held out ends the fit.
+        Whether the held-out loss stops the fit.
     n_iter_no_change : int
-        Iterations or epochs without progress that end it.
+        Number of iterations or epochs without progress that stops the fit.
     batch_size : int or "auto"
-        Windows in a step of Adam.
+        Number of windows in each step of Adam.
     learning_rate : float
         Step size of Adam.
     device : torch.device
-        Where gradients are computed.
+        Device that computes gradients.
     verbose : int
-        Whether progress is shown.
+        Verbosity; 0 is silent.
     """
 
     loss: Loss = field(default_factory=SquaredError)

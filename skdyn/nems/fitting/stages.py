@@ -1,7 +1,7 @@
-"""Stages of a model: linear layers that make one kernel per unit, and what bends their outputs.
+"""Stages of a model: linear layers with one kernel per unit, and the nonlinearities after them.
 
-Layers describe their part of a kernel themselves (`Layer.kernel_part`), so that a stage can be
-channel weights, a filter, both, or an STRF.
+Layers describe their contribution to a kernel (`Layer.kernel_part`), so that a stage can be channel
+weights, a filter, both, or an STRF.
 """
 
 from __future__ import annotations
@@ -19,35 +19,35 @@ from skdyn.nems.layers.description import KernelPart
 from skdyn.nems.model import INPUT, OUTPUT, Model, arguments, first
 from skdyn.nems.parameter import Parameter
 
-# Variance, relative to the square of the mean, that is rounding of a constant channel.
+# Variance of a constant channel due to rounding, relative to the square of the mean.
 LEAST_VARIANCE = 1e-13
 
-# The same of a standard deviation and a mean.
+# Standard deviation of a constant channel due to rounding, relative to the mean.
 ROUNDING = 1e-12
 
 
 @dataclass(frozen=True)
 class Stage:
-    """Linear layers that make one kernel per unit, and the nonlinearities behind them.
+    """Linear layers with one kernel per unit, and the nonlinearities after them.
 
     Attributes
     ----------
     number : int
-        Place of the first layer in the model.
+        Index of the first layer in the model.
     n_linear : int
         Number of linear layers.
     weigh, filter : KernelPart or None
-        What weighs the channels, and what filters; one layer may do both.
+        Contributions of channel weights and filters; they may belong to the same layer.
     curves : list of Layer
         Nonlinearities that follow.
     n_lags, n_channels, n_ranks, n_units : int
-        Sizes; n_ranks is 0 for a kernel with a number for each lag and channel.
+        Sizes; n_ranks is 0 for a full kernel, with a value for each lag and channel.
     rate : int
-        Rows of the data for each row that comes in.
+        Number of rows of the data per row of the input.
     is_shared : bool
         Whether all units have the same channel weights.
     sees : list of ndarray or None
-        The channels that each unit sees; None for all.
+        The input channels of each unit; None for all.
     """
 
     number: int
@@ -80,26 +80,26 @@ class Stage:
 
     @property
     def last_part(self) -> KernelPart:
-        """The part of the last linear layer."""
+        """The contribution of the last linear layer."""
         part = self.filter or self.weigh
         assert part is not None
         return part
 
     @property
     def profiles(self) -> np.ndarray | None:
-        """Channel weights (n_channels, n) to choose from, None where each number is free."""
+        """Candidate channel weights (n_channels, n); None if weights are unconstrained."""
         return self.weigh.profiles if self.weigh else None
 
     @property
     def weights(self) -> Parameter | None:
-        """The channel weights, if each number is free and n_ranks is not 0."""
+        """The channel weights, if they are unconstrained and n_ranks is not 0."""
         if self.weigh is None or self.profiles is not None or self.n_ranks == 0:
             return None
         return self.weigh.weights[0]
 
     @property
     def filters(self) -> Parameter | None:
-        """The filters, or None; also channel weights whose numbers are all kernels."""
+        """The filters, or channel weights that are kernels by themselves; None without any."""
         if self.filter is not None:
             return self.filter.filters
         return self.weigh.weights[0] if self.weigh and self.n_ranks == 0 else None
@@ -113,7 +113,7 @@ class Stage:
 
     @property
     def restriction(self) -> factors.Restriction | None:
-        """The bounds of the channel weights, None if there are none."""
+        """The restriction of the channel weights to their bounds; None without bounds."""
         if self.weights is None:
             return None
         lows, highs = self.weights.bounds
@@ -121,14 +121,14 @@ class Stage:
 
     @property
     def is_free(self) -> bool:
-        """Whether the factors of kernels can be any numbers."""
+        """Whether the factors of kernels are unconstrained."""
         return self.profiles is None and not any(
             one.is_frozen or np.isfinite(one.bounds).any() for one in self.parameters
         )
 
     @property
     def shift(self) -> Parameter | None:
-        """The first free shift before the kernels' outputs are bent, or None."""
+        """The first free shift before a nonlinearity is applied, or None."""
         shifts = [self.last_part.shift] + [
             curve.parameters.get("shift") for curve in self.curves[:2] if "shift" in curve.neutral
         ]
@@ -137,30 +137,30 @@ class Stage:
 
     @property
     def is_bent(self) -> bool:
-        """Whether the units are more than linear."""
+        """Whether the units are nonlinear."""
         return self.last_part.rectifies or any(curve.bends for curve in self.curves)
 
     @property
     def saturates(self) -> bool:
-        """Whether a nonlinearity is flat on both sides."""
+        """Whether a nonlinearity saturates on both sides."""
         return any(curve.saturates for curve in self.curves)
 
     def channel_weights(self) -> np.ndarray:
-        """The present channel weights, (n_channels, n_ranks) or (n_channels, n_ranks, n_units)."""
+        """Return the channel weights, (n_channels, n_ranks) or (n_channels, n_ranks, n_units)."""
         assert self.weigh is not None and self.weigh.channel_weights is not None
         values = self.weigh.channel_weights()
         units = () if self.is_shared else (self.n_units,)
         return values.reshape(len(values), self.n_ranks, *units)
 
     def mean_output(self, lagged_mean: np.ndarray) -> np.ndarray:
-        """Mean output of each unit, from the means (n_lags, n_channels) of the input."""
+        """Return the mean output of each unit, from the means (n_lags, n_channels) of the input."""
         assert self.filters is not None
         filters = self.filters.values.reshape(self.n_lags, self.n_ranks, self.n_units)
         weights = self.channel_weights()
         return np.einsum("lrk,crk,lc->k", filters, weights, lagged_mean, optimize=True)
 
     def put_factors(self, filters, channels, numbers) -> None:
-        """Set the factors of kernels, as far as they are not frozen.
+        """Set the factors of kernels that are not frozen.
 
         Parameters
         ----------
@@ -169,7 +169,7 @@ class Stage:
         channels : ndarray of shape (n_channels, n_ranks, n_units) or None
             Channel weights.
         numbers : ndarray of int of shape (n_ranks, n_units) or None
-            Which profiles to choose.
+            Indices of the profiles.
         """
         assert self.weigh is not None
         if numbers is not None and self.weigh.settings is not None:
@@ -195,14 +195,14 @@ def find_stages(model: Model, data: dict[str, np.ndarray]) -> list[Stage]:
     Parameters
     ----------
     model : Model
-        The model; its layers know their sizes.
+        The model, with known sizes of all layers.
     data : dict of ndarray
-        What goes in, for one trial.
+        Inputs for one trial.
 
     Returns
     -------
     list of Stage
-        In order; other layers may stand between them.
+        Stages in order; other layers may lie between them.
     """
     layers, widths = list(model.layers), list(_widths(model, data))
     parts = [layer.kernel_part() for layer in layers]
@@ -226,7 +226,7 @@ def find_stages(model: Model, data: dict[str, np.ndarray]) -> list[Stage]:
 
 
 def _widths(model: Model, data: dict[str, np.ndarray]) -> Iterator[int]:
-    """Number of channels that go into each layer, 0 unless they are one array."""
+    """Return the number of input channels of each layer, 0 unless the input is one array."""
     rows = dict(data)
     previous, steps = first(rows), model.steps(rows)
     for layer in model.layers:
@@ -262,7 +262,7 @@ def _stage(
 
 
 def _pair(number: int, weigh: KernelPart, filter_: KernelPart) -> Stage | None:
-    """Channel weights and the filters that they go into."""
+    """Combine channel weights and the filters after them."""
     outs, ins = weigh.sizes, filter_.sizes
     sizes = filter_.n_lags, weigh.n_channels
     if weigh.n_banks > 1:
@@ -273,7 +273,7 @@ def _pair(number: int, weigh: KernelPart, filter_: KernelPart) -> Stage | None:
             if outs == ins
             else None
         )
-    if outs == ins:  # the ranks of each filter, or of the only one
+    if outs == ins:  # the ranks of each filter, or of the single filter
         return Stage(number, 2, weigh, filter_, *sizes, ins[0], (*ins, 1)[1])
     if len(outs) == 1 and ins == (1, *outs):
         return Stage(number, 2, weigh, filter_, *sizes, 1, outs[0])
@@ -292,19 +292,19 @@ class Given:
     Attributes
     ----------
     trials : list of Trial
-        The input as only data, shifted by the lags that come after the present.
+        Trials with only this input, shifted by the lags after the present.
     stimulus : ndarray of shape (n_lags, n_channels, n_lags, n_channels)
         Covariance of the lagged input.
     response : ndarray of shape (n_lags, n_channels, n_outputs)
-        That with the response.
+        Covariance of the lagged input with the response.
     mean, spread : ndarray of shape (n_channels,)
-        Of the input; the spread is positive.
+        Mean and standard deviation of the input; the latter is positive.
     lagged_mean : ndarray of shape (n_lags, n_channels)
         Means at each lag.
     sizes : ndarray of shape (n_outputs,) or None
-        What responses were divided by; None for 1.
+        Scales by which responses were divided; None for 1.
     cache : dict
-        What several units have in common.
+        Results that several units share.
     """
 
     trials: list[Trial]
@@ -317,14 +317,14 @@ class Given:
     cache: dict = field(default_factory=dict)
 
     def kernels(self) -> np.ndarray:
-        """Ridge regression: kernels (n_lags, n_channels, n_outputs)."""
+        """Kernels (n_lags, n_channels, n_outputs) by ridge regression."""
         n_lags, n_channels, n_outputs = self.response.shape
         flat = self.stimulus.reshape(n_lags * n_channels, -1)
         right = self.response.reshape(-1, n_outputs)
         return factors.ridge(flat, right).reshape(self.response.shape)
 
     def of(self, channels: np.ndarray) -> Given:
-        """The same, of some channels."""
+        """Return the moments of a subset of channels."""
         return replace(
             self,
             stimulus=self.stimulus[:, channels][:, :, :, channels],
@@ -337,7 +337,7 @@ class Given:
 
 
 def arriving(model: Model, trials: Sequence[Trial], number: int) -> list[np.ndarray] | None:
-    """Compute what goes into a layer in each trial.
+    """Compute the input of a layer in each trial.
 
     Parameters
     ----------
@@ -346,12 +346,12 @@ def arriving(model: Model, trials: Sequence[Trial], number: int) -> list[np.ndar
     trials : sequence of Trial
         The data.
     number : int
-        Place of the layer.
+        Index of the layer.
 
     Returns
     -------
     list of ndarray of shape (n_samples, n_channels), or None
-        None unless it is one finite array.
+        Inputs; None unless they are one finite array per trial.
     """
     layer = model.layers[number]
     rows = [run_first(model, trial.data, number) for trial in trials]
@@ -368,14 +368,14 @@ def run_first(model: Model, data: dict[str, np.ndarray], n_layers: int) -> dict:
     model : Model
         The model.
     data : dict of ndarray
-        What goes in, by name.
+        Inputs by name.
     n_layers : int
         Number of layers.
 
     Returns
     -------
     dict
-        The data, named outputs, and "output", that of the last of these layers.
+        The data, named outputs, and "output", the output of the last of these layers.
     """
     rows = dict(data)
     previous, steps = first(rows), model.steps(rows)
@@ -385,7 +385,7 @@ def run_first(model: Model, data: dict[str, np.ndarray], n_layers: int) -> dict:
 
 
 def _only_input(layer: Layer, rows: dict, previous) -> np.ndarray | None:
-    """What goes into a layer, if it is one array; channels of several banks beside each other."""
+    """Return the input of a layer, if it is one array, with the channels of banks concatenated."""
     args, named = arguments(layer, rows, previous)
     inputs = [*args, *named.values()]
     if len(inputs) != 1 or getattr(inputs[0], "ndim", 0) not in (2, 3):
@@ -395,7 +395,7 @@ def _only_input(layer: Layer, rows: dict, previous) -> np.ndarray | None:
 
 
 def later(array: np.ndarray, n_rows: int) -> np.ndarray:
-    """Rows that come later, or earlier for a negative number, with zeros where there are none."""
+    """Shift rows to later ones, or to earlier ones for a negative number, with zero padding."""
     moved = np.zeros_like(array)
     n_left = max(len(array) - abs(n_rows), 0)
     if n_rows >= 0:
@@ -408,7 +408,7 @@ def later(array: np.ndarray, n_rows: int) -> np.ndarray:
 def at_input_rate(
     rows: Sequence[np.ndarray], arrays: Sequence[np.ndarray], stage: Stage, model: Model
 ) -> list[np.ndarray]:
-    """Put rows of the response at the rate of what goes into a stage, with zeros in between."""
+    """Expand rows of the response to the rate of a stage's input, with zeros in between."""
     spaced = [np.zeros((len(array), one.shape[1])) for one, array in zip(rows, arrays, strict=True)]
     for new, one in zip(spaced, rows, strict=True):
         new[:: model.stride // stage.rate] = one
@@ -421,16 +421,16 @@ def make_given(
     targets: Sequence[np.ndarray],
     weights: Sequence[np.ndarray],
 ) -> Given:
-    """Compute the moments of what goes into a stage.
+    """Compute the moments of a stage's input.
 
     Parameters
     ----------
     stage : Stage
         The stage.
     arrays : sequence of ndarray of shape (n_samples, n_channels)
-        What goes in, in each trial.
+        Input in each trial.
     targets : sequence of ndarray of shape (n_samples, n_outputs)
-        What is to be predicted.
+        Targets to predict in each trial.
     weights : sequence of ndarray of shape (n_samples, 1)
         Weights, not all 0.
 
@@ -470,17 +470,17 @@ def given_for_all(
     stage : Stage
         The stage.
     arrays : sequence of ndarray of shape (n_samples, n_channels)
-        What goes in, in each trial.
+        Input in each trial.
     targets, weights : sequence of ndarray of shape (n_samples, n_outputs)
         Responses and their weights, not all 0 for any output.
     lags : sequence of int
-        How many rows later the responses are that units are to tell.
+        Delays of the responses to predict, in rows.
 
     Returns
     -------
     Given
-        With a response for each lag and output. Each row has the mean of all weights, and the
-        responses are scaled so that their products with the input have their own weights.
+        Moments with a response for each lag and output. Each row has the mean of all weights, and
+        responses are scaled so that their products with the input have the individual weights.
     """
     y, w = np.concatenate(targets), np.concatenate(weights)
     total = w.sum(axis=0)

@@ -1,11 +1,11 @@
-"""Where a fit starts: values of each layer that suit what goes into it, so that none is a saddle.
+"""Data-driven initial values of each layer, which avoid saddle points.
 
-A model is walked through from the stimulus to the response, stage by stage (`stages.py`). If only
-nonlinearities follow a stage, unit k is output k, and its kernel is the best one for its own
-response that has the ranks, signs, profiles or frozen values of the stage. Otherwise its units are
-hidden (`hidden.py`). The last linear stage sees the actual outputs of those before, and so begins
-with about what a linear model predicts, or more. The nonlinearities at the end are set to go with
-the responses and, for a model with more than a level there, fitted alone.
+Initial values are set from the stimulus to the response, stage by stage (`stages.py`). If only
+nonlinearities follow a stage, unit k is output k, and its kernel is the best one for this response,
+subject to the ranks, signs, profiles or frozen values of the stage. Otherwise its units are hidden
+(`hidden.py`). The last linear stage uses the actual outputs of previous stages, and therefore
+starts with predictions at least about as good as those of a linear model. The final nonlinearities
+are matched to the responses and, unless they are only a level shift, fitted separately.
 """
 
 from __future__ import annotations
@@ -42,19 +42,19 @@ from skdyn.nems.layers.description import WantedOutput
 from skdyn.nems.model import INPUT, OUTPUT, Model, arguments
 from skdyn.nems.parameter import Parameter
 
-# The fit of the nonlinearities at the end alone, good enough for a start.
+# Settings of the separate fit of the final nonlinearities, accurate enough for a start.
 START_ITERATIONS, START_TOL, START_ROWS = 60, 1e-4, 1000
 
-# Percentiles of a response between which a nonlinearity at the end goes.
+# Percentiles of a response that define the range of a final nonlinearity.
 TAILS = (2, 99)
 
-# Largest number of lags times channels whose covariance is computed; with more, kernels are drawn.
+# Maximum number of lags times channels for a covariance; beyond it, kernels are drawn.
 MOST_REGRESSORS = 3000
 
-# Most rows that a start is found from.
+# Maximum number of rows used to compute a start.
 MOST_ROWS = 50_000
 
-# Size of the random part of coefficients that are alike, in standard deviations of the prior.
+# Size of random perturbations of equal coefficients, in standard deviations of the prior.
 TIE_BREAK = 0.05
 
 
@@ -64,21 +64,21 @@ def start_at_data(
     solver: Solver,
     random_state: np.random.RandomState | None = None,
 ) -> None:
-    """Set all layers from the data, then fit the nonlinearities at the end to what goes into them.
+    """Set all layers from the data, then fit the final nonlinearities to their input.
 
     Parameters
     ----------
     objective : Objective
-        The loss; the values of its model change. If what comes out is not finite, they are the
+        The loss; the values of its model are changed. If the output is not finite, they are the
         given ones, with ties broken.
     settings : FitSettings
-        How the fit is made.
+        Settings of the fit.
     solver : Solver
         The solver, which also fits the nonlinearities unless it uses batches.
     random_state : RandomState, default=None
-        None for the first start, which does not depend on a seed. Otherwise the source of another
-        one: other hidden units or, of a model without any, kernels drawn from their priors, for
-        outputs of unit size.
+        None for the first start, which does not depend on a seed. Otherwise the source of
+        randomness of another start: other hidden units or, in a model without hidden units, kernels
+        drawn from their priors and scaled to outputs of unit size.
     """
     model = objective.model
     trials = some_rows(model, objective.trials, MOST_ROWS)
@@ -90,7 +90,7 @@ def start_at_data(
         if (other := standing_in[layer.name]) is not None:
             layer.resemble(other, random_state or np.random.RandomState(0))
     if not all(np.isfinite(_output(model, trial)).all() for trial in trials):
-        # Such as the logarithm of less than zero; the values of before may do better.
+        # For example the logarithm of a negative number; the previous values may work.
         model.set_parameter_vector(before, ignore_bounds=True)
         break_ties(model)
     elif last is not None:
@@ -103,17 +103,17 @@ def start_in_two_stages(
     solver: Solver,
     random_state: np.random.RandomState | None = None,
 ) -> None:
-    """Fit a model without the nonlinearities at its end, then set these to its output.
+    """Fit a model without its final nonlinearities, then match these to its output.
 
     Parameters
     ----------
     objective : Objective
-        The loss; the values of its model change. They are those of `start_at_data` if there is no
-        nonlinearity that can be skipped.
+        The loss; the values of its model are changed. They are those of `start_at_data` if no
+        nonlinearity can be skipped.
     settings : FitSettings
-        How both fits are made.
+        Settings of both fits.
     solver : Solver
-        The solver, which also makes the first one.
+        The solver, which is also used for the first fit.
     random_state : RandomState, default=None
         As in `start_at_data`.
     """
@@ -153,12 +153,12 @@ def start_in_two_stages(
 
 
 def break_ties(model: Model) -> None:
-    """Add small random numbers where ranks, filters or hidden units have the same coefficients.
+    """Perturb equal coefficients of ranks, filters or hidden units at random.
 
     Parameters
     ----------
     model : Model
-        The model; its values change where slices along another axis than the first are equal.
+        The model; values are changed if slices along an axis other than the first are equal.
     """
     rng = np.random.RandomState(0)
     for layer in model.layers:
@@ -195,7 +195,7 @@ def _output(model: Model, trial: Trial) -> np.ndarray:
 def _set_layers(
     model: Model, trials: Sequence[Trial], random_state: np.random.RandomState | None
 ) -> Stage | None:
-    """Set one stage after the other; return the last one if unit k of it is output k."""
+    """Set the stages in order; return the last one if its unit k is output k."""
     rng = random_state or np.random.RandomState(0)
     stages, weights = find_stages(model, trials[0].data), _weights_of(trials)
     known = {number for stage in stages for number in range(stage.number, stage.linear_end)}
@@ -224,7 +224,7 @@ def _set_layers(
 
 
 def _set_others(model: Model, numbers: Iterable[int], known: set[int], trials, rng) -> None:
-    """Set layers that are in no stage from what goes into them, or draw them."""
+    """Set layers outside all stages from their inputs, or draw them."""
     for number in numbers:
         if number not in known and model.layers[number].kernel_part() is not None:
             _draw(model, number, trials, rng)
@@ -232,12 +232,12 @@ def _set_others(model: Model, numbers: Iterable[int], known: set[int], trials, r
 
 
 def take_statistics(model: Model, trials: Sequence[Trial]) -> None:
-    """Set what layers take from what goes into them, such as means, of one layer after the other.
+    """Set statistics of layers, such as means, from their inputs, layer by layer.
 
     Parameters
     ----------
     model : Model
-        The model; values change.
+        The model; its values are changed.
     trials : sequence of Trial
         The data.
     """
@@ -247,7 +247,7 @@ def take_statistics(model: Model, trials: Sequence[Trial]) -> None:
 
 
 def _set_from_inputs(model: Model, number: int, trials: Sequence[Trial], rng) -> None:
-    """Let a layer start from what goes into it; without rng, take statistics alone."""
+    """Initialise a layer from its inputs; without a random state, set only statistics."""
     layer = model.layers[number]
     if type(layer).start_from is Layer.start_from:
         return
@@ -269,14 +269,14 @@ def _set_from_inputs(model: Model, number: int, trials: Sequence[Trial], rng) ->
 
 
 def _weights_of(trials: Sequence[Trial]) -> list[np.ndarray]:
-    """Weights of each number of the responses; ones for outputs without any."""
+    """Return the weight of each entry of the responses; ones for outputs with zero weight."""
     weights = [np.broadcast_to(trial.weight, trial.target.shape) for trial in trials]
     without = ~np.any([weight.any(axis=0) for weight in weights], axis=0)
     return [np.where(without, 1.0, weight) for weight in weights]
 
 
 def _usable(model: Model, trials: Sequence[Trial], stage: Stage) -> list[np.ndarray] | None:
-    """What goes into a stage, if it is what its kernels are for, and not too much."""
+    """Return the input of a stage, if it matches the kernels and is not too large."""
     arrays = arriving(model, trials, stage.number)
     if arrays is None or arrays[0].shape[1] != stage.n_channels:
         return None
@@ -284,7 +284,7 @@ def _usable(model: Model, trials: Sequence[Trial], stage: Stage) -> list[np.ndar
 
 
 def _later_lags(stage: Stage, following: Sequence[Stage]) -> list[int]:
-    """Some lags, in rows of what goes into a stage, that the stages behind it can still use."""
+    """Return some lags, in rows of a stage's input, that later stages can use."""
     ratios = [other.rate // stage.rate for other in following]
     rest = sum((other.n_lags - 1) * n for other, n in zip(following, ratios, strict=True))
     ahead = sum(other.n_future * n for other, n in zip(following, ratios, strict=True))
@@ -292,7 +292,7 @@ def _later_lags(stage: Stage, following: Sequence[Stage]) -> list[int]:
 
 
 def _moments(model, stage: Stage, arrays, targets, weights) -> list[tuple[np.ndarray, Given]]:
-    """Moments with the response of each output, and the outputs of the same weights they are of."""
+    """Return moments with each response, grouped by outputs with the same weights."""
     if stage.is_shared:
         given = _moments_of_all(model, stage, arrays, targets, weights, [0])
         return [(np.arange(stage.n_units), given)]
@@ -320,7 +320,7 @@ def _draw_stage(model: Model, stage: Stage, trials: Sequence[Trial], rng) -> Non
 
 
 def _draw(model: Model, number: int, trials: Sequence[Trial], rng) -> None:
-    """Draw the coefficients of a layer, for outputs of unit size and with a positive mean."""
+    """Draw coefficients of a layer, scaled to outputs of unit size with a positive mean."""
     layer = model.layers[number]
     part = layer.kernel_part()
     assert part is not None
@@ -335,7 +335,7 @@ def _draw(model: Model, number: int, trials: Sequence[Trial], rng) -> None:
 
 
 def _turned(parameter: Parameter, output: np.ndarray) -> np.ndarray:
-    """Coefficients with the sign at which outputs have positive means, if that is allowed."""
+    """Return coefficients with the sign of positive mean outputs, if the bounds allow it."""
     sign = np.where(np.mean(output, axis=0) < 0, -1.0, 1.0)
     fits = parameter.shape[1:] in (sign.shape, (1, *sign.shape)) or sign.size == 1
     fits = fits or parameter.shape[-1:] == sign.shape
@@ -347,14 +347,14 @@ def _turned(parameter: Parameter, output: np.ndarray) -> np.ndarray:
 
 
 def _set_direct(stage: Stage, moments: Sequence[tuple[np.ndarray, Given]]) -> None:
-    """Give each unit its best kernel.
+    """Set each unit to its best kernel.
 
     Parameters
     ----------
     stage : Stage
-        The stage; its parameters change.
+        The stage; its parameters are changed.
     moments : sequence of pairs
-        Units, and moments with the response of each of them.
+        Pairs of units and moments with their responses.
     """
     if stage.n_ranks == 0:
         parameter = stage.filters
@@ -385,7 +385,7 @@ def _full_kernels(stage: Stage, units: np.ndarray, given: Given) -> np.ndarray:
 
 
 def _factors(stage: Stage, given: Given, units: np.ndarray) -> list[tuple]:
-    """Best filters, channel weights and perhaps profiles of each unit."""
+    """Return the best filters, channel weights and, if needed, profiles of each unit."""
     responses = np.moveaxis(given.response, 2, 0)
     if stage.sees is None:
         return _factors_alike(stage, given, units, responses)
@@ -397,7 +397,7 @@ def _factors(stage: Stage, given: Given, units: np.ndarray) -> list[tuple]:
 
 
 def _factors_alike(stage: Stage, given: Given, units, responses: np.ndarray) -> list[tuple]:
-    """The same of units that see the same channels, for responses (unit, n_lags, n_channels)."""
+    """Return the best factors of units with the same input channels."""
     assert stage.weigh is not None
     frozen = [parameter.is_frozen for parameter in stage.weigh.weights]
     if all(frozen) or (stage.profiles is not None and any(frozen)):
@@ -428,7 +428,7 @@ def _factors_alike(stage: Stage, given: Given, units, responses: np.ndarray) -> 
 
 
 def _of_profiles(stage: Stage, given: Given, response: np.ndarray) -> tuple:
-    """Best filters of one unit, and the profiles that go with them."""
+    """Return the best filters of one unit, and their profiles."""
     assert stage.profiles is not None
     if "profiles" not in given.cache:
         given.cache["profiles"] = factors.profile_moments(given.stimulus, stage.profiles)
@@ -439,7 +439,7 @@ def _of_profiles(stage: Stage, given: Given, response: np.ndarray) -> tuple:
 
 
 def _filters_of(stage: Stage, given: Given, responses: np.ndarray, channels: np.ndarray):
-    """Best filters of channel weights that stay, of each unit."""
+    """Return the best filters of each unit for fixed channel weights."""
     ones = np.ones((len(responses), stage.n_lags, stage.n_ranks))
     if stage.filters is None or stage.filters.is_frozen:
         return ones
@@ -451,7 +451,7 @@ def _filters_of(stage: Stage, given: Given, responses: np.ndarray, channels: np.
 
 
 def _set_shared(stage: Stage, given: Given) -> None:
-    """Set channel weights that all units share, each with filters of its own for them."""
+    """Set channel weights that all units share, and separate filters of each unit."""
     assert stage.weigh is not None
     if not any(parameter.is_frozen for parameter in stage.weigh.weights):
         if stage.profiles is not None:
@@ -474,7 +474,7 @@ def _set_shared(stage: Stage, given: Given) -> None:
 
 
 def _shared_weights(stage: Stage, given: Given) -> np.ndarray:
-    """Main directions among channels of the best kernels, as weights (n_channels, n_ranks)."""
+    """Return the main channel directions of the best kernels, as weights (n_channels, n_ranks)."""
     n_channels, n_ranks = len(given.spread), stage.n_ranks
     kernels = given.kernels() * given.spread[:, np.newaxis]
     left, _, _ = np.linalg.svd(kernels.transpose(1, 0, 2).reshape(n_channels, -1))
@@ -490,7 +490,7 @@ def _shared_weights(stage: Stage, given: Given) -> np.ndarray:
 
 
 def _set_units(model: Model, stage: Stage, given: Given, trials, random_state) -> bool:
-    """Set a stage that others follow; return whether that was possible."""
+    """Set a hidden stage; return whether that was possible."""
     is_fixed = any(parameter.is_frozen for parameter in stage.parameters)
     if not (stage.is_shared or stage.n_ranks > 1 or stage.sees is not None or is_fixed):
         return set_hidden(stage, given, random_state)
@@ -501,7 +501,7 @@ def _set_units(model: Model, stage: Stage, given: Given, trials, random_state) -
         mixture = np.where(np.arange(stage.n_units) % 2, -1.0, 1.0)[np.newaxis]
     mixed = replace(given, response=given.response @ mixture, sizes=None, cache={})
     _set_direct(stage, [(np.arange(stage.n_units), mixed)])
-    # Units with the same mixture of one response would be alike.
+    # Units with the same mixture of one response would be equal.
     for parameter in stage.parameters if stage.profiles is None else [stage.filters]:
         if parameter is not None and stage.n_units > 1:
             size = np.sqrt(np.mean(parameter.values**2)) or 1.0
@@ -515,7 +515,7 @@ def _set_units(model: Model, stage: Stage, given: Given, trials, random_state) -
 
 
 def _lift(model: Model, stage: Stage, trials: Sequence[Trial]) -> None:
-    """Keep units from being cut off: centred by a shift, or else with a positive mean."""
+    """Keep units from saturating, by a centring shift or else by a positive mean."""
     rows = [run_first(model, trial.data, stage.linear_end)[OUTPUT] for trial in trials]
     values = np.concatenate([np.asarray(one) for one in rows])
     if stage.shift is not None and stage.shift is not stage.last_part.shift:
@@ -528,7 +528,7 @@ def _lift(model: Model, stage: Stage, trials: Sequence[Trial]) -> None:
 
 
 def _set_last(model: Model, stage: Stage, arrays, trials, weights, rng) -> None:
-    """Set the last stage: its kernels to what its nonlinearities want, and these to the kernels."""
+    """Set the last stage: kernels for the targets of its nonlinearities, then these."""
     weight = np.concatenate(weights)
     wanted, targets = _wanted(stage, trials, weight)
     part = stage.last_part
@@ -553,7 +553,7 @@ def _set_last(model: Model, stage: Stage, arrays, trials, weights, rng) -> None:
 def _wanted(
     stage: Stage, trials: Sequence[Trial], weight: np.ndarray
 ) -> tuple[list[WantedOutput], np.ndarray]:
-    """What is to come out of each nonlinearity at the end, and what is to come into the first."""
+    """Return targets of the output of each final nonlinearity, and of the input of the first."""
     targets = np.concatenate([trial.target for trial in trials])
     wanted: list[WantedOutput] = []
     for curve in reversed(stage.curves):
@@ -563,7 +563,7 @@ def _wanted(
 
 
 def _set_curves(model: Model, stage: Stage, trials, weight: np.ndarray, wanted) -> None:
-    """Set the nonlinearities at the end to what comes out of the kernels."""
+    """Match the final nonlinearities to the outputs of the kernels."""
     values = [run_first(model, trial.data, stage.linear_end)[OUTPUT] for trial in trials]
     for curve, aim in zip(stage.curves, wanted, strict=True):
         joined = np.concatenate(values)
@@ -590,7 +590,7 @@ def _describe(values: np.ndarray, weight: np.ndarray) -> WantedOutput:
 
 
 def _reach(curves: Model, n_outputs: int) -> np.ndarray | None:
-    """Which free values of nonlinearities each output depends on: those of its own channel."""
+    """Return which free values each output of nonlinearities depends on, by channel."""
     free = [parameter for layer in curves.layers for parameter in layer.parameters.free]
     if any(parameter.shape != (n_outputs,) for parameter in free):
         return None
@@ -598,7 +598,7 @@ def _reach(curves: Model, n_outputs: int) -> np.ndarray | None:
 
 
 def _percentile(values: np.ndarray, weights: np.ndarray, percentage: float) -> np.ndarray:
-    """Least value of each column up to which that percentage of its weight is."""
+    """Return the weighted percentile of each column."""
     order = np.argsort(values, axis=0)
     shares = np.cumsum(np.take_along_axis(weights, order, axis=0), axis=0)
     places = np.sum(shares < percentage / 100 * shares[-1], axis=0, keepdims=True)
@@ -606,12 +606,12 @@ def _percentile(values: np.ndarray, weights: np.ndarray, percentage: float) -> n
 
 
 def _fit_curves(objective: Objective, trials, stage: Stage, settings, solver: Solver) -> None:
-    """Fit the nonlinearities at the end alone, on some rows: they have no memory."""
+    """Fit only the final nonlinearities, on a subset of rows, because they have no memory."""
     if not any(curve.bends and len(curve.parameters.free) > 1 for curve in stage.curves):
         return
     n_rows = sum(len(trial.target) for trial in trials)
     chosen = np.flatnonzero(np.random.RandomState(0).permutation(n_rows) < START_ROWS)
-    # In order of time, so that a stretch of rows, as coordinates see it, comes from all trials.
+    # Ordered by time, so that segments of rows, as used for coordinates, contain all trials.
     times = np.concatenate([np.arange(len(trial.target)) for trial in trials])
     chosen = chosen[np.argsort(times[chosen], kind="stable")]
     inputs = [run_first(objective.model, trial.data, stage.linear_end)[OUTPUT] for trial in trials]
@@ -626,10 +626,10 @@ def _fit_curves(objective: Objective, trials, stage: Stage, settings, solver: So
             curve.freeze_parameters()
     for curve, following in itertools.pairwise(rest.layers):
         if "shift" in curve.neutral and "shift" in following.neutral:
-            # One of two shifts in a row will do.
+            # Of two successive shifts, one is redundant.
             curve.freeze_parameters("shift")
     with warnings.catch_warnings():
-        # The fit itself says which layer torch cannot follow.
+        # The main fit warns about layers that autograd cannot trace.
         warnings.simplefilter("ignore", UserWarning)
         alone = Objective(
             rest,
@@ -651,7 +651,7 @@ def _fit_curves(objective: Objective, trials, stage: Stage, settings, solver: So
         )
         try:
             results = own.fit(alone, short, np.random.RandomState(0))
-        except FitDivergedError:  # the fit itself says so, if it does
+        except FitDivergedError:  # the main fit warns if it fails, too
             return
     rest.set_parameter_vector(results.final_parameters, ignore_bounds=True)
     for curve, fitted in zip(stage.curves, rest.layers, strict=True):

@@ -1,4 +1,4 @@
-"""What a model is fitted to: checked, and cut into trials."""
+"""Training data: checks, and division into trials."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ import numpy as np
 from skdyn.nems.model import Model
 from skdyn.sessions import as_numbers, naming
 
-# Stretches of which some are held out.
+# Number of segments, some of which are held out.
 N_STRETCHES = 20
 
-# Rows of a window that count in its loss.
+# Number of rows of a window that enter its loss.
 WINDOW = 256
 
-# Numbers that go into a model at a time, and rows that do so at least.
+# Maximum number of input values per evaluation of a model, and minimum number of rows.
 NUMBERS_AT_ONCE, LEAST_ROWS = 2**20, 1024
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One stretch of time, with zeros as the history before it.
+    """One continuous segment of data, with zeros as the history before it.
 
     Attributes
     ----------
     data : dict of ndarray of shape (n_samples, ...)
-        What goes into the model, by name.
+        Inputs of the model by name.
     target : ndarray of shape (n_rows, n_outputs)
         The response; fewer rows than samples if the model has a stride.
     weight : ndarray of shape (n_rows, 1) or (n_rows, n_outputs)
-        Weight of each number of the response; 0 leaves it out.
+        Weight of each entry of the response; 0 excludes it.
     held_out : ndarray like weight, default=None
-        Weight of those numbers that a fit is watched on and that have no weight in it.
+        Weight of held-out entries, for which `weight` is 0.
     """
 
     data: dict[str, np.ndarray]
@@ -50,27 +50,27 @@ def make_trial(
     preceding: dict[str, np.ndarray] | None = None,
     history: str = "zeros",
 ) -> Trial:
-    """Make a trial of data, what precedes them, and a response.
+    """Build a trial from data, preceding rows, and a response.
 
     Parameters
     ----------
     model : Model
-        The model; its layers know their sizes.
+        The model, with known sizes of all layers.
     data : dict of ndarray of shape (n_samples, ...)
-        What goes in, by name.
+        Inputs by name.
     target : ndarray of shape (n_samples,) or (n_samples, n_outputs)
-        The response, or, where the model has a stride, every stride-th row of it.
+        The response or, for a model with a stride, every stride-th row of it.
     weight : ndarray of shape (n_samples, 1) or like target
         Weights.
     preceding : dict of ndarray of shape (n_preceding, ...), default=None
-        Rows right before the data.
+        Rows immediately before the data.
     history : {"zeros", "skip"}, default="zeros"
-        Whether rows whose history is incomplete count as if there had been zeros, or not at all.
+        Whether rows with an incomplete history are zero-padded or excluded.
 
     Returns
     -------
     Trial
-        With a row of the response for each row that the model gives.
+        The trial, with one row of the response per row of the model's output.
     """
     stride = model.stride
     n_samples = _n_samples(data)
@@ -83,7 +83,7 @@ def make_trial(
             "The response, y or target, contains NaN or infinite values where it has weight; give "
             "those a sample_weight of 0 to leave them out."
         )
-    # In one order in memory: matrix products of slices of others are many times as slow.
+    # C order, because matrix products of slices in other layouts are many times slower.
     target = np.ascontiguousarray(target if counts.all() else np.where(counts, target, 0.0))
     if history == "skip":
         weight = np.where(model.has_history(len(target), n_before)[:, np.newaxis], weight, 0.0)
@@ -95,21 +95,21 @@ def make_trial(
 
 
 def some_rows(model: Model, trials: Sequence[Trial], most: int) -> list[Trial]:
-    """Take a stretch in the middle of each trial, so that there are not too many rows in all.
+    """Take a segment in the middle of each trial, to limit the total number of rows.
 
     Parameters
     ----------
     model : Model
-        The model. Rows of a stretch whose history it leaves out have no weight.
+        The model. Rows without a complete history in the segment get zero weight.
     trials : sequence of Trial
         A recording.
     most : int
-        The most rows in all trials together.
+        Maximum number of rows in all trials together.
 
     Returns
     -------
     list of Trial
-        The trials as they are if they have no more rows; otherwise views of stretches.
+        The unchanged trials if they have no more rows; otherwise views of segments.
     """
     total = sum(len(trial.target) for trial in trials)
     if total <= most:
@@ -132,21 +132,21 @@ def some_rows(model: Model, trials: Sequence[Trial], most: int) -> list[Trial]:
 def output_in_pieces(
     model: Model, data: dict[str, np.ndarray], *, copies: bool = False
 ) -> np.ndarray:
-    """Compute what comes out of a model for one trial, of a long one in pieces.
+    """Compute the output of a model for one trial, in pieces if it is long.
 
     Parameters
     ----------
     model : Model
         The model.
     data : dict of ndarray of shape (n_samples, ...)
-        What goes in, by name.
+        Inputs by name.
     copies : bool, default=False
-        Whether layers get copies in double precision, which they may write to.
+        Whether layers receive writable copies in double precision.
 
     Returns
     -------
     ndarray of shape (n_rows, n_outputs)
-        The output. What the pieces need in memory does not grow with n_samples.
+        The output. The memory of the computation does not grow with n_samples.
     """
     given = _of_doubles if copies else dict
     n_samples, past = _n_samples(data), model.n_past
@@ -163,7 +163,7 @@ def output_in_pieces(
 
 
 def _of_doubles(data: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Copies in double precision, which layers may write to."""
+    """Return writable copies in double precision."""
     return {name: np.array(array, dtype=float, order="C") for name, array in data.items()}
 
 
@@ -176,35 +176,35 @@ def make_trials(
     preceding=None,
     history: str = "zeros",
 ) -> list[Trial]:
-    """Check what a model is to be fitted to, and cut it into trials.
+    """Check training data and divide them into trials.
 
     Parameters
     ----------
     model : Model
-        The model; it takes sizes that are open from the data.
+        The model; missing sizes are inferred from the data.
     given : tuple
         Input and state, as in `Model.evaluate`.
     target : array-like of shape (n_samples,) or (n_samples, n_outputs)
-        The response; with `trials`, with an axis of trials in front. Where it has no weight it may
-        be NaN; and, with `trials`, where nothing was recorded.
+        The response; with `trials`, its first axis is trials. It may be NaN where its weight is 0
+        and, with `trials`, where nothing was recorded.
     sample_weight : array-like of shape (n_samples,) or like the target, or None
-        Weights; None for one each.
+        Weights; None for weights of one.
     trials : bool
-        Whether the first axis is one of trials.
+        Whether the first axis is trials.
     preceding : array-like or dict of array-like, default=None
-        Rows right before the input, of each trial if there are trials.
+        Rows immediately before the input, or before each trial.
     history : {"zeros", "skip"}, default="zeros"
-        What becomes of rows whose history is incomplete.
+        Treatment of rows with an incomplete history.
 
     Returns
     -------
     list of Trial
-        At least one.
+        At least one trial.
 
     Raises
     ------
     ValueError
-        If shapes do not agree, or numbers are missing.
+        If shapes do not match, or values are missing.
     """
     data, target = model.check_data(*given), as_numbers(target, "target")
     weight = _check_weight(sample_weight, target, n_axes=2 if trials else 1)
@@ -252,7 +252,7 @@ def _n_samples(data: dict[str, np.ndarray]) -> int:
 
 
 def _check_weight(sample_weight, target: np.ndarray, n_axes: int) -> np.ndarray:
-    """Weights, with an axis of outputs behind those of trials and samples."""
+    """Return weights with an axis of outputs after those of trials and samples."""
     samples = target.shape[:n_axes]
     weight = np.ones(samples)
     if sample_weight is not None:
@@ -267,16 +267,16 @@ def _check_weight(sample_weight, target: np.ndarray, n_axes: int) -> np.ndarray:
 
 
 def check_weighted(trials: Sequence[Trial], model: Model, history: str) -> None:
-    """Raise ValueError if nothing has weight.
+    """Raise ValueError if all weights are zero.
 
     Parameters
     ----------
     trials : sequence of Trial
-        What a model is to predict.
+        The trials to predict.
     model : Model
         The model.
     history : {"zeros", "skip"}
-        What becomes of rows whose history is incomplete.
+        Treatment of rows with an incomplete history.
     """
     if any(trial.weight.any() for trial in trials):
         return
@@ -292,29 +292,29 @@ def check_weighted(trials: Sequence[Trial], model: Model, history: str) -> None:
 def hold_out(
     trials: Sequence[Trial], share: float, random_state: np.random.RandomState
 ) -> list[Trial]:
-    """Take the weight from some stretches of a recording, to watch a fit on them.
+    """Hold out segments of a recording, by moving their weights.
 
-    Stretches stay where they are: what follows them keeps its history.
+    Segments stay in place, so that rows after them keep their history.
 
     Parameters
     ----------
     trials : sequence of Trial
         The recording.
     share : float in (0, 1)
-        Which share of the rows to hold out, at least one stretch.
+        Fraction of the rows to hold out, at least one segment.
     random_state : RandomState
-        Draws the stretches, out of 20 of equal length in all trials together, or as many as there
-        are rows.
+        Source of the draw of segments, out of 20 of equal length in all trials together, or one per
+        row if there are fewer rows.
 
     Returns
     -------
     list of Trial
-        With weights that are held out.
+        Trials with held-out weights.
 
     Raises
     ------
     ValueError
-        If nothing with weight is left on either side.
+        If the held-out or the remaining weights are all zero.
     """
     ends = np.cumsum([len(trial.target) for trial in trials])
     n_stretches = min(N_STRETCHES, int(ends[-1]))
@@ -338,15 +338,15 @@ def hold_out(
 
 
 def cut_windows(model: Model, trials: Sequence[Trial]) -> list[Trial]:
-    """Cut trials into windows of one length, in which each row counts once.
+    """Cut trials into windows of equal length, in which each row counts once.
 
-    Rows that come before those of a window go in with it, without weight, as the history that
-    filters see. Trials stay whole if the history of a layer is not known, or the future counts.
+    Each window includes the rows before it with zero weight, as history for filters. Trials are not
+    cut if the memory of a layer is unlimited, or if an output depends on future rows.
 
     Parameters
     ----------
     model : Model
-        Whose layers say how far back they look.
+        The model, which determines the length of the history.
     trials : sequence of Trial
         A recording.
 
