@@ -66,7 +66,7 @@ def shorten_search(monkeypatch):
 def short_search(monkeypatch):
     """Few gradient steps in the search for a start and in the final check: same path, less time.
 
-    In this process only; what is compared with another process needs the budgets as they are.
+    In this process only; comparisons with another process need the original budgets.
     """
     shorten_search(monkeypatch)
 

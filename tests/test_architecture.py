@@ -23,7 +23,7 @@ FRONT_DOOR = "'''D.'''\nif TYPE_CHECKING:\n    from a import B\nHOMES = {'B': 'a
 
 
 def _texts():
-    """Yield path and text of each text file of the repository, without what tools generate."""
+    """Yield path and text of each text file of the repository, except generated files."""
     for folder, subfolders, files in os.walk(ROOT):
         subfolders[:] = [
             one

@@ -188,7 +188,7 @@ def test_a_stop_is_a_stop(kind, where):
 
 @pytest.mark.parametrize("solver", ["lbfgs", "adam"])
 def test_the_best_weights_stay(solver):
-    """Of a fit to noise, whose held-out loss rises."""
+    """Of a fit to noise, which has a rising held-out loss."""
     model = NEMSRegressor(
         "fir.20xx-lvl", solver=solver, learning_rate=1.0, early_stopping=True, random_state=2
     )
@@ -332,7 +332,7 @@ def test_seen_models_can_be_kept(tmp_path):
 
 
 def test_a_scikit_learn_without_callbacks(monkeypatch):
-    """The mixin that stands in does all that a fit asks of it."""
+    """The replacement mixin supports all calls of a fit."""
     monkeypatch.setitem(sys.modules, "sklearn.callback", None)
     names = runpy.run_path(str(Path(skdyn.__file__).with_name("_callbacks.py")))
 

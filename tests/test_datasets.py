@@ -328,7 +328,7 @@ def test_without_nitime_the_error_says_what_to_install(monkeypatch):
 
 @pytest.mark.parametrize("header", [None, "# repro call number: 0\n100\n200\n"])
 def test_another_nitime_is_told_apart(monkeypatch, tmp_path, header):
-    """One without the recordings, and one whose files say something else."""
+    """One without the recordings, and one with different files."""
     folder = tmp_path / "nitime" / "data"
     folder.mkdir(parents=True)
     (tmp_path / "nitime" / "__init__.py").write_text("raise RuntimeError('imported')\n")

@@ -1,6 +1,6 @@
 """Two processes that share a fit get the result of a single process.
 
-This file is also what these processes run, as a script: every scenario, in one order.
+These processes run this file as a script: every scenario, in one order.
 """
 
 import contextlib

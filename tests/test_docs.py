@@ -19,7 +19,7 @@ PAGES = sorted(
     for page in DOCS.glob(pattern)
 )
 TEXTS = [*PAGES, ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "benchmarks" / "README.md"]
-# Modules that are public by name, but whose functions serve other modules.
+# Modules with public names but functions for internal use.
 INTERNAL = {"skdyn.core", "skdyn.dynemo", "skdyn.sessions"}
 
 

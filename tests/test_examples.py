@@ -49,7 +49,7 @@ def is_installed(example):
 
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory):
-    """The folder of all figures, and what each example printed, from one process in quick form."""
+    """The folder of all figures, and the output of each example, from one process in quick form."""
     folder = tmp_path_factory.mktemp("examples")
     examples = [example for example in EXAMPLES if is_installed(example)]
     with pytest.MonkeyPatch.context() as patch:

@@ -1,4 +1,4 @@
-"""Files: written whole or not at all, and nothing but what `save` wrote is loaded."""
+"""Files: writing is atomic, and only files written by `save` are loaded."""
 
 import os
 import resource
@@ -38,7 +38,7 @@ def contents(originals, tmp_path_factory):
     return found
 
 
-# -------------------------------------------------------------------------- what is promised
+# -------------------------------------------------------------------------- atomic writing
 
 
 @pytest.mark.parametrize("path", sorted(SAVED.glob("*.skops")), ids=lambda path: path.stem)

@@ -69,7 +69,7 @@ def bad_inputs():
 
 
 class _FailsLate:
-    """An array of another width whose columns can be read, but that fails soon after."""
+    """An array of another width with readable columns, which fails soon after."""
 
     def __init__(self, array):
         self.array, self.shape, self.ndim = array, array.shape, array.ndim
@@ -108,7 +108,7 @@ def test_failed_fit_leaves_no_half_fitted_estimator(name, kind, short_search):
 
 @pytest.fixture
 def interrupts():
-    """Let SIGINT raise KeyboardInterrupt; shells make what runs in the background ignore it."""
+    """Let SIGINT raise KeyboardInterrupt; background jobs of shells ignore it otherwise."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)

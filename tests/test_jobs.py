@@ -13,7 +13,7 @@ LENGTHS = {
     "Seven people at rest: fMRI, test and retest": 12,
     "Neurons and natural sounds: encoding models": 7,
 }
-# Jobs whose first block stands for files.
+# Jobs with a first block that replaces files.
 SIMULATED = [title for title in LENGTHS if re.search("EEG|sounds", title)]
 
 

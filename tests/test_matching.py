@@ -298,7 +298,7 @@ def test_transform_tells_another_number_of_modes():
         ModeMatcher(metric="cosine").fit(np.eye(4)).transform(np.ones((5, 4)))
 
 
-# ------------------------------------------------------------------- what estimators give
+# ------------------------------------------------------------------- modes of estimators
 
 
 def cut(array, lengths):

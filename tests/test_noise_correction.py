@@ -169,7 +169,7 @@ def test_noise_correction_takes_unequal_numbers_of_repeats(method):
     sessions = [repeats[:150, :, :2], repeats[150:]]
     found = noise_corrected_correlation(sessions, np.split(predicted, [150]), method=method)
     assert found == pytest.approx(wanted, rel=1e-12)
-    X = predicted  # a model whose prediction is the stimulus
+    X = predicted  # a model that predicts the stimulus
     model = NEMSRegressor("fir.1x3x3").fit(X, X)
     scored = NoiseCorrectedScorer(method=method)(
         model, np.split(X, [150]), np.split(X, [150]), repeats=sessions

@@ -384,7 +384,7 @@ def test_names_of_channels_are_kept(estimators, tmp_path):
 
 
 def test_nothing_of_torch_is_stored(estimators):
-    """So that no device and no version of it is asked for where a file is read."""
+    """So that reading a file needs no device."""
     for name in ("dynemo", "other networks", "words"):
         assert b"torch" not in pickle.dumps(estimators[name])
         with ZipFile(io.BytesIO(skops.dumps(estimators[name]))) as archive:
@@ -407,7 +407,7 @@ def test_own_types_of_the_list_are_those_that_estimators_hold(estimators):
     assert {type(one) for one in penalties} == set(PENALTIES)
     chosen.append(NEMSRegressor([FiniteImpulseResponse((3, None), penalties=penalties)]))
     found = set().union(*map(untrusted, [*estimators.values(), *chosen, *analysed().values()]))
-    # Older versions of skops do not trust what searches of scikit-learn hold; `load` does.
+    # Older versions of skops do not trust the parts of scikit-learn's searches; `load` does.
     found -= {one for one in found if one.startswith("sklearn.utils._metadata_requests.")}
     assert found <= set(TRUSTED_TYPES)
     assert {one for one in TRUSTED_TYPES if one.startswith("skdyn.")} <= found

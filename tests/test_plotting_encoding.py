@@ -35,7 +35,7 @@ class Pair(Layer):
 
 
 class StandInRegressor(BaseEstimator):
-    """As much of an estimator as the display may use; it predicts twice what its model does."""
+    """The part of an estimator that the display may use; it predicts twice its model's output."""
 
     def fit(self, X, y):
         self.n_features_in_ = X.shape[1]

@@ -127,7 +127,7 @@ def test_large_arrays_do_not_blow_up_diagrams():
 
 @every_model
 def test_nothing_is_computed_to_be_shown(model):
-    """scikit-learn's table evaluates every property whose name ends in an underscore."""
+    """scikit-learn's table evaluates every property with a trailing underscore."""
     names = [name for name in dir(type(model)) if name.endswith("_") and name[0] != "_"]
     assert not names
 

@@ -192,7 +192,7 @@ def test_correlation_score_says_what_is_wrong(call, message):
         call()
 
 
-# Scorers. The model sees what came before, so sessions make a difference.
+# Scorers. The model depends on earlier rows, so that sessions make a difference.
 
 FILTER = "fir.4xx-lvl"
 SESSIONS = np.repeat(list("abcdef"), 40)
@@ -389,7 +389,7 @@ def test_scorers_work_in_nested_searches(recording):
 
 def test_scorers_take_data_frames(recording):
     X, y, repeats = recording
-    # With such labels of rows, a slice goes by label.
+    # With such labels of rows, slicing is by label.
     index = np.arange(240) / 2
     frame = pd.DataFrame(X, index, columns=list("abc"))
     response = pd.DataFrame(y, index=range(7, 247))

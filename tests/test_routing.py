@@ -185,7 +185,7 @@ def test_a_pipeline_without_routing(wing):
     np.testing.assert_allclose(pipeline.predict(X, **given), model.predict(scaled, **given))
     one_session = pytest.approx(model.score(scaled, *target))
     assert pipeline.score(X, *target) == one_session
-    # scikit-learn drops what score is given, and does not say so.
+    # scikit-learn silently drops the metadata of score.
     assert pipeline.score(X, *target, **given) == one_session
 
 

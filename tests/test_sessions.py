@@ -27,7 +27,7 @@ from skdyn.sessions import (
 
 
 class Recorder(BaseEstimator):
-    """Anything whose widths and names are checked."""
+    """An estimator with checked widths and names."""
 
 
 def check(X, sessions=None, estimator=None, *, reset=True, **settings):

@@ -72,7 +72,7 @@ CASES = {
 
 
 # ----------------------------------------------------------------------------- the tools
-# Each takes a case and metadata, and gives numbers that say what came out.
+# Each takes a case and metadata, and returns numbers that describe the result.
 
 
 def _searched(search, case, metadata):
@@ -262,7 +262,7 @@ def dask_client(tmp_path_factory):
 
 pytestmark = [
     pytest.mark.slow,
-    # Two iterations are too few, and are meant to be. Dask warns of what it does itself.
+    # Two iterations are deliberately too few. Dask warns of its own actions.
     pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning"),
     pytest.mark.filterwarnings("ignore:::distributed"),
 ]

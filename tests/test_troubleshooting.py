@@ -53,7 +53,7 @@ def messages():
 
 @pytest.mark.parametrize("title", titles() if PAGE.exists() else [])
 def test_troubleshooting_quotes_messages_of_the_package(title, messages):
-    # Between ellipses; commas next to one belong to what is left out.
+    # Between ellipses; commas next to one belong to the omitted text.
     for part in (one.strip(" ,…") for one in re.split("…", title)):
         words = part.split(" ")
         endings = [" ".join(words[n:]) for n in range(min(MOST_WORDS, len(words) - 1) + 1)]
@@ -61,7 +61,7 @@ def test_troubleshooting_quotes_messages_of_the_package(title, messages):
 
 
 def warned():
-    """Beginnings of the warnings whose text stands where they are given."""
+    """Beginnings of the warnings with a literal text in the call."""
     for path in sorted(PACKAGE.rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             name = ast.unparse(node.func) if isinstance(node, ast.Call) else ""

@@ -36,7 +36,7 @@ class States(BaseEstimator):
 
 
 def people(seed=0, n_people=12, n_samples=120):
-    """Recordings of two kinds of people, who spend different shares of time in two states."""
+    """Recordings of two groups of people with different occupancies of two states."""
     rng = np.random.default_rng(seed)
     group = np.arange(n_people) % 2
     X = []

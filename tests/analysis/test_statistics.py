@@ -102,7 +102,7 @@ def test_statistics_agree_with_the_reference_but_for_the_switching_rate():
     for name, expected in REFERENCE.items():
         np.testing.assert_allclose(found[name], expected, rtol=1e-4)
     np.testing.assert_allclose(found.transition_matrix[0], REFERENCE_TRANSITION, rtol=1e-4)
-    # Both sessions start in mode 2, whose first run the reference leaves out.
+    # Both sessions start in mode 2; the reference does not count its first run.
     durations = np.array([30.0, 25.03])
     missing = np.outer(1 / durations, [0, 0, 1])
     np.testing.assert_allclose(found.switching_rate - missing, REFERENCE_SWITCHING, rtol=1e-4)

@@ -105,7 +105,7 @@ def file_rule(*folders):
     return decorate
 
 
-# -------------------------------------------------------------- 1 and 2: who imports whom
+# -------------------------------------------------------------- 1 and 2: imports
 
 
 @file_rule("skdyn/core/")

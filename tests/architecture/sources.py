@@ -24,7 +24,7 @@ class Import(NamedTuple):
 
 @dataclass(frozen=True)
 class Source:
-    """A text file and, if it is Python, what `ast` finds in it."""
+    """A text file and, if it is Python, its syntax tree."""
 
     path: str
     text: str
@@ -50,7 +50,7 @@ class Source:
 
     @cached_property
     def names(self):
-        """The dotted name that each imported name stands for."""
+        """The dotted name of each imported name."""
         return {alias: name for node in self.nodes for name, alias in self._imported(node)}
 
     def _imported(self, node):
@@ -99,7 +99,7 @@ class House:
         self.sources = {path: Source(path, text) for path, text in sorted(texts.items())}
 
     def python(self, *folders):
-        """Return the Python files whose path begins with one of the folders; without any, all."""
+        """Return the Python files in the given folders; without folders, all."""
         return [
             source
             for path, source in self.sources.items()
@@ -180,7 +180,7 @@ def cycles(graph):
 
 
 def dotted(node):
-    """Return "a.b.c" for such an expression; what is not a name counts as ""."""
+    """Return "a.b.c" for such an expression; an expression that is not a name counts as ""."""
     if isinstance(node, ast.Attribute):
         return f"{dotted(node.value)}.{node.attr}"
     return node.id if isinstance(node, ast.Name) else ""

@@ -1,4 +1,4 @@
-"""Shares and draws, for any number of processes; what these send is in tests/test_distributed.py"""
+"""Shares and draws for any number of processes; tests/test_distributed.py tests communication."""
 
 import numpy as np
 import pytest

@@ -46,7 +46,7 @@ def random_sessions(lengths, n_channels=2, seed=0):
 
 
 def switching(n_rows, n_states, n_channels, seed, spread=0.5, dwell=(50, 200)):
-    """A recording whose states share most of their covariance, and its states, one-hot."""
+    """A recording of states with similar covariances, and its states, one-hot."""
     rng = np.random.RandomState(seed)
     mixing = rng.normal(size=(n_channels, n_channels)) / np.sqrt(n_channels)
     common = np.linalg.cholesky(mixing @ mixing.T + 0.2 * np.eye(n_channels))

@@ -367,7 +367,7 @@ def test_a_last_step_that_went_too_far_is_found_and_undone(n_epochs):
 
 
 def spoiled(attempts, how):
-    """A quadratic whose second batch of epoch 2 is not finite in that many attempts."""
+    """A quadratic with a non-finite second batch of epoch 2 in that many attempts."""
 
     class Spoiled(Quadratic):
         left = attempts

@@ -198,7 +198,7 @@ def test_early_stopping_keeps_the_best_weights(small_dynemo, recording, monkeypa
     assert model.converged_
     assert model.n_iter_ == len(held_out) < 60
     assert held_out[-1] >= held_out[2:].min() - model.tol * 3
-    # The last epochs brought no progress, and what remains is no worse than any of them.
+    # The last epochs made no progress, and the final state is no worse than any of them.
     n_epochs = int(held_out[2:].argmin()) + 3
     again = small_dynemo(n_epochs=n_epochs, n_iter_no_change=60, **settings)
     with pytest.warns(ConvergenceWarning):

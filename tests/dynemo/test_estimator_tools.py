@@ -54,7 +54,7 @@ def fit_covariances(model, X):
 
 @pytest.fixture(scope="module")
 def whole_model(small_settings):
-    """A model whose search for a start is as long here as in other processes."""
+    """A model with the same budget of initialisation here and in other processes."""
     return DyNeMoEstimator(**small_settings)
 
 

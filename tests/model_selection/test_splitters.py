@@ -226,7 +226,7 @@ def test_block_kfold_ends_gaps_at_borders_of_sessions():
 
 @pytest.mark.parametrize("labels", [np.arange(4.0), list("abab"), [0, 0.5, 1, 1.5]], ids=str)
 def test_block_kfold_tells_blocks_from_sessions_by_the_fraction(labels):
-    """0 and 0.5 are blocks of one session, so that a gap goes from one to the other."""
+    """0 and 0.5 are blocks of one session, so that a gap extends across their border."""
     lost = 2 if isinstance(labels[1], float) and labels[1] == 0.5 else 0
     found = BlockKFold(4, gap=2).split(np.zeros((40, 1)), sessions=np.repeat(labels, 10))
     assert [40 - len(train) - len(test) for train, test in found] == [lost] * 4

@@ -18,7 +18,7 @@ from skdyn.nems import (
     to_keywords,
 )
 
-# As papers and their code print them, and what they are here.
+# Keywords as printed in papers and their code, with their form here.
 PUBLISHED = {
     "wc.18x120.g-fir.25x120-wc.120xR-lvl-dexp": "wc.18x120.g-fir.25x1x120-wc.120-lvl-dexp",
     "wc.18x100.g-fir.25x100-relu-wc.100x120-relu-wc.120xR-lvl-dexp": (

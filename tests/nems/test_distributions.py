@@ -13,7 +13,7 @@ from scipy import stats
 
 from skdyn.nems import Beta, Exponential, Gamma, HalfNormal, Normal, Uniform
 
-# Each with what SciPy calls it.
+# Each with its name in SciPy.
 CASES = {
     "normal": (Normal(mean=-2.0, sd=3.0), stats.norm(-2.0, 3.0)),
     "half normal": (HalfNormal(sd=0.4), stats.halfnorm(scale=0.4)),

@@ -195,7 +195,7 @@ class Flat(StaticNonlinearity):
 
 
 class Overflowing(Layer):
-    """A logarithm of what may be negative."""
+    """A logarithm of values that may be negative."""
 
     n_past = 0
 

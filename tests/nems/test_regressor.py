@@ -14,7 +14,7 @@ from skdyn.nems.layers import DoubleExponential, LevelShift, WeightChannels
 RNG = np.random.default_rng(0)
 N_ROWS, N_CHANNELS, N_LAGS = 240, 3, 4
 X = RNG.standard_normal((N_ROWS, N_CHANNELS))
-# Two responses with memory, whose stimuli before the first row are zeros.
+# Two responses with memory; the stimulus before the first row is zero.
 FILTERS = RNG.standard_normal((N_LAGS, N_CHANNELS, 2))
 PADDED = np.concatenate([np.zeros((N_LAGS - 1, N_CHANNELS)), X])
 Y = sum(PADDED[N_LAGS - 1 - lag :][:N_ROWS] @ FILTERS[lag] for lag in range(N_LAGS))

@@ -308,7 +308,7 @@ def test_what_is_not_fitted_cannot_predict():
 
 
 class NotFollowed(LevelShift):
-    """A layer whose arithmetic leaves torch."""
+    """A layer with arithmetic outside torch."""
 
     def evaluate(self, stimulus):
         (shift,) = self.get_parameter_values("shift")

@@ -31,7 +31,7 @@ PIPELINES_ARE_TOLD = parse_version(sklearn.__version__) >= parse_version("1.8")
 
 
 def simulated(n_samples=6000, seed=0):
-    """Sound, states and the response of a neuron whose gain both states raise."""
+    """Sound, states and the response of a neuron; both states increase its gain."""
     rng = np.random.default_rng(seed)
     X = np.minimum(np.repeat(rng.gamma(0.4, size=(n_samples // 5, 6)), 5, axis=0), 3)
     pupil = lfilter([0.05], [1, -0.95], rng.standard_normal(n_samples))

@@ -36,7 +36,7 @@ def white(seed=0, n_samples=6000, n_channels=8):
 
 
 def power_law(seed, exponent, n_samples=6000, n_channels=8):
-    """Noise whose power falls with the frequency."""
+    """Noise with power that falls with frequency."""
     frequencies = np.fft.rfftfreq(n_samples)
     frequencies[0] = np.inf
     spectrum = np.fft.rfft(white(seed, n_samples, n_channels), axis=0)
@@ -53,7 +53,7 @@ def bursts(seed):
 
 
 def modulated(seed):
-    """Noise whose amplitude rises and falls by a factor of 16."""
+    """Noise with an amplitude that rises and falls by a factor of 16."""
     return white(seed) * 4 ** np.sin(2 * np.pi * np.arange(6000) / 1000)[:, None]
 
 

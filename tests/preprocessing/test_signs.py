@@ -10,7 +10,7 @@ from skdyn.preprocessing.signs import _correlations
 
 
 def alike_sessions(n_sessions=6, n_channels=5, common=3.0, difference=0.2, seed=0):
-    """Sessions whose channels vary together in about the same way."""
+    """Sessions with similar correlations between channels."""
     rng = np.random.default_rng(seed)
     mixing = rng.standard_normal((n_channels, n_channels))
     # A source that all channels see.

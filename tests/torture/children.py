@@ -1,4 +1,4 @@
-"""Child processes whose result, or end, is looked at."""
+"""Child processes with a checked result or exit."""
 
 import os
 import pickle

@@ -18,7 +18,7 @@ from tests.torture.children import in_child
 
 # Script that is inserted into text of representations.
 SCRIPT = '"><img src=x onerror=alert(1)>'
-# Audit events of what no file may do. Modules that `load` imports lie in the installed packages.
+# Audit events of forbidden actions. Modules that `load` imports are in the installed packages.
 HARMFUL = (
     "os.system",
     "os.exec",
@@ -62,7 +62,7 @@ def parts_of(content):
 
 
 def put_together(members, schema, comment=None):
-    """Make a file; without a comment it is sealed anew, as one who means harm would."""
+    """Create a file; without a comment it is sealed anew, as an attacker would do."""
     file = io.BytesIO()
     with ZipFile(file, "w", ZIP_DEFLATED) as archive:
         for name, data in members.items():
@@ -141,7 +141,7 @@ def edit_without_seal(rng, content, other):
 
 
 def call(rng, content, other):
-    """Put a type that does harm, or takes memory, where another one stands."""
+    """Replace a type by one that is harmful or takes memory."""
     members, schema, _ = parts_of(content)
     nodes = nodes_of(schema)
     node = nodes[rng.integers(len(nodes))]
@@ -210,7 +210,7 @@ def bomb(rng, content, other):
 
 
 def hide(rng, content, other):
-    """Add an attribute that hides a method, a property, or what leads to links."""
+    """Add an attribute that hides a method or a property, or leads to links."""
     members, schema, _ = parts_of(content)
     objects = [n for n in nodes_of(schema) if n["__loader__"] == "ObjectNode"]
     objects = [n for n in objects if n.get("content", {}).get("__loader__") == "DictNode"]
@@ -235,7 +235,7 @@ def hide(rng, content, other):
 
 
 def script(rng, content, other):
-    """Put HTML where text stands."""
+    """Replace text by HTML."""
     members, schema, _ = parts_of(content)
     texts = [n for n in nodes_of(schema) if n["__loader__"] == "JsonNode"]
     texts = [n for n in texts if str(n.get("content", "")).startswith('"')] or texts
@@ -244,17 +244,17 @@ def script(rng, content, other):
     return put_together(members, schema)
 
 
-# Damage is what happens to a file; the others need someone who writes checksums and the seal anew.
+# Damage can occur by accident; the others need an attacker who rewrites checksums and the seal.
 DAMAGE = {"flip": flip, "cut": cut, "edit without seal": edit_without_seal}
 INTENT = {"edit": edit, "call": call, "bomb": bomb, "hide": hide, "script": script}
 KINDS = {**DAMAGE, **INTENT}
 
 
-# ----------------------------------------------------------------------------- what happens
+# --------------------------------------------------------------------------------- outcomes
 
 
 def results_of(estimator, X):
-    """Return what an estimator computes, as bytes."""
+    """Return the results of an estimator, as bytes."""
     methods = ("transform", "predict", "score_samples")
     methods = [getattr(estimator, name) for name in methods if hasattr(estimator, name)]
     found = [np.asarray(method(X)).tobytes() for method in methods]

@@ -116,7 +116,7 @@ def run_interrupts(n_interrupts, *, seed=0):
 def _interrupted(model, name, before):
     from sklearn.exceptions import NotFittedError
 
-    # A shell makes what it starts in the background ignore it.
+    # Background jobs of a shell ignore it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     fresh = model is None
     if fresh:

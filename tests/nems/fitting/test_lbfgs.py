@@ -285,7 +285,7 @@ def steps_of(first, history):
 
 
 def test_progress_is_judged_over_the_ends_of_rounds(monkeypatch):
-    """A round that begins anew is not taken for one that goes nowhere."""
+    """A restarted round does not count as one without progress."""
     monkeypatch.setattr(lbfgs, "EVALUATIONS_PER_ROUND", 8)
     results = fit(make_objective(), tol=1e-7)
     assert results.message == NO_PROGRESS
@@ -313,7 +313,7 @@ def test_early_stopping_keeps_the_best(patience):
     # No stretch of iterations before had gone on for so long without progress.
     stale = [n - int(np.argmin(watched[: n + 1])) for n in range(len(watched))]
     assert max(stale[:-1]) < patience
-    # Without patience it goes on, and does worse on what is held out.
+    # Without early stopping the fit continues, and the held-out loss is larger.
     other = make_objective("fir.8x4-lvl.1-dexp.1", trials)
     without = fit(other)
     assert not without.held_out_history

@@ -67,7 +67,7 @@ def map_of(coordinates):
 
 
 def matrix_of(coordinates):
-    """H, from what the coordinates do: A' (H + damping) A = 1."""
+    """H from the coordinates, by A' (H + damping) A = 1."""
     inverse = np.linalg.inv(map_of(coordinates))
     return inverse.T @ inverse - DAMPING * np.diag(coordinates.scale**2)
 
@@ -164,7 +164,7 @@ def test_the_curvature_of_counts_is_y_over_p_squared():
     expected = gauss_newton(objective, make_trials(3), vector, of_counts)
     found = matrix_of(round_at(objective, vector))
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-7 * np.abs(expected).max())
-    # Below the least rate f the loss goes on as a square, (p - y)^2 / (2 f).
+    # Below the smallest rate f the loss continues as a square, (p - y)^2 / (2 f).
     (group,) = objective.groups
     prediction = torch.ones_like(group.target)
     prediction[0, :10] = -1.0
@@ -354,7 +354,7 @@ def test_parameters_that_hardly_matter_go_no_further_than_usual():
     rms = [np.sqrt(np.mean(column**2)) for column in columns]
     usual = np.concatenate([np.tile(rms, 4), np.abs(vector[12:])])
     least = preconditioning.LEAST / usual**2
-    # Those of the other outputs have at least a share of what the rest of their array has.
+    # Those of the other outputs have at least a share of the curvature of their array.
     for output in (1, 2):
         least[output:12:3] = preconditioning.LEAST * known[output:12:3].mean()
         least[12 + output] = preconditioning.LEAST * known[12 + output]
@@ -479,7 +479,7 @@ class Exponential(Layer):
 
 
 def counted(unit=(1, 1, 1, 1)):
-    """Counts whose rates are an exponential of a smooth stimulus: each loss has one minimum."""
+    """Counts with an exponential of a smooth stimulus as rate: each loss has one minimum."""
     rng = np.random.default_rng(2)
     stimulus = rng.standard_normal((302, 4))
     stimulus = stimulus[2:] + stimulus[1:-1] + stimulus[:-2]

@@ -102,7 +102,7 @@ def test_units_that_single_precision_cannot_hold_stay_in_double_precision(units,
 
 
 class Doubles(Layer):
-    """A layer whose matrix product takes doubles only."""
+    """A layer with a matrix product in double precision only."""
 
     def initial_parameters(self):
         return Phi(Parameter("gain", (3,)))

@@ -66,7 +66,7 @@ def map_of(coordinates):
 
 
 def matrix_of(coordinates):
-    """H, from what the coordinates do: A' (H + damping) A = 1."""
+    """H from the coordinates, by A' (H + damping) A = 1."""
     inverse = np.linalg.inv(map_of(coordinates))
     return inverse.T @ inverse - DAMPING * np.diag(coordinates.scale**2)
 

@@ -35,7 +35,7 @@ def normal(*shape):
     return np.random.default_rng(0).standard_normal(shape)
 
 
-# ---------------------------------------------------------------------------- what comes out
+# ------------------------------------------------------------------------------------ output
 
 
 @check
@@ -99,7 +99,7 @@ def test_stride_keeps_the_first_of_each(stride):
     np.testing.assert_allclose(layer.evaluate(X), filtered(X, responses)[::stride], rtol=1e-11)
 
 
-# --------------------------------------------------------------------- what each filter sees
+# ----------------------------------------------------------------------- input of each filter
 
 
 def seen(layer, given):

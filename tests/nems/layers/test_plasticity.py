@@ -1,4 +1,4 @@
-"""Short-term plasticity against a loop in plain Python, and what its parameters mean."""
+"""Short-term plasticity against a loop in plain Python, and the meaning of its parameters."""
 
 import time
 
