@@ -1,4 +1,4 @@
-"""Encoding models: a neural response predicted from a stimulus by a stack of fitted layers."""
+"""Encoding models, which predict a neural response from a stimulus with fitted layers."""
 
 from skdyn.nems.architectures import (
     cnn_population,

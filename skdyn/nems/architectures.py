@@ -1,4 +1,4 @@
-"""Models that are often used, as lists of layers, and their words."""
+"""Common model architectures, as lists of layers, and their keywords."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from skdyn.nems.keywords import from_keywords, keyword
 from skdyn.nems.layers.base import Layer, is_count
 from skdyn.nems.words import PENALTY, WEIGHT_PENALTY, Word
 
-# Words of what may end a model.
+# Keywords of final nonlinearities.
 NONLINEARITIES = {"dexp": "dexp", "relu": "relu.s.o", "lvl": "lvl", None: ""}
 
 
 def _sized(name: str, *sizes: int | None, options: str = "") -> str:
-    """Write a word; sizes of None are left open."""
+    """Return a keyword; sizes of None are omitted."""
     wrong = [size for size in sizes if not (size is None or is_count(size))]
     if wrong:
         raise ValueError(f"Sizes must be whole numbers of at least 1 or None, but are {wrong!r}.")
@@ -40,12 +40,12 @@ def _end(nonlinearity: str | None, n_outputs: int | None) -> list[str]:
     return [".".join(filter(None, [name, *size, options]))] if name else []
 
 
-# Words whose layers have an l2 of their own.
+# Keywords of layers with an l2.
 PENALISED = ("wc", "fir", "gru")
 
 
 def _made(words: list[str], l2: float | None, filter_l2: float | None) -> list[Layer]:
-    """Make layers, with penalties of filters and of other weights."""
+    """Build layers with separate penalties of filters and of other weights."""
     layers = from_keywords(*words)
     for layer, word in zip(layers, words, strict=True):
         penalty = filter_l2 if word.startswith("fir") else l2
@@ -63,28 +63,28 @@ def ln_strf(
     nonlinearity: str | None = "dexp",
     l2: float | None = None,
 ) -> list[Layer]:
-    """Make a linear-nonlinear model of one neuron: a receptive field, then a curve.
+    """Build a linear-nonlinear (LN) model of one neuron.
 
     Parameters
     ----------
     n_lags : int
-        Rows of the past that count.
+        Number of lags of the filters.
     n_channels : int, default=None
-        Channels of the stimulus; None takes it from the data.
+        Number of channels of the stimulus; None infers it from the data.
     n_ranks : int, default=None
-        Rank of the field as a matrix of lags and channels; None for one with a number for each.
+        Rank of the receptive field as a matrix of lags and channels; None for full rank.
     gaussian : bool, default=False
-        Whether channel weights are Gaussians of their place, for a field of some rank.
+        Whether channel weights are Gaussian along the channel axis; requires a rank.
     nonlinearity : {"dexp", "relu", "lvl", None}, default="dexp"
-        What follows: `DoubleExponential`, `RectifiedLinear` with shift and offset, `LevelShift` or
-        nothing.
+        Final nonlinearity: `DoubleExponential`, `RectifiedLinear` with shift and offset,
+        `LevelShift` or none.
     l2 : float, default=None
-        Penalty of the field; None leaves it to the model's `alpha`.
+        Penalty of the receptive field; None uses the model's `alpha`.
 
     Returns
     -------
     list of Layer
-        For `NEMSRegressor` or `Model`.
+        Layers for `NEMSRegressor` or `Model`.
 
     Examples
     --------
@@ -119,36 +119,36 @@ def ln_population(
     l2: float | None = None,
     filter_l2: float | None = None,
 ) -> list[Layer]:
-    """Make a linear-nonlinear model of a population of neurons.
+    """Build a linear-nonlinear (LN) model of a population of neurons.
 
     Parameters
     ----------
     n_lags : int
-        Rows of the past that count.
+        Number of lags of the filters.
     n_outputs : int, default=None
-        Neurons; None takes it from the data.
+        Number of neurons; None infers it from the data.
     n_channels : int, default=None
-        Channels of the stimulus; None takes it from the data.
+        Number of channels of the stimulus; None infers it from the data.
     n_ranks : int, default=None
-        Filters that all neurons share, or rank of the field of each; None for fields with a number
-        for each lag and channel.
+        Number of filters that all neurons share, or rank of each receptive field; None for full
+        rank.
     shared : bool, default=True
-        Whether all neurons weigh the outputs of the same filters.
+        Whether all neurons share the filters, with separate weights of their outputs.
     gaussian : bool, default=False
-        Whether channel weights are Gaussians of their place.
+        Whether channel weights are Gaussian along the channel axis.
     nonlinearity : {"dexp", "relu", "lvl", None}, default="dexp"
         As in `ln_strf`.
     stride : int, default=1
-        Only each of so many rows is predicted.
+        Step between predicted rows.
     include_anticausal : bool, default=False
-        Whether lags lie on both sides of the present.
+        Whether lags include future rows.
     l2, filter_l2 : float, default=None
-        Penalties of weights and of filters; None leaves them to the model's `alpha`.
+        Penalties of weights and of filters; None uses the model's `alpha`.
 
     Returns
     -------
     list of Layer
-        For `NEMSRegressor` or `Model`.
+        Layers for `NEMSRegressor` or `Model`.
 
     Examples
     --------
@@ -191,37 +191,38 @@ def cnn_population(
     l2: float | None = None,
     filter_l2: float | None = None,
 ) -> list[Layer]:
-    """Make a convolutional network for a population of neurons: filters, rectified, then weights.
+    """Build a convolutional network for a population of neurons.
 
     Parameters
     ----------
     n_lags : int
-        Lags of the filters of each stage.
+        Number of lags of the filters of each stage.
     n_outputs : int, default=None
-        Neurons; None takes it from the data.
+        Number of neurons; None infers it from the data.
     n_channels : int, default=None
-        Channels of the stimulus; None takes it from the data.
+        Number of channels of the stimulus; None infers it from the data.
     n_filters : int, default=70
-        Rectified filters of each stage.
+        Number of rectified filters of each stage.
     n_hidden : int, default=None
-        Rectified units between the last filters and the neurons; None for none.
+        Number of rectified units between the last filters and the neurons; None for no hidden
+        layer.
     n_repeats : int, default=1
-        Stages of filters, one after the other.
+        Number of successive stages of filters.
     gaussian : bool, default=False
-        Whether the first channel weights are Gaussians of their place.
+        Whether the first channel weights are Gaussian along the channel axis.
     nonlinearity : {"dexp", "relu", "lvl", None}, default="dexp"
         As in `ln_strf`.
     stride : int, default=1
-        Only each of so many rows comes out of the last filters.
+        Step between output rows of the last filters.
     include_anticausal : bool, default=False
-        Whether lags lie on both sides of the present.
+        Whether lags include future rows.
     l2, filter_l2 : float, default=None
-        Penalties of weights and of filters; None leaves them to the model's `alpha`.
+        Penalties of weights and of filters; None uses the model's `alpha`.
 
     Returns
     -------
     list of Layer
-        For `NEMSRegressor` or `Model`.
+        Layers for `NEMSRegressor` or `Model`.
 
     Notes
     -----
@@ -267,29 +268,30 @@ def reconstruction(
     nonlinearity: str | None = "lvl",
     l2: float | None = None,
 ) -> list[Layer]:
-    """Make a decoder: a stimulus from the responses that follow and surround it.
+    """Build a decoder that reconstructs a stimulus from neural responses.
 
     Parameters
     ----------
     n_lags : int
-        Rows of the responses that count, around the present.
+        Number of lags of the filters, centred around the present.
     n_outputs : int, default=None
-        Channels of the stimulus that is reconstructed; None takes it from the data.
+        Number of channels of the reconstructed stimulus; None infers it from the data.
     n_neurons : int, default=None
-        Neurons that come in; None takes it from the data.
+        Number of neurons of the input; None infers it from the data.
     n_filters : int, default=None
-        Filters that all channels share; None for one from each neuron to each channel.
+        Number of filters that all channels share; None for one filter per pair of neuron and
+        channel.
     n_hidden : int, default=None
-        Rectified units between filters, then also rectified, and channels; None for a linear map.
+        Number of rectified units between rectified filters and channels; None for a linear map.
     nonlinearity : {"dexp", "relu", "lvl", None}, default="lvl"
         As in `ln_strf`.
     l2 : float, default=None
-        Penalty of all weights and filters; None leaves it to the model's `alpha`.
+        Penalty of all weights and filters; None uses the model's `alpha`.
 
     Returns
     -------
     list of Layer
-        For `NEMSRegressor` or `Model`, with responses as X and the stimulus as y.
+        Layers for `NEMSRegressor` or `Model`, with responses as X and the stimulus as y.
 
     Examples
     --------
@@ -342,34 +344,34 @@ def statenet_gru(
     nonlinearity: str | None = "dexp",
     l2: float | None = None,
 ) -> list[Layer]:
-    """Make a recurrent network for a population of neurons, with units that gates control.
+    """Build a recurrent network of gated units (GRU) for a population of neurons.
 
     Parameters
     ----------
     n_outputs : int, default=None
-        Neurons; None takes it from the data.
+        Number of neurons; None infers it from the data.
     n_channels : int, default=None
-        Channels of the stimulus; None takes it from the data.
+        Number of channels of the stimulus; None infers it from the data.
     n_filters : int, default=20
-        Rectified filters that the units take.
+        Number of rectified filters, the input of the recurrent units.
     n_units : int, default=40
-        Recurrent units, see `GatedRecurrentUnit`.
+        Number of recurrent units, see `GatedRecurrentUnit`.
     n_lags : int, default=5
-        Lags of the filters.
+        Number of lags of the filters.
     nonlinearity : {"dexp", "relu", "lvl", None}, default="dexp"
         As in `ln_strf`.
     l2 : float, default=None
-        Penalty of all weights and filters; None leaves it to the model's `alpha`.
+        Penalty of all weights and filters; None uses the model's `alpha`.
 
     Returns
     -------
     list of Layer
-        For `NEMSRegressor` or `Model`.
+        Layers for `NEMSRegressor` or `Model`.
 
     Notes
     -----
-    Filters of the recent past, recurrent units and a readout follow each other as in the StateNet
-    models of deepSTRF (https://deepstrf.readthedocs.io); sizes and details are others.
+    The sequence of filters, recurrent units and a readout is that of the StateNet models of
+    deepSTRF (https://deepstrf.readthedocs.io); sizes and details differ.
 
     Examples
     --------
@@ -396,7 +398,7 @@ def _nonlinearity(word: Word, flags: set[str]) -> str:
 
 
 def _weight_penalty(word: Word) -> float | None:
-    """Penalty of weights; .wl2:4 is that of weights alone."""
+    """Return the penalty of weights; .wl2:4 sets it without that of filters."""
     return word.penalty if word.weight_penalty is None else word.weight_penalty
 
 

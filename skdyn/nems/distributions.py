@@ -1,6 +1,6 @@
-"""Distributions that say what is thought of a parameter before it is fitted.
+"""Prior distributions of parameters.
 
-Each wraps the distribution of that name in `scipy.stats`, one for each entry of an array.
+Each class wraps a distribution of `scipy.stats`, with one distribution per entry of an array.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ _SYMBOLS = {"mean": "μ", "sd": "σ", "alpha": "α", "beta": "β"}  # noqa: RUF0
 
 
 def as_generator(random_state) -> np.random.RandomState | np.random.Generator:
-    """A source of randomness, from a seed or from one that there is.
+    """Return a source of randomness from a seed or an existing generator.
 
     Parameters
     ----------
     random_state : int, numpy.random.Generator, numpy.random.RandomState or None
-        None takes fresh entropy.
+        None uses fresh entropy.
 
     Returns
     -------
     numpy.random.RandomState or numpy.random.Generator
-        What was given, or a new one.
+        The given generator, or a new one.
     """
     if isinstance(random_state, np.random.RandomState | np.random.Generator):
         return random_state
@@ -35,17 +35,17 @@ def as_generator(random_state) -> np.random.RandomState | np.random.Generator:
 
 
 class Distribution:
-    """Independent random numbers, one for each entry of an array.
+    """Base class of distributions of independent entries of an array.
 
-    A subclass hands its parameters, which are broadcast against each other, and the distribution
-    of `scipy.stats` that they stand for to this constructor.
+    A subclass passes its parameters, which are broadcast against each other, and a constructor of
+    the distribution of `scipy.stats` to this constructor.
 
     Parameters
     ----------
     frozen : callable
-        Gives the distribution of `scipy.stats` from the broadcast parameters.
+        Function that returns the distribution of `scipy.stats` for the broadcast parameters.
     **parameters : array-like
-        Its parameters.
+        Parameters of the distribution.
     """
 
     def __init__(self, frozen, **parameters):
@@ -53,7 +53,7 @@ class Distribution:
         self.parameters = {
             name: array.copy() for name, array in zip(parameters, arrays, strict=True)
         }
-        # Those that were given without a point are shown without one.
+        # Integer parameters are displayed as integers.
         self._integers = {
             name: int(p)
             for name, p in parameters.items()
@@ -61,7 +61,7 @@ class Distribution:
         }
         with np.errstate(all="ignore"):
             self._scipy = frozen(*self.parameters.values())
-            ends = self._scipy.support()  # not numbers where SciPy does not take the parameters
+            ends = self._scipy.support()  # NaN for parameters that SciPy rejects
         finite = all(np.isfinite(array).all() for array in arrays)
         if not finite or any(np.isnan(end).any() for end in ends):
             names = " or ".join(self.parameters)
@@ -76,97 +76,97 @@ class Distribution:
         Returns
         -------
         tuple of int
-            That of the parameters.
+            Shape of the broadcast parameters.
         """
         return next(iter(self.parameters.values())).shape
 
     def expand(self, shape: tuple[int, ...]) -> Distribution:
-        """Give the same distribution for each entry of a larger array.
+        """Broadcast the distribution to a larger array.
 
         Parameters
         ----------
         shape : tuple of int
-            Shape that this one's can be broadcast to.
+            Shape to which the distribution is broadcast.
 
         Returns
         -------
         Distribution
-            Of that shape.
+            Distribution of that shape.
         """
         if shape == self.shape:
             return self
         return type(self)(**{k: np.broadcast_to(v, shape) for k, v in self.parameters.items()})
 
     def part(self, numbers: np.ndarray) -> Distribution:
-        """Give the distribution of some entries of the last axis.
+        """Return the distribution of a subset of entries of the last axis.
 
         Parameters
         ----------
         numbers : ndarray of int
-            Which entries.
+            Indices of the entries.
 
         Returns
         -------
         Distribution
-            Of these.
+            Distribution of these entries.
         """
         part = copy.copy(self)
         part.parameters = {name: v[..., numbers] for name, v in self.parameters.items()}
         part._integers = {}
-        del part._scipy  # which takes milliseconds to make, and is often not needed
+        del part._scipy  # created on demand, because that takes milliseconds
         return part
 
     @cached_property
     def _scipy(self):
-        """The distribution of SciPy, of a part of which it was not asked before."""
+        """The distribution of SciPy, created on first access."""
         return type(self)(**self.parameters)._scipy
 
     def mean(self) -> np.ndarray:
-        """Expected values.
+        """Return the expected values.
 
         Returns
         -------
         ndarray
-            Of the shape of a draw.
+            Values of the shape of a draw.
         """
         return np.broadcast_to(self._scipy.mean(), self.shape).copy()
 
     def sd(self) -> np.ndarray:
-        """Standard deviations.
+        """Return the standard deviations.
 
         Returns
         -------
         ndarray
-            Of the shape of the distribution.
+            Values of the shape of the distribution.
         """
         return np.broadcast_to(self._scipy.std(), self.shape).copy()
 
     def percentile(self, probability) -> np.ndarray:
-        """Values below which a share of the draws lies.
+        """Return percentiles.
 
         Parameters
         ----------
         probability : float in [0, 1]
-            The share.
+            Probability of a value below the percentile.
 
         Returns
         -------
         ndarray
-            Of the shape of a draw.
+            Values of the shape of a draw.
         """
         return np.broadcast_to(self._scipy.ppf(probability), self.shape).copy()
 
     def sample(self, size=None, *, bounds=None, random_state=None) -> np.ndarray:
-        """Draw at random.
+        """Draw random values.
 
         Parameters
         ----------
         size : int, default=None
-            How many draws; None for one, without an axis of draws.
+            Number of draws; None for one draw, without an axis of draws.
         bounds : tuple of two array-likes, default=None
-            Least and largest value; the distribution is cut off there.
+            Smallest and largest value, at which the distribution is truncated.
         random_state : int, numpy.random.Generator, numpy.random.RandomState or None, default=None
-            Where the randomness comes from; None takes fresh entropy.
+            Source of the draws; None uses fresh entropy.
 
         Returns
         -------
@@ -176,13 +176,13 @@ class Distribution:
         Raises
         ------
         ValueError
-            If nothing of the distribution lies within the bounds.
+            If the probability within the bounds is zero.
         """
         random = as_generator(random_state)
         shares = random.uniform(size=self.shape if size is None else (size, *self.shape))
         if bounds is None:
             return np.asarray(self._scipy.ppf(shares))
-        # Beyond the median, shares are counted from above: those from below would all round to 1.
+        # Above the median, upper tail probabilities are used, because lower ones would round to 1.
         low, high = (np.asarray(bound, dtype=float) for bound in bounds)
         above = low > self._scipy.median()
         first = np.where(above, self._scipy.sf(high), self._scipy.cdf(low))
@@ -197,7 +197,7 @@ class Distribution:
         return np.asarray(np.clip(draws, low, high))
 
     def __getstate__(self) -> dict[str, np.ndarray]:
-        # What SciPy keeps with a distribution holds NumPy's global generator, state and all.
+        # The SciPy distribution is excluded, because it references NumPy's global generator.
         return dict(self.parameters)
 
     def __setstate__(self, state: dict[str, np.ndarray]) -> None:
@@ -224,7 +224,7 @@ class Distribution:
 
 
 def _short(value: np.ndarray) -> str:
-    """The number itself, or the shape of an array of them."""
+    """Return a scalar itself, or the shape of an array."""
     if value.size == 1 and value.ndim == 0:
         return str(float(value))
     return f"array(shape=({', '.join(map(str, value.shape))}))"
@@ -323,7 +323,7 @@ class Gamma(Distribution):
 
     @classmethod
     def from_moments(cls, mean, sd) -> Gamma:
-        """Find the gamma distribution of a mean and a standard deviation.
+        """Return the gamma distribution with a given mean and standard deviation.
 
         Parameters
         ----------
@@ -333,7 +333,7 @@ class Gamma(Distribution):
         Returns
         -------
         Gamma
-            Of shape mean^2 / sd^2 and rate mean / sd^2.
+            Distribution with the shape mean^2 / sd^2 and the rate mean / sd^2.
         """
         mean, sd = np.asarray(mean, dtype=float), np.asarray(sd, dtype=float)
         if not (np.all(mean > 0) and np.all(sd > 0)):

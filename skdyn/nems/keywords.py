@@ -113,11 +113,11 @@ def from_keywords(*texts: str) -> list[Layer]:
     bn.N, norm.N               `BatchNormalization`, `OutputNormalization`
     pow.sqrt, pow.log10x,      `PowerCompress`
     pow.none
-    cat.a.b, sum.a.b,          `Concatenate`, `Sum`, `Multiply`, `MultiplyByExp` of what is called a
-    mult.a.b, multexp.a.b      and b, or, without names, of what comes from before; cat.a.b.c.s for
+    cat.a.b, sum.a.b,          `Concatenate`, `Sum`, `Multiply`, `MultiplyByExp` of inputs a and b
+    mult.a.b, multexp.a.b      or, without names, of the previous outputs; cat.a.b.c.s for
                                sum_later
     skip.CxN.a.b               `ConcatSkip` of a and weighted sums of b
-    sd.1.2                     `SwapDims`; without numbers the same
+    sd.1.2                     `SwapDims`; 1.2 is the default
     np.sum.axis1               `NumPy`, with whole numbers as arguments
     LN.TxC, LN.TxCxR           `skdyn.nems.ln_strf`; .g, .lvl, .relu
     LNpop.TxCxN,               `skdyn.nems.ln_population`; .g, .i for fields of each neuron's own,

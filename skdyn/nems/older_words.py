@@ -1,9 +1,9 @@
-"""Words as published models have them, in the order of sizes and with the names of this package.
+"""Conversion of keywords in the notation of published models.
 
-Papers print models in an older grammar: "fir.25x120" is 120 filters of 25 lags, each of a channel
-of its own, "fir.2x15" filters 2 channels with 15 lags, "fir.1x25x120" does what the first does, and
-"conv2d.10.8x3.rep3" is three convolutions with 10 filters each. Only what could not be meant
-otherwise, because sizes do not go together, is rewritten.
+Papers print models in an older grammar: "fir.25x120" denotes 120 filters of 25 lags, each with its
+own channel, "fir.2x15" filters 2 channels with 15 lags, "fir.1x25x120" is equivalent to
+"fir.25x120", and "conv2d.10.8x3.rep3" denotes three convolutions with 10 filters each. Words are
+only rewritten if they are unambiguous, because their sizes do not match otherwise.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-# Words that leave the number of channels as it is.
+# Words that keep the number of channels.
 KEEPING = {
     *("lvl", "dexp", "dlog", "relu", "srelu", "sig", "tanh", "prelu", "stp", "bn", "norm", "pow"),
     *("stategain", "sdexp", "statehinge"),
@@ -28,16 +28,16 @@ def in_present_words(words: Sequence[str]) -> list[str]:
     Parameters
     ----------
     words : sequence of str
-        Words of a model, first to last.
+        Words of a model, in order.
 
     Returns
     -------
     list of str
-        The same model; words that are not older ones as they were.
+        Words of the same model; words in the current grammar are unchanged.
     """
     words = [new for word in words for new in _expanded(word.strip())]
     found: list[str] = []
-    width: int | None = None  # channels that come out, where the words say it
+    width: int | None = None  # number of output channels, if known
     for place, word in enumerate(words):
         new = _with_present_sizes(word, width, _needed(words[place + 1 :]))
         width = _width_after(new, width)
@@ -46,7 +46,7 @@ def in_present_words(words: Sequence[str]) -> list[str]:
 
 
 def _expanded(word: str) -> list[str]:
-    """Words that stand for an older one."""
+    """Return the words that replace an older one."""
     if found := CONVOLUTIONS.fullmatch(word):
         n_filters, size, n_repeats = found[1], found[2], int(found[3] or 1)
         made = []
@@ -63,7 +63,7 @@ def _expanded(word: str) -> list[str]:
 
 
 def _sizes(word: str) -> tuple[str, list[int | None], str] | None:
-    """Name, sizes and the rest of a word that begins with sizes."""
+    """Return the name, sizes and remaining options of a word that begins with sizes."""
     found = SIZED.fullmatch(word)
     if found is None:
         return None
@@ -72,7 +72,7 @@ def _sizes(word: str) -> tuple[str, list[int | None], str] | None:
 
 
 def _needed(words: Sequence[str]) -> int | None:
-    """How many channels the following words take, where they say it."""
+    """Return the number of input channels of the following words, if known."""
     for word in words:
         parts = _sizes(word)
         if parts is not None and (parts[0] == "wc" or parts[0] in KEEPING):
@@ -83,7 +83,7 @@ def _needed(words: Sequence[str]) -> int | None:
 
 
 def _width_after(word: str, width: int | None) -> int | None:
-    """How many channels come out of a word, where it says it."""
+    """Return the number of output channels of a word, if known."""
     parts = _sizes(word)
     name = word.split(".")[0]
     if name in KEEPING:
@@ -97,7 +97,7 @@ def _width_after(word: str, width: int | None) -> int | None:
 
 
 def _with_present_sizes(word: str, width: int | None, needed: int | None) -> str:
-    """Put the sizes of a filter into the present order, if they only fit in the older one."""
+    """Reorder the sizes of a filter, if they only fit in the older order."""
     parts = _sizes(word)
     if parts is None or parts[0] != "fir" or width is None or None in parts[1]:
         return word

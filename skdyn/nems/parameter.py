@@ -1,4 +1,4 @@
-"""Parameters of a layer: values with a prior and bounds, some of them frozen."""
+"""Parameters of a layer: values with priors and bounds, which can be frozen."""
 
 from __future__ import annotations
 
@@ -12,44 +12,43 @@ import numpy as np
 
 from skdyn.nems.distributions import Distribution, Normal
 
-# Shares of the prior that "percentile" bounds cut off at either end.
+# Percentiles of the prior that are the "percentile" bounds.
 TAIL = 1e-4
 
 RULE = "-" * 16
 
 
 class Parameter:
-    """An array of numbers that can be fitted.
+    """Array of values that can be fitted.
 
     Parameters
     ----------
     name : str
-        What it is called within its layer.
+        Name of the parameter in its layer.
     shape : tuple of int, default=()
         Shape of the array.
     prior : Distribution, default=None
-        What is thought of it before a fit; None is Normal(0, 1). A prior of one number holds for
-        each entry.
+        Prior distribution; None is Normal(0, 1). A scalar prior applies to each entry.
     bounds : tuple of two array-likes, default=None
-        Least and largest value; None follows `default_bounds`.
+        Smallest and largest value; None uses `default_bounds`.
     default_bounds : {"infinite", "percentile"}, default="infinite"
-        No bounds, or those that leave out 0.0001 of the prior at either end.
+        No bounds, or bounds that exclude a probability of 0.0001 of the prior at each end.
     zero_to_epsilon : bool, default=False
-        Whether a bound of zero becomes the least positive step of single precision, for what must
-        not be zero.
+        Whether to replace a bound of zero by the machine epsilon of single precision, for
+        parameters that must not be zero.
     initial_value : {"mean", "sample"} or array-like, default="mean"
-        Value before a fit: the mean of the prior, a draw, or numbers.
+        Initial value: the mean of the prior, a draw from it, or an array.
     random_state : int, Generator, RandomState or None, default=None
-        Where "sample" draws from.
+        Source of the draw with "sample".
 
     Attributes
     ----------
     values : ndarray of float of that shape
-        The numbers.
+        The values.
     is_frozen : bool
-        Whether fits and draws leave it alone.
+        Whether the parameter is excluded from fitting and sampling.
     is_permanent : bool
-        Whether it is frozen for good.
+        Whether the parameter is frozen permanently.
 
     Examples
     --------
@@ -164,7 +163,7 @@ class Parameter:
 
     @property
     def size(self) -> int:
-        """How many numbers there are.
+        """Number of values.
 
         Returns
         -------
@@ -174,24 +173,24 @@ class Parameter:
         return math.prod(self.shape)
 
     def set_prior(self, prior: Distribution) -> None:
-        """Replace the prior; the values become its mean, unless they are permanent.
+        """Replace the prior and set the values to its mean, unless they are permanent.
 
         Parameters
         ----------
         prior : Distribution
-            The new one.
+            The new prior.
         """
         self.prior = self._check_prior(prior)
         if not self.is_permanent:
             self.values = self.prior.mean()
 
     def set_bounds(self, bounds) -> None:
-        """Replace the bounds; the values stay.
+        """Replace the bounds; the values are kept.
 
         Parameters
         ----------
         bounds : tuple of two array-likes
-            Least and largest value.
+            Smallest and largest value.
         """
         self.bounds = self._check_bounds(bounds)
 
@@ -201,15 +200,14 @@ class Parameter:
         Parameters
         ----------
         values : array-like of that shape
-            The new ones.
+            The new values.
         ignore_bounds : bool, default=False
-            Whether they may lie outside the bounds.
+            Whether to allow values outside the bounds.
 
         Raises
         ------
         ValueError
-            If the shape is another one, or a value is out of bounds, or the parameter is
-            permanent.
+            If the shape differs, a value is out of bounds, or the parameter is permanent.
         """
         array = self._check_values(values)
         if self.is_permanent:
@@ -227,17 +225,17 @@ class Parameter:
         self.values = array
 
     def part(self, numbers: np.ndarray) -> Parameter:
-        """Make a parameter of some entries of the last axis.
+        """Return a parameter with a subset of entries of the last axis.
 
         Parameters
         ----------
         numbers : ndarray of int
-            Which entries.
+            Indices of the entries.
 
         Returns
         -------
         Parameter
-            With their values, bounds and priors; frozen if this one is.
+            Parameter with their values, bounds and priors; frozen if this one is.
         """
         part = copy.copy(self)
         part.values = self.values[..., numbers]
@@ -248,38 +246,38 @@ class Parameter:
         return part
 
     def freeze(self) -> None:
-        """Keep the values in fits and draws."""
+        """Freeze the parameter: exclude it from fitting and sampling."""
         self.is_frozen = True
 
     def unfreeze(self) -> None:
-        """Let fits and draws change the values, unless they are permanent."""
+        """Unfreeze the parameter, unless it is permanent."""
         self.is_frozen = self.is_permanent
 
     def make_permanent(self, values=None) -> None:
-        """Freeze for good.
+        """Freeze the parameter permanently.
 
         Parameters
         ----------
         values : array-like, default=None
-            What to freeze at; None for the present values.
+            Values of the frozen parameter; None for the current values.
         """
         if values is not None:
             self.update(self._spread(values), ignore_bounds=True)
         self.is_frozen = self.is_permanent = True
 
     def sample(self, random_state=None) -> None:
-        """Draw the values from the prior, within the bounds; not if they are frozen.
+        """Draw the values from the prior, within the bounds, unless they are frozen.
 
         Parameters
         ----------
         random_state : int, Generator, RandomState or None, default=None
-            Where the randomness comes from.
+            Source of the draws.
         """
         if not self.is_frozen:
             self.values = self.prior.sample(bounds=self.bounds, random_state=random_state)
 
     def mean(self) -> None:
-        """Set the values to the mean of the prior; not if they are frozen."""
+        """Set the values to the mean of the prior, unless they are frozen."""
         if not self.is_frozen:
             self.values = self.prior.mean()
 
@@ -376,23 +374,23 @@ class Phi(Mapping):
         return len(self._parameters)
 
     def copy(self) -> Phi:
-        """Copy, deep.
+        """Return a deep copy.
 
         Returns
         -------
         Phi
-            With parameters of its own.
+            A copy with its own parameters.
         """
         return copy.deepcopy(self)
 
     @contextmanager
     def all_or_none(self) -> Iterator[None]:
-        """Put all parameters back as they were if an error comes before the end.
+        """Restore all parameters if an error occurs within the context.
 
         Yields
         ------
         None
-            What is changed meanwhile stays if there is no error.
+            Changes are kept if no error occurs.
         """
         before = [(parameter, dict(vars(parameter))) for parameter in self.values()]
         try:
@@ -414,7 +412,7 @@ class Phi(Mapping):
         return [parameter for parameter in self.values() if not parameter.is_frozen]
 
     def get_vector(self) -> np.ndarray:
-        """All values that are not frozen, one after the other.
+        """Return all values that are not frozen, concatenated.
 
         Returns
         -------
@@ -429,9 +427,9 @@ class Phi(Mapping):
         Parameters
         ----------
         vector : array-like of shape (n_free,)
-            As `get_vector` gives it.
+            Values in the order of `get_vector`.
         ignore_bounds : bool, default=False
-            Whether values may lie outside their bounds.
+            Whether to allow values outside their bounds.
         """
         vector, free = np.asarray(vector, dtype=float), self.free
         sizes = [parameter.size for parameter in free]
@@ -446,12 +444,12 @@ class Phi(Mapping):
                 parameter.update(part, ignore_bounds=ignore_bounds)
 
     def get_bounds(self) -> tuple[np.ndarray, np.ndarray]:
-        """Bounds of all values that are not frozen.
+        """Return the bounds of all values that are not frozen.
 
         Returns
         -------
         low, high : ndarray of shape (n_free,)
-            Infinite where there is none.
+            Bounds; infinite for unbounded values.
         """
         low, high = (
             np.concatenate([np.zeros(0), *(p.bounds[side].ravel() for p in self.free)])

@@ -1,4 +1,4 @@
-"""Penalties of a layer's parameters: ridge, bands, smoothness, and sparse ones."""
+"""Penalties of parameters of a layer: ridge, banded ridge, smoothness and sparsity."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from scipy import sparse
 class Penalty:
     """Base class of penalties.
 
-    A penalty adds to the loss of each output that the parameters belong to. A subclass defines
+    A penalty is added to the loss of each output that depends on the parameters. A subclass defines
     `differences`, for a sum of squares, or `groups`, for a sum of norms.
 
     Parameters
@@ -28,7 +28,7 @@ class Penalty:
     weight: float | tuple
     parameter: str | None = field(default=None, kw_only=True)
 
-    # Whether the penalty has kinks, so that values become exactly 0.
+    # Whether the penalty is nonsmooth, so that values become exactly 0.
     is_sparse: ClassVar[bool] = False
 
     def __post_init__(self):
@@ -38,25 +38,25 @@ class Penalty:
                 f"weight of {type(self).__name__} must be finite and at least 0, but is "
                 f"{self.weight!r}."
             )
-        # Nested tuples compare as a whole.
+        # Nested tuples can be compared directly.
         object.__setattr__(self, "weight", _as_tuples(weight.tolist()))
 
     def differences(
         self, shape: tuple[int, ...], axes: tuple[str, ...]
     ) -> tuple[sparse.csr_array, np.ndarray] | None:
-        """Linear maps D of the values v of a parameter in half a weighted sum of squares of D v.
+        """Return linear maps D for a penalty of half the weighted sum of squares of D v.
 
         Parameters
         ----------
         shape : tuple of int
             Shape of the parameter.
         axes : tuple of str
-            Names of its axes, as far as they have any.
+            Names of its axes, where defined.
 
         Returns
         -------
         matrix : sparse array of shape (n_terms, n_values)
-            The maps, of flat values.
+            Maps of the flattened values v.
         weights : ndarray of shape (n_terms,)
             Weight of each square.
         """
@@ -65,26 +65,26 @@ class Penalty:
     def groups(
         self, shape: tuple[int, ...], axes: tuple[str, ...]
     ) -> tuple[np.ndarray, np.ndarray] | None:
-        """Groups of values whose norms count.
+        """Return the groups of values with penalised norms.
 
         Parameters
         ----------
         shape : tuple of int
             Shape of the parameter.
         axes : tuple of str
-            Names of its axes, as far as they have any.
+            Names of its axes, where defined.
 
         Returns
         -------
         labels : ndarray of int of shape (n_values,)
-            Which group each flat value is in. Values of different outputs are never in one group.
+            Group of each flattened value. Values of different outputs must be in different groups.
         weights : ndarray of shape (n_values,)
-            Weight of the group's norm, before it is multiplied by the root of its size.
+            Weight of the group's norm, before multiplication by the root of the group's size.
         """
         return None
 
     def applies_to(self, shape: tuple[int, ...], axes: tuple[str, ...]) -> bool:
-        """Return whether a parameter has the axis that the penalty is about.
+        """Return whether the penalty applies to a parameter with these axes.
 
         Parameters
         ----------
@@ -101,17 +101,17 @@ class Penalty:
         return True
 
     def weights_for(self, shape: tuple[int, ...]) -> np.ndarray:
-        """Weight of each value of a parameter.
+        """Return the weight of each value of a parameter.
 
         Parameters
         ----------
         shape : tuple of int
-            Its shape.
+            Shape of the parameter.
 
         Returns
         -------
         ndarray of shape (n_values,)
-            Flat.
+            Weights of the flattened values.
         """
         weight = np.asarray(self.weight, dtype=float)
         try:
@@ -210,7 +210,7 @@ class Smooth(Penalty):
     weight : float
         Weight.
     axis : str or int, default="lags"
-        "lags" or "channels", or the place of the axis.
+        "lags" or "channels", or the index of the axis.
     order : {1, 2}, default=2
         Order of the differences: 1 favours constant values, 2 straight lines.
     parameter : str, default=None
@@ -285,16 +285,16 @@ class L1(Penalty):
 class GroupL1(Penalty):
     """Group lasso: a sum of norms, which sets whole channels or lags to exactly 0.
 
-    A group is all values at one place along an axis, of one output: with axis="channels" the filter
-    of a channel. Its norm is weighted by the root of its size (Yuan & Lin 2006, J. R. Stat. Soc. B
-    68, 49-67). It needs solver="proximal".
+    A group contains all values of one output at one index along an axis; with axis="channels", it
+    is the filter of a channel. Its norm is weighted by the root of its size (Yuan & Lin 2006, J. R.
+    Stat. Soc. B 68, 49-67). It needs solver="proximal".
 
     Parameters
     ----------
     weight : float or array-like
         Weight of the norms; an array is broadcast to the shape of the parameter.
     axis : str or int, default="channels"
-        "lags" or "channels", or the place of the axis.
+        "lags" or "channels", or the index of the axis.
     parameter : str, default=None
         Name of the parameter; None for all penalised parameters that have the axis.
 
@@ -314,18 +314,18 @@ class GroupL1(Penalty):
         return place_of(self.axis, shape, axes) is not None
 
     def groups(self, shape, axes):
-        """Return the place of each value along the axis; see `Penalty`."""
+        """Return the index of each value along the axis; see `Penalty`."""
         place = place_of(self.axis, shape, axes)
         return np.indices(shape)[place].ravel(), self.weights_for(shape)
 
 
 def place_of(axis: str | int, shape: tuple[int, ...], axes: tuple[str, ...]) -> int | None:
-    """Find an axis of a parameter.
+    """Return the index of an axis of a parameter.
 
     Parameters
     ----------
     axis : str or int
-        Its name or place.
+        Name or index of the axis.
     shape : tuple of int
         Shape of the parameter.
     axes : tuple of str
@@ -334,7 +334,7 @@ def place_of(axis: str | int, shape: tuple[int, ...], axes: tuple[str, ...]) -> 
     Returns
     -------
     int or None
-        Its place; None if there is no such axis.
+        Index of the axis; None without such an axis.
     """
     if isinstance(axis, str):
         named = axes[: len(shape)]
@@ -353,7 +353,7 @@ def check_penalties(penalties) -> tuple[Penalty, ...]:
     Returns
     -------
     tuple of Penalty
-        The same.
+        The penalties as a tuple.
     """
     given = (penalties,) if isinstance(penalties, Penalty) else tuple(penalties)
     for one in given:
@@ -366,5 +366,5 @@ def _as_tuples(values):
     return tuple(map(_as_tuples, values)) if isinstance(values, list) else values
 
 
-# Penalties by class; files of `skdyn.persistence` may hold them.
+# Penalties by class; `skdyn.persistence` accepts them in files.
 PENALTIES: tuple[type[Penalty], ...] = (L2, BandedL2, Smooth, L1, GroupL1)

@@ -126,7 +126,7 @@ class NEMSRegressor(
         that was cut; "zeros" pads the stimulus with zeros and includes them, which suits a stimulus
         that begins in silence. Predictions use zero padding in either case.
     random_state : int, RandomState instance or None, default=None
-        Source of draws from the priors, held-out stretches and batches. With an int, fits are
+        Source of draws from the priors, of held-out segments and of batches. With an int, fits are
         bit-identical. None uses fresh entropy, not NumPy's global generator.
     device : str, default="cpu"
         Torch device that computes gradients, such as "cuda".

@@ -1,4 +1,4 @@
-"""What stands between two dashes of a model in words: a name, sizes and options."""
+"""Keywords of layers, separated by dashes: a name, sizes and options."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from dataclasses import dataclass
 from decimal import Decimal, localcontext
 from difflib import get_close_matches
 
-# What says a penalty, as it is listed, and the exponent that follows it, at most 99.
+# Penalty option in listings, and pattern of its exponent, at most 99.
 PENALTY, WEIGHT_PENALTY = "l2:#", "wl2:#"
 EXPONENT = re.compile(r"\d{1,2}(d\d+)?")
-# What the sizes look like, such as "18x3", "x3" or "18xR", where R is as many as there are outputs.
+# Pattern of sizes, such as "18x3", "x3" or "18xR", where R is the number of outputs.
 SIZES = re.compile(r"(\d*|R)(x(\d*|R))*")
-# Digits that tell any two numbers apart.
+# Digits that distinguish any two numbers.
 N_DIGITS = 40
 
 
 def list_of(names) -> str:
-    """Write names in a row.
+    """Format a list of names.
 
     Parameters
     ----------
@@ -27,25 +27,25 @@ def list_of(names) -> str:
     Returns
     -------
     str
-        For an error.
+        Text for an error message.
     """
     return ", ".join(f"{name!r}" for name in names) or "none"
 
 
 def nearest(name: str, names) -> str:
-    """Ask whether another name was meant.
+    """Suggest the closest name.
 
     Parameters
     ----------
     name : str
-        What came.
+        The unknown name.
     names : iterable of str
-        What could have.
+        The known names.
 
     Returns
     -------
     str
-        For the end of an error; empty if nothing is near.
+        Text for the end of an error message; empty without a close name.
     """
     close = get_close_matches(name, list(names), n=1, cutoff=0.5)
     return f" Did you mean {close[0]!r}?" if close else ""
@@ -53,20 +53,20 @@ def nearest(name: str, names) -> str:
 
 @dataclass(frozen=True)
 class Word:
-    """What stands between two dashes.
+    """Keyword of a layer, the text between two dashes.
 
     Attributes
     ----------
     text : str
-        All of it.
+        The whole keyword.
     name : str
-        Which layer it is.
+        Name of the layer.
     sizes : tuple of int or None, or None
-        Sizes, None for those left out; None if there are none at all.
+        Sizes, with None for omitted ones; None without any sizes.
     options : tuple of str
-        What else there is, in order.
+        Further options, in order.
     variants : tuple of str, default=()
-        Options that would pick another layer of the same name.
+        Options that select another layer of the same name.
     """
 
     text: str
@@ -77,24 +77,24 @@ class Word:
 
     @property
     def pieces(self) -> tuple[str, ...]:
-        """What follows the name, sizes and options alike.
+        """All parts after the name, both sizes and options.
 
         Returns
         -------
         tuple of str
-            In order.
+            The parts, in order.
         """
         return tuple(self.text.strip().split(".")[1:])
 
     def shape(self, n_least: int, n_most: int | None = None) -> tuple[int | None, ...]:
-        """Sizes, of which there are enough.
+        """Return the sizes, after a check of their number.
 
         Parameters
         ----------
         n_least : int
-            Sizes that the layer needs; those that are not there at all are left open.
+            Number of required sizes; missing ones are None.
         n_most : int, default=None
-            Most sizes; None for no more than it needs.
+            Maximum number of sizes; None for the number of required ones.
 
         Returns
         -------
@@ -110,18 +110,18 @@ class Word:
         return sizes + (None,) * (n_least - len(sizes))
 
     def flags(self, *names: str) -> set[str]:
-        """Options, all of which must be known.
+        """Return the options, after a check that all are known.
 
         Parameters
         ----------
         *names : str
-            Options that there are; one that ends with "#" is followed by a number, and "l2:#" says
-            a `penalty`.
+            Known options; one that ends with "#" is followed by a number, and "l2:#" is a
+            `penalty`.
 
         Returns
         -------
         set of str
-            Those that are there.
+            The options of this word.
         """
         for option in self.options:
             if not {option, _stem(option)} & {*names}:
@@ -135,12 +135,12 @@ class Word:
         return set(self.options)
 
     def exclude(self, *names: str) -> None:
-        """Make sure that options do not come together, nor one of them twice.
+        """Check that options are mutually exclusive and not repeated.
 
         Parameters
         ----------
         *names : str
-            Options of which one at most may be there.
+            Mutually exclusive options.
         """
         found = [option for option in self.options if {option, _stem(option)} & {*names}]
         if len(found) > 1:
@@ -150,21 +150,21 @@ class Word:
             )
 
     def refuse(self, pattern: str, reason: str) -> None:
-        """Raise ValueError for an option that is known, and not supported.
+        """Raise ValueError for a known but unsupported option.
 
         Parameters
         ----------
         pattern : str
             Regular expression of the option.
         reason : str
-            What follows its name in the error.
+            Reason, which follows the option in the error.
         """
         for option in self.options:
             if re.fullmatch(pattern, option):
                 raise ValueError(f"Option {option!r} in {self.text!r} {reason}.")
 
     def names(self) -> list[str]:
-        """Names of data or outputs, instead of a shape and options.
+        """Return names of data or outputs, for words without a shape and options.
 
         Returns
         -------
@@ -172,7 +172,7 @@ class Word:
             In order.
         """
         for name in self.pieces:
-            # What begins with x, as x1 does, may well be a name.
+            # A part that begins with x, such as x1, may be a name.
             if name[0].isdigit() and SIZES.fullmatch(name):
                 raise ValueError(
                     f"{self.text!r} has the size {name!r} where a name of data or of an output is "
@@ -181,14 +181,14 @@ class Word:
         return list(self.pieces)
 
     def number(self, name: str, default: int) -> int:
-        """Number that follows an option.
+        """Return the number that follows an option.
 
         Parameters
         ----------
         name : str
             The option.
         default : int
-            What there is without it.
+            Value without the option.
 
         Returns
         -------
@@ -200,28 +200,28 @@ class Word:
 
     @property
     def penalty(self) -> float | None:
-        """Weight of the layer's own penalty, from an option such as "l2:4", for 10^-4.
+        """Return the l2 of the layer, from an option such as "l2:4", for 10^-4.
 
         Returns
         -------
         float or None
-            None if there is no such option. "l2:3d5" is 10^-3.5: "d" stands for the point.
+            The weight; None without such an option. "l2:3d5" is 10^-3.5: "d" is the decimal point.
         """
         return self._exponential(PENALTY)
 
     @property
     def weight_penalty(self) -> float | None:
-        """Weight of the penalty of channel weights alone, from an option such as "wl2:4".
+        """Return the penalty of channel weights only, from an option such as "wl2:4".
 
         Returns
         -------
         float or None
-            None if there is no such option.
+            The weight; None without such an option.
         """
         return self._exponential(WEIGHT_PENALTY)
 
     def known(self, size: int | None) -> int:
-        """Size that must not be left out.
+        """Return a required size.
 
         Parameters
         ----------
@@ -251,7 +251,7 @@ class Word:
 
 
 def _stem(option: str) -> str:
-    """Put "#" for the number that an option ends with."""
+    """Replace the number at the end of an option by "#"."""
     for penalty in (PENALTY, WEIGHT_PENALTY):
         if option.startswith(penalty[:-1]):
             return penalty
@@ -259,25 +259,25 @@ def _stem(option: str) -> str:
 
 
 def from_exponent(text: str) -> float:
-    """Number that a penalty says.
+    """Return the weight of a penalty from its exponent.
 
     Parameters
     ----------
     text : str
-        Digits, with "d" for the point.
+        Digits, with "d" as the decimal point.
 
     Returns
     -------
     float
-        Ten to the power of minus that.
+        Ten to the power of minus the exponent.
     """
-    # Floating point would miss some numbers by their last bit, and they would not round-trip.
+    # Floating-point powers would be off by one bit for some numbers and not round-trip.
     with localcontext(prec=N_DIGITS):
         return float(Decimal(10) ** -Decimal(text.replace("d", ".")))
 
 
 def penalty_option(l2: float | None) -> str:
-    """Option that says a penalty, the shortest there is.
+    """Return the shortest option for a penalty.
 
     Parameters
     ----------
@@ -287,7 +287,7 @@ def penalty_option(l2: float | None) -> str:
     Returns
     -------
     str
-        Empty if there is none, also for zero and for weights above one.
+        The option; empty if none exists, as for zero and for weights above one.
     """
     if not l2:
         return ""

@@ -505,7 +505,7 @@ class Objective:
 
     def _group(self, weights: Sequence[np.ndarray]) -> list[Group]:
         """Stack trials of equal length along a new first axis."""
-        # The weights of excluded trials are all zero, so that they cannot be normalised.
+        # Trials with a total weight of zero are left out, because weights are normalised.
         pairs = zip(self.trials, weights, strict=True)
         counting = [(trial, weight) for trial, weight in pairs if weight.any()]
         total = sum(np.broadcast_to(w, t.target.shape).sum(axis=0) for t, w in counting)

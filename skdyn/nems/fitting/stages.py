@@ -282,7 +282,7 @@ def _pair(number: int, weigh: KernelPart, filter_: KernelPart) -> Stage | None:
     return None
 
 
-# ----------------------------------------------------------------------- what goes in, and out
+# ------------------------------------------------------------------------------ inputs, outputs
 
 
 @dataclass(frozen=True)
@@ -395,7 +395,7 @@ def _only_input(layer: Layer, rows: dict, previous) -> np.ndarray | None:
 
 
 def later(array: np.ndarray, n_rows: int) -> np.ndarray:
-    """Shift rows to later ones, or to earlier ones for a negative number, with zero padding."""
+    """Replace each row by the one n_rows later, or earlier if negative, with zero padding."""
     moved = np.zeros_like(array)
     n_left = max(len(array) - abs(n_rows), 0)
     if n_rows >= 0:

@@ -348,7 +348,7 @@ class ConcatSkip(Layer):
         (n_in, n_out): number of channels of the widest later input, and total number of sums,
         divided equally among the later inputs. An n_in of None is inferred from the data.
     **layer_options
-        As for `Layer`; `input` names what goes in, "input" for the data.
+        Arguments of `Layer`; `input` names the inputs, with "input" for the data.
 
     Notes
     -----

@@ -132,7 +132,7 @@ class Layer(LayerDescription):
             self._parameters = None
         self._shape: Any = shape
 
-    # ------------------------------------------------------------------ what a subclass says
+    # ------------------------------------------------------------------ defined by subclasses
 
     def initial_parameters(self) -> Phi:
         """Return the parameters of the layer; by default none.

@@ -333,9 +333,9 @@ class DoubleExponential(StaticNonlinearity):
 
     Notes
     -----
-    All priors are normal. Of base: -0.1 with a standard deviation of 0.02; of amplitude: 0.5 with
-    0.2; of shift: 0 with 0.1; of kappa: 0.2 with 0.1. kappa is penalised, too: otherwise a steeper
-    curve would compensate the shrinkage of filters.
+    All priors are normal, with a mean of -0.1 and a standard deviation of 0.02 for base, 0.5 and
+    0.2 for amplitude, 0 and 0.1 for shift, and 0.2 and 0.1 for kappa. kappa is penalised, too:
+    otherwise a steeper curve would compensate the shrinkage of filters.
 
     Examples
     --------
@@ -651,8 +651,8 @@ class Hinge(StaticNonlinearity):
 
     Notes
     -----
-    Priors are normal. Of shift: 0.05 with a standard deviation of 0.01; of alpha: 0.1 with 0.05,
-    within the bounds (0, inf).
+    Priors are normal, with a mean of 0.05 and a standard deviation of 0.01 for shift, and 0.1 and
+    0.05 for alpha, within the bounds (0, inf).
 
     Examples
     --------
