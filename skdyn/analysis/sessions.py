@@ -201,8 +201,8 @@ def session_modes(
     shrinkage : "auto" or float, default="auto"
         Weight of the model's modes, in rows of each mode, from 0 (maximum likelihood) to infinity
         (the model's modes). "auto" predicts one half of each session from the other and chooses
-        the largest number that keeps 99 % of the best gain over the model's modes, over all
-        sessions in X; it uses whole sessions of 10,000 rows in all.
+        the largest number that keeps 99 % of the best gain over the model's modes. The number is
+        the same for all sessions; if X has more than 10,000 rows, it is chosen on some sessions.
     n_draws : int, default=2
         Draws of the mixing coefficients over which the likelihood is averaged. For a model without
         `draw_alpha`, the output of its `transform` is used instead.

@@ -228,7 +228,7 @@ def any_process(asked: bool, device: torch.device) -> bool:
 
 
 def gathered(own: Tensor, windows: Share) -> Tensor:
-    """All-gather the results for the windows of a batch, with gradients.
+    """Gather the results of all processes for the windows of a batch, with gradients.
 
     A loss of the result may combine windows freely. If all processes compute the same loss, the sum
     of their gradients, weighted by their shares, is its gradient.
