@@ -55,7 +55,7 @@ class Loss:
         target, prediction : Tensor of shape (..., n_outputs)
             Response and prediction.
         typical : Tensor of shape (n_outputs,)
-            From the method `typical`.
+            Typical sizes from the method `typical`.
 
         Returns
         -------
@@ -100,7 +100,7 @@ class Loss:
         target, weight : ndarray of shape (n_samples, n_outputs)
             Response and weights.
         typical : ndarray of shape (n_outputs,)
-            From the method `typical`.
+            Typical sizes from the method `typical`.
 
         Returns
         -------
@@ -122,7 +122,7 @@ class Loss:
         weight : Tensor that broadcasts to them
             Weights with a mean of 1 over all entries.
         typical : Tensor of shape (n_outputs,)
-            From the method `typical`.
+            Typical sizes from the method `typical`.
 
         Returns
         -------

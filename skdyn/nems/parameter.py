@@ -407,7 +407,7 @@ class Phi(Mapping):
         Returns
         -------
         list of Parameter
-            In order.
+            The parameters, in order.
         """
         return [parameter for parameter in self.values() if not parameter.is_frozen]
 

@@ -169,7 +169,7 @@ class Word:
         Returns
         -------
         list of str
-            In order.
+            The names, in order.
         """
         for name in self.pieces:
             # A part that begins with x, such as x1, may be a name.

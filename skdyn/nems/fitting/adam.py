@@ -1,4 +1,4 @@
-"""Adam, on batches of trials or of windows of them."""
+"""Adam on batches of windows of trials."""
 
 from __future__ import annotations
 

@@ -134,7 +134,7 @@ class Sum(_Joining):
         Returns
         -------
         ndarray or Tensor of shape (n_samples, ...)
-            Their sum.
+            The sum of the inputs.
         """
         return sum(_same_axes(self, _one_by_one(self, inputs)))
 
@@ -169,7 +169,7 @@ class Multiply(_Joining):
         Returns
         -------
         ndarray or Tensor of shape (n_samples, ...)
-            Their product.
+            The product of the inputs.
         """
         return math.prod(_same_axes(self, _one_by_one(self, inputs)))
 

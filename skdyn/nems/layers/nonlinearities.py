@@ -281,7 +281,7 @@ class StaticNonlinearity(Layer):
 
 
 class LevelShift(StaticNonlinearity):
-    """Add a number to each channel: y = x + shift.
+    """Constant offset of each channel: y = x + shift.
 
     Parameters
     ----------
@@ -292,7 +292,7 @@ class LevelShift(StaticNonlinearity):
 
     Notes
     -----
-    The prior of shift is normal, 0 with a standard deviation of 0.01.
+    The prior of shift is normal with a mean of 0 and a standard deviation of 0.01.
 
     Examples
     --------
@@ -314,7 +314,7 @@ class LevelShift(StaticNonlinearity):
         Returns
         -------
         Phi
-            With shift.
+            The parameter shift.
         """
         return Phi(Parameter("shift", self.shape, prior=Normal(0, 0.01)))
 
@@ -358,7 +358,7 @@ class DoubleExponential(StaticNonlinearity):
         Returns
         -------
         Phi
-            With base, amplitude, shift and kappa.
+            The parameters base, amplitude, shift and kappa.
         """
         return Phi(
             Parameter("base", self.shape, prior=Normal(-0.1, 0.02)),
@@ -674,7 +674,7 @@ class Hinge(StaticNonlinearity):
         Returns
         -------
         Phi
-            With shift and alpha.
+            The parameters shift and alpha.
         """
         alpha = Parameter("alpha", self.shape, prior=Normal(0.1, 0.05), bounds=(0, np.inf))
         return Phi(Parameter("shift", self.shape, prior=Normal(0.05, 0.01)), alpha)
@@ -714,8 +714,8 @@ class LogCompress(StaticNonlinearity):
 
     Notes
     -----
-    The prior of shift is normal, 0 with a standard deviation of 0.02. The input must be larger than
-    -d, as powers and amplitudes are; the output is NaN otherwise.
+    The prior of shift is normal with a mean of 0 and a standard deviation of 0.02. The input must
+    be larger than -d, as powers and amplitudes are; the output is NaN otherwise.
 
     Examples
     --------
@@ -734,7 +734,7 @@ class LogCompress(StaticNonlinearity):
         Returns
         -------
         Phi
-            With shift.
+            The parameter shift.
         """
         return Phi(Parameter("shift", self.shape, prior=Normal(0, 0.02)))
 
