@@ -34,7 +34,7 @@ OPTIONAL_PACKAGES = {
 }
 ROOMS = {
     "skdyn": "__init__ _archive _callbacks _checkpoints _drawing _fitted _sklearn _versions "
-    "_warnings datasets matching persistence sessions similarity simulation",
+    "_warnings datasets discovery matching persistence sessions similarity simulation",
     "skdyn/analysis": "__init__ channels densities evoked features groups sessions spectra "
     "statistics whittle windows",
     "skdyn/preprocessing": "__init__ artefacts base components embedding filtering rates scaling "
