@@ -139,8 +139,7 @@ def read_pieces(loader: WindowLoader) -> Pieces:
             for first in range(start, stop, STRETCH)
         ]
         n_kept = max(1, len(spans) * MAX_ROWS // n_rows)
-        spread = np.linspace(0, len(spans) - 1, n_kept).round().astype(int)
-        spans = [spans[i] for i in spread]
+        spans = [spans[i] for i in spread_over(len(spans), n_kept)]
     rows = [loader.scaled(number, slice(start, stop)) for number, start, stop in spans]
     return Pieces(rows, [number for number, _, _ in spans])
 
@@ -252,10 +251,7 @@ def _hold_out(pieces: Pieces, length: int) -> tuple[Pieces, Pieces | None]:
     if len(candidates) == 0:
         return pieces, None
     n_taken = max(1, MAX_HELD_OUT // length)
-    if len(candidates) > n_taken:
-        spread = np.linspace(0, len(candidates) - 1, n_taken).round().astype(int)
-        candidates = candidates[spread]
-    held = windows[candidates]
+    held = windows[candidates[spread_over(len(candidates), n_taken)]]
     return _cut(pieces, gaps(held, pieces.n_rows)), _cut(pieces, held)
 
 
