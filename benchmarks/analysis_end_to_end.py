@@ -110,7 +110,7 @@ def load(path):
 def from_eeg(path, seed, n_modes):
     """Spectra of the modes, their mixing in both states, and the names of the channels."""
     states, names, rate = load(path)
-    states = [BandpassFilter(1, 45, sampling_rate=rate).fit_transform(one) for one in states]
+    states = [BandpassFilter(1, 45, sampling_frequency=rate).fit_transform(one) for one in states]
     model = make_pipeline(
         TimeDelayPCA(n_embeddings=11, n_components=30, whiten=True),
         DyNeMoEstimator(n_modes, random_state=seed),

@@ -45,7 +45,7 @@ def load(path):
 
 def prepare(recordings, people, rate):
     """Recordings in the band, with one scale for all recordings of a person."""
-    filtered = BandpassFilter(*BAND, sampling_rate=rate).fit_transform(recordings)
+    filtered = BandpassFilter(*BAND, sampling_frequency=rate).fit_transform(recordings)
     scales = {
         person: np.concatenate(
             [one for one, owner in zip(filtered, people, strict=True) if owner == person]
@@ -57,8 +57,10 @@ def prepare(recordings, people, rate):
 
 def correlations_with_alpha(recordings, weights, rate):
     """Correlation of each mode's weight with alpha power, mean over recordings."""
-    envelope = make_pipeline(BandpassFilter(*ALPHA_BAND, sampling_rate=rate), AmplitudeEnvelope())
-    smooth = MovingAverage(SMOOTHING, sampling_rate=rate)
+    envelope = make_pipeline(
+        BandpassFilter(*ALPHA_BAND, sampling_frequency=rate), AmplitudeEnvelope()
+    )
+    smooth = MovingAverage(SMOOTHING, sampling_frequency=rate)
     amplitude = envelope.fit_transform(recordings)
     power = smooth.fit_transform([(one**2).mean(axis=1, keepdims=True) for one in amplitude])
     slow = smooth.fit_transform(weights)
