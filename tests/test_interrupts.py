@@ -7,9 +7,11 @@ import signal
 import threading
 import time
 import warnings
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
+import torch
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted
@@ -114,10 +116,31 @@ def interrupts():
     signal.signal(signal.SIGINT, before)
 
 
-def interrupt_after(seconds):
-    timer = threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGINT))
-    timer.start()
-    return timer
+@contextmanager
+def interrupted_after(seconds):
+    """Send SIGINT once, and, as a user would, again each second until the block has ended.
+
+    Python drops an interrupt that arrives while a generator is closed, such as that of `any`.
+    """
+    ended = threading.Event()
+
+    def send():
+        wait = seconds
+        while not ended.wait(wait):
+            os.kill(os.getpid(), signal.SIGINT)
+            wait = 1
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            try:
+                yield
+                time.sleep(5)
+            finally:
+                ended.set()
+    finally:
+        thread.join()
 
 
 @pytest.mark.parametrize("name", ["DyNeMoEstimator", "NEMSRegressor"])
@@ -131,14 +154,34 @@ def test_interrupt_at_any_moment_leaves_old_fit_or_none(name, short_search, inte
     for seconds in (0.02, 0.1, 0.3, 0.6):
         for estimator in (clone(long_one), copy.deepcopy(fitted).set_params(**more)):
             was = state(estimator)
-            timer = interrupt_after(seconds)
-            with pytest.raises(KeyboardInterrupt):
+            with interrupted_after(seconds):
                 fit(estimator)
-                time.sleep(5)
-            timer.join()
             assert state(estimator) == was
             if was:
                 assert was.keys() == before.keys()
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+@pytest.mark.parametrize("name", ["DyNeMoEstimator", "NEMSRegressor"])
+@pytest.mark.filterwarnings("ignore")
+def test_interrupt_of_no_grad_leaves_gradients_enabled(name, number, short_search, monkeypatch):
+    estimator = clone(ESTIMATORS[name])
+    if name.startswith("N"):
+        estimator.set_params(solver="adam", max_iter=2)
+    calls = []
+
+    def interrupt(self, *error):
+        calls.append(error)
+        if len(calls) == number:
+            raise KeyboardInterrupt  # before the mode is restored
+        torch.set_grad_enabled(self.prev)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.no_grad, "__exit__", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            fit(estimator)
+    assert torch.is_grad_enabled()
+    fit(estimator)
 
 
 @pytest.mark.parametrize("name", ["DyNeMoEstimator", "NEMSRegressor"])

@@ -105,22 +105,25 @@ def make_adam(weights: Iterable, **options) -> torch.optim.Adam:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Run a block on one thread and restore the caller's setting.
+    """Run a block on one thread; restore the caller's number of threads and mode of gradients.
 
     The matrices and networks here are small: on two threads the recurrent networks were measured
     to take 1 to 1.5 times the wall time and 2 to 3 times the CPU time of one. It also makes results
-    independent of the number of threads that the caller, or a joblib worker, has set.
+    independent of the number of threads that the caller, or a joblib worker, has set. The mode of
+    gradients is restored because an interrupt that arrives while `torch.no_grad` begins or ends
+    leaves gradients disabled, and every later fit of the process would fail.
 
     Yields
     ------
     None
         Nothing.
     """
-    before = torch.get_num_threads()
+    before, had_gradients = torch.get_num_threads(), torch.is_grad_enabled()
     if before != 1:
         torch.set_num_threads(1)
     try:
         yield
     finally:
+        torch.set_grad_enabled(had_gradients)
         if before != 1:
             torch.set_num_threads(before)

@@ -494,13 +494,14 @@ class Model:
         resize : bool, default=False
             Whether layers infer missing sizes from their inputs.
 
-        Yields
-        ------
-        Layer
-            The layer whose output was computed.
+        Returns
+        -------
+        iterator of Layer
+            The layers; the output of each is computed when it is its turn.
         """
         data[OUTPUT] = first(data)
-        for layer in self._layers:
+
+        def step(layer: Layer) -> Layer:
             args, kwargs = arguments(layer, data, data[OUTPUT])
             if resize:
                 layer.resize(*shapes([*args, *kwargs.values()]))
@@ -508,7 +509,10 @@ class Model:
             if layer.output is not None:
                 data.update(named_outputs(layer, output))
             data[OUTPUT] = output
-            yield layer
+            return layer
+
+        # Not a generator: Python drops an interrupt that arrives while an unfinished one is closed.
+        return map(step, self._layers)
 
     @property
     def stride(self) -> int:

@@ -781,12 +781,11 @@ def _mapped(function, values):
     return function(values)
 
 
-def _flat(values) -> Iterator:
+def _flat(values) -> list:
+    flat = []
     for value in values:
-        if isinstance(value, list | tuple):
-            yield from _flat(value)
-        else:
-            yield value
+        flat += _flat(value) if isinstance(value, list | tuple) else [value]
+    return flat
 
 
 # ------------------------------------------------------------------------------- checks
