@@ -270,6 +270,23 @@ def draw_stack(panel, time, course, colors):
     panel.spines["bottom"].set_visible(False)
 
 
+def draw_runs(panel, active, step, colors):
+    """Draw a bar over the runs of rows in which each column is true, the first column on top."""
+    n_modes = active.shape[1]
+    edges = np.diff(np.pad(active.astype(np.int8), ((1, 1), (0, 0))), axis=0)
+    for mode, color in enumerate(colors[:n_modes]):
+        starts, ends = np.flatnonzero(edges[:, mode] == 1), np.flatnonzero(edges[:, mode] == -1)
+        # A row reaches from the middle between it and the last to the middle between it and the
+        # next, as borders of sessions do. Edges keep short runs in sight.
+        spans = np.column_stack([starts - 0.5, ends - starts]) * step
+        panel.broken_barh(spans, (mode - 0.4, 0.8), facecolor=color, edgecolor=color, lw=0.3)
+    panel.set_ylim(len(colors) - 0.4, -0.6)
+    panel.set_axisbelow(True)
+    panel.grid(axis="y", color=BLANK, lw=0.6)
+    panel.tick_params(axis="y", length=0)
+    panel.spines[["left", "bottom"]].set_visible(False)
+
+
 def draw_overlay(row, lines, labels, *, bottom):
     """One channel of every array: later arrays thinner and dashed, so that both are seen."""
     colors = [PALETTE[0], PALETTE[9], *PALETTE[1:9], *PALETTE[10:]]

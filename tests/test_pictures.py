@@ -30,11 +30,14 @@ from skdyn.plotting import (
     TuningDisplay,
     linear_filter,
     plot_alpha,
+    plot_circles,
     plot_filters,
     plot_matrices,
     plot_nonlinearity,
     plot_predictions,
+    plot_raster,
     plot_separate_time_series,
+    plot_topomaps,
 )
 from skdyn.preprocessing import BadSegments, SessionPCA, SessionScaler, TimeDelayPCA
 from tests.pictures import faults
@@ -73,6 +76,23 @@ def covariances(n):
 
 def draw_matrices(n):
     return plot_matrices(covariances(n), titles=[f"Mode {k}" for k in range(n)])[0]
+
+
+def draw_circles(n):
+    names = [f"Region_{k}_L" for k in range(30)]
+    return plot_circles(covariances(n), channel_names=names, label="Covariance")[0]
+
+
+def draw_topomaps(n):
+    pytest.importorskip("mne")
+    values, positions = rng().standard_normal((n, 30)), rng().uniform(-0.5, 0.5, (30, 2))
+    return plot_topomaps(values, positions, label="Power (dB)")[0]
+
+
+def draw_raster(n):
+    alphas = rng().dirichlet(np.ones(n), size=(n, 40))
+    labels = [f"Subject {k}" for k in range(n)]
+    return plot_raster(*alphas, labels=labels, **RATE)[0]
 
 
 def draw_modes(n):
@@ -167,6 +187,9 @@ DRAWN = {
     "plot_alpha": draw_alphas,
     "plot_separate_time_series": draw_series,
     "plot_matrices": draw_matrices,
+    "plot_circles": draw_circles,
+    "plot_topomaps": draw_topomaps,
+    "plot_raster": draw_raster,
     "plot_filters": draw_filters,
     "plot_nonlinearity": draw_nonlinearities,
     "plot_predictions": draw_predictions,
@@ -278,6 +301,7 @@ OTHER = rng().permuted(ROWS, axis=1)
 ONE = ROWS[:, 0].copy()
 RESPONDING = {
     "plot_alpha": (plot_alpha, ROWS),
+    "plot_raster": (plot_raster, ROWS),
     "plot_separate_time_series": (plot_separate_time_series, ROWS, OTHER),
     "plot_predictions": (plot_predictions, ROWS, OTHER),
     "plot_predictions of one output": (plot_predictions, ONE, ONE**2),
@@ -469,6 +493,8 @@ NO_MODEL = {
     "encoding": (partial(NEMSDisplay.from_estimator, X=STIMULUS), r"has no model_\. Pass"),
     "filter": (linear_filter, r"has no model_ and n_features_in_\. Pass"),
     "filters": (plot_filters, r"has no model_ and n_features_in_\. Pass"),
+    "raster": (plot_raster, r"alphas is an estimator, StandardScaler.*what its transform"),
+    "circles": (plot_circles, r"matrices is an estimator.*covariances_, or draw it with Modes"),
     "alpha": (plot_alpha, r"alphas is an estimator, StandardScaler.*what its transform"),
     "series": (plot_separate_time_series, "time_series is an estimator, StandardScaler"),
     "predictions": (

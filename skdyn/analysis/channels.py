@@ -9,7 +9,8 @@ import numpy as np
 
 from skdyn._drawing import correlation_matrices
 from skdyn._fitted import fitted_steps
-from skdyn.analysis.densities import ModeSpectra, draw_networks
+from skdyn.analysis.densities import ModeSpectra
+from skdyn.analysis.pictures import N_EDGES, draw_circles, draw_networks
 from skdyn.preprocessing import TimeDelayEmbedder, TimeDelayPCA
 
 _COVARIANCES = ("zero_lag", "mean")
@@ -262,9 +263,42 @@ class ChannelModes:
         fig, axes : Figure or SubFigure, and ndarray of Axes of shape (n_modes,)
             The figure and its panels.
         """
-        matrices = self.partial_correlations if partial else self.correlations
-        label = "Partial correlation" if partial else "Correlation"
+        matrices, label = self._shown(partial)
         return draw_networks(matrices, "RdBu_r", label, mode_labels, ax, fig)
+
+    def plot_circles(
+        self, ax=None, *, partial=False, n_edges=N_EDGES, order=None, mode_labels=None, fig=None
+    ):
+        """Draw the pairs of channels of largest correlation of each mode, of either sign.
+
+        Parameters
+        ----------
+        ax : Axes or sequence of Axes, default=None
+            Axes to draw into, one per mode; mutually exclusive with `fig`.
+        partial : bool, default=False
+            Whether partial correlations are drawn.
+        n_edges : int, default=20
+            Number of edges of each mode.
+        order : array-like of int of shape (n_channels,), default=None
+            Channels clockwise from the top; None for the order that they have.
+        mode_labels : list of str, default=None
+            Titles; None for "Mode 0", "Mode 1", ...
+        fig : Figure or SubFigure, default=None
+            Figure to add the panels to; None creates one.
+
+        Returns
+        -------
+        fig, axes : Figure or SubFigure, and ndarray of Axes of shape (n_modes,)
+            The figure and its panels.
+
+        See Also
+        --------
+        skdyn.plotting.plot_circles : The same from arrays.
+        """
+        matrices, label = self._shown(partial)
+        return draw_circles(
+            matrices, n_edges, order, self.channel_names, label, mode_labels, ax, fig
+        )
 
     def __repr__(self):
         n_modes, n_channels = self.means.shape
@@ -273,6 +307,12 @@ class ChannelModes:
     @property
     def _variances(self) -> np.ndarray:
         return np.diagonal(self.covariances, axis1=1, axis2=2)
+
+    def _shown(self, partial: bool) -> tuple[np.ndarray, str]:
+        """Correlations to draw, and their name."""
+        if partial:
+            return self.partial_correlations, "Partial correlation"
+        return self.correlations, "Correlation"
 
     def _by_lag(self) -> np.ndarray:
         """Sums over the diagonals of each block: (n_modes, n_channels, n_channels, lags)."""

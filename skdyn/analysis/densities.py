@@ -10,18 +10,14 @@ import numpy as np
 from skdyn._drawing import (
     INK,
     LABEL_SIZE,
-    TICK_SIZE,
     check_names,
-    color_limits,
     draw_bar,
-    draw_colorbar,
-    draw_images,
     grid_edges,
-    matrix_panels,
     mode_palette,
     panels,
     tidy,
 )
+from skdyn.analysis.pictures import N_EDGES, draw_circles, draw_networks, draw_topomaps, in_decibel
 
 # Summaries of the bins of a band.
 _SUMMARIES = ("mean", "sum", "integral")
@@ -155,7 +151,7 @@ class ModeSpectra:
         inside = (self.frequencies >= low) & (self.frequencies <= high)
         if not inside.any():
             raise ValueError(
-                f"The band from {low} to {high} Hz has none of the frequencies from "
+                f"The band from {low:g} to {high:g} Hz has none of the frequencies from "
                 f"{self.frequencies[0]:.4g} to {self.frequencies[-1]:.4g} Hz in steps of "
                 f"{self._resolution:.4g} Hz. Widen the band."
             )
@@ -366,48 +362,79 @@ class ModeBand:
         fig, axes : Figure or SubFigure, and ndarray of Axes of shape (n_modes,)
             The figure and its panels.
         """
-        coherence = self.coherence if self.power.ndim == 2 else self.coherence.mean(axis=0)
-        label = f"Coherence, {self.low:g} to {self.high:g} Hz"
-        return draw_networks(coherence, "viridis", label, mode_labels, ax, fig)
+        return draw_networks(
+            self._mean(self.coherence), "viridis", self._label("Coherence"), mode_labels, ax, fig
+        )
 
+    def plot_circles(self, ax=None, *, n_edges=N_EDGES, order=None, mode_labels=None, fig=None):
+        """Draw the pairs of channels of largest coherence of each mode, the mean over sessions.
 
-def draw_networks(matrices, cmap, label, mode_labels, ax, fig):
-    """Draw a matrix per mode, without its diagonal, below the mode's colour.
+        Parameters
+        ----------
+        ax : Axes or sequence of Axes, default=None
+            Axes to draw into, one per mode; mutually exclusive with `fig`.
+        n_edges : int, default=20
+            Number of edges of each mode.
+        order : array-like of int of shape (n_channels,), default=None
+            Channels clockwise from the top; None for the order that they have.
+        mode_labels : list of str, default=None
+            Titles; None for "Mode 0", "Mode 1", ...
+        fig : Figure or SubFigure, default=None
+            Figure to add the panels to; None creates one.
 
-    Parameters
-    ----------
-    matrices : ndarray of shape (n_modes, n_channels, n_channels)
-        The matrices.
-    cmap : str
-        Colour map: from 0 on if "viridis", else symmetric about 0.
-    label : str
-        Label of the colour bar.
-    mode_labels : list of str or None
-        Titles.
-    ax, fig : object
-        As in :meth:`ModeBand.plot`.
+        Returns
+        -------
+        fig, axes : Figure or SubFigure, and ndarray of Axes of shape (n_modes,)
+            The figure and its panels.
 
-    Returns
-    -------
-    fig, axes : Figure or SubFigure, and ndarray of Axes of shape (n_modes,)
-        The figure and its panels.
-    """
-    shown = np.array(matrices, dtype=float)
-    titles = check_names(mode_labels, len(shown), "mode_labels")
-    shown[:, np.eye(shown.shape[-1], dtype=bool)] = np.nan
-    low, high = color_limits(shown, None, None)
-    low = 0 if cmap == "viridis" else low
-    fig, axes = matrix_panels(len(shown), None, ax, fig)
-    images = draw_images(axes, shown, cmap, low, high)
-    draw_colorbar(fig, axes, images[0], shown, label)
-    colors, edges = mode_palette(len(shown)), grid_edges(axes)
-    for mode, (panel, color, (bottom, left)) in enumerate(zip(axes, colors, edges, strict=True)):
-        panel.set_xlabel("Channel" if bottom else "", size=LABEL_SIZE, color=INK)
-        panel.set_ylabel("Channel" if left else "", size=LABEL_SIZE, color=INK)
-        title = f"Mode {mode}" if titles is None else titles[mode]
-        panel.set_title(title, size=TICK_SIZE, color=INK, y=1.08, pad=0)
-        draw_bar(panel, color)
-    return fig, axes
+        See Also
+        --------
+        skdyn.plotting.plot_circles : The same from arrays.
+        """
+        edges = self._mean(self.coherence), n_edges, order, self.channel_names
+        return draw_circles(*edges, self._label("Coherence"), mode_labels, ax, fig)
+
+    def plot_topomaps(self, positions, ax=None, *, mode_labels=None, fig=None):
+        """Draw the power of each mode over the head, the mean over sessions, by MNE's function.
+
+        Parameters
+        ----------
+        positions : mne.Info or array-like of shape (n_channels, 2)
+            An Info with a montage, whose channels are matched by name, or by order if it has none
+            of the names; or x and y of each channel.
+        ax : Axes or sequence of Axes, default=None
+            Axes to draw into, one per mode; mutually exclusive with `fig`.
+        mode_labels : list of str, default=None
+            Titles; None for "Mode 0", "Mode 1", ...
+        fig : Figure or SubFigure, default=None
+            Figure to add the panels to; None creates one.
+
+        Returns
+        -------
+        fig, axes : Figure or SubFigure, and ndarray of Axes of shape (n_modes,)
+            The figure and its panels, on one scale in decibels.
+
+        Raises
+        ------
+        ImportError
+            If MNE is not installed.
+        ValueError
+            If positions do not match the channels.
+
+        See Also
+        --------
+        skdyn.plotting.plot_topomaps : The same from arrays.
+        """
+        power, label = in_decibel(self._mean(self.power)), self._label("Power", " (dB)")
+        where = positions, self.channel_names
+        return draw_topomaps(power, "viridis", *where, label, mode_labels, ax, fig)
+
+    def _mean(self, values) -> np.ndarray:
+        """Mean over sessions, if there is an axis of them."""
+        return values.mean(axis=0) if self.power.ndim == 3 else values
+
+    def _label(self, quantity: str, unit: str = "") -> str:
+        return f"{quantity}, {self.low:g} to {self.high:g} Hz{unit}"
 
 
 def long_table(names, values, columns):

@@ -13,7 +13,7 @@ from skdyn._drawing import (
     INK,
     LABEL_SIZE,
     PALETTE,
-    TICK_SIZE,
+    draw_legend,
     draw_points,
     mode_palette,
     panels,
@@ -298,7 +298,8 @@ class ModeStatistics(Bunch):
             panel.set_ylabel(COLUMNS[name], size=LABEL_SIZE, color=INK)
             panel.set_xlabel("Mode", size=LABEL_SIZE, color=INK)
         if labels is not None:
-            axes[0].legend(frameon=False, fontsize=TICK_SIZE, labelcolor=INK)
+            # Above the panel, where it cannot lie on data.
+            draw_legend(axes[0], len(set(labels.tolist())))
         return fig, axes
 
 
@@ -374,7 +375,7 @@ def mode_statistics(
     _check_positive(fano_window, "fano_window", "seconds")
     mixing = check_mixing(alpha, sessions)
     window = max(1, round(fano_window * sampling_frequency))
-    active = _active(mixing.arrays, binarize)
+    active = active_modes(mixing.arrays, binarize)
     found = [
         _of_alpha(array, "mean", "standard_deviation", "kurtosis")
         | _of_courses(course, sampling_frequency, window)
@@ -439,8 +440,26 @@ def _of_alpha(alpha: np.ndarray, *names: str) -> dict[str, np.ndarray]:
     return dict(zip(names, moments, strict=True))
 
 
-def _active(arrays: list[np.ndarray], binarize) -> list[np.ndarray]:
-    """Boolean arrays of the active modes of each row."""
+def active_modes(arrays: list[np.ndarray], binarize) -> list[np.ndarray]:
+    """Find the active modes of each row.
+
+    Parameters
+    ----------
+    arrays : list of ndarray of shape (n_samples, n_modes)
+        Mixing coefficients of sessions.
+    binarize : {"argmax", "mixture"} or float in (0, 1)
+        As in `mode_statistics`.
+
+    Returns
+    -------
+    list of ndarray of bool of shape (n_samples, n_modes)
+        Whether a mode is active.
+
+    Raises
+    ------
+    ValueError
+        If binarize is something else.
+    """
     if isinstance(binarize, str) and binarize == "argmax":
         return [np.eye(array.shape[1], dtype=bool)[array.argmax(axis=1)] for array in arrays]
     if isinstance(binarize, str) and binarize == "mixture":

@@ -16,7 +16,8 @@ from skdyn.plotting.inspection import (
     StateDisplay,
     TuningDisplay,
 )
-from skdyn.plotting.modes import ModesDisplay, plot_alpha
+from skdyn.plotting.modes import ModesDisplay, plot_alpha, plot_raster
+from skdyn.plotting.networks import plot_circles, plot_topomaps
 from skdyn.plotting.responses import plot_filters, plot_nonlinearity, plot_predictions
 from skdyn.plotting.training import TrainingDisplay
 
@@ -33,9 +34,12 @@ __all__ = [
     "linear_filter",
     "mode_palette",
     "plot_alpha",
+    "plot_circles",
     "plot_filters",
     "plot_matrices",
     "plot_nonlinearity",
     "plot_predictions",
+    "plot_raster",
     "plot_separate_time_series",
+    "plot_topomaps",
 ]

@@ -10,6 +10,7 @@ from skdyn._drawing import (
     TICK_SIZE,
     as_arrays,
     as_stack,
+    check_names,
     check_rate,
     color_limits,
     correlation_matrices,
@@ -19,6 +20,7 @@ from skdyn._drawing import (
     draw_images,
     draw_mode_key,
     draw_rows,
+    draw_runs,
     draw_stack,
     matrix_panels,
     mode_palette,
@@ -27,7 +29,7 @@ from skdyn._drawing import (
 )
 from skdyn._fitted import find_step, mode_order, transform_through
 from skdyn.analysis.channels import channel_modes
-from skdyn.analysis.statistics import normalised_alpha
+from skdyn.analysis.statistics import active_modes, normalised_alpha
 from skdyn.sessions import as_numbers, in_sessions
 
 
@@ -79,13 +81,7 @@ def plot_alpha(
     >>> alpha = np.random.default_rng(0).dirichlet(np.ones(6), size=200)
     >>> fig, axes = plot_alpha(alpha, sampling_frequency=100)
     """
-    courses = as_arrays(alphas, "n_modes", finite=True, name="alphas")
-    if any((course < 0).any() for course in courses):
-        lowest = min(course.min() for course in courses)
-        raise ValueError(
-            f"alphas has a mixing coefficient of {lowest:.3g}, but none below 0 was expected. Plot "
-            "signed courses with plot_separate_time_series."
-        )
+    courses = _as_courses(alphas)
     if normalise is not None:
         courses = [normalised_alpha(course, normalise) for course in courses]
     n_modes = max(course.shape[1] for course in courses)
@@ -101,6 +97,81 @@ def plot_alpha(
             panel.set_ylabel("Share of variance", size=LABEL_SIZE, color=INK)
     draw_mode_key(fig, axes, colors, mode_labels)
     return fig, axes
+
+
+def plot_raster(
+    *alphas,
+    binarize="argmax",
+    sampling_frequency=None,
+    n_samples=None,
+    labels=None,
+    mode_labels=None,
+    ax=None,
+    fig=None,
+):
+    """
+    Draw when each mode is active: a panel per array, with a row per mode, on one time axis.
+
+    Parameters
+    ----------
+    *alphas : array-like of shape (n_samples, n_modes), list of such, or array of shape \
+            (n_sessions, n_samples, n_modes)
+        Non-negative mixing coefficients, or posterior probabilities of states. Sessions of one
+        argument follow each other in one panel, with a line between them; pass ``*sessions`` for a
+        panel each.
+    binarize : {"argmax", "mixture"} or float in (0, 1), default="argmax"
+        Criterion for an active mode, see `skdyn.analysis.mode_statistics`.
+    sampling_frequency : float, default=None
+        In Hz; the time axis is then in seconds. With None it counts samples.
+    n_samples : int, default=None
+        Draw the first `n_samples` rows; with None all.
+    labels : list of str, default=None
+        A title per panel.
+    mode_labels : list of str, default=None
+        Names of the rows; with None the column indices, from 0.
+    ax : Axes or sequence of Axes, default=None
+        Axes to draw into, one per array; mutually exclusive with `fig`.
+    fig : Figure or SubFigure, default=None
+        Figure to add the panels to; None creates one.
+
+    Returns
+    -------
+    fig, axes : Figure or SubFigure, and ndarray of Axes of shape (n_alphas,)
+        The figure and its panels. Modes have the colours of `plot_alpha`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skdyn.plotting import plot_raster
+    >>> alpha = np.random.default_rng(0).dirichlet(np.ones(6), size=200)
+    >>> fig, axes = plot_raster(alpha, sampling_frequency=100)
+    """
+    courses = _as_courses(alphas)
+    n_modes = max(course.shape[1] for course in courses)
+    names = check_names(mode_labels, n_modes, "mode_labels")
+    active = [active_modes([course], binarize)[0] for course in courses]
+    height = 0.7 + len(courses) * (0.4 + 0.16 * n_modes)
+    fig, axes = panels(len(courses), ax, fig, (7.5, height), sharex=True)
+    times = draw_rows(axes, courses, n_samples, sampling_frequency, labels)
+    step = check_rate(sampling_frequency)
+    for panel, given, course, time in zip(axes, alphas, active, times, strict=True):
+        draw_runs(panel, course[: len(time)], step, mode_palette(n_modes))
+        draw_borders(panel, session_lengths(given), step)
+        panel.set_yticks(range(n_modes), labels=range(n_modes) if names is None else names)
+        panel.set_ylabel("Mode", size=LABEL_SIZE, color=INK)
+    return fig, axes
+
+
+def _as_courses(alphas):
+    """Mixing coefficients, checked; each array of sessions as rows."""
+    courses = as_arrays(alphas, "n_modes", finite=True, name="alphas")
+    if any((course < 0).any() for course in courses):
+        lowest = min(course.min() for course in courses)
+        raise ValueError(
+            f"alphas has a mixing coefficient of {lowest:.3g}, but none below 0 was expected. Plot "
+            "signed courses with plot_separate_time_series."
+        )
+    return courses
 
 
 class ModesDisplay:

@@ -11,7 +11,13 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import estimator_checks
 
-from skdyn.analysis import SessionFeatures, mode_statistics, modes_from_mixing, session_modes
+from skdyn.analysis import (
+    SessionFeatures,
+    mode_spectra,
+    mode_statistics,
+    modes_from_mixing,
+    session_modes,
+)
 from skdyn.preprocessing import SessionScaler
 
 
@@ -50,17 +56,18 @@ EVERYTHING = [
     *("mean", "standard_deviation", "kurtosis", "normalised_weight", "occupancy", "n_visits"),
     *("mean_lifetime", "mean_interval", "switching_rate", "fano_factor"),
     *("normalised_standard_deviation", "normalised_kurtosis"),
-    *("entropy", "transitions", "covariances"),
+    *("entropy", "transitions", "covariances", "spectra", "coherence"),
 ]
+BANDS = [(1, 4), (8, 12.5)]
 
 
 def test_features_have_a_row_per_session_and_names():
     X, _ = people()
-    features = SessionFeatures(States(), EVERYTHING, sampling_frequency=50.0)
+    features = SessionFeatures(States(), EVERYTHING, sampling_frequency=50.0, bands=BANDS)
     table = features.fit_transform(X)
     names = features.get_feature_names_out()
     assert table.shape == (12, len(names))
-    assert len(set(names)) == len(names) == 12 * 2 + 1 + 4 + 2 * 3
+    assert len(set(names)) == len(names) == 12 * 2 + 1 + 4 + 2 * 3 + 8 + 4
     assert np.isfinite(table).all()
     assert features.n_features_in_ == 2
     alpha = features.model_.transform(X)
@@ -84,9 +91,51 @@ def test_features_of_covariances_are_distances_from_the_group():
     np.testing.assert_allclose(np.linalg.norm(table, axis=2), modes.distances(), rtol=1e-6)
 
 
+def test_features_of_spectra_are_those_of_the_channels_of_x():
+    X = people(n_people=4, n_samples=200)[0]
+    model = make_pipeline(SessionScaler(), States())
+    features = SessionFeatures(model, ("spectra", "coherence"), sampling_frequency=50, bands=BANDS)
+    columns = dict(
+        zip(features.fit(X).get_feature_names_out(), features.transform(X).T, strict=True)
+    )
+    spectra = mode_spectra(X, features.model_.transform(X), sampling_frequency=50)
+    for name, (low, high) in [("1-4Hz", BANDS[0]), ("8-12.5Hz", BANDS[1])]:
+        band = spectra.band(low, high)
+        np.testing.assert_allclose(columns[f"power_mode1_0_{name}"], np.log(band.power[:, 1, 0]))
+        found = columns[f"coherence_mode0_0_1_{name}"]
+        np.testing.assert_allclose(found, band.coherence[:, 0, 0, 1])
+
+
+def test_power_of_a_silent_mode_and_of_a_silent_channel_are_numbers():
+    X = people(n_people=4, n_samples=200)[0]
+    features = SessionFeatures(States(), "spectra", sampling_frequency=50, bands=[(1, 4)]).fit(X)
+    rng = np.random.default_rng(0)
+    silent = 0.1 * rng.standard_normal((200, 2)) + 3
+    power = np.exp(features.transform([silent])[0]).reshape(2, 2)
+    on = int(power[1, 0] > power[0, 0])
+    np.testing.assert_allclose(power[1 - on], 1e-3 * power[on], rtol=1e-3)
+    silent[:, 1] = 3
+    assert np.isfinite(features.transform([silent])).all()
+
+
+@pytest.mark.parametrize("bands", [[], [8, 13], [(13, 8)], [(-1, 4)], [("8", "13")], [(1, 2, 3)]])
+def test_bands_are_pairs_of_ascending_frequencies(bands):
+    X = people(n_people=4)[0]
+    with pytest.raises(ValueError, match="bands must"):
+        SessionFeatures(States(), "spectra", sampling_frequency=50, bands=bands).fit(X)
+
+
+def test_bands_outside_the_spectrum_are_named():
+    X = people(n_people=4)[0]
+    with pytest.raises(ValueError, match="The band from 30 to 40 Hz has none of"):
+        SessionFeatures(States(), "spectra", sampling_frequency=50, bands=[(30, 40)]).fit_transform(
+            X
+        )
+
+
 def test_features_of_a_session_do_not_depend_on_the_others():
     X, _ = people()
-    features = SessionFeatures(States(), EVERYTHING).fit(X)
+    features = SessionFeatures(States(), EVERYTHING, sampling_frequency=50.0, bands=BANDS).fit(X)
     whole = features.transform(X)
     np.testing.assert_allclose(features.transform(X[3:5]), whole[3:5])
     np.testing.assert_allclose(features.transform(X[3]), whole[3:4])
@@ -96,7 +145,7 @@ def test_features_of_a_session_do_not_depend_on_the_others():
 
 
 def test_what_is_undefined_has_a_number():
-    features = SessionFeatures(States(), EVERYTHING, sampling_frequency=10.0)
+    features = SessionFeatures(States(), EVERYTHING, sampling_frequency=10.0, bands=[(1, 4)])
     X, _ = people()
     features.fit(X)
     silent = 0.1 * np.random.default_rng(0).standard_normal((50, 2)) + 3

@@ -27,6 +27,7 @@ OPTIONAL_PACKAGES = {
     "skdyn/analysis/groups.py": {"pandas": "test"},
     "skdyn/analysis/sessions.py": {"pandas": "test"},
     "skdyn/analysis/statistics.py": {"pandas": "test"},
+    "skdyn/analysis/pictures.py": {"mne": "examples"},
     "skdyn/model_selection/clusters.py": {"distributed": "distributed"},
     "skdyn/analysis/densities.py": {"pandas": "test"},
     "skdyn/model_selection/table.py": {"pandas": "test"},  # callers who want a frame have it
@@ -35,8 +36,8 @@ OPTIONAL_PACKAGES = {
 ROOMS = {
     "skdyn": "__init__ _archive _callbacks _checkpoints _drawing _fitted _sklearn _versions "
     "_warnings datasets discovery matching persistence sessions similarity simulation",
-    "skdyn/analysis": "__init__ channels densities evoked features groups sessions spectra "
-    "statistics whittle windows",
+    "skdyn/analysis": "__init__ channels densities evoked features groups pictures sessions "
+    "spectra statistics whittle windows",
     "skdyn/preprocessing": "__init__ artefacts base components embedding filtering rates scaling "
     "signs sounds spikes",
     "skdyn/model_selection": "__init__ clusters comparison evaluation repeats seams splitters "
@@ -53,8 +54,8 @@ ROOMS = {
     "minimum moments objective parts penalties preconditioning proximal results run saving "
     "settings stages start trials",
     "skdyn/metrics": "__init__ modes reliability responses rows scorers",
-    "skdyn/plotting": "__init__ arrays artefacts encoding filters inspection modes responses "
-    "training",
+    "skdyn/plotting": "__init__ arrays artefacts encoding filters inspection modes networks "
+    "responses training",
 }
 NAMED_FILES = {f"{room}/{name}.py" for room, names in ROOMS.items() for name in names.split()}
 # The rooms that both dynemo and nems may import, besides the files at the top of skdyn.
