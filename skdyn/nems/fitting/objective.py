@@ -19,6 +19,7 @@ from skdyn.nems.fitting.trials import Trial, output_in_pieces
 from skdyn.nems.layers.base import Layer
 from skdyn.nems.losses import Loss
 from skdyn.nems.model import Model
+from skdyn.nems.penalties import diagonal_array
 
 CPU = torch.device("cpu")
 
@@ -271,7 +272,7 @@ class Objective:
         """Matrix of `coupling` in units of `values`."""
         if self.coupling is None:
             return None
-        return sparse.csr_array(sparse.diags_array(self.to_values) @ self.coupling)
+        return sparse.csr_array(diagonal_array(self.to_values) @ self.coupling)
 
     def penalty_gradient(self, vector: np.ndarray) -> np.ndarray:
         """Return the gradient of the quadratic penalty in `values`."""

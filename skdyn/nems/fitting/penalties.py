@@ -11,7 +11,7 @@ from scipy import sparse
 
 from skdyn.nems.model import Model
 from skdyn.nems.parameter import Parameter
-from skdyn.nems.penalties import Penalty
+from skdyn.nems.penalties import Penalty, diagonal_array
 
 
 @dataclass(frozen=True)
@@ -167,7 +167,7 @@ def quadratic_penalties(model: Model, counts: np.ndarray) -> sparse.csr_array | 
             shares = abs(matrix)
             total = shares.sum(axis=1)
             mean = (shares @ counts[place]) / np.where(total > 0, total, 1)
-            matrix = matrix.T @ sparse.diags_array(weights * mean) @ matrix
+            matrix = matrix.T @ diagonal_array(weights * mean) @ matrix
             before, after = place.start, len(counts) - place.stop
             sizes = [sparse.csr_array((before, before)), matrix, sparse.csr_array((after, after))]
             parts.append(sparse.block_diag(sizes, format="csr"))

@@ -30,6 +30,7 @@ from skdyn.nems.fitting.objective import (
     tensors_of,
 )
 from skdyn.nems.model import Model
+from skdyn.nems.penalties import diagonal_array
 
 # Number of rows from which the matrix is estimated, and number of segments that contain them.
 # Measured: fits take as many iterations with 300 rows as with 1000.
@@ -103,7 +104,7 @@ def round_coordinates(objective: Objective, vector: np.ndarray, boxed: np.ndarra
     penalty = objective.value_penalty
     if coupling is not None:
         penalty = penalty + coupling.diagonal()
-        coupling = sparse.csr_array(coupling - sparse.diags_array(coupling.diagonal()))
+        coupling = sparse.csr_array(coupling - diagonal_array(coupling.diagonal()))
     known = derivatives.diagonal + penalty
     if not np.isfinite(known).all():
         return scaled_coordinates(objective, vector)
