@@ -9,6 +9,10 @@ share of the variance that it explains, and its occupancy the share of rows in w
 largest. Logarithms of weights, and occupancies, are compared within people by sign flips and the
 maximum statistic over modes. The alpha mode is the one with the weight that correlates best with
 the power from 8 to 13 Hz, over time within recordings.
+
+With ``--align`` the components of each person are whitened by their covariance over rest and task
+together, and given that of the group, so that no mode can describe a difference between people.
+``--bands`` tests the power in bands instead, without a model.
 """
 
 import argparse
@@ -18,7 +22,7 @@ from processes import markdown, measured
 from sklearn.pipeline import make_pipeline
 
 from skdyn import DyNeMoEstimator
-from skdyn.analysis import mode_statistics, normalised_alpha, permutation_test
+from skdyn.analysis import mode_spectra, mode_statistics, normalised_alpha, permutation_test
 from skdyn.preprocessing import (
     AmplitudeEnvelope,
     BandpassFilter,
@@ -28,6 +32,7 @@ from skdyn.preprocessing import (
 
 # Hz, and seconds.
 BAND, ALPHA_BAND, SMOOTHING = (4, 30), (8, 13), 1.0
+BANDS = (4, 8), (8, 10), (10, 13), (13, 30)
 
 
 def load(path):
@@ -55,6 +60,39 @@ def prepare(recordings, people, rate):
     return [one / scales[person] for one, person in zip(filtered, people, strict=True)]
 
 
+def align(components, people):
+    """Components with one covariance for each person over all their recordings, the group's."""
+    group = np.cov(np.concatenate(components), rowvar=False)
+    aligned = []
+    for one, person in zip(components, people, strict=True):
+        own = [other for other, owner in zip(components, people, strict=True) if owner == person]
+        covariance = np.cov(np.concatenate(own), rowvar=False)
+        aligned.append(one @ _power(covariance, -0.5) @ _power(group, 0.5))
+    return aligned
+
+
+def _power(covariance, exponent):
+    values, axes = np.linalg.eigh(covariance)
+    return (axes * values**exponent) @ axes.T
+
+
+def of_bands(recordings, labels, people, rate):
+    """Rows of the table of power in bands, as a share of that in the whole band."""
+    spectra = mode_spectra(
+        prepare(recordings, people, rate), sampling_frequency=rate, frequency_range=BAND
+    )
+    power = [spectra.band(*band, power="integral").power for band in (BAND, *BANDS)]
+    shares = np.concatenate(power[1:], axis=1).mean(axis=2) / power[0].mean(axis=2)
+    test = permutation_test(np.log(shares), labels, pairs=people)
+    rest, task = (shares[labels == name].mean(axis=0) for name in ("rest", "task"))
+    rows = []
+    for place, (low, high) in enumerate(BANDS):
+        values = rest[place], task[place], test.statistic[place], test.p_value[place]
+        shown = (f"{one:.{n}f}" for one, n in zip(values, (3, 3, 2, 4), strict=True))
+        rows.append([f"{low:g} to {high:g} Hz", *shown])
+    return rows
+
+
 def correlations_with_alpha(recordings, weights, rate):
     """Correlation of each mode's weight with alpha power, mean over recordings."""
     envelope = make_pipeline(
@@ -68,10 +106,11 @@ def correlations_with_alpha(recordings, weights, rate):
     return np.mean([np.corrcoef(pair, rowvar=False)[0, 1:] for pair in pairs], axis=0)
 
 
-def analyse(recordings, labels, people, rate, n_modes, n_epochs, seed):
+def analyse(recordings, labels, people, rate, n_modes, n_epochs, seed, is_aligned):
     """Rows of the table for one fit."""
     recordings = prepare(recordings, people, rate)
     components = TimeDelayPCA(n_embeddings=15, n_components=20).fit_transform(recordings)
+    components = align(components, people) if is_aligned else components
     model = DyNeMoEstimator(n_modes, n_epochs=n_epochs, random_state=seed).fit(components)
     alpha = model.transform(components)
     # Axes of principal components are orthonormal: traces are those of embedded channels.
@@ -98,15 +137,19 @@ def main():
     parser.add_argument("--modes", type=int, default=4)
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--align", action="store_true", help="one covariance for all people")
+    parser.add_argument("--bands", action="store_true", help="test bands of power, no model")
     arguments = parser.parse_args()
     if arguments.recording is None:
         parser.error("which recording? name the file with --recording, or make's RECORDING=")
     data = load(arguments.recording)
+    if arguments.bands:
+        markdown(["band", "share: rest", "task", "t", "corrected p"], of_bands(*data))
+        return
+    settings = arguments.modes, arguments.epochs
     rows = []
     for seed in arguments.seeds:
-        found, cost = measured(
-            lambda seed=seed: analyse(*data, arguments.modes, arguments.epochs, seed)
-        )
+        found, cost = measured(lambda seed=seed: analyse(*data, *settings, seed, arguments.align))
         rows += found
         print(f"seed {seed}: {cost['cpu_s']:.0f} s of CPU time\n", flush=True)
     header = ["seed", "mode", "follows alpha"]
