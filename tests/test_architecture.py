@@ -1,7 +1,9 @@
 """The rules of `tests/architecture/rules.py`: the repository keeps them, and each can fail."""
 
+import ast
 import importlib
 import os
+import pkgutil
 import re
 import subprocess
 import sys
@@ -15,7 +17,7 @@ import skdyn
 from skdyn import NEMSRegressor
 from skdyn._sklearn import StrOptions
 from tests.architecture import rules
-from tests.architecture.sources import House
+from tests.architecture.sources import House, dotted
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -45,11 +47,16 @@ def _texts():
 
 
 @pytest.fixture(scope="module")
-def violations():
-    """A function of a rule that returns its violations in the repository."""
+def house():
+    """The sources of the repository."""
     texts = dict(_texts())
     assert {"README.md", "skdyn/core/gaussian.py", "tests/test_architecture.py"} <= set(texts)
-    house = House(texts)
+    return House(texts)
+
+
+@pytest.fixture(scope="module")
+def violations(house):
+    """A function of a rule that returns its violations in the repository."""
     return cache(lambda rule: list(rule(house)))
 
 
@@ -336,6 +343,26 @@ def test_names_of_package_are_imported_when_used():
         skdyn.absent  # noqa: B018
     with pytest.raises(ImportError, match="cannot import name 'absent'"):
         exec("from skdyn import absent")
+
+
+def test_names_of_other_packages_exist(house):
+    """With the oldest packages (`make test-oldest`), this finds names that came later."""
+    used = {}
+    for source in house.python():
+        for node in source.nodes:
+            if isinstance(node, ast.Attribute):
+                first, _, rest = dotted(node).partition(".")
+                package = source.names.get(first, "")
+                if package.partition(".")[0] in ("numpy", "scipy", "torch", "sklearn", "joblib"):
+                    used[f"{package}.{rest}"] = f"{source.path}:{node.lineno}"
+    assert len(used) > 300
+    missing = []
+    for name, place in used.items():
+        try:
+            pkgutil.resolve_name(name)
+        except (AttributeError, ImportError):
+            missing.append(f"{place} {name}")
+    assert not missing
 
 
 def test_package_is_marked_as_typed():
