@@ -154,8 +154,8 @@ def watch(context, number, limit):
 
 
 def is_well(answer):
-    told = answer["outcome"] in ("ValueError", "FitDivergedError") and answer["message"].strip()
-    return answer["outcome"] == "finite" or bool(told)
+    rejected = answer["outcome"] in ("ValueError", "FitDivergedError") and answer["message"].strip()
+    return answer["outcome"] == "finite" or bool(rejected)
 
 
 def describe(answer):
@@ -173,7 +173,7 @@ def report(answers):
     # Numbers differ from message to message.
     kinds = collections.Counter(re.sub(r"\d[\d.e+-]*", "#", one["message"]) for one in errors)
     for message, count in kinds.most_common():
-        print(f"  told {count} times: {message}")
+        print(f"  rejected {count} times: {message}")
     warned = [one for one in answers if one["warnings"]]
     print(f"RuntimeWarnings in {len(warned)} fits: {[one['number'] for one in warned]}")
     failed = [one for one in answers if not is_well(one)]

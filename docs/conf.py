@@ -138,7 +138,7 @@ def tidy_docstring(app, what, name, obj, options, lines):
 
 
 def skip_foreign(app, what, name, member, skip, options):
-    """Leave out what classes inherit from other packages, but for the methods users call."""
+    """Leave out what classes inherit from other packages, except the methods users call."""
     shown = {"fit_transform", "fit_predict"}
     home = getattr(member, "__module__", None) or ""
     if callable(member) and not home.startswith("skdyn") and name not in shown:

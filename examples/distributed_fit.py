@@ -42,7 +42,7 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--quick", action="store_true", help="less data and fewer epochs")
     quick = parser.parse_args().quick
-    # What torchrun starts it tells who they are.
+    # torchrun sets the rank of each process that it starts.
     shared = "LOCAL_RANK" in os.environ
     device = join() if shared else "cpu"
 

@@ -75,7 +75,7 @@ def open_checkpoint(
         if before is None and parameters["random_state"] is None:
             raise ValueError(
                 "checkpoint needs an int as random_state in searches and other clones: fits "
-                "without a seed cannot be told apart."
+                "without a seed cannot be distinguished."
             )
         name = f"fit-{describe(identity).split()[-1]}"
     every = int(parameters["checkpoint_every"])

@@ -81,8 +81,8 @@ pressure level of the largest amplitude.
 Python package nitime 0.12.1 (folder nitime/data), where the recordings are an example. The data
 set ia-1 of CRCNS (crcns.org) holds these and others of the kind.
 
-**Terms.** nitime, with its data, stands under the BSD-3-Clause licence. Whoever uses the recordings
-cites the article below.
+**Terms.** nitime and its data are under the BSD-3-Clause licence. Publications that
+use the recordings cite the article below.
 
 **References.**
 Rokem, A., Watzl, S., Gollisch, T., Stemmler, M., Herz, A. V. M. & Samengo, I. (2006). Spike-timing

@@ -81,9 +81,9 @@ def test_every_parameter_has_its_text(model):
     for name in model.get_params(deep=False):
         assert re.search(rf"param-doc-description[^>]*>\s*{name}: ", page), name
     first = next(iter(model.get_params(deep=False)))
-    told = re.search(rf"\n    {first} : (.*?)\n        (.*?)\n", type(model).__doc__)
-    assert told
-    assert told.group(2).split(".")[0][:40] in page
+    documented = re.search(rf"\n    {first} : (.*?)\n        (.*?)\n", type(model).__doc__)
+    assert documented
+    assert documented.group(2).split(".")[0][:40] in page
 
 
 @every_model
@@ -148,7 +148,7 @@ def test_summary_of_an_encoding_model():
     assert "(3, 2)" in lines[2]
     level = model.model_.layers["lvl"]["shift"].values.item()
     assert lines[3].endswith(f"shift {level:.3g}")
-    for fact in (f"{model.n_iter_} of 500", "lbfgs", "stopped by itself", f"{model.loss_:.4g}"):
+    for fact in (f"{model.n_iter_} of 500", "lbfgs", "converged", f"{model.loss_:.4g}"):
         assert fact in lines[-1]
     assert max(map(len, lines)) <= 100
 
@@ -222,12 +222,12 @@ def test_progress_of_lbfgs(early_stopping, capfd):
     assert err == ""
     lines = out.splitlines()
     assert [line for line in lines if line.startswith("Start")] == ["Start 1 of 2", "Start 2 of 2"]
-    told = [line for line in lines if line.startswith("Iteration 1, error ")]
-    assert len(told) == 2
-    assert any(f"error {model.history_['loss'][0]:.6g}" in line for line in told)
+    lines_of_starts = [line for line in lines if line.startswith("Iteration 1, error ")]
+    assert len(lines_of_starts) == 2
+    assert any(f"error {model.history_['loss'][0]:.6g}" in line for line in lines_of_starts)
     if early_stopping:
         held_out = f"held out {model.history_['validation_loss'][0]:.6g}"
-        assert any(line.endswith(held_out) for line in told)
+        assert any(line.endswith(held_out) for line in lines_of_starts)
 
 
 # Frames

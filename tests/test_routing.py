@@ -70,7 +70,7 @@ def case(wing, in_pipeline):
     return routed, target, {prefix + name: values}, prefix
 
 
-def is_told(routing, prefix):
+def is_routed(routing, prefix):
     return routing and (PIPELINES_ARE_TOLD or not prefix)
 
 
@@ -124,10 +124,12 @@ def test_searches(kind, wing, in_pipeline, routing):
         search.fit(X, target, **metadata(prefix, routing, sessions=SESSIONS))
     for number, parameters in enumerate(search.cv_results_["params"]):
         for fold, rows in enumerate(FOLDS.split(X)):
-            told, untold, _ = by_hand(clone(model).set_params(**parameters), target, rows, prefix)
-            assert told != pytest.approx(untold)
+            with_metadata, without, _ = by_hand(
+                clone(model).set_params(**parameters), target, rows, prefix
+            )
+            assert with_metadata != pytest.approx(without)
             found = search.cv_results_[f"split{fold}_test_score"][number]
-            assert found == pytest.approx(told if is_told(routing, prefix) else untold)
+            assert found == pytest.approx(with_metadata if is_routed(routing, prefix) else without)
 
 
 @routing_on_and_off
@@ -140,8 +142,8 @@ def test_cross_validation(wing, in_pipeline, routing):
         scores = cross_validate(model, X, target, cv=FOLDS, params=given)["test_score"]
         predicted = cross_val_predict(model, X, target, cv=FOLDS, params=given)
     for score, rows in zip(scores, FOLDS.split(X), strict=True):
-        told, untold, prediction = by_hand(model, target, rows, prefix)
-        assert score == pytest.approx(told if is_told(routing, prefix) else untold)
+        with_metadata, without, prediction = by_hand(model, target, rows, prefix)
+        assert score == pytest.approx(with_metadata if is_routed(routing, prefix) else without)
         # scikit-learn gives no metadata to predict here, with routing or without.
         np.testing.assert_allclose(predicted[rows[1]], prediction)
 
@@ -197,8 +199,10 @@ def test_a_step_in_the_middle_gets_its_sessions(routing):
     model.fit(scaled, sessions=SESSIONS)
     with config_context(enable_metadata_routing=routing):
         pipeline.fit(X, **metadata("dynemoestimator__", routing, sessions=SESSIONS))
-        told = {"sessions": SESSIONS} if routing else {}
-        np.testing.assert_allclose(pipeline.transform(X, **told), model.transform(scaled, **told))
+        routed = {"sessions": SESSIONS} if routing else {}
+        np.testing.assert_allclose(
+            pipeline.transform(X, **routed), model.transform(scaled, **routed)
+        )
 
 
 # Weights

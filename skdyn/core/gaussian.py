@@ -99,7 +99,7 @@ def mixture_log_likelihood(
     covariances: Tensor,
     weights: Tensor | None = None,
     *,
-    rescue: bool = True,
+    use_jitter: bool = True,
 ) -> Tensor:
     """Weighted sum of the log-densities of all rows, differentiable once.
 
@@ -111,7 +111,7 @@ def mixture_log_likelihood(
         As in `mixture_log_prob`; gradients flow to all three.
     weights : Tensor of shape (n_rows,), default=None
         Weight of each row; None stands for ones.
-    rescue : bool, default=True
+    use_jitter : bool, default=True
         Whether a covariance without a Cholesky factor gets jitter, as in `safe_cholesky`, which
         synchronises with the device. Otherwise the result is NaN.
 
@@ -123,14 +123,14 @@ def mixture_log_likelihood(
     if covariances.ndim == 2:
         log_prob = _diagonal_log_prob(data, alpha, means, covariances)
         return log_prob.sum() if weights is None else (weights * log_prob).sum()
-    return _MixtureLogLikelihood.apply(data, alpha, means, covariances, weights, rescue)
+    return _MixtureLogLikelihood.apply(data, alpha, means, covariances, weights, use_jitter)
 
 
 class _MixtureLogLikelihood(torch.autograd.Function):
     """Value and closed-form gradients in one pass over the rows."""
 
     @staticmethod
-    def forward(ctx, data, alpha, means, covariances, weights, rescue):
+    def forward(ctx, data, alpha, means, covariances, weights, use_jitter):
         n_channels = covariances.shape[-1]
         invert = _swept if n_channels <= LARGEST_SWEPT else _factored
         # A border of zeros makes room for the residual.
@@ -143,7 +143,7 @@ class _MixtureLogLikelihood(torch.autograd.Function):
         d_flat = torch.zeros_like(flat)
         d_means = torch.zeros(len(flat), n_channels, dtype=flat.dtype, device=flat.device)
         for rows in _blocks(data):
-            log_prob, z, twice = invert(residual[rows], alpha[rows], flat, rescue=rescue)
+            log_prob, z, twice = invert(residual[rows], alpha[rows], flat, use_jitter=use_jitter)
             if weights is not None:
                 column = weights[rows].unsqueeze(-1)
                 log_prob, z, twice = log_prob * weights[rows], z * column, twice * column
@@ -206,7 +206,7 @@ def _mixed(alpha: Tensor, covariances: Tensor) -> Tensor:
 
 
 def _swept(
-    residual: Tensor, alpha: Tensor, flat: Tensor, *, rescue: bool
+    residual: Tensor, alpha: Tensor, flat: Tensor, *, use_jitter: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Log-densities, P r, and z z' - P with a border that means nothing, row by row."""
     n_channels = residual.shape[-1]
@@ -217,15 +217,15 @@ def _swept(
     log_prob = _log_prob(0.5 * pivots.log().sum(0), -matrices[-1, -1], n_channels)
     matrices[:-1, :-1].addcmul_(z.unsqueeze(1), z.unsqueeze(0))
     failed = ~(pivots > 0).all(0)
-    if not rescue:
+    if not use_jitter:
         log_prob = log_prob.masked_fill(failed, math.nan)
     elif bool(failed.any()):
         inner = flat.view(len(flat), n_channels + 1, -1)[:, :-1, :-1].flatten(1)
-        rescued = _factored(residual[failed], alpha[failed], inner, rescue=True)
+        jittered = _factored(residual[failed], alpha[failed], inner, use_jitter=True)
         # Nothing that is not finite stays in the border.
         matrices[..., failed] = 0
-        log_prob[failed], z[:, failed] = rescued[0], rescued[1].T
-        matrices[:-1, :-1, failed] = rescued[2].T.view(n_channels, n_channels, -1)
+        log_prob[failed], z[:, failed] = jittered[0], jittered[1].T
+        matrices[:-1, :-1, failed] = jittered[2].T.view(n_channels, n_channels, -1)
     return log_prob, z.T, matrices.flatten(0, 1).T
 
 
@@ -258,12 +258,12 @@ def sweep(matrices: Tensor) -> Tensor:
 
 
 def _factored(
-    residual: Tensor, alpha: Tensor, flat: Tensor, *, rescue: bool
+    residual: Tensor, alpha: Tensor, flat: Tensor, *, use_jitter: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Log-densities, P r, and z z' - P, row by row."""
     n_channels = residual.shape[-1]
     mixed = (alpha @ flat).view(-1, n_channels, n_channels)
-    precision, log_diagonal = precisions(mixed, rescue=rescue)
+    precision, log_diagonal = precisions(mixed, use_jitter=use_jitter)
     z = torch.bmm(precision, residual.unsqueeze(-1)).squeeze(-1)
     log_prob = _log_prob(log_diagonal, (residual * z).sum(-1), n_channels)
     # In place: the precisions are not needed any more.
@@ -271,14 +271,14 @@ def _factored(
     return log_prob, z, twice
 
 
-def precisions(matrices: Tensor, *, rescue: bool = True) -> tuple[Tensor, Tensor]:
+def precisions(matrices: Tensor, *, use_jitter: bool = True) -> tuple[Tensor, Tensor]:
     """Inverses of covariances, and half the logarithms of their determinants.
 
     Parameters
     ----------
     matrices : Tensor of shape (n_matrices, n_channels, n_channels)
         Symmetric matrices.
-    rescue : bool, default=True
+    use_jitter : bool, default=True
         Whether a matrix that is not positive definite gets jitter, as in `safe_cholesky`.
         Otherwise its logarithm is NaN, without synchronisation with the device.
 
@@ -290,7 +290,7 @@ def precisions(matrices: Tensor, *, rescue: bool = True) -> tuple[Tensor, Tensor
         Sum of the logarithms of the diagonal of the Cholesky factor.
     """
     inverses, log_diagonals, failed = _inverse_factors(matrices)
-    if not rescue:
+    if not use_jitter:
         log_diagonals.masked_fill_(failed, math.nan)
     elif bool(failed.any()):
         factors = safe_cholesky(matrices[failed])

@@ -46,7 +46,7 @@ class Objective(Protocol):
     def held_out_loss(self) -> float:
         """Return the loss that early stopping monitors, or this process's part of it, per epoch."""
 
-    def take_care(self) -> bool:
+    def begin_jitter(self) -> bool:
         """Return whether to repeat a non-finite epoch at the same learning rate, with jitter."""
 
 
@@ -310,13 +310,13 @@ def train(
             if settings.n_iter_no_change is not None:
                 terms["validation_loss"] = run.held_out_loss()
             seconds = time.perf_counter() - start
-            told = settings.report(terms)
-            bar.set_postfix({name: f"{value:.4g}" for name, value in told.items()})
+            numbers = settings.report(terms)
+            bar.set_postfix({name: f"{value:.4g}" for name, value in numbers.items()})
             bar.update()
-            told |= {"learning_rate": run.learning_rate, "seconds": seconds}
-            training.append(**told)
+            numbers |= {"learning_rate": run.learning_rate, "seconds": seconds}
+            training.append(**numbers)
             progress.look_at(epoch, terms, module, settings)
-            asked = watcher.end(told, progress.best_weights or module.state_dict())
+            asked = watcher.end(numbers, progress.best_weights or module.state_dict())
             asked = any_process(asked, run.device)
             training.stopped = asked and not training.converged
             is_last = training.is_over or epoch + 1 == settings.n_epochs
@@ -324,8 +324,8 @@ def train(
     best_weights = progress.best_weights
     if best_weights is not None:
         module.load_state_dict(best_weights)
-    elif not run.stands():
-        run.restore(run.good)
+    elif not run.is_finite():
+        run.restore(run.last_finite)
     copy_first(module)
     module.eval()
     return training
@@ -387,7 +387,7 @@ class _Run:
         self.n_halvings = 0
         self.learning_rate = settings.learning_rate(0)
         self.last_loss = math.nan
-        self.good = self._state()
+        self.last_finite = self._state()
 
     def _state(self):
         return _snapshot(self.module), copy.deepcopy(self.optimizer.state_dict())
@@ -401,12 +401,12 @@ class _Run:
     def whole(self) -> dict[str, Any]:
         """State from which another run can resume."""
         numbers = {name: getattr(self, name) for name in _NUMBERS}
-        return {"state": self._state(), "good": self.good, **numbers}
+        return {"state": self._state(), "last_finite": self.last_finite, **numbers}
 
     def go_on(self, earlier: dict[str, Any]) -> None:
         """Resume from the state of another run."""
         self.restore(earlier["state"])
-        self.good = earlier["good"]
+        self.last_finite = earlier["last_finite"]
         for name in _NUMBERS:
             setattr(self, name, earlier[name])
 
@@ -415,7 +415,7 @@ class _Run:
         self.module.eval()
         return add_up([self.objective.held_out_loss()], self.device)[0]
 
-    def stands(self) -> bool:
+    def is_finite(self) -> bool:
         """Return whether the loss at the current weights is finite."""
         return math.isfinite(self.held_out_loss())
 
@@ -426,14 +426,14 @@ class _Run:
             self.learning_rate = self.settings.learning_rate(epoch) / 2**self.n_halvings
             terms = self._attempt(epoch)
             if terms is not None:
-                self.good, self.last_loss = start, terms["loss"]
+                self.last_finite, self.last_loss = start, terms["loss"]
                 return terms
             self.restore(start)
-            if not self.stands():
+            if not self.is_finite():
                 # The last step of the previous epoch had already diverged.
-                start = self.good
+                start = self.last_finite
                 self.restore(start)
-            self.n_halvings += not self.objective.take_care()
+            self.n_halvings += not self.objective.begin_jitter()
         losses = "No epoch was finite"
         if math.isfinite(self.last_loss):
             losses = f"The last finite loss was {self.last_loss:.6g}"

@@ -203,7 +203,7 @@ class FreeEnergy:
     use_jitter: bool = True
     n_steps: int = 0
 
-    def take_care(self) -> bool:
+    def begin_jitter(self) -> bool:
         """Load covariances that have no Cholesky factor from now on.
 
         Returns
@@ -273,7 +273,7 @@ class FreeEnergy:
             network.mode_means(),
             network.mode_covariances(),
             weight,
-            rescue=self.use_jitter,
+            use_jitter=self.use_jitter,
         )
         return (chosen.step or 1) * total
 
@@ -356,7 +356,7 @@ class EncoderPretraining:
                 total += len(index) * float(self._loss(self.loader(windows[index])))
         return total / len(self.windows)
 
-    def take_care(self) -> bool:
+    def begin_jitter(self) -> bool:
         """Return False, because there is no more robust computation.
 
         Returns

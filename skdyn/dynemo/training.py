@@ -322,15 +322,15 @@ class Trainer:
         """Pretrain the encoder to the mixing of a start, then the prior to the result."""
         settings, pieces = self.settings, read_pieces(self.loader)
         temperature = settings.network.initial_alpha_temperature
-        lessons = [
+        sessions = [
             np.hstack([rows, logits_of(one, temperature)])
             for rows, one in zip(pieces.rows, mixing, strict=True)
         ]
         loader = replace(
             self.loader,
-            sessions=lessons,
+            sessions=sessions,
             center=0.0,
-            scale=np.ones(lessons[0].shape[1]),
+            scale=np.ones(sessions[0].shape[1]),
             weights=None,
         )
         length = settings.sequence_length

@@ -210,7 +210,7 @@ def dice_coefficient(labels, other):
             shape (n_sessions, n_samples) or (n_sessions, n_samples, n_modes)
         State of each sample as an integer, or mixing coefficients, of which the
         largest of each sample is its state (the first of equal ones). Sessions are
-        concatenated. A 2-D array of integers is one-hot if each row is 0 but for a
+        concatenated. A 2-D array of integers is one-hot if each row is 0 except for a
         single 1, and holds a session of states per row otherwise.
     other : array-like of shape (n_samples,) or (n_samples, n_modes), list of such, or array of \
             shape (n_sessions, n_samples) or (n_sessions, n_samples, n_modes)

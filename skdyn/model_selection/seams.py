@@ -184,7 +184,7 @@ def fit_runs(estimator, X, y, runs, params):
             n_rows = len(X)
             X = estimator[:-1].fit_transform(*arguments, **params)
             params = {}
-            # After a step that drops rows, runs cannot be told apart.
+            # After a step that drops rows, runs cannot be distinguished.
             runs = runs if len(X) == n_rows else None
         fit_runs(estimator[-1], X, None, runs, params)
 
@@ -254,7 +254,7 @@ def _pipeline_score(pipeline, X, y, runs, params):
         given = routed[name].transform
         apart = _has_seams(runs) and "sessions" not in given
         X = (RunByRun(step, runs) if apart else step).transform(X, **given)
-        # After a step that drops rows, runs cannot be told apart.
+        # After a step that drops rows, runs cannot be distinguished.
         runs = runs if runs is None or len(X) == len(runs) else None
     return _own_score(scored, X, y, runs, routed[last].score)
 

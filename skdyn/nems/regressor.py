@@ -664,7 +664,7 @@ class NEMSRegressor(
         ]
         solver = make_solver(self.solver)
         stopped = "was asked to stop" if self.n_iter_ < self.max_iter else "ran to the last one"
-        stopped = "stopped by itself" if self.converged_ else stopped
+        stopped = "converged" if self.converged_ else stopped
         loss = make_loss(self.loss).name
         return "\n".join(
             [

@@ -400,7 +400,7 @@ def choices_are_made_in_their_place(source):
             compared, listed = names & _compared(node), names & _members(node)
             if compared or len(listed) > 1:
                 named = ", ".join(sorted(compared or listed))
-                yield node.lineno, f"tells a {kind} apart by name: {named}"
+                yield node.lineno, f"distinguishes a {kind} by name: {named}"
 
 
 def _compared(node):

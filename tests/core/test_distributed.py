@@ -97,7 +97,7 @@ def test_alone_nothing_is_sent(monkeypatch):
         def held_out_loss(self):
             return 0.0
 
-        def take_care(self):
+        def begin_jitter(self):
             return False
 
     with torch.no_grad():

@@ -445,16 +445,16 @@ def test_without_a_rescue_what_has_no_factor_is_not_a_number(n_channels):
     roots = torch.tensor(rng.standard_normal((3, n_channels, n_channels + 2)))
     matrices = roots @ roots.mT
     matrices[1] = -matrices[1]
-    inverses, log_diagonals = gaussian.precisions(matrices, rescue=False)
+    inverses, log_diagonals = gaussian.precisions(matrices, use_jitter=False)
     assert log_diagonals.isnan().tolist() == [False, True, False]
     wanted, logs = gaussian.precisions(matrices[[0, 2]])
     torch.testing.assert_close(inverses[[0, 2]], wanted)
     torch.testing.assert_close(log_diagonals[[0, 2]], logs)
     data, alpha = torch.ones(3, n_channels, dtype=torch.float64), torch.eye(3, dtype=torch.float64)
-    assert mixture_log_likelihood(data, alpha, None, matrices, rescue=False).isnan()
+    assert mixture_log_likelihood(data, alpha, None, matrices, use_jitter=False).isnan()
     good = alpha[[0, 2]]
     torch.testing.assert_close(
-        mixture_log_likelihood(data[:2], good, None, matrices, rescue=False),
+        mixture_log_likelihood(data[:2], good, None, matrices, use_jitter=False),
         mixture_log_likelihood(data[:2], good, None, matrices),
     )
 

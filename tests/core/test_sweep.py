@@ -103,8 +103,8 @@ def test_a_row_that_cannot_be_swept_is_rescued_and_spoils_no_other(monkeypatch):
     torch.testing.assert_close(gradient[[0, 2, 3, 4, 5]], good_gradient, rtol=1e-9, atol=1e-9)
     bad, _ = values([1])
     torch.testing.assert_close(total, good + bad)
-    assert values(slice(None), rescue=False)[0].isnan()
-    assert values([0, 2, 3], rescue=False)[0].isfinite()
-    # The rescue is the one of larger matrices.
+    assert values(slice(None), use_jitter=False)[0].isnan()
+    assert values([0, 2, 3], use_jitter=False)[0].isfinite()
+    # The use_jitter is the one of larger matrices.
     monkeypatch.setattr(gaussian, "LARGEST_SWEPT", 0)
     torch.testing.assert_close(values([1])[0], bad)

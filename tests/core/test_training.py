@@ -53,7 +53,7 @@ class Quadratic:
         loss = self.loss(batch)
         return {"loss": loss, "part": 0.25 * loss}
 
-    def take_care(self):
+    def begin_jitter(self):
         return False
 
     def held_out_loss(self):
@@ -481,7 +481,7 @@ def test_an_objective_that_can_take_more_care_keeps_its_rate():
             broken = epoch == 2 and not self.careful
             return {name: term * np.nan if broken else term for name, term in terms.items()}
 
-        def take_care(self):
+        def begin_jitter(self):
             before, self.careful = self.careful, True
             return not before
 

@@ -19,7 +19,7 @@ class Slope:
     def held_out_loss(self):
         return next(self.held_out, 0.0)
 
-    def take_care(self):
+    def begin_jitter(self):
         return False
 
 
@@ -27,17 +27,17 @@ class Notes(Watcher):
     """Records the numbers that it receives, and stops the training after some epoch."""
 
     def __init__(self, stop_after=None):
-        self.stop_after, self.told, self.weights = stop_after, [], []
+        self.stop_after, self.received, self.weights = stop_after, [], []
 
     def begin(self):
-        assert len(self.weights) == len(self.told)
-        self.told.append(None)
+        assert len(self.weights) == len(self.received)
+        self.received.append(None)
 
     def end(self, numbers, weights):
-        assert self.told[-1] is None
-        self.told[-1] = numbers
+        assert self.received[-1] is None
+        self.received[-1] = numbers
         self.weights.append(weights["weight"].item())
-        return len(self.told) == self.stop_after
+        return len(self.received) == self.stop_after
 
 
 def run(watcher, held_out=(), **settings):
@@ -52,9 +52,9 @@ def run(watcher, held_out=(), **settings):
 def test_every_epoch_is_told_as_it_is_recorded():
     notes = Notes()
     _, training = run(notes)
-    for number, numbers in enumerate(notes.told):
+    for number, numbers in enumerate(notes.received):
         assert numbers == {name: values[number] for name, values in training.history.items()}
-    assert len(notes.told) == 5
+    assert len(notes.received) == 5
     # Each step of Adam is as long as its rate.
     assert notes.weights == pytest.approx([-1, -2, -3, -4, -5], rel=1e-5)
     assert not training.stopped
@@ -64,7 +64,7 @@ def test_every_epoch_is_told_as_it_is_recorded():
 def test_what_is_told_is_what_the_settings_make_of_it():
     notes = Notes()
     _, training = run(notes, report=lambda terms: {"half": terms["part"] / 4})
-    assert set(notes.told[0]) == {"half", "learning_rate", "seconds"} == set(training.history)
+    assert set(notes.received[0]) == {"half", "learning_rate", "seconds"} == set(training.history)
     assert training.history["half"] == pytest.approx([0, -0.5, -1, -1.5, -2], abs=1e-5)
 
 
@@ -73,7 +73,7 @@ def test_a_watcher_ends_a_training():
     module, training = run(notes)
     assert training.stopped
     assert not training.converged
-    assert len(notes.told) == len(training.history["loss"]) == 2
+    assert len(notes.received) == len(training.history["loss"]) == 2
     assert module.weight.item() == pytest.approx(-2, rel=1e-5)
     assert not module.training
 
@@ -91,7 +91,7 @@ def test_a_training_that_ends_by_itself_was_not_stopped():
     _, training = run(notes, held_out=[1.0, 2.0, 2.0], n_iter_no_change=1)
     assert training.converged
     assert not training.stopped
-    assert len(notes.told) == 2
+    assert len(notes.received) == 2
 
 
 def test_nobody_asks_for_nothing():

@@ -106,14 +106,14 @@ def test_an_epoch_that_needs_a_rescue_is_repeated_with_it(
     asked = []
     swept = gaussian._swept
 
-    def breaks(*args, rescue):
-        asked.append(rescue)
-        log_prob, *others = swept(*args, rescue=rescue)
-        return log_prob if rescue else log_prob + np.nan, *others
+    def breaks(*args, use_jitter):
+        asked.append(use_jitter)
+        log_prob, *others = swept(*args, use_jitter=use_jitter)
+        return log_prob if use_jitter else log_prob + np.nan, *others
 
     monkeypatch.setattr(gaussian, "_swept", breaks)
     model = small_dynemo(n_epochs=3, init_method="random").fit(recording)
-    # The first check of the start, and of the end, are made with a rescue, too.
+    # The first check of the start, and of the end, are made with a use_jitter, too.
     asked = asked[asked.index(False) :]
     n_steps = asked.index(True)
     asked = asked[: 4 * n_steps]

@@ -344,8 +344,8 @@ def test_sessions_reach_a_search_with_and_without_routing(small_dynemo, recordin
         search.fit(recording, sessions=labels)
         for fold, (train, test) in enumerate(KFold(3).split(recording)):
             model = small_dynemo().fit(recording[train], sessions=labels[train])
-            told = {"sessions": labels[test]} if routing else {}
-            score = model.score(recording[test], **told)
+            routed = {"sessions": labels[test]} if routing else {}
+            score = model.score(recording[test], **routed)
             assert search.cv_results_[f"split{fold}_test_score"][0] == score
 
 

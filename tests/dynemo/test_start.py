@@ -150,9 +150,9 @@ def first_loss(model):
 def test_what_is_taught_shows_in_the_first_epoch(small_dynemo, small_simulation, name, learned):
     X, covariances = small_simulation.time_series, small_simulation.covariances
     settings = {"n_epochs": 8, "learn_covariances": learned}
-    taught = small_dynemo(**{name: covariances}, **settings).fit(X)
+    pretrained = small_dynemo(**{name: covariances}, **settings).fit(X)
     drawn = small_dynemo(initial_covariances=covariances, init_method="random", **settings).fit(X)
-    assert first_loss(taught) < first_loss(drawn) - 0.02
+    assert first_loss(pretrained) < first_loss(drawn) - 0.02
 
 
 def test_pretraining_is_short_and_only_where_a_mixing_is_known(

@@ -65,7 +65,7 @@ class Gain(Layer):
         return values if by is None else values * by
 
 
-class Told(Layer):
+class Receiver(Layer):
     """Records its arguments."""
 
     def evaluate(self, *args, **kwargs):
@@ -151,9 +151,9 @@ def test_it_computes_what_the_notebook_shows(notebook, xy):
     ids=str,
 )
 def test_a_layer_gets_what_its_input_names(wanted, args, kwargs):
-    told = Told(input=wanted)
+    receiver = Receiver(input=wanted)
     data = {"x": np.full((3, 1), 1.0), "y": np.full((3, 1), 2.0)}
-    model = Model([Sum(input=["x"] * 10, output="mid"), Square(), told])
+    model = Model([Sum(input=["x"] * 10, output="mid"), Square(), receiver])
     known = {**data, "mid": np.full((3, 1), 10.0), "out": np.full((3, 1), 100.0)}
 
     def found(given):
@@ -161,8 +161,8 @@ def test_a_layer_gets_what_its_input_names(wanted, args, kwargs):
         return [found(one) for one in given] if isinstance(given, list) else names[0]
 
     model.evaluate(data)
-    assert [found(one) for one in told.given[0]] == args
-    assert {name: found(one) for name, one in told.given[1].items()} == kwargs
+    assert [found(one) for one in receiver.given[0]] == args
+    assert {name: found(one) for name, one in receiver.given[1].items()} == kwargs
 
 
 def test_an_array_is_called_input_and_goes_into_the_first_layer(x):

@@ -337,7 +337,7 @@ class _Training:
         chosen = chosen.to(self.best_steps.device)
         self.best_steps = torch.where(chosen, self.values.steps.detach(), self.best_steps)
 
-    def take_care(self) -> bool:
+    def begin_jitter(self) -> bool:
         """Roll back an epoch with a non-finite loss and repeat it at half the learning rate."""
         return False
 

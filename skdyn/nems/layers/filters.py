@@ -374,7 +374,10 @@ class FiniteImpulseResponse(_Filter):
         found = [new if size is None else size for size, new in zip(sizes, given, strict=False)]
         if n_lags is None or len(given) != len(sizes) or None in found:
             raise misfit(
-                self, shapes[0], "one that tells the sizes that are open", "Write them in the shape"
+                self,
+                shapes[0],
+                "one that determines the sizes left open",
+                "Write them in the shape",
             )
         return (n_lags, *found)
 

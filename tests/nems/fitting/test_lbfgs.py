@@ -320,32 +320,32 @@ def test_early_stopping_keeps_the_best(patience):
     assert other.held_out_error(without.final_parameters) > watched[best]
 
 
-class Told(Objective):
+class HeldOutLosses(Objective):
     """Returns made-up held-out losses."""
 
-    told: list
+    values: list
 
     def held_out_error(self, vector):
         self.seen = [*getattr(self, "seen", []), vector.copy()]
-        return self.told[len(self.seen) - 1]
+        return self.values[len(self.seen) - 1]
 
 
-def fit_told(*told, patience=3):
+def fit_values(*values, patience=3):
     model = Model(from_keywords(TEXT)).sample_from_priors(random_state=0)
-    objective = Told(model, recording(), SquaredError(), 0.0)
-    objective.told = told
+    objective = HeldOutLosses(model, recording(), SquaredError(), 0.0)
+    objective.values = values
     return objective, fit(objective, early_stopping=True, n_iter_no_change=patience, tol=0)
 
 
 def test_early_stopping_counts_from_the_best():
-    objective, results = fit_told(5, 4, 4.5, 4.2, 3, 3, 3.1, 3.1, 0)
+    objective, results = fit_values(5, 4, 4.5, 4.2, 3, 3, 3.1, 3.1, 0)
     assert results.held_out_history == [5, 4, 4.5, 4.2, 3, 3, 3.1, 3.1]
     np.testing.assert_array_equal(results.final_parameters, objective.seen[4])
     assert results.criterion == 3
 
 
 def test_a_held_out_loss_that_is_no_number_is_never_the_best():
-    objective, results = fit_told(5, np.nan, 4, 3, 3.5, 3.5, 3.5, 0)
+    objective, results = fit_values(5, np.nan, 4, 3, 3.5, 3.5, 3.5, 0)
     np.testing.assert_array_equal(results.final_parameters, objective.seen[3])
     assert results.criterion == 3
 
@@ -366,14 +366,14 @@ def test_a_fit_that_cannot_take_a_step_has_not_converged():
     assert results.final_error < 1e-3 or not results.converged
 
 
-def test_progress_is_told_when_asked_for(capsys):
+def test_verbose_prints_progress(capsys):
     options = {"max_iter": EVALUATIONS_PER_ROUND + 1, "tol": 0}
     fit(make_objective(seed=SLOW), **options)
     assert not capsys.readouterr().out
     results = fit(make_objective(seed=SLOW), verbose=1, **options)
     lines = capsys.readouterr().out.splitlines()
-    told = range(1, EVALUATIONS_PER_ROUND + 2, ITERATIONS_PER_LINE)
-    assert lines == [f"Iteration {n}, error {results.history[n - 1]:.6g}" for n in told]
+    reported = range(1, EVALUATIONS_PER_ROUND + 2, ITERATIONS_PER_LINE)
+    assert lines == [f"Iteration {n}, error {results.history[n - 1]:.6g}" for n in reported]
 
 
 def test_a_watcher_sees_each_iteration_and_may_end_it():

@@ -187,7 +187,7 @@ def test_sizes_come_from_the_data(shape, given, expected):
     ],
 )
 def test_sizes_that_the_data_do_not_tell(shape, given):
-    with pytest.raises(ValueError, match=r"tells the sizes that are open was.*\. Write them"):
+    with pytest.raises(ValueError, match=r"determines the sizes left open was.*\. Write them"):
         FIR(shape).resize((10, *given))
 
 
