@@ -400,6 +400,11 @@ def find_vertices(moments: Moments, n_modes: int) -> np.ndarray:
     -------
     ndarray of shape (n_modes, n_features)
         Vertices, less the average of the moments.
+
+    Raises
+    ------
+    numpy.linalg.LinAlgError
+        If the moments do not change.
     """
     directions = leading_directions(moments, n_modes - 1)
     projections = moments.project(directions)
@@ -407,6 +412,8 @@ def find_vertices(moments: Moments, n_modes: int) -> np.ndarray:
     stride = max(length // 4, 1 + moments.n_rows // MAX_POINTS)
     points = moments.smooth(projections, length)[:: min(stride, moments.n_rows // n_modes // 2)]
     variances, axes = np.linalg.eigh(np.atleast_2d(np.cov(points, rowvar=False)))
+    if not variances[-1] > 0:
+        raise np.linalg.LinAlgError("The moments do not change.")
     # Channels that repeat others leave directions in which nothing moves.
     axes = axes[:, variances > NEGLIGIBLE * variances[-1]]
     vertices = minimum_volume_simplex(points @ axes) @ axes.T
@@ -430,6 +437,11 @@ def leading_directions(moments: Moments, n_directions: int) -> np.ndarray:
     -------
     ndarray of shape (n_directions, n_features), or fewer if there are fewer features
         Leading eigenvectors of the lagged covariance, orthonormal.
+
+    Raises
+    ------
+    numpy.linalg.LinAlgError
+        If the lagged covariance is zero. Releases of ARPACK differ in what they do then.
     """
     size = moments.n_features
 
@@ -444,5 +456,7 @@ def leading_directions(moments: Moments, n_directions: int) -> np.ndarray:
     operator = LinearOperator((size, size), matvec=product, dtype=np.float64)
     # Any vector is possible; a fixed one makes the start independent of the seed.
     first = np.random.RandomState(0).standard_normal(size)
+    if not product(first).any():
+        raise np.linalg.LinAlgError("No direction in which the moments change slowly was found.")
     vectors = eigsh(operator, n_directions, which="LA", v0=first, tol=1e-3)[1]
     return vectors.T[::-1]

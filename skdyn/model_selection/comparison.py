@@ -191,7 +191,7 @@ def compare_models(
     if params and "sessions" in params:
         raise ValueError("params must not have sessions; pass them as sessions=.")
     routed = [
-        _route(one, scorer, splitter, data, params or {})
+        _route(one, None if scoring is None else scorer, splitter, data, params or {})
         for one, scorer in zip(candidates, scorers, strict=True)
     ]
     # Numbers of rows, from numbers, masks or slices of the splitter.
@@ -316,8 +316,10 @@ def _route(estimator, scorer, splitter, data, params) -> dict[str, dict]:
     """Metadata for the splitter, `fit` and the scorer.
 
     Sessions reach every object that takes them. The rest is routed by scikit-learn, which raises
-    an error if nothing takes it.
+    an error if nothing takes it. A scorer of None is the estimator's own `score`: the scorer that
+    scikit-learn 1.7 makes of it routes nothing through a pipeline.
     """
+    scorer = estimator if scorer is None else scorer
     callees = {"splitter": "split", "estimator": "fit", "scorer": "score"}
     objects = {"splitter": splitter, "estimator": estimator, "scorer": scorer}
     with config_context(enable_metadata_routing=True):
