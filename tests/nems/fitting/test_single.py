@@ -143,7 +143,7 @@ def test_fit_in_single_precision_ends_as_well_as_in_doubles(words, units, solver
     assert found.converged_ or not expected.converged_
 
 
-@pytest.mark.filterwarnings("ignore:The fit has not converged:sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.filterwarnings("ignore:The fit has not:sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.parametrize("tol", [1e-5, 1e-10])
 def test_fit_goes_on_in_doubles_if_its_tolerance_is_below_the_rounding_of_singles(tol, always):
     X, y = recording()

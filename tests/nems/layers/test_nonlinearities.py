@@ -285,7 +285,7 @@ def _arguments_of_a_curve(shape=(3,)):
 
 
 @compiled
-@pytest.mark.filterwarnings("ignore:Please use `torch.vmap`:FutureWarning")  # gradcheck of torch 2.6
+@pytest.mark.filterwarnings("ignore:Please use `torch.vmap`:FutureWarning")  # of torch 2.6
 @pytest.mark.parametrize("shape", [(3,), (1,), (), (2, 1, 3)])
 def test_derivatives_of_the_double_exponential_are_exact(shape):
     arguments = _arguments_of_a_curve(shape)
