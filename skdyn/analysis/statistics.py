@@ -5,7 +5,7 @@ from __future__ import annotations
 from numbers import Real
 
 import numpy as np
-from scipy.special import logit, xlogy
+from scipy.special import entr, logit
 from sklearn.mixture import GaussianMixture
 from sklearn.utils import Bunch
 
@@ -539,7 +539,7 @@ def _transitions(alpha: np.ndarray) -> np.ndarray:
 def _entropy(alpha: np.ndarray) -> float:
     total = alpha.sum(axis=1, keepdims=True)
     shares = np.divide(alpha, total, out=np.zeros_like(alpha), where=total > 0)
-    return float(-xlogy(shares, shares).sum(axis=1).mean())
+    return float(entr(shares).sum(axis=1).mean())
 
 
 def _draw_statistic(panel, values: np.ndarray, labels: np.ndarray | None) -> None:

@@ -87,7 +87,7 @@ class DyNeMoEstimator(
     Parameters
     ----------
     n_modes : int, default=6
-        Number of modes, at least 2.
+        Number of modes. One mode is a static Gaussian model, with which others can be compared.
     n_epochs : int, default=24
         Largest number of passes over the data.
     learn_means : bool, default=False
@@ -339,7 +339,7 @@ class DyNeMoEstimator(
     __metadata_request__score = {"sessions": True}  # noqa: RUF012
 
     _parameter_constraints: dict = {  # noqa: RUF012
-        "n_modes": [Interval(Integral, 2, None, closed="left")],
+        "n_modes": [Interval(Integral, 1, None, closed="left")],
         "sequence_length": [Interval(Integral, 2, None, closed="left")],
         **{f"inference_{name}": allowed for name, allowed in _RECURRENT.items()},
         **{f"model_{name}": allowed for name, allowed in _RECURRENT.items()},

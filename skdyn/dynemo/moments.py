@@ -406,6 +406,8 @@ def find_vertices(moments: Moments, n_modes: int) -> np.ndarray:
     numpy.linalg.LinAlgError
         If the moments do not change.
     """
+    if n_modes == 1:
+        return np.zeros((1, moments.n_features))
     directions = leading_directions(moments, n_modes - 1)
     projections = moments.project(directions)
     length = moments.window_length(projections)

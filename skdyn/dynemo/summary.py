@@ -30,9 +30,10 @@ def summary_of(parameters: Mapping[str, Any], fitted: Mapping[str, Any]) -> str:
     modes = " ".join(f"{share:.2f}" for share in power / f["n_features_in_"])
     stopped = "was asked to stop" if f["n_iter_"] < p["n_epochs"] else "ran to its last epoch"
     stopped = "stopped early, without progress" if f["converged_"] else stopped
+    noun = "mode" if p["n_modes"] == 1 else "modes"
     return "\n".join(
         [
-            f"DyNeMo with {p['n_modes']} modes of {f['n_features_in_']} channels",
+            f"DyNeMo with {p['n_modes']} {noun} of {f['n_features_in_']} channels",
             f"  inference  {p['inference_n_layers']} x {p['inference_n_units']} "
             f"{p['inference_rnn']}, both directions, windows of {p['sequence_length']} rows",
             f"  prior      {p['model_n_layers']} x {p['model_n_units']} {p['model_rnn']}",

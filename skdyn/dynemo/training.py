@@ -470,6 +470,8 @@ class Trainer:
 
     def _collapse(self, bound: float, alpha: np.ndarray) -> str:
         """Describe the problem of the mixing; empty if there is none."""
+        if self.settings.network.n_modes == 1:
+            return ""
         static, chance = self._static(), self._chance()
         spread, used = alpha.std(axis=0).mean(), alpha.mean(axis=0)
         if spread < STILL:

@@ -69,7 +69,8 @@ def compare_models(
     cv : int, splitter or iterable of (train, test), default=None
         The folds, in every form that `cross_validate` takes: numbers of rows, or boolean masks. An
         int is their number: of `SessionKFold`, if there are several sessions, or of `BlockKFold`.
-        None is 5, or the number of sessions if there are fewer.
+        None is 5, or the number of sessions if there are fewer. Sessions are the groups of a
+        splitter that needs groups, such as `LeaveOneGroupOut`, unless params has groups.
     scoring : str, callable or None, default=None
         None is the estimator's own `score`: the evidence lower bound for `DyNeMoEstimator`. A str
         is a name that `skdyn.metrics.get_scorer` takes: "correlation" and
@@ -315,9 +316,10 @@ def _check_scorer(estimator, scoring):
 def _route(estimator, scorer, splitter, data, params) -> dict[str, dict]:
     """Metadata for the splitter, `fit` and the scorer.
 
-    Sessions reach every object that takes them. The rest is routed by scikit-learn, which raises
-    an error if nothing takes it. A scorer of None is the estimator's own `score`: the scorer that
-    scikit-learn 1.7 makes of it routes nothing through a pipeline.
+    Sessions reach every object that takes them, and are the groups of a splitter that needs groups
+    and gets none. The rest is routed by scikit-learn, which raises an error if nothing takes it. A
+    scorer of None is the estimator's own `score`: the scorer that scikit-learn 1.7 makes of it
+    routes nothing through a pipeline.
     """
     scorer = estimator if scorer is None else scorer
     callees = {"splitter": "split", "estimator": "fit", "scorer": "score"}
@@ -335,7 +337,15 @@ def _route(estimator, scorer, splitter, data, params) -> dict[str, dict]:
         routed = {callee: dict(found[name][callee]) for name, callee in callees.items()}
     if data.labels is None:
         routed["split"].pop("sessions", None)
+    groups = data.labels if data.are_rows else np.arange(len(data.X))
+    if groups is not None and _consumes_groups(splitter):
+        routed["split"].setdefault("groups", groups)
     return routed
+
+
+def _consumes_groups(splitter) -> bool:
+    request = getattr(splitter, "get_metadata_routing", None)
+    return request is not None and bool(request().consumes("split", ["groups"]))
 
 
 def _routable(consumer):
@@ -354,7 +364,7 @@ def _tabulate(names, table, seeds, error_score, paired_over, test_to_train) -> M
         for which, fold, number in np.ndindex(table.shape)
         if table[which, fold, number].failure
     ]
-    _tell_failures(failures, table.shape)
+    _warn_of_failures(failures, table.shape)
     scores = _scores_of(table, error_score)
     failed = {one.name for one in failures} if np.isnan(error_score) else set()
     complete = np.array([name not in failed for name in names])
@@ -392,7 +402,7 @@ def _scores_of(table, error_score) -> np.ndarray:
     return scores[..., 0] if sizes == {1} else scores
 
 
-def _tell_failures(failures, shape) -> None:
+def _warn_of_failures(failures, shape) -> None:
     """Warn of failures, or raise an error if all fits failed."""
     if not failures:
         return

@@ -4,6 +4,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from scipy.stats import multivariate_normal
 from sklearn.exceptions import ConvergenceWarning
 
 from skdyn import DyNeMoEstimator, match_modes
@@ -47,6 +48,23 @@ def test_training_finds_the_modes_of_an_easy_mixture(small_dynemo, small_simulat
     assert not model.problem_
     assert model.score(X) > -np.inf
     assert set(model.starts_) == {"moments", "hmm"}
+
+
+@pytest.mark.parametrize("learn_means", [False, True])
+@pytest.mark.parametrize("init_method", ["auto", "moments", "hmm", "random", "random_subset"])
+def test_one_mode_is_a_gaussian(small_dynemo, recording, init_method, learn_means):
+    X = 2 * recording - 0.1
+    model = small_dynemo(n_modes=1, init_method=init_method, learn_means=learn_means)
+    model.fit(X)
+    assert not model.problem_
+    assert model.summary().startswith("DyNeMo with 1 mode of 5 channels")
+    np.testing.assert_array_equal(model.transform(X), np.ones((len(X), 1)))
+    mean = X.mean(axis=0) if learn_means else np.zeros(5)
+    gaussian = multivariate_normal(mean, (X - mean).T @ (X - mean) / len(X))
+    best = gaussian.logpdf(X).mean()
+    assert model.score(X) <= best
+    if not init_method.startswith("random"):  # which takes more epochs
+        assert model.score(X) > best - 0.03
 
 
 def test_the_unit_of_the_data_does_not_matter(small_dynemo, recording):

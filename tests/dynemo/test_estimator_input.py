@@ -98,7 +98,7 @@ def test_bad_recordings(small_dynemo, recording, spoil, message):
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        ({"n_modes": 1}, "'n_modes' parameter"),
+        ({"n_modes": 0}, "'n_modes' parameter"),
         ({"n_modes": 2.5}, "'n_modes' parameter"),
         ({"sequence_length": 1}, "'sequence_length' parameter"),
         ({"inference_rnn": "transformer"}, "'inference_rnn' parameter"),

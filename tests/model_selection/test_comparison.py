@@ -234,6 +234,21 @@ def test_compare_models_leaves_one_group_out(data):
         assert one == pytest.approx(fitted.score(X[test], y[test], sessions=SESSIONS[test]))
 
 
+def test_compare_models_leaves_one_session_out_without_groups(data):
+    X, y = data
+    lists = ([x[label == SESSIONS] for label in np.unique(SESSIONS)] for x in (X, y))
+    labelled = compare_models([fir(5)], X, y, cv=LeaveOneGroupOut(), sessions=SESSIONS)
+    listed = compare_models([fir(5)], *lists, cv=LeaveOneGroupOut())
+    params = {"groups": SESSIONS}
+    expected = compare_models(
+        [fir(5)], X, y, cv=LeaveOneGroupOut(), sessions=SESSIONS, params=params
+    )
+    np.testing.assert_array_equal(labelled.scores, expected.scores)
+    np.testing.assert_allclose(listed.scores, expected.scores)
+    with pytest.raises(ValueError, match="groups"):
+        compare_models([fir(5)], X, y, cv=LeaveOneGroupOut())
+
+
 @pytest.mark.slow
 def test_compare_models_with_two_workers_gives_the_same(data):
     X, y = data
