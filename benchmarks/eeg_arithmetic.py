@@ -2,13 +2,14 @@
 Rest against mental arithmetic in EEG of twelve people: changes in the weight of modes.
 
 The file has rest and task, (n_samples, n_channels) of all people concatenated, rest_lengths and
-task_lengths, scale_uV, and fs in Hz. One model is fitted to all recordings, without condition
-labels. The band is 4 to 30 Hz, which excludes eye movements and most muscle activity. Each channel
-has the same variance in all people, over rest and task together. The weight of a mode is the mean
-share of the variance that it explains, and its occupancy the share of rows in which it is the
-largest. Logarithms of weights, and occupancies, are compared within people by sign flips and the
-maximum statistic over modes. The alpha mode is the one with the weight that correlates best with
-the power from 8 to 13 Hz, over time within recordings.
+task_lengths, scale_uV, and fs in Hz. The last two seconds of each recording are nearly zero, a
+larger share of the task, which is shorter, than of the rest; the last three are left out. One model
+is fitted to all recordings, without condition labels. The band is 4 to 30 Hz, which excludes eye
+movements and most muscle activity. Each channel has the same variance in all people, over rest and
+task together. The weight of a mode is the mean share of the variance that it explains, and its
+occupancy the share of rows in which it is the largest. Logarithms of weights, and occupancies, are
+compared within people by sign flips and the maximum statistic over modes. The alpha mode is the one
+with the weight that correlates best with the power from 8 to 13 Hz, over time within recordings.
 
 With ``--align`` the components of each person are whitened by their covariance over rest and task
 together, and given that of the group, so that no mode can describe a difference between people.
@@ -31,7 +32,7 @@ from skdyn.preprocessing import (
 )
 
 # Hz, and seconds.
-BAND, ALPHA_BAND, SMOOTHING = (4, 30), (8, 13), 1.0
+BAND, ALPHA_BAND, SMOOTHING, SILENT_END = (4, 30), (8, 13), 1.0, 3.0
 BANDS = (4, 8), (8, 10), (10, 13), (13, 30)
 
 
@@ -42,7 +43,8 @@ def load(path):
         for name in ("rest", "task"):
             lengths = file[f"{name}_lengths"]
             rows = file[name] * float(file["scale_uV"])
-            recordings += np.split(rows, np.cumsum(lengths)[:-1])
+            silent = int(SILENT_END * float(file["fs"]))
+            recordings += [one[:-silent] for one in np.split(rows, np.cumsum(lengths)[:-1])]
             labels += [name] * len(lengths)
             people += range(len(lengths))
         return recordings, np.array(labels), np.array(people), float(file["fs"])
