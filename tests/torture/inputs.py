@@ -462,8 +462,9 @@ def outcome(call, value, key):
     """Call a target, and return the outcome."""
     kept = copy.deepcopy(value) if isinstance(value, np.ndarray) else None
     before = _state()
-    signal.signal(signal.SIGALRM, _stop)
-    signal.alarm(SECONDS)
+    # Of the processor: on a busy machine an alarm by the clock stops imports half-way.
+    signal.signal(signal.SIGPROF, _stop)
+    signal.setitimer(signal.ITIMER_PROF, SECONDS)
     try:
         with warnings.catch_warnings(), np.errstate(all="ignore"), _no_output():
             warnings.simplefilter("ignore")
@@ -477,7 +478,7 @@ def outcome(call, value, key):
     except Exception as error:
         said = f"ESCAPED {type(error).__name__}: {str(error)[:80]}"
     finally:
-        signal.alarm(0)
+        signal.setitimer(signal.ITIMER_PROF, 0)
         import matplotlib.pyplot as plt
 
         plt.close("all")
