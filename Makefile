@@ -6,7 +6,7 @@ ENV := .venv
 BIN := $(ENV)/bin
 INSTALLED := $(ENV)/.installed
 
-.PHONY: demo test lint docs docs-browser bench-dynemo bench-dynemo-hard bench-dynemo-agreement bench-dynemo-scaling \
+.PHONY: demo test lint docs docs-browser bench-dynemo bench-dynemo-hard bench-dynemo-number bench-dynemo-agreement bench-dynemo-scaling \
 	bench-dynemo-robustness bench-dynemo-reference bench-nems bench-nems-starts \
 	bench-nems-ferret bench-eeg bench-search bench-rejections bench-imports bench-mutants \
 	bench-spectra bench-spectra-end-to-end bench-arithmetic bench-session-modes \
@@ -69,6 +69,9 @@ bench-dynemo: $(INSTALLED)
 
 bench-dynemo-hard: $(INSTALLED)
 	$(BIN)/python benchmarks/dynemo_hard.py $(ARGS)
+
+bench-dynemo-number: $(INSTALLED)
+	$(BIN)/python benchmarks/dynemo_number.py $(ARGS)
 
 bench-dynemo-agreement: $(INSTALLED)
 	$(BIN)/python benchmarks/dynemo_agreement.py $(ARGS)
