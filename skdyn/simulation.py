@@ -1,16 +1,17 @@
-"""Simulated recordings whose modes and mixing coefficients are known."""
+"""Simulated recordings whose modes are known, and surrogates of recordings without dynamics."""
 
 from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
+from scipy.fft import irfft, rfft
 from scipy.special import softmax
 from sklearn.utils import check_random_state
 
-from skdyn.sessions import as_numbers
+from skdyn.sessions import as_numbers, check_columns, container_of
 from skdyn.similarity import check_positive_definite
 
-__all__ = ["MixedSineMVN"]
+__all__ = ["MixedSineMVN", "phase_randomized"]
 
 # Floats in one chunk of instantaneous covariances: small enough to stay in the processor's cache.
 _CHUNK_FLOATS = 2**18
@@ -253,6 +254,73 @@ class MixedSineMVN:
         if self.observation_error > 0:
             samples += rng.normal(0, self.observation_error, size=samples.shape)
         return samples
+
+
+def phase_randomized(X, sessions=None, *, random_state=None):
+    r"""Draw a stationary recording with the spectra and cross-spectra of another one.
+
+    The phases of all frequencies are drawn anew, the same for all channels:
+
+    .. math::
+
+        \hat{s}_c(f) = \hat{x}_c(f) \, e^{i \phi(f)}, \qquad \phi(f) \sim U(0, 2 \pi)
+
+    with the discrete Fourier transform over the rows of a session. Means, covariances and lagged
+    covariances of a session stay (lags are circular), but no moment differs from another except by
+    chance: a surrogate for the hypothesis of one linear, stationary, Gaussian process. The rows of
+    such a process are correlated in time, so that their covariance differs from window to window,
+    and a mixture of modes describes them better than one Gaussian. If a model gains no more on a
+    recording than on its surrogates, nothing shows that the recording has dynamics.
+
+    Parameters
+    ----------
+    X : array-like of shape (n_samples, n_channels), list of such, or array of shape \
+            (n_sessions, n_samples, n_channels)
+        The recording; rows are time.
+    sessions : array-like of shape (n_samples,), default=None
+        Label of each row of a 2-D X. Each session has its own phases.
+    random_state : int, RandomState, Generator or None, default=None
+        Source of the phases. None draws other phases each time.
+
+    Returns
+    -------
+    ndarray of shape (n_samples, n_channels), or like X
+        The surrogate.
+
+    Raises
+    ------
+    ValueError
+        If X has missing values or another number of channels in some sessions.
+
+    References
+    ----------
+    Prichard, D., & Theiler, J. (1994). Generating surrogate data for time series with several
+    simultaneously measured variables. Physical Review Letters, 73(7), 951-954.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skdyn.simulation import phase_randomized
+    >>> X = np.cumsum(np.random.default_rng(0).standard_normal((500, 3)), axis=0)
+    >>> surrogate = phase_randomized(X, random_state=0)
+    >>> np.allclose(np.cov(surrogate.T), np.cov(X.T)), np.allclose(surrogate, X)
+    (True, False)
+    """
+    rng = _random_generator(random_state)
+    first = X if container_of(X) == "array" else X[0]
+    advice = "All sessions must have the same channels."
+    recording = check_columns(X, sessions, n_columns=np.shape(first)[-1], advice=advice)
+    return recording.like_input([_with_new_phases(one, rng) for one in recording.arrays])
+
+
+def _with_new_phases(rows, rng):
+    spectrum = rfft(rows, axis=0)
+    phases = rng.uniform(0, 2 * np.pi, len(spectrum))
+    phases[0] = 0  # the mean
+    if len(rows) % 2 == 0:
+        phases[-1] = 0  # real, as is the highest frequency of an even number of rows
+    spectrum *= np.exp(1j * phases)[:, np.newaxis].astype(spectrum.dtype)
+    return irfft(spectrum, len(rows), axis=0)
 
 
 def _random_generator(random_state):

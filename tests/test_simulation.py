@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from scipy.stats import multivariate_normal
 
 from skdyn import simulation as simulation_module
-from skdyn.simulation import MixedSineMVN
+from skdyn.simulation import MixedSineMVN, phase_randomized
 
 
 def simulate(n_samples=400, n_modes=3, n_channels=4, random_state=0, **changes):
@@ -236,3 +236,55 @@ def test_standardize_needs_channels_that_vary():
 def test_wrong_arguments_are_told(changes, message):
     with pytest.raises(ValueError, match=message):
         simulate(**changes)
+
+
+# Surrogates
+
+
+def cross_spectra(X):
+    transform = np.fft.rfft(X, axis=0)
+    return transform[:, :, None] * transform[:, None, :].conj()
+
+
+@pytest.mark.parametrize("n_rows", [1, 2, 3, 200, 201])
+def test_phase_randomized_keeps_cross_spectra(n_rows):
+    X = np.cumsum(np.random.default_rng(0).standard_normal((n_rows, 3)), axis=0) + 5
+    before = X.copy()
+    surrogate = phase_randomized(X, random_state=0)
+    np.testing.assert_array_equal(X, before)
+    np.testing.assert_allclose(cross_spectra(surrogate), cross_spectra(X), atol=1e-8 * n_rows**2)
+    np.testing.assert_allclose(surrogate.mean(axis=0), X.mean(axis=0))
+    if n_rows > 2:
+        assert np.abs(surrogate - X).max() > 0.1
+    np.testing.assert_array_equal(surrogate, phase_randomized(X, random_state=0))
+
+
+def test_phase_randomized_makes_a_recording_stationary():
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((4000, 2)) * np.where(np.arange(4000) < 2000, 0.2, 2)[:, None]
+    halves = np.split(phase_randomized(X, random_state=0), 2)
+    np.testing.assert_allclose(halves[0].std(axis=0), halves[1].std(axis=0), rtol=0.1)
+
+
+def test_phase_randomized_takes_sessions_in_every_form():
+    X = np.random.default_rng(0).standard_normal((60, 3)).astype(np.float32)
+    sessions = np.repeat([0, 1, 2], 20)
+    parts = np.split(X, 3)
+    labelled = phase_randomized(X, sessions, random_state=0)
+    listed, stacked = (phase_randomized(one, random_state=0) for one in (parts, np.stack(parts)))
+    assert isinstance(listed, list) and stacked.shape == (3, 20, 3)
+    assert labelled.dtype == np.float32
+    np.testing.assert_array_equal(labelled, np.concatenate(listed))
+    np.testing.assert_array_equal(labelled, np.concatenate(stacked))
+    same = phase_randomized([parts[0]] * 2, random_state=0)
+    assert np.abs(same[0] - same[1]).max() > 0.1  # each session has its own phases
+
+
+def test_phase_randomized_refuses_what_is_no_recording():
+    X = np.zeros((10, 2))
+    with pytest.raises(ValueError, match="NaN"):
+        phase_randomized(np.full((10, 2), np.nan))
+    with pytest.raises(ValueError, match="All sessions must have the same channels"):
+        phase_randomized([X, X[:, :1]])
+    with pytest.raises(ValueError, match=r"numpy\.random"):
+        phase_randomized(X, random_state=np.random)
