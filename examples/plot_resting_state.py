@@ -180,7 +180,7 @@ plot_circles(
     n_edges=12,
     channel_names=rest.feature_names,
     order=[*right, *left[::-1]],
-    label="Correlation, less the mean over modes",
+    label="Correlation less the mean",
 )
 
 # %%
