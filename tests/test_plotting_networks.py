@@ -110,7 +110,7 @@ def test_names_are_apart_in_the_order_of_their_channels(heights):
         assert (np.diff(found) > 0.1).all()
         # Names that are apart anyway stay beside their channels.
         if (np.diff(y[own]) > 0.2).all():
-            np.testing.assert_allclose(found, 1.16 * y[own])
+            np.testing.assert_allclose(found, 1.16 * y[own], atol=1e-12)
 
 
 @pytest.mark.parametrize(
