@@ -118,7 +118,7 @@ def interrupts():
 
 @contextmanager
 def interrupted_after(seconds):
-    """Send SIGINT once, and, as a user would, again each second until the block has ended.
+    """Send SIGINT once, and, as a user would, again after some seconds if the block goes on.
 
     Python drops an interrupt that arrives while a generator is closed, such as that of `any`.
     """
@@ -128,7 +128,7 @@ def interrupted_after(seconds):
         wait = seconds
         while not ended.wait(wait):
             os.kill(os.getpid(), signal.SIGINT)
-            wait = 1
+            wait = 10
 
     thread = threading.Thread(target=send)
     thread.start()
@@ -136,7 +136,7 @@ def interrupted_after(seconds):
         with pytest.raises(KeyboardInterrupt):
             try:
                 yield
-                time.sleep(5)
+                time.sleep(20)
             finally:
                 ended.set()
     finally:
