@@ -249,7 +249,7 @@ def check_columns(
     X,
     sessions=None,
     *,
-    n_columns: int,
+    n_columns: int | None,
     advice: str = "Pass an output of transform.",
     name: str = "X",
 ) -> Sessions:
@@ -262,8 +262,8 @@ def check_columns(
         Rows of time.
     sessions : array-like of shape (n_samples,), default=None
         Label of each row, for a 2-D X.
-    n_columns : int
-        Number of columns.
+    n_columns : int or None
+        Number of columns; None for that of the first session.
     advice : str, default="Pass an output of transform."
         Last sentence of the error for another number.
     name : str, default="X"
@@ -286,6 +286,7 @@ def check_columns(
             for one in ([X] if container == "array" else X)
         ]
     widths = sorted({array.shape[1] for array in arrays})
+    n_columns = arrays[0].shape[1] if n_columns is None else n_columns
     if widths != [n_columns]:
         found = " and ".join(map(str, widths))
         raise ValueError(f"{name} has {found} columns, but {n_columns} were expected. {advice}")

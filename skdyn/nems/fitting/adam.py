@@ -338,7 +338,7 @@ class _Training:
         self.best_steps = torch.where(chosen, self.values.steps.detach(), self.best_steps)
 
     def begin_jitter(self) -> bool:
-        """Roll back an epoch with a non-finite loss and repeat it at half the learning rate."""
+        """Return False: an epoch that is not finite is repeated at half the learning rate."""
         return False
 
     def verdict(self, done: Training) -> tuple[bool, str, str]:
