@@ -285,6 +285,8 @@ def check_columns(
             check_array(one, dtype=[np.float64, np.float32], input_name=name)
             for one in ([X] if container == "array" else X)
         ]
+    if not arrays:
+        raise ValueError(f"{name} has no sessions, but at least one was expected.")
     widths = sorted({array.shape[1] for array in arrays})
     n_columns = arrays[0].shape[1] if n_columns is None else n_columns
     if widths != [n_columns]:

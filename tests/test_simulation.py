@@ -284,7 +284,7 @@ def test_phase_randomized_refuses_what_is_no_recording():
     X = np.zeros((10, 2))
     with pytest.raises(ValueError, match="NaN"):
         phase_randomized(np.full((10, 2), np.nan))
-    for bad in ([], [[]], np.zeros(5), 3.0, None, "a", np.zeros((0, 2))):
+    for bad in ([], [[]], np.zeros(5), 3.0, None, "a", np.zeros((0, 2)), np.zeros((0, 5, 2))):
         with pytest.raises((TypeError, ValueError), match="X"):
             phase_randomized(bad)
     with pytest.raises(ValueError, match="All sessions must have the same channels"):
