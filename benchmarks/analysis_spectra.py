@@ -15,8 +15,11 @@ import numpy as np
 from processes import ask, markdown, measured
 from scipy.signal import lfilter
 from scipy.special import softmax
+from sklearn.base import BaseEstimator
+from sklearn.pipeline import Pipeline
 
-from skdyn.analysis import mode_spectra
+from skdyn.analysis import channel_modes, mode_spectra, mode_statistics, normalised_alpha
+from skdyn.preprocessing import TimeDelayPCA
 
 RATE = 100.0
 PEAKS = (6, 11, 22)
@@ -65,6 +68,53 @@ def golden_rows(path):
         yield f"{method}: frequencies", spectra.frequencies, golden[f"{method}_f"]
         yield f"{method}: densities", spectra.psd, golden[f"{method}_psd"]
         yield f"{method}: coherence", spectra.coherence, golden[f"{method}_coh"]
+    yield from golden_statistics(golden, alpha)
+    yield from golden_covariances(golden)
+
+
+def golden_statistics(golden, alpha):
+    """Statistics of the largest mode, and normalised alpha."""
+    rate = float(golden["fs"])
+    found = mode_statistics(alpha, sampling_frequency=rate)
+    yield "occupancy", found.occupancy, golden["occupancy"]
+    yield "lifetime", found.mean_lifetime, golden["lifetime"]
+    yield "interval", found.mean_interval, golden["interval"]
+    yield "transitions", found.transition_matrix, golden["transition"]
+    # The reference does not count the mode that is active in the first row as switched on.
+    first = [np.eye(3)[one[0].argmax()] * rate / len(one) for one in alpha]
+    yield "switching rate, less first runs", found.switching_rate - first, golden["switching"]
+    normalised = normalised_alpha(alpha, golden["reweight_covariances"])
+    expected = [golden["reweighted_0"], golden["reweighted_1"]]
+    yield "normalised alpha", np.concatenate(normalised), np.concatenate(expected)
+
+
+class Modes(BaseEstimator):
+    """Modes of given covariances, to be mapped back to channels."""
+
+    def __init__(self, covariances):
+        self.covariances = covariances
+
+    def fit(self, X, y=None):
+        self.covariances_ = self.covariances
+        self.means_ = np.zeros(self.covariances.shape[:2])
+        return self
+
+
+def golden_covariances(golden, n_lags=3):
+    """Covariances at lags of the modes of a time-delay PCA, and spectra from them."""
+    rows = np.random.default_rng(0).standard_normal((200, 5))
+    embedding = TimeDelayPCA(n_lags, n_components=8).fit(rows)
+    embedding.mean_ = np.zeros_like(embedding.mean_)
+    embedding.components_ = golden["pca_components"].T
+    fitted = Modes(golden["mode_covariances"]).fit(rows)
+    steps = Pipeline([("embedding", embedding), ("modes", fitted)])
+    for kind in ("zero_lag", "mean"):
+        modes = channel_modes(steps, sampling_frequency=float(golden["fs"]), covariance=kind)
+        yield f"covariances, {kind}", modes.covariances, golden[f"raw_{kind}"]
+    spectra = modes.spectra(method="autocovariance")
+    yield "autocovariances", modes.autocovariances, golden["acf"]
+    yield "their spectra", np.abs(spectra.cross_spectra), golden["acf_psd"]
+    yield "their coherence", spectra.coherence, golden["acf_coh"]
 
 
 # -------------------------------------------------------------------------------------- simulation
