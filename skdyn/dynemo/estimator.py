@@ -258,12 +258,12 @@ class DyNeMoEstimator(
     Every `init_method` except "random" and "random_subset" also provides mixing coefficients, to
     which both networks are pretrained. A recording of fewer than ten rows per mode starts from a
     random draw. After training, the bound of some rows is compared with that of the start, and the
-    better one is kept. `fit` then warns if the mixing coefficients hardly change, a mode has hardly
-    any weight, or the bound is not above the log-likelihood of one Gaussian (`problem_`). Rows of a
-    stationary process that are correlated in time pass these checks: compare with surrogates of
-    `skdyn.simulation.phase_randomized`. In a search or a pipeline, `sklearn.clone` removes the fit
-    of an estimator that is passed as init_method: pass its `covariances_`, or wrap it in
-    `sklearn.frozen.FrozenEstimator`.
+    better one is kept. `fit` then warns (`problem_`) if the mixing coefficients hardly change or
+    differ mainly between sessions, a mode has hardly any weight, or the bound is not above the
+    log-likelihood of one Gaussian. Rows of a stationary process that are correlated in time pass
+    these checks: compare with surrogates of `skdyn.simulation.phase_randomized`. In a search or a
+    pipeline, `sklearn.clone` removes the fit of an estimator that is passed as init_method: pass
+    its `covariances_`, or wrap it in `sklearn.frozen.FrozenEstimator`.
 
     Departures from osl-dynamics, and their reasons:
 

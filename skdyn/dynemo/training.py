@@ -82,6 +82,10 @@ SMALLEST_VARIANCE = 1e-12
 # which a mode counts as unused.
 STILL, UNUSED = 0.01, 0.002
 
+# Share of the variance of the mixing coefficients between sessions that is worth a report, and the
+# sessions, and windows of each, that it is estimated from.
+APART, SESSIONS_COMPARED, WINDOWS_COMPARED = 0.4, (3, 24), 4
+
 # Beginnings of the names of the weights that are trained in a pretraining.
 WEIGHTS_OF = {
     "encoder": ("inference_rnn", "smoothed_mean", "posterior", "log_smoothing"),
@@ -448,7 +452,7 @@ class Trainer:
                 bound, alpha = first_bound, first_alpha
             else:
                 network.load_state_dict(after)
-        problem = problem or self._collapse(bound, alpha)
+        problem = problem or self._collapse(bound, alpha) or self._apart()
         return Fit(network.cpu(), training, replace(start, mixing=None), problem)
 
     def _bound(self) -> tuple[float, np.ndarray]:
@@ -494,6 +498,43 @@ class Trainer:
                 f"average); try n_modes={len(used) - len(unused)}"
             )
         return ""
+
+    def _apart(self) -> str:
+        """Describe a mixing that separates sessions; empty if it does not."""
+        share = self._between_sessions()
+        if share <= APART:
+            return ""
+        return (
+            f"{share:.0%} of the variance of the mixing coefficients is between sessions: modes "
+            "describe how sessions differ more than what changes in them. Unless the sessions are "
+            "conditions to be compared, align them with skdyn.preprocessing.CovarianceAligner"
+        )
+
+    def _between_sessions(self) -> float:
+        """Share of the variance of the mixing coefficients that is between sessions.
+
+        The variance of session means less what the means of windows add to it by chance, in an
+        analysis of variance; zero if there are too few sessions of several windows.
+        """
+        length = self.settings.sequence_length
+        n_rows = np.array(self.recording.n_rows)
+        long = np.flatnonzero(n_rows >= WINDOWS_COMPARED * length)
+        least, most = SESSIONS_COMPARED
+        if len(long) < least:
+            return 0.0
+        places = [
+            (session, start, length)
+            for session in long[spread_over(len(long), most)]
+            for start in spread_over(n_rows[session] - length + 1, WINDOWS_COMPARED)
+        ]
+        loader = _cut(self.recording, places)
+        alphas = mixing(self.network, encode(self.network, loader, length))
+        means = np.array([one.mean(axis=0) for one in alphas])
+        means = means.reshape(-1, WINDOWS_COMPARED, means.shape[1])
+        chance = means.var(axis=1, ddof=1).mean(axis=0) / WINDOWS_COMPARED
+        between = means.mean(axis=1).var(axis=0, ddof=1) - chance
+        total = np.concatenate(alphas).var(axis=0)
+        return float(np.maximum(between, 0).sum() / total.sum())
 
     def _chance(self) -> float:
         """Nats per row that the parameters of all modes but one add to rows of one Gaussian.

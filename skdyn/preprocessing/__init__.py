@@ -3,6 +3,7 @@
 Transformers keep every row, except those with a `new_sampling_frequency`.
 """
 
+from skdyn.preprocessing.alignment import CovarianceAligner
 from skdyn.preprocessing.artefacts import BadSegments
 from skdyn.preprocessing.components import SessionPCA, TimeDelayPCA, tde_pca
 from skdyn.preprocessing.embedding import TimeDelayEmbedder
@@ -22,6 +23,7 @@ __all__ = [
     "AmplitudeEnvelope",
     "BadSegments",
     "BandpassFilter",
+    "CovarianceAligner",
     "Downsampler",
     "GammatoneFilterbank",
     "LogCompressor",

@@ -7,6 +7,7 @@ from skdyn.core.windows import WindowLoader, cut_windows, gaps, jitter
 from skdyn.dynemo import training
 from skdyn.dynemo.recording import check_scale
 from skdyn.dynemo.settings import make_settings
+from skdyn.preprocessing import CovarianceAligner
 
 
 def loader_of(sessions):
@@ -185,4 +186,33 @@ def test_rows_of_one_gaussian_show_no_modes(small_dynemo, n_channels, n_modes, l
 
 def test_rows_of_modes_that_are_there_raise_no_alarm(small_dynemo):
     model = small_dynemo(n_epochs=8).fit(easy())
+    assert not model.problem_
+
+
+def sessions_with_own_covariance(n_sessions, n_rows, change):
+    """Sessions that differ in their covariance, and in which the power of a channel changes."""
+    rng = np.random.default_rng(0)
+    X = []
+    for number in range(n_sessions):
+        rows = rng.standard_normal((n_rows, 4))
+        rows[:, 0] *= 1 + change * (np.arange(n_rows) // 40 % 2)
+        rotation = np.linalg.qr(rng.standard_normal((4, 4)))[0]
+        X.append(rows @ (rotation * [3, 1, 1, 0.3]) @ rotation.T if number else rows)
+    return X
+
+
+def test_modes_of_sessions_are_reported_and_alignment_mends_them(small_dynemo):
+    X = sessions_with_own_covariance(4, 1000, 1)
+    model = small_dynemo(n_modes=4, n_epochs=4)
+    with pytest.warns(ConvergenceWarning, match="is between sessions.*CovarianceAligner"):
+        model.fit(X)
+    assert "is between sessions" in model.summary()
+    model.fit(CovarianceAligner().fit_transform(X))
+    assert "between sessions" not in model.problem_
+
+
+@pytest.mark.parametrize("n_rows", [100, 500])
+def test_sessions_with_the_same_modes_raise_no_alarm(small_dynemo, n_rows):
+    X = easy()
+    model = small_dynemo(n_epochs=8).fit(np.array_split(X, len(X) // n_rows))
     assert not model.problem_

@@ -100,23 +100,23 @@ def test_levels_of_noise_follow_the_density_of_scipy():
         assert np.mean(levels[:, band] ** 2) == pytest.approx(expected, rel=0.06)
 
 
-def response_of(bands, band, frequencies):
-    """Frequency response of a gammatone filter, from its impulse response."""
+def response_of(bands, band):
+    """Frequencies and response of a gammatone filter, from its impulse response."""
     gain, pole = bands._resonator(band)
-    click = np.zeros(2**15)
+    click = np.zeros(2**17)
     click[0] = 1
     for _ in range(4):
         click = signal.lfilter([gain], [1, -pole], click)
-    _, response = signal.freqz(click, worN=frequencies, fs=RATE)
-    return np.abs(response)
+    half = len(click) // 2
+    return np.arange(half) * RATE / len(click), np.abs(np.fft.fft(click)[:half])
 
 
 def test_gammatone_filters_have_the_bandwidth_of_hearing():
     bands = GammatoneFilterbank(6, **NARROW).fit(noise())
     np.testing.assert_allclose(bands.bandwidths_, 24.7 + 24.7 * 4.37e-3 * bands.frequencies_)
-    grid = np.linspace(1, RATE / 2, 40_000)
     for band in range(5):
-        power = response_of(bands, band, grid) ** 2
+        grid, response = response_of(bands, band)
+        power = response**2
         assert power.max() == pytest.approx(1, rel=1e-3)
         assert grid[power.argmax()] == pytest.approx(bands.frequencies_[band], rel=1e-3)
         # The equivalent rectangular bandwidth is the area of the power response.
@@ -128,10 +128,11 @@ def test_gammatone_filters_are_those_of_scipy():
     bands = GammatoneFilterbank(6, **NARROW).fit(noise())
     for band in (1, 3):
         centre = bands.frequencies_[band]
-        grid = np.linspace(0.6 * centre, 1.5 * centre, 200)
+        grid, response = response_of(bands, band)
+        near = (grid > 0.6 * centre) & (grid < 1.5 * centre)
         numerator, denominator = signal.gammatone(centre, "iir", fs=RATE)
-        _, expected = signal.freqz(numerator, denominator, worN=grid, fs=RATE)
-        np.testing.assert_allclose(response_of(bands, band, grid), np.abs(expected), atol=0.02)
+        _, expected = signal.freqz(numerator, denominator, worN=grid[near], fs=RATE)
+        np.testing.assert_allclose(response[near], np.abs(expected), atol=0.02)
 
 
 def test_gammatone_levels_are_those_of_the_filtered_sound():
