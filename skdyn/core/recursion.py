@@ -27,25 +27,45 @@ def first_order_filter(series: Tensor, decay: Tensor) -> Tensor:
     Tensor of shape (batch, time, n)
         y.
     """
-    n_batch, n_rows, n = series.shape
-    size = min(n_rows, BLOCK)
-    n_blocks = -(-n_rows // size)
-    padded = torch.nn.functional.pad(series, (0, 0, 0, n_blocks * size - n_rows))
-    blocks = padded.reshape(n_batch, n_blocks, size, n)
-    steps = torch.arange(size, device=series.device)
-    lags = steps[:, None] - steps
-    powers = decay[:, None, None] ** lags.clamp_min(0)
-    weights = torch.where(
-        lags >= 0, powers, torch.zeros((), dtype=powers.dtype, device=lags.device)
-    )
-    filtered = torch.einsum("nts,bksn->bktn", weights, blocks)
-    if n_blocks > 1:
-        # The last rows of the blocks follow the same recursion, a block at a time.
-        ends = first_order_filter(filtered[:, :-1, -1], decay**size)
-        carried = torch.cat([torch.zeros_like(ends[:, :1]), ends], dim=1)
-        rises = decay[None, :] ** (steps[:, None] + 1)
-        filtered = filtered + carried[:, :, None] * rises
-    return filtered.reshape(n_batch, n_blocks * size, n)[:, :n_rows]
+    return FirstOrderFilter(decay, series.shape[1])(series)
+
+
+class FirstOrderFilter:
+    """The recursion y_t = decay y_t-1 + x_t for series of one length, from y_0 = 0.
+
+    Parameters
+    ----------
+    decay : Tensor of shape (n,)
+        Factor of the value before, from 0 to 1, for each column.
+    n_rows : int
+        Length of the series.
+    """
+
+    def __init__(self, decay: Tensor, n_rows: int):
+        self.n_rows, self.size = n_rows, min(n_rows, BLOCK)
+        self.n_blocks = -(-n_rows // self.size)
+        steps = torch.arange(self.size, device=decay.device)
+        lags = steps[:, None] - steps
+        powers = decay[:, None, None] ** lags.clamp_min(0)
+        zero = torch.zeros((), dtype=powers.dtype, device=lags.device)
+        self.weights = torch.where(lags >= 0, powers, zero)
+        if self.n_blocks > 1:
+            # The last rows of the blocks follow the same recursion, a block at a time.
+            self.ends = FirstOrderFilter(decay**self.size, self.n_blocks - 1)
+            self.rises = decay[None, :] ** (steps[:, None] + 1)
+
+    def __call__(self, series: Tensor) -> Tensor:
+        """Filter series of shape (batch, n_rows, n)."""
+        n_batch, _, n = series.shape
+        n_more = self.n_blocks * self.size - self.n_rows
+        padded = torch.nn.functional.pad(series, (0, 0, 0, n_more)) if n_more else series
+        blocks = padded.reshape(n_batch, self.n_blocks, self.size, n)
+        filtered = torch.einsum("nts,bksn->bktn", self.weights, blocks)
+        if self.n_blocks > 1:
+            ends = self.ends(filtered[:, :-1, -1])
+            carried = torch.cat([torch.zeros_like(ends[:, :1]), ends], dim=1)
+            filtered = filtered + carried[:, :, None] * self.rises
+        return filtered.reshape(n_batch, self.n_blocks * self.size, n)[:, : self.n_rows]
 
 
 def smooth(series: Tensor, decay: Tensor, lengths: Tensor | None = None) -> Tensor:
@@ -66,17 +86,39 @@ def smooth(series: Tensor, decay: Tensor, lengths: Tensor | None = None) -> Tens
     Tensor of shape (batch, time, n)
         Weighted means; the weights of the rows that there are sum to one everywhere.
     """
-    counted = torch.ones_like(series[:1])
-    if lengths is not None:
-        inside = torch.arange(series.shape[1], device=series.device) < lengths[:, None]
-        counted = inside[:, :, None].expand_as(series).to(series.dtype)
-        series = series * counted
-    both = torch.cat([series, counted])
-    forward, backward = first_order_filter(torch.cat([both, both.flip(1)]), decay).chunk(2)
-    sums = forward + backward.flip(1) - both
-    # At least 1 for rows of data; far into the padding it underflows.
-    total = sums[len(series) :].clamp_min(0.5)
-    return sums[: len(series)] / total
+    return Smoother(decay, series.shape[1], lengths)(series)
+
+
+class Smoother:
+    """Averages of series of the same lengths; see `smooth`.
+
+    Parameters
+    ----------
+    decay : Tensor of shape (n,)
+        Weight of a row relative to that of its neighbour nearer to the middle.
+    n_rows : int
+        Length of the series, padding included.
+    lengths : Tensor of int of shape (batch,), default=None
+        Number of rows of each series; None for all.
+    """
+
+    def __init__(self, decay: Tensor, n_rows: int, lengths: Tensor | None = None):
+        self.filter = FirstOrderFilter(decay, n_rows)
+        shape = 1, n_rows, len(decay)
+        self.counted = torch.ones(shape, dtype=decay.dtype, device=decay.device)
+        if lengths is not None:
+            inside = torch.arange(n_rows, device=decay.device) < lengths[:, None]
+            self.counted = inside[:, :, None].to(decay.dtype).expand(-1, -1, len(decay))
+        # At least 1 for rows of data; far into the padding it underflows.
+        self.total = self._sums(self.counted).clamp_min(0.5)
+
+    def __call__(self, series: Tensor) -> Tensor:
+        """Smooth series of shape (batch, n_rows, n)."""
+        return self._sums(series * self.counted) / self.total
+
+    def _sums(self, series: Tensor) -> Tensor:
+        forward, backward = self.filter(torch.cat([series, series.flip(1)])).chunk(2)
+        return forward + backward.flip(1) - series
 
 
 def limited_recursion(

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from skdyn.core.gaussian import mixture_log_likelihood, mixture_log_prob
-from skdyn.core.recursion import smooth
+from skdyn.core.recursion import Smoother
 from skdyn.core.runtime import make_adam
 from skdyn.core.windows import WindowLoader, Windows, cut_windows, stitch
 from skdyn.dynemo.network import DyNeMoNetwork
@@ -282,6 +282,12 @@ class Refinement:
         with torch.no_grad():
             self.modes = network.mode_means(), network.mode_covariances()
             self.memory = network.memory()
+        # Sessions side by side, each padded to the longest, and their rows among these.
+        places, inside = (part.to(self.rows.device) for part in _tiles(self.n_rows, None, 0))
+        self.padded, self.kept = places, inside.flatten().nonzero()[:, 0]
+        decay = (-1 / network.log_smoothing.detach().exp()).exp()
+        lengths = torch.tensor(self.n_rows, device=self.rows.device)
+        self.smoother = Smoother(torch.cat([decay, decay]), places.shape[1], lengths)
 
     def run(self, n_steps: int, mode_rate: float = 0.0) -> Posterior:
         """Take gradient steps.
@@ -298,8 +304,8 @@ class Refinement:
         Posterior
             The posterior after the last one.
         """
-        shifts = [torch.zeros_like(self.mean).requires_grad_() for _ in range(2)]
-        groups: list[dict[str, Any]] = [{"params": shifts, "rate": REFINEMENT_RATE}]
+        shifts = torch.zeros_like(torch.cat([self.mean, self.log_std], dim=1)).requires_grad_()
+        groups: list[dict[str, Any]] = [{"params": [shifts], "rate": REFINEMENT_RATE}]
         if mode_rate > 0:
             named = self.network.named_parameters()
             modes = [w for name, w in named if name in MODES and w.requires_grad]
@@ -326,20 +332,15 @@ class Refinement:
             np.split(self.log_std.exp().cpu().numpy(), ends),
         )
 
-    def _shifted(self, shifts: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    def _shifted(self, shifts: Tensor) -> tuple[Tensor, Tensor]:
         """Means and logarithms of standard deviations, shifted by smoothed parameters.
 
         Separate parameters for each row would mostly follow the noise of the draws.
         """
-        places, inside = _tiles(self.n_rows, max(self.n_rows), 0)
-        lengths = inside.sum(dim=1).long().to(self.mean.device)
-        decay = (-1 / self.network.log_smoothing.detach().exp()).exp()
-        here = inside.to(self.mean.device) > 0
-        moved = [
-            values + smooth(shift[places], decay, lengths)[here]
-            for values, shift in zip((self.mean, self.log_std), shifts, strict=True)
-        ]
-        return moved[0], moved[1]
+        padded = _taken(shifts, self.padded)
+        smoothed = self.smoother(padded).flatten(0, 1).index_select(0, self.kept)
+        mean, log_std = smoothed.chunk(2, dim=1)
+        return self.mean + mean, self.log_std + log_std
 
     @torch.no_grad()
     def bound(self, n_draws: int) -> float:
@@ -362,33 +363,36 @@ class Refinement:
     def _bound(
         self,
         rng: np.random.RandomState,
-        shifts: Sequence[Tensor] = (),
+        shifts: Tensor | None = None,
         phase: int | None = None,
     ) -> Tensor:
         """Bound of a draw of theta, up to the KL terms between windows.
 
         With a phase, from the likelihoods of one row of `STRIDE`.
         """
-        mean, log_std = self._shifted(shifts) if shifts else (self.mean, self.log_std)
+        mean, log_std = self.mean, self.log_std
+        if shifts is not None:
+            mean, log_std = self._shifted(shifts)
         std = log_std.exp()
         offset = rng.randint(self.length)
         noise = rng.standard_normal((max(self.n_rows), mean.shape[1])).astype(np.float32)
         normal = torch.from_numpy(np.concatenate([noise[:n] for n in self.n_rows])).to(mean)
         places, inside = _tiles(self.n_rows, self.length, offset)
         places, inside = places.to(mean.device), inside.to(mean.device)
-        mean, std = mean[places], std[places]
-        deviation = self.network.deviation(std, normal[places])
+        mean, std = _taken(torch.cat([mean, std], dim=1), places).chunk(2, dim=2)
+        deviation = self.network.deviation(std, _taken(normal, places))
         theta = mean + deviation
         kl = kl_divergence((mean, std), self.prior(theta), self.memory * deviation)
         counted = inside if self.weight is None else inside * self.weight[places]
         here = inside > 0
         if phase is not None:
             here &= self.position[places] % STRIDE == phase
+        here = here.flatten().nonzero()[:, 0]
         log_likelihood = mixture_log_likelihood(
-            self.rows[places[here]],
-            self.network.mixing(theta[here]),
+            self.rows[places.flatten()[here]],
+            self.network.mixing(theta.flatten(0, 1).index_select(0, here)),
             *self.modes,
-            None if self.weight is None else counted[here],
+            None if self.weight is None else counted.flatten()[here],
         )
         share = 1 if phase is None else STRIDE
         bound = share * log_likelihood - (kl * counted[:, 1:]).sum()
@@ -404,8 +408,14 @@ class Refinement:
         return (kl * counted * (self.position[places] == 0)).sum()
 
 
-def _tiles(n_rows: Sequence[int], length: int, offset: int) -> tuple[Tensor, Tensor]:
+def _taken(values: Tensor, places: Tensor) -> Tensor:
+    """Rows at places, an array of any shape; the gradient is faster than that of an index."""
+    return values.index_select(0, places.flatten()).unflatten(0, places.shape)
+
+
+def _tiles(n_rows: Sequence[int], length: int | None, offset: int) -> tuple[Tensor, Tensor]:
     """Rows of windows that tile the sessions from an offset, and which of them are no padding."""
+    length = max(n_rows) if length is None else length
     first, starts, sizes = 0, [], []
     for n in n_rows:
         edges = np.unique(np.clip(np.arange(offset - length, n + length, length), 0, n))
