@@ -13,8 +13,12 @@ import joblib
 import numpy as np
 import pytest
 import torch
+from torch.overrides import TorchFunctionMode
 
+from skdyn import analysis
 from skdyn.core.checkpoint import describe
+from skdyn.nems import inspection
+from tests.torture import inputs
 from tests.torture.models import dynemo, nems, recording
 
 X, Y = recording(400, 4)
@@ -128,3 +132,64 @@ def test_one_fitted_estimator_serves_many_threads():
     with ThreadPoolExecutor(4) as pool:
         for found in pool.map(model.transform, [X] * 8):
             np.testing.assert_array_equal(found, expected)
+
+
+# What torch does without threads, or to one number only.
+WITHOUT_THREADS = {
+    *("__deepcopy__", "__get__", "__len__", "__set__", "_has_compatible_shallow_copy_type"),
+    *("_set_grad_enabled", "cpu", "detach", "device", "dim", "from_numpy", "is_floating_point"),
+    *("item", "numel", "numpy", "requires_grad_", "size", "tensor"),
+}
+
+
+class OnSeveralThreads(TorchFunctionMode):
+    """Writes down operations on more than one number while torch may use several threads."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = set()
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        name = getattr(function, "__name__", str(function))
+        if torch.get_num_threads() > 1 and name not in WITHOUT_THREADS:
+            tensors = [one for one in [*args, result] if isinstance(one, torch.Tensor)]
+            if any(one.numel() > 1 and not one.is_meta for one in tensors):
+                self.names.add(name)
+        return result
+
+
+def public_calls():
+    """Calls with right arguments of functions, and of methods of fitted estimators, by name."""
+    for (name, argument), (call, right) in inputs.targets().items():
+        if right is not None:
+            yield f"{name}({argument})", lambda call=call, right=right: call(right)
+    model, sessions = KINDS["dynemo"](0), [X[:200], X[200:]]
+    for name in ("score_samples", "free_energy", "evidence", "draw_alpha"):
+        yield name, lambda name=name: getattr(model, name)(X)
+    yield "sample", lambda: model.sample(20)
+    yield "session_modes", lambda: analysis.session_modes(model, sessions)
+    yield "fine_tune", lambda: analysis.fine_tune(model, sessions, n_epochs=1)
+    encoder = KINDS["lbfgs"](0)
+    yield "receptive_field", lambda: inspection.receptive_field(encoder, X)
+    yield "local_receptive_fields", lambda: inspection.local_receptive_fields(encoder, X)
+    yield "tuning_curves", lambda: inspection.tuning_curves(encoder)
+    yield "layer_contributions", lambda: inspection.layer_contributions(encoder, X, Y)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("short_search")
+def test_nothing_public_computes_on_several_threads():
+    """In a forked child, threads that its parent had would wait for ever."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        found = {}
+        for name, call in public_calls():
+            with OnSeveralThreads() as seen:
+                call()
+            if seen.names:
+                found[name] = seen.names
+    finally:
+        torch.set_num_threads(before)
+    assert not found

@@ -488,8 +488,11 @@ class _Group:
                 f"covariances has shape {tuple(values.shape)}, but (n_modes, n_channels, "
                 "n_channels) was expected."
             )
-        factors, failed = torch.linalg.cholesky_ex(values)
-        if bool(failed.any()) or not bool(values.isfinite().all()):
+        with one_thread():  # threads of a process that was forked would wait for ever
+            factors, failed = torch.linalg.cholesky_ex(values)
+            is_usable = bool(values.isfinite().all()) and not bool(failed.any())
+            is_diagonal = bool((values == torch.diag_embed(values.diagonal(0, 1, 2))).all())
+        if not is_usable:
             raise ValueError(
                 "covariances has a matrix that is not positive definite. Add a small multiple of "
                 "the identity."
@@ -498,7 +501,6 @@ class _Group:
         centers = np.zeros(shape) if means is None else as_numbers(means, "means").copy()
         if centers.shape != shape:
             raise ValueError(f"means has shape {centers.shape}, but {shape} was expected.")
-        is_diagonal = bool((values - torch.diag_embed(values.diagonal(0, 1, 2)) == 0).all())
         return cls(values, torch.from_numpy(centers), factors, means is not None, is_diagonal)
 
 
