@@ -402,7 +402,7 @@ def fine_tune(model, X, *, sessions=None, n_epochs=None):
     last.set_params(warm_start=True, **budget).fit(rows, sessions=sessions)
     last.set_params(warm_start=before["warm_start"], n_epochs=before["n_epochs"])
     # The first row of a session has a prior, too.
-    with torch.no_grad():
+    with one_thread(), torch.no_grad():
         last.network_.first_mean.copy_(first_rows[0])
         last.network_.first_std.copy_(first_rows[1])
     # A copy has the flags of a new network.
