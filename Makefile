@@ -8,7 +8,7 @@ INSTALLED := $(ENV)/.installed
 
 .PHONY: demo test lint docs docs-browser bench-dynemo bench-dynemo-hard bench-dynemo-number bench-dynemo-agreement bench-dynemo-scaling \
 	bench-dynemo-robustness bench-dynemo-reference bench-nems bench-nems-starts \
-	bench-nems-ferret bench-eeg bench-search bench-rejections bench-imports bench-mutants \
+	bench-nems-ferret bench-nems-by-hand bench-eeg bench-search bench-rejections bench-imports bench-mutants \
 	bench-spectra bench-spectra-end-to-end bench-arithmetic bench-session-modes \
 	bench-permutations bench-large torture test-oldest clean
 
@@ -96,6 +96,9 @@ bench-nems-starts: $(INSTALLED)
 
 bench-nems-ferret: $(INSTALLED)
 	$(BIN)/python benchmarks/nems_ferret.py $(if $(RECORDING),--recording $(RECORDING)) $(ARGS)
+
+bench-nems-by-hand: $(INSTALLED)
+	$(BIN)/python benchmarks/nems_by_hand.py $(ARGS)
 
 bench-eeg: $(INSTALLED)
 	$(BIN)/python benchmarks/eeg_states.py $(if $(RECORDING),--recording $(RECORDING)) $(ARGS)

@@ -58,8 +58,10 @@ class DoubleExponential(nn.Module):
 
     def __init__(self, n):
         super().__init__()
-        self.base, self.shift, self.kappa = (nn.Parameter(torch.zeros(n, 1)) for _ in range(3))
-        self.amplitude = nn.Parameter(torch.ones(n, 1))
+        # For responses of zero mean and unit variance.
+        self.base, self.amplitude, self.shift, self.kappa = (
+            nn.Parameter(torch.full((n, 1), value)) for value in (-1.5, 4.0, 0.0, 0.0)
+        )
 
     def forward(self, x):
         inner = -self.kappa.exp() * (x + self.shift)
@@ -95,10 +97,20 @@ def by_hand(name):
     return nn.Sequential(*first, *last, DoubleExponential(N_NEURONS))
 
 
+def drawn(network, generator):
+    """The network with weights of unit gain."""
+    with torch.no_grad():
+        for weight in network.parameters():
+            if weight.ndim == 3:
+                normal = torch.randn(weight.shape, generator=generator)
+                weight.copy_(normal / np.sqrt(weight[0].numel()))
+    return network
+
+
 def train_by_hand(name, X, y, n_epochs):
-    torch.manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
     n_past = 14 if name == "100 filters" else 23
-    stimuli, targets, counted = [], [], []
+    stimuli, targets = [], []
     for stimulus, response in zip(X, y, strict=True):
         for start in range(0, N_ROWS, WINDOW):
             rows = slice(max(0, start - n_past), start + WINDOW)
@@ -108,15 +120,15 @@ def train_by_hand(name, X, y, n_epochs):
             targets.append(np.pad(response[rows], pad).T)
     stimuli, targets = (torch.tensor(np.array(a), dtype=torch.float32) for a in (stimuli, targets))
     counted = slice(n_past, None)
-    network, scale = by_hand(name), targets[:, :, counted].var(dim=(0, 2), keepdim=True)
+    network, counts = drawn(by_hand(name), generator), targets[:, :, counted]
+    targets = (targets - counts.mean((0, 2), keepdim=True)) / counts.std((0, 2), keepdim=True)
     optimizer = torch.optim.Adam(network.parameters(), lr=0.01, fused=True)
 
     def loss_of(chosen):
-        errors = (network(stimuli[chosen]) - targets[chosen])[:, :, counted]
-        return (errors**2 / scale).mean()
+        return ((network(stimuli[chosen]) - targets[chosen])[:, :, counted] ** 2).mean()
 
     for _ in range(n_epochs):
-        for chosen in torch.randperm(len(stimuli)).split(BATCH):
+        for chosen in torch.randperm(len(stimuli), generator=generator).split(BATCH):
             optimizer.zero_grad()
             loss_of(chosen).backward()
             optimizer.step()

@@ -39,7 +39,7 @@ ROOMS = {
     "skdyn/analysis": "__init__ channels densities evoked features groups pictures sessions "
     "spectra statistics whittle windows",
     "skdyn/preprocessing": "__init__ artefacts base components embedding filtering rates scaling "
-    "signs sounds spikes",
+    "alignment signs sounds spikes",
     "skdyn/model_selection": "__init__ clusters comparison evaluation repeats seams splitters "
     "table uncertainty",
     "skdyn/core": "__init__ checkpoint distributed files gaussian hmm recurrent recursion runtime "
