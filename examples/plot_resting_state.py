@@ -88,8 +88,8 @@ print(before.to_frame()["normalised_weight"].unstack().round(2))
 # Align the covariances of subjects
 # ---------------------------------
 #
-# `CovarianceAligner` gives all subjects the covariance of the group. What is left to the modes is
-# how covariances change over time.
+# `CovarianceAligner` gives all subjects the covariance of the group. The modes then describe how
+# covariances change over time.
 
 from skdyn.preprocessing import CovarianceAligner
 

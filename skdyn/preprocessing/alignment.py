@@ -18,8 +18,8 @@ class CovarianceAligner(OneToOneFeatureMixin, SessionTransformer):
 
     The covariances of people differ more than those of moments, above all in fMRI, so that modes
     fitted to several people may separate people instead of moments. After this step, modes describe
-    how covariances change within sessions. What is removed is the difference between sessions: do
-    not use it where sessions are conditions whose covariances are to be compared.
+    how covariances change within sessions. The difference between sessions is removed: do not use
+    it where sessions are conditions whose covariances are to be compared.
 
     Attributes
     ----------

@@ -686,7 +686,8 @@ def tensors_of(model: Model, theta: Tensor) -> Iterator[None]:
     None
         The previous values are restored on exit.
     """
-    start = 0
+    sizes = [one.size for layer in model.layers for one in layer.parameters.free]
+    parts = iter(theta.split(sizes) if sizes else ())  # whose gradient is one concatenation
     with ExitStack() as stack:
         for layer in model.layers:
             tensors = {}
@@ -694,9 +695,7 @@ def tensors_of(model: Model, theta: Tensor) -> Iterator[None]:
                 if parameter.is_frozen:
                     tensors[name] = torch.from_numpy(parameter.values).to(theta)
                 else:
-                    part = theta[start : start + parameter.size]
-                    tensors[name] = part.reshape(parameter.shape)
-                    start += parameter.size
+                    tensors[name] = next(parts).reshape(parameter.shape)
             stack.enter_context(layer.tensors(tensors))
         yield
 

@@ -459,8 +459,17 @@ class _ScaledNonlinearity(StaticNonlinearity):
         Tensor of shape (n_samples, ..., n_channels)
             The output.
         """
-        shift, offset, gain = self.get_parameter_values("shift", "offset", "gain")
-        return offset + gain * self._curve(input + shift)
+        values = self.get_parameter_values(as_dict=True)
+        # Parameters without effect, most often all three, would take most of the time.
+        if tuple(input.shape[-1:]) == self.shape:
+            values = {name: one for name, one in values.items() if not self._is_neutral(name)}
+        output = self._curve(input + values["shift"] if "shift" in values else input)
+        output = output * values["gain"] if "gain" in values else output
+        return output + values["offset"] if "offset" in values else output
+
+    def _is_neutral(self, name: str) -> bool:
+        parameter = self[name]
+        return parameter.is_permanent and bool((parameter.values == self.neutral[name]).all())
 
     def _curve(self, argument: torch.Tensor) -> torch.Tensor:
         raise NotImplementedError(f"{type(self).__name__} has no _curve(self, argument).")

@@ -62,15 +62,14 @@ def by_hand(layer_class, x):
 
 
 def gradients(layer, x):
-    """The output, and the gradients of its sum by the input and each parameter."""
+    """The output, and the gradients of its sum by the input and each free parameter."""
     x = torch.tensor(x, dtype=torch.float64, requires_grad=True)
     values = {name: torch.tensor(p.values) for name, p in layer.parameters.items()}
-    for value in values.values():
-        value.requires_grad_()
+    free = {n: v.requires_grad_() for n, v in values.items() if not layer[n].is_permanent}
     with layer.tensors(values):
         output = layer.evaluate(x)
-    found = torch.autograd.grad(output.sum(), [x, *values.values()])
-    return output.detach(), dict(zip(["input", *values], found, strict=True))
+    found = torch.autograd.grad(output.sum(), [x, *free.values()])
+    return output.detach(), dict(zip(["input", *free], found, strict=True))
 
 
 # ------------------------------------------------------------------------------------ curves
