@@ -41,6 +41,9 @@ AT_ONCE = 64
 # Number of windows per batch of losses without gradients.
 WATCHED_AT_ONCE = 2048
 
+# Largest size of inputs, in numbers, that are kept as tensors; others are read batch by batch.
+KEPT_INPUTS = 2**24
+
 ADVICE = "Try a smaller learning_rate, or look for channels of very different size."
 
 
@@ -126,7 +129,16 @@ def _windows(objective: Objective, start: np.ndarray) -> Objective:
     if single_is_enough(few, start):
         windows.groups = [group.of_type(torch.float32) for group in windows.groups]
         windows.held_out = [group.of_type(torch.float32) for group in windows.held_out]
+    _keep_inputs(windows.groups)
     return windows
+
+
+def _keep_inputs(groups: list[Group]) -> None:
+    """Convert small inputs to tensors once, instead of once per batch."""
+    given = [array for group in groups for data in group.given for array in data.values()]
+    if sum(array.size for array in given) <= KEPT_INPUTS:
+        for group in groups:
+            _ = group.data  # which is cached
 
 
 @dataclass(frozen=True)

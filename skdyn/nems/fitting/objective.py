@@ -64,7 +64,10 @@ class Group:
         """Return a subset of the trials, with their share of the loss."""
         chosen = torch.as_tensor(trials, device=self.target.device)
         given = [self.given[number] for number in trials]
-        return Group(given, self.target[chosen], self.weight[chosen], share)
+        part = Group(given, _chosen(self.target, chosen), _chosen(self.weight, chosen), share)
+        if "data" in self.__dict__:
+            part.__dict__["data"] = {name: _chosen(one, chosen) for name, one in self.data.items()}
+        return part
 
 
 @dataclass(frozen=True)
@@ -554,6 +557,11 @@ def stack(arrays: Sequence[np.ndarray], device: torch.device = CPU) -> Tensor:
     for number, array in enumerate(arrays):
         stacked[..., number, :] = np.moveaxis(array, 0, -1)
     return torch.from_numpy(stacked).to(device).movedim((-2, -1), (0, 1))
+
+
+def _chosen(values: Tensor, trials: Tensor) -> Tensor:
+    """Return some trials, with time last in memory, as in `stack`."""
+    return values.movedim((0, 1), (-2, -1)).index_select(-2, trials).movedim((-2, -1), (0, 1))
 
 
 def _n_samples(trial: Trial) -> int:
