@@ -171,6 +171,24 @@ class _Values(nn.Module):
         return (self.origin + self.sizes * steps.detach()).cpu().numpy()
 
 
+class _Bounds:
+    """Bounds of the steps, for those values that have any."""
+
+    def __init__(self, values: _Values, low: np.ndarray, high: np.ndarray):
+        places = np.flatnonzero(np.isfinite(low) | np.isfinite(high))
+        device = values.origin.device
+        self.places = torch.from_numpy(places).to(device)
+        ends = [torch.from_numpy(end[places]).to(device) for end in (low, high)]
+        origin, sizes = values.origin[self.places], values.sizes[self.places]
+        self.ends = [(end - origin) / sizes for end in ends]
+
+    @torch.no_grad()
+    def project(self, steps: Tensor) -> None:
+        """Project steps onto their bounds, in place."""
+        if len(self.places):
+            steps[self.places] = steps[self.places].clamp(*self.ends)
+
+
 class _Translator(Watcher):
     """Translates calls for a watcher that takes losses and parameter vectors."""
 
@@ -221,10 +239,10 @@ class _Training:
         self.n_steps = 0
         self.n_windows = sum(len(group.target) for group in objective.groups)
         device = values.origin.device
-        ends = [torch.from_numpy(end).to(device) for end in objective.model.get_bounds_vector()]
-        self.bounds = [(end - values.origin) / values.sizes for end in ends]
+        self.bounds = _Bounds(values, *objective.model.get_bounds_vector())
         self.penalty = torch.from_numpy(objective.value_penalty).to(device)
         self.raw_penalty = torch.from_numpy(objective.penalty).to(device)
+        self.is_penalised = bool(objective.penalty.any()) or objective.coupling is not None
         self.coupling = _on_device(objective.value_coupling, device)
         self.raw_coupling = _on_device(objective.coupling, device)
         self.factors = torch.from_numpy(objective.factors).to(device)
@@ -273,8 +291,7 @@ class _Training:
 
     def project(self) -> None:
         """Project values onto their bounds."""
-        with torch.no_grad():
-            self.values.steps.clamp_(*self.bounds)
+        self.bounds.project(self.values.steps)
 
     def training_terms(self, batch: _Batch, epoch: int) -> dict[str, Tensor]:
         """Return the loss of a batch with the penalty, summed over components."""
@@ -283,30 +300,32 @@ class _Training:
         group, chosen = batch.group, batch.windows
         # So that the batches of an epoch together have the weights of the whole.
         part = group.part(chosen, group.share * self.n_windows / len(group.target))
-        losses, theta = self._losses(part), self.values.theta()
-        with torch.no_grad():
-            raw = self.share @ losses + _squares(theta, self.raw_penalty, self.raw_coupling)
-        loss = self.factors @ losses + _squares(theta, self.penalty, self.coupling)
+        theta = self.values.theta()
+        losses = self._losses(part, theta)
+        loss, raw = self.factors @ losses, self.share @ losses.detach()
+        if self.is_penalised:
+            loss = loss + _squares(theta, self.penalty, self.coupling)
+            raw = raw + _squares(theta.detach(), self.raw_penalty, self.raw_coupling)
         return {"loss": loss, "raw_loss": raw}
 
     def _watched_losses(self, group: Group) -> Tensor:
         """Return the losses of all windows, in batches if they are means over windows."""
-        n_windows = len(group.target)
+        n_windows, theta = len(group.target), self.values.theta()
         if not self.objective.loss.is_per_output or n_processes() > 1:
-            return self._losses(group)
+            return self._losses(group, theta)
         parts = [
             range(first, min(first + WATCHED_AT_ONCE, n_windows))
             for first in range(0, n_windows, WATCHED_AT_ONCE)
         ]
         return torch.stack(
-            [self._losses(group.part(p, group.share * len(p) / n_windows)) for p in parts]
+            [self._losses(group.part(p, group.share * len(p) / n_windows), theta) for p in parts]
         ).sum(dim=0)
 
-    def _losses(self, group: Group) -> Tensor:
+    def _losses(self, group: Group, theta: Tensor) -> Tensor:
         """Return the losses of all windows, which need not be means over windows."""
         own = share(len(group.target))
         numbers = range(len(group.target))[own.rows]
-        with tensors_of(self.objective.model, self.values.theta().to(group.target.dtype)):
+        with tensors_of(self.objective.model, theta.to(group.target.dtype)):
             parts = [
                 self.objective.predict(group.part(numbers[first : first + AT_ONCE]).data)
                 for first in range(0, len(numbers), AT_ONCE)
@@ -421,7 +440,7 @@ def _squares(
     theta: Tensor, penalty: Tensor, coupling: tuple[Tensor, Tensor, Tensor] | None
 ) -> Tensor:
     """Return the penalised squares of a loss."""
-    squares = 0.5 * (penalty * theta**2).sum()
+    squares = 0.5 * penalty @ theta**2
     if coupling is None:
         return squares
     rows, columns, entries = coupling

@@ -32,6 +32,11 @@ BLOCK = 24
 # or 60 lags.
 MANY_FILTERS, FEW_LAGS = 32, 30
 
+# Largest matrix of lags, in numbers, whose product with the filters is taken instead of that
+# convolution, if its gradient is not needed. Measured: a quarter faster for 100 filters of 15 lags
+# and 34 channels.
+LAGGED_SIZE = 2**23
+
 
 def filter_in_time(
     input: torch.Tensor,  # noqa: A002
@@ -57,7 +62,7 @@ def filter_in_time(
     Returns
     -------
     Tensor of shape (n_samples, n_filters)
-        Time is the last axis in memory.
+        The filtered rows.
 
     Notes
     -----
@@ -69,12 +74,11 @@ def filter_in_time(
     coefficients, n_future = _with_present(coefficients, n_future)
     n_lags, _, n_filters = coefficients.shape
     n_samples = input.shape[0] // n_trials
-    responses = coefficients.flip(0)
     before = n_lags - 1 - n_future
     if input.ndim == 2 and n_filters >= MANY_FILTERS and n_lags <= FEW_LAGS:
-        series = input.unflatten(0, (n_trials, -1)).permute(0, 2, 1)
-        output = conv1d(pad(series, (before, n_future)), responses.permute(2, 1, 0))
-        return output.permute(1, 0, 2).flatten(1).movedim(0, 1)
+        trials = pad(input.unflatten(0, (n_trials, -1)), (0, 0, before, n_future))
+        return _with_many_filters(trials, coefficients)
+    responses = coefficients.flip(0)
     if input.ndim == 2:  # one group: (1, ranks, time) and (1, ranks, filters, lags)
         series = input.movedim(0, -1).unsqueeze(0)
         responses = responses.permute(1, 2, 0).unsqueeze(0)
@@ -88,6 +92,19 @@ def filter_in_time(
     blocks = (windows @ bands).unflatten(-1, (-1, BLOCK))  # (groups, blocks, filters, BLOCK)
     output = blocks.transpose(1, 2).reshape(n_filters, n_trials, -1)[..., :n_samples]
     return output.flatten(1).movedim(0, 1)
+
+
+def _with_many_filters(trials: torch.Tensor, coefficients: torch.Tensor) -> torch.Tensor:
+    """Filter padded trials, of shape (trial, row, channel), with filters of all channels."""
+    n_lags = len(coefficients)
+    n_rows = trials.shape[1] - n_lags + 1
+    if trials.requires_grad or len(trials) * n_rows * coefficients[:, :, 0].numel() > LAGGED_SIZE:
+        responses = coefficients.permute(2, 1, 0).flip(-1)
+        output = conv1d(trials.permute(0, 2, 1), responses)
+        return output.permute(1, 0, 2).flatten(1).movedim(0, 1)
+    # Lags and channels are adjacent in memory, so that a row of the matrix is copied as a whole.
+    lagged = trials.unfold(1, n_lags, 1).movedim(-1, 2).flatten(2).flatten(0, 1)
+    return lagged @ coefficients.flip(0).flatten(0, 1)
 
 
 def _with_present(coefficients: torch.Tensor, n_future: int) -> tuple[torch.Tensor, int]:
