@@ -15,6 +15,8 @@ or with one process per GPU, on each of two machines,
 where HOST is one of the two. Started with python alone, one process does everything.
 """
 
+# sphinx_gallery_thumbnail_path = "static/processes.svg"
+
 import argparse
 import os
 import time

@@ -15,6 +15,8 @@ submits the workers as jobs: `SLURMCluster(cores=1, memory="4GB").scale(100)`.
 Needs the packages dask and distributed: `pip install 'skdyn[distributed]'`.
 """
 
+# sphinx_gallery_thumbnail_path = "static/cluster.svg"
+
 import numpy as np
 from distributed import Client, LocalCluster
 from sklearn.model_selection import GridSearchCV

@@ -73,7 +73,8 @@ class DyNeMoEstimator(
     Each row of the data is Gaussian, its mean and covariance mixtures of those of a few modes
     [1]_, eq. 1 to 3::
 
-        x_t ~ N(sum_j alpha_tj mu_j, sum_j alpha_tj D_j),    alpha_t = softmax(theta_t / tau)
+        x_t ~ N(sum_j alpha_tj mu_j, sum_j alpha_tj D_j)
+        alpha_t = softmax(theta_t / tau)
 
     The logits theta have a recurrent prior and are inferred by a bidirectional recurrent network.
     Both networks and the modes are trained together on the evidence lower bound. The fit starts
