@@ -14,7 +14,7 @@ has all the weight in n rows, D_j = (n S_j + nu G_j) / (n + nu). A mode that a s
 stays close to the group's. The shrinkage nu is the same for all sessions and is chosen by
 cross-validation: modes of half of the rows predict the other half. Mixing that was inferred with
 the group's modes favours modes that are too extreme, in held-out rows as well; nu is then the
-largest number that keeps 99 % of the best gain over the group's modes.
+largest number that keeps 99.9 % of the best gain over the group's modes.
 
 Mixing coefficients are not observed. Their posterior means vary less than the coefficients, and
 modes fitted to them are too far apart. The likelihood is therefore averaged over draws from the
@@ -60,7 +60,7 @@ RATIO, LARGEST = 4.0, 8.0
 
 # Share of the best held-out gain over the group's modes that the chosen shrinkage keeps, for
 # inferred and for known mixing.
-SHARE_INFERRED, SHARE_KNOWN = 0.99, 1.0
+SHARE_INFERRED, SHARE_KNOWN = 0.999, 1.0
 
 # Gain in nats below which a fit stops, when it is final and when it serves a choice.
 SMALLEST_GAIN, SMALLEST_GAIN_OF_CHOICE = 0.02, 0.2
@@ -201,7 +201,7 @@ def session_modes(
     shrinkage : "auto" or float, default="auto"
         Weight of the model's modes, in rows of each mode, from 0 (maximum likelihood) to infinity
         (the model's modes). "auto" predicts one half of each session from the other and chooses
-        the largest number that keeps 99 % of the best gain over the model's modes. The number is
+        the largest number that keeps 99.9 % of the best gain over the model's modes. The number is
         the same for all sessions; if X has more than 10,000 rows, it is chosen on some sessions.
     n_draws : int, default=2
         Draws of the mixing coefficients over which the likelihood is averaged. For a model without
