@@ -108,10 +108,12 @@ def correlations_with_alpha(recordings, weights, rate):
     return np.mean([np.corrcoef(pair, rowvar=False)[0, 1:] for pair in pairs], axis=0)
 
 
-def analyse(recordings, labels, people, rate, n_modes, n_epochs, seed, is_aligned):
+def analyse(recordings, labels, people, rate, n_modes, n_epochs, seed, embedding, is_aligned):
     """Rows of the table for one fit."""
     recordings = prepare(recordings, people, rate)
-    components = TimeDelayPCA(n_embeddings=15, n_components=20).fit_transform(recordings)
+    n_embeddings, n_components = embedding
+    embedder = TimeDelayPCA(n_embeddings=n_embeddings, n_components=n_components)
+    components = embedder.fit_transform(recordings)
     components = align(components, people) if is_aligned else components
     model = DyNeMoEstimator(n_modes, n_epochs=n_epochs, random_state=seed).fit(components)
     alpha = model.transform(components)
@@ -139,6 +141,7 @@ def main():
     parser.add_argument("--modes", type=int, default=4)
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--embedding", type=int, nargs=2, default=[15, 20], help="and components")
     parser.add_argument("--align", action="store_true", help="one covariance for all people")
     parser.add_argument("--bands", action="store_true", help="test bands of power, no model")
     arguments = parser.parse_args()
@@ -151,7 +154,8 @@ def main():
     settings = arguments.modes, arguments.epochs
     rows = []
     for seed in arguments.seeds:
-        found, cost = measured(lambda seed=seed: analyse(*data, *settings, seed, arguments.align))
+        given = *data, *settings, seed, arguments.embedding, arguments.align
+        found, cost = measured(lambda given=given: analyse(*given))
         rows += found
         print(f"seed {seed}: {cost['cpu_s']:.0f} s of CPU time\n", flush=True)
     header = ["seed", "mode", "follows alpha"]

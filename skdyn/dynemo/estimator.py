@@ -105,8 +105,8 @@ class DyNeMoEstimator(
         short windows. "hmm": the states of a hidden Markov model, fitted by expectation
         maximisation. "auto": whichever of both has the higher bound on held-out rows, or "hmm" if
         its bound is at most .15 nats per row lower and its exact log-likelihood is above both
-        bounds; `starts_` holds the bounds. All three are the same for every random_state if no
-        windows are held out.
+        bounds; `starts_` holds the bounds. From three sessions on, the held-out rows are those of
+        whole sessions. All three are the same for every random_state if no windows are held out.
         "random": one draw. "random_subset": the best of several draws, each trained briefly. An
         array holds the covariances, in squared units of X. A fitted estimator provides its
         covariances and, if means are learned, its means. See Notes.

@@ -42,8 +42,9 @@ MEAN_SPREAD = 0.02
 # Fewer rows do not determine modes.
 MIN_ROWS_PER_MODE = 10
 
-# One of this many pieces is held out to compare starts, and the largest number of held-out rows.
-HELD_OUT_SHARE, MAX_HELD_OUT = 5, 4096
+# One of this many pieces is held out to compare starts, at least one session of this many; and the
+# largest number of held-out rows.
+HELD_OUT_SHARE, MIN_SESSIONS, MAX_HELD_OUT = 5, 3, 4096
 
 # Rounds of refinement and of fitting the autoregressive prior; gradient steps of each, more if
 # bounds differ by less than DECISIVE nats per row; draws for the comparison; rows on which the
@@ -240,8 +241,10 @@ def _judged(
 
 def _hold_out(pieces: Pieces, length: int) -> tuple[Pieces, Pieces | None]:
     """Most pieces, and some that are held out: whole sessions if there are enough of them."""
-    if len(set(pieces.session)) >= HELD_OUT_SHARE:
-        is_held = [number % HELD_OUT_SHARE == HELD_OUT_SHARE - 1 for number in pieces.session]
+    n_sessions = len(set(pieces.session))
+    if n_sessions >= MIN_SESSIONS:
+        every = min(n_sessions, HELD_OUT_SHARE)
+        is_held = [number % every == every - 1 for number in pieces.session]
         if any(is_held):
             return _select(pieces, [not held for held in is_held]), _shortened(
                 _select(pieces, is_held), length, MAX_HELD_OUT

@@ -62,6 +62,17 @@ def test_polished_modes_are_taken_only_where_held_out_rows_gain(
         assert not all(bounds[name, True] > bounds[name, False] for name in model.starts_)
 
 
+@pytest.mark.parametrize("n_sessions", [3, 4, 5, 12])
+def test_starts_are_compared_on_sessions_that_they_have_not_seen(n_sessions):
+    rng = np.random.default_rng(0)
+    rows = [rng.standard_normal((300, 2)) for _ in range(n_sessions)]
+    pieces = start.Pieces(rows, list(range(n_sessions)))
+    kept, held_out = start._hold_out(pieces, 50)
+    assert set(kept.session) | set(held_out.session) == set(range(n_sessions))
+    assert set(kept.session).isdisjoint(held_out.session)
+    assert len(set(held_out.session)) == max(1, n_sessions // 5)
+
+
 @pytest.mark.parametrize("length", [50, 200, 5000])
 @pytest.mark.parametrize("n_rows", [[25_600], [12_000, 13_000], [40_000]])
 def test_fits_are_checked_on_other_rows_than_modes_were_polished_on(length, n_rows):
