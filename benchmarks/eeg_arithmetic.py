@@ -13,7 +13,9 @@ with the weight that correlates best with the power from 8 to 13 Hz, over time w
 
 With ``--align`` the components of each person are whitened by their covariance over rest and task
 together, and given that of the group, so that no mode can describe a difference between people.
-``--bands`` tests the power in bands instead, without a model.
+``--embedding`` has the rows of the time-delay embedding and the number of principal components, and
+``--shares`` tests weights themselves instead of their logarithms. ``--bands`` tests the power in
+bands instead, without a model.
 """
 
 import argparse
@@ -108,25 +110,27 @@ def correlations_with_alpha(recordings, weights, rate):
     return np.mean([np.corrcoef(pair, rowvar=False)[0, 1:] for pair in pairs], axis=0)
 
 
-def analyse(recordings, labels, people, rate, n_modes, n_epochs, seed, embedding, is_aligned):
+def analyse(recordings, labels, people, rate, settings, seed):
     """Rows of the table for one fit."""
     recordings = prepare(recordings, people, rate)
-    n_embeddings, n_components = embedding
+    n_embeddings, n_components = settings.embedding
     embedder = TimeDelayPCA(n_embeddings=n_embeddings, n_components=n_components)
     components = embedder.fit_transform(recordings)
-    components = align(components, people) if is_aligned else components
-    model = DyNeMoEstimator(n_modes, n_epochs=n_epochs, random_state=seed).fit(components)
+    components = align(components, people) if settings.align else components
+    model = DyNeMoEstimator(settings.modes, n_epochs=settings.epochs, random_state=seed)
+    model.fit(components)
     alpha = model.transform(components)
     # Axes of principal components are orthonormal: traces are those of embedded channels.
     weights = normalised_alpha(alpha, model.covariances_)
     statistics = mode_statistics(alpha, sampling_frequency=rate, covariances=model.covariances_)
     follows = correlations_with_alpha(recordings, weights, rate)
-    measures = np.log(statistics.normalised_weight), statistics.occupancy
+    shares = statistics.normalised_weight
+    measures = shares if settings.shares else np.log(shares), statistics.occupancy
     tests = [permutation_test(values, labels, pairs=people) for values in measures]
-    shown = [statistics.normalised_weight, statistics.occupancy]
+    shown = [shares, statistics.occupancy]
     rest, task = ([one[labels == name].mean(axis=0) for one in shown] for name in ("rest", "task"))
     rows = []
-    for mode in range(n_modes):
+    for mode in range(settings.modes):
         name = f"{mode}{' (alpha)' if mode == follows.argmax() else ''}"
         rows.append([f"{seed}", name, f"{follows[mode]:.2f}"])
         for place, test in enumerate(tests):
@@ -143,6 +147,7 @@ def main():
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--embedding", type=int, nargs=2, default=[15, 20], help="and components")
     parser.add_argument("--align", action="store_true", help="one covariance for all people")
+    parser.add_argument("--shares", action="store_true", help="of the variance, not logarithms")
     parser.add_argument("--bands", action="store_true", help="test bands of power, no model")
     arguments = parser.parse_args()
     if arguments.recording is None:
@@ -151,11 +156,9 @@ def main():
     if arguments.bands:
         markdown(["band", "share: rest", "task", "t", "corrected p"], of_bands(*data))
         return
-    settings = arguments.modes, arguments.epochs
     rows = []
     for seed in arguments.seeds:
-        given = *data, *settings, seed, arguments.embedding, arguments.align
-        found, cost = measured(lambda given=given: analyse(*given))
+        found, cost = measured(lambda seed=seed: analyse(*data, arguments, seed))
         rows += found
         print(f"seed {seed}: {cost['cpu_s']:.0f} s of CPU time\n", flush=True)
     header = ["seed", "mode", "follows alpha"]

@@ -112,9 +112,15 @@ def _mode_scores(X):
     return np.stack(_fold_scores(_mode_search().fit(X)))
 
 
-def test_what_is_under_way_outlives_a_worker(client):
+def _mode_comparison(X):
+    models = [DyNeMoEstimator(n_modes, **SMALL) for n_modes in (2, 3, 4, 5)]
+    return compare_models(models, X, cv=BlockKFold(4), n_jobs=2).scores
+
+
+@pytest.mark.parametrize("work", [_mode_scores, _mode_comparison], ids=["search", "comparison"])
+def test_what_is_under_way_outlives_a_worker(client, work):
     X = np.random.default_rng(0).standard_normal((1500, 6))
-    here = _mode_scores(X)
+    here = work(X)
     client.wait_for_workers(2, timeout=60)
     processes = client.run(os.getpid)
     killed, over = [], threading.Event()
@@ -130,7 +136,7 @@ def test_what_is_under_way_outlives_a_worker(client):
     thread = threading.Thread(target=kill_the_first_that_is_at_work, daemon=True)
     thread.start()
     with on_dask(client):
-        there = _mode_scores(X)
+        there = work(X)
     over.set()
     thread.join()
     assert killed, "no worker was at work while the search went on"

@@ -42,8 +42,8 @@ MEAN_SPREAD = 0.02
 # Fewer rows do not determine modes.
 MIN_ROWS_PER_MODE = 10
 
-# One of this many pieces is held out to compare starts, at least one session of this many; and the
-# largest number of held-out rows.
+# One of this many pieces is held out to compare starts; sessions from which on these are whole
+# sessions, unless that leaves less than half of the rows; and the largest number of held-out rows.
 HELD_OUT_SHARE, MIN_SESSIONS, MAX_HELD_OUT = 5, 3, 4096
 
 # Rounds of refinement and of fitting the autoregressive prior; gradient steps of each, more if
@@ -241,14 +241,12 @@ def _judged(
 
 def _hold_out(pieces: Pieces, length: int) -> tuple[Pieces, Pieces | None]:
     """Most pieces, and some that are held out: whole sessions if there are enough of them."""
-    n_sessions = len(set(pieces.session))
-    if n_sessions >= MIN_SESSIONS:
-        every = min(n_sessions, HELD_OUT_SHARE)
-        is_held = [number % every == every - 1 for number in pieces.session]
-        if any(is_held):
-            return _select(pieces, [not held for held in is_held]), _shortened(
-                _select(pieces, is_held), length, MAX_HELD_OUT
-            )
+    sessions = sorted(set(pieces.session))
+    held_sessions = set(sessions[::-HELD_OUT_SHARE])
+    is_held = [number in held_sessions for number in pieces.session]
+    kept = _select(pieces, [not held for held in is_held])
+    if len(sessions) >= MIN_SESSIONS and 2 * sum(kept.n_rows) >= sum(pieces.n_rows):
+        return kept, _shortened(_select(pieces, is_held), length, MAX_HELD_OUT)
     windows = cut_windows(pieces.n_rows, length, length)
     candidates = np.flatnonzero(disjoint(windows))[HELD_OUT_SHARE - 1 :: HELD_OUT_SHARE]
     if len(candidates) == 0:

@@ -62,15 +62,39 @@ def test_polished_modes_are_taken_only_where_held_out_rows_gain(
         assert not all(bounds[name, True] > bounds[name, False] for name in model.starts_)
 
 
-@pytest.mark.parametrize("n_sessions", [3, 4, 5, 12])
-def test_starts_are_compared_on_sessions_that_they_have_not_seen(n_sessions):
+def pieces_of(n_rows, sessions):
     rng = np.random.default_rng(0)
-    rows = [rng.standard_normal((300, 2)) for _ in range(n_sessions)]
-    pieces = start.Pieces(rows, list(range(n_sessions)))
-    kept, held_out = start._hold_out(pieces, 50)
-    assert set(kept.session) | set(held_out.session) == set(range(n_sessions))
+    return start.Pieces([rng.standard_normal((n, 2)) for n in n_rows], sessions)
+
+
+@pytest.mark.parametrize(
+    "sessions",
+    [
+        [0, 1, 2],
+        [0, 1, 2, 3],
+        [0, 1, 2, 3, 4],
+        list(range(12)),
+        [0, 2, 2, 7],
+        [2, 5, 8],
+        [4, 9, 14],
+    ],
+    ids=str,
+)
+def test_starts_are_compared_on_sessions_that_they_have_not_seen(sessions):
+    """Sessions without any row of weight are missing, and those with gaps have several pieces."""
+    kept, held_out = start._hold_out(pieces_of([300] * len(sessions), sessions), 50)
+    assert set(kept.session) | set(held_out.session) == set(sessions)
     assert set(kept.session).isdisjoint(held_out.session)
-    assert len(set(held_out.session)) == max(1, n_sessions // 5)
+    assert sum(held_out.n_rows) >= 300
+    assert sum(kept.n_rows) >= 150 * len(sessions)
+
+
+@pytest.mark.parametrize("n_rows", [[300, 300], [100, 100, 5000], [200, 200, 200, 9000]], ids=str)
+def test_starts_are_found_on_at_least_half_of_the_rows(n_rows):
+    kept, held_out = start._hold_out(pieces_of(n_rows, list(range(len(n_rows)))), 50)
+    assert sum(kept.n_rows) >= sum(n_rows) / 2
+    assert sum(kept.n_rows) + sum(held_out.n_rows) <= sum(n_rows)
+    assert held_out.n_rows
 
 
 @pytest.mark.parametrize("length", [50, 200, 5000])

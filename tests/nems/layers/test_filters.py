@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 from scipy.signal import lfilter
 
 from skdyn.nems import Normal
-from skdyn.nems.layers import FIR, STRF, FiniteImpulseResponse, WeightChannels
-from skdyn.nems.layers.filters import BLOCK, filter_in_time
+from skdyn.nems.layers import FIR, STRF, FiniteImpulseResponse, WeightChannels, filters
+from skdyn.nems.layers.filters import BLOCK, FEW_LAGS, MANY_FILTERS, filter_in_time
 
 check = settings(max_examples=60, deadline=None, derandomize=True)
 
@@ -53,6 +53,28 @@ def test_filter_is_the_sum_over_lags(n_samples, n_lags, n_ranks, n_filters, per_
     n_future = data.draw(st.integers(-n_lags - 5, n_lags + 4))
     found = filter_in_time(torch.tensor(X), torch.tensor(responses), n_future)
     np.testing.assert_allclose(found, filtered(X, responses, n_future), rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.parametrize("way", ["products", "a convolution", "gradients of the input"])
+@pytest.mark.parametrize("n_lags", [1, 2, FEW_LAGS, FEW_LAGS + 1])
+@pytest.mark.parametrize("n_filters", [MANY_FILTERS - 1, MANY_FILTERS, MANY_FILTERS + 8])
+def test_many_filters_are_sums_over_lags_in_each_trial(n_filters, n_lags, way, monkeypatch):
+    if way == "a convolution":
+        monkeypatch.setattr(filters, "LAGGED_SIZE", 0)
+    X, responses = (
+        normal(3 * 35, 2),
+        np.random.default_rng(1).standard_normal((n_lags, 2, n_filters)),
+    )
+    for n_future in (-2, 0, n_lags - 1, n_lags + 1):
+        expected = [filtered(trial, responses, n_future) for trial in np.split(X, 3)]
+        inputs = torch.tensor(X, requires_grad=way == "gradients of the input")
+        h = torch.tensor(responses, requires_grad=True)
+        found = filter_in_time(inputs, h, n_future, n_trials=3)
+        np.testing.assert_allclose(found.detach(), np.concatenate(expected), rtol=1e-11, atol=1e-11)
+        # The gradient of a linear map: <G, f(h)> = <gradient, h>.
+        weights = torch.tensor(normal(*found.shape))
+        (gradient,) = torch.autograd.grad((found * weights).sum(), h)
+        torch.testing.assert_close((gradient * h).sum(), (found * weights).sum())
 
 
 @pytest.mark.parametrize("n_samples", [1, 3, BLOCK, 5 * BLOCK, 200])
